@@ -1,0 +1,37 @@
+# Two commands do everything from a bare checkout: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+SYNCED := .venv/.synced
+PROTOS := $(shell find proto -name '*.proto') proto/build_hook.py
+
+.PHONY: demo test test-slow check lock clean
+
+demo: $(SYNCED)
+	$(BIN)/simsearch demo
+
+test: check
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: $(SYNCED)
+	$(BIN)/pytest -m slow --timeout=1800
+
+check: $(SYNCED)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Third-party packages first, at the hashes in requirements.txt; then the project, with what it
+# was just given. uv itself comes through pip, so nothing but Python is needed beforehand.
+$(SYNCED): pyproject.toml requirements.txt $(PROTOS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/pip install --quiet uv
+	$(BIN)/uv pip install --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --no-deps --no-build-isolation --editable .
+	touch $@
+
+# After a change of dependencies in pyproject.toml.
+lock:
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --extra dev \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.txt
+
+clean:
+	rm -rf .venv simsearch/v1 simsearch/storage

@@ -1,0 +1,1 @@
+"""Content in, signals out: decoding, normalisation, digests, perceptual hashes, embeddings."""

@@ -1,0 +1,189 @@
+"""Every refusal by name.
+
+SimsearchError
+├── BadInput                what the caller sent cannot be used
+│   ├── EmptyContent   BadContent   ContentTooLarge   NoSignal
+│   ├── BadVector      BadHash      SpaceMismatch
+│   ├── BadPolicy      BadBankName  BadRequest        LimitExceeded
+├── NotFound                what the caller named is not there
+│   ├── BankNotFound   EntryNotFound   EntryInOtherBank   UnknownSpace
+├── Conflict                what the caller wants clashes with what is there
+│   ├── BankExists     BankChanged     EntryRetracted
+├── Unavailable             try again, here or elsewhere
+│   ├── Overloaded     NotReady   NotYetVisible   SpaceUnavailable   Unreachable
+└── Fault                   an operator must act
+    ├── BankFull   BankLocked   NewerFormat   Corrupt   BadConfig   WeightsMissing   InternalFault
+
+A message says what happened, to which thing, and what to do; it never holds content or vectors.
+`reason` is the name in proto ErrorReason; `simsearch.serve.errors` gives each its status code.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SimsearchError(Exception):
+    """Anything this project refuses or fails at, by name."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class BadInput(SimsearchError):
+    """What the caller sent cannot be used as it is."""
+
+
+class EmptyContent(BadInput):
+    reason = "EMPTY_CONTENT"
+
+
+class BadContent(BadInput):
+    reason = "BAD_CONTENT"
+
+
+class ContentTooLarge(BadInput):
+    reason = "CONTENT_TOO_LARGE"
+
+
+class NoSignal(BadInput):
+    reason = "NO_SIGNAL"
+
+
+class BadVector(BadInput):
+    reason = "BAD_VECTOR"
+
+
+class BadHash(BadInput):
+    reason = "BAD_HASH"
+
+
+class SpaceMismatch(BadInput):
+    reason = "SPACE_MISMATCH"
+
+
+class BadPolicy(BadInput):
+    reason = "BAD_POLICY"
+
+
+class BadBankName(BadInput):
+    reason = "BAD_BANK_NAME"
+
+
+class BadRequest(BadInput):
+    reason = "BAD_REQUEST"
+
+
+class LimitExceeded(BadInput):
+    reason = "LIMIT_EXCEEDED"
+
+
+class NotFound(SimsearchError):
+    """What the caller named is not there."""
+
+
+class BankNotFound(NotFound):
+    reason = "BANK_NOT_FOUND"
+
+
+class EntryNotFound(NotFound):
+    reason = "ENTRY_NOT_FOUND"
+
+
+class EntryInOtherBank(NotFound):
+    reason = "ENTRY_IN_OTHER_BANK"
+
+
+class UnknownSpace(NotFound):
+    reason = "UNKNOWN_SPACE"
+
+
+class Conflict(SimsearchError):
+    """What the caller wants clashes with what is there."""
+
+
+class BankExists(Conflict):
+    reason = "BANK_EXISTS"
+
+
+class BankChanged(Conflict):
+    reason = "BANK_CHANGED"
+
+
+class EntryRetracted(Conflict):
+    reason = "ENTRY_RETRACTED"
+
+
+class Unavailable(SimsearchError):
+    """Not now: try again, here or elsewhere."""
+
+
+class Overloaded(Unavailable):
+    """A bounded queue is full; `retry_after_ms` is the hint that travels with the refusal."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, retry_after_ms: int = 100) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class NotReady(Unavailable):
+    reason = "NOT_READY"
+
+
+class NotYetVisible(Unavailable):
+    reason = "NOT_YET_VISIBLE"
+
+
+class SpaceUnavailable(Unavailable):
+    reason = "SPACE_UNAVAILABLE"
+
+
+class Unreachable(Unavailable):
+    reason = "UNREACHABLE"
+
+
+class Fault(SimsearchError):
+    """An operator must act."""
+
+
+class BankFull(Fault):
+    reason = "BANK_FULL"
+
+
+class BankLocked(Fault):
+    reason = "BANK_LOCKED"
+
+
+class NewerFormat(Fault):
+    reason = "NEWER_FORMAT"
+
+
+class Corrupt(Fault):
+    reason = "CORRUPT"
+
+
+class BadConfig(Fault):
+    reason = "BAD_CONFIG"
+
+
+class WeightsMissing(Fault):
+    reason = "WEIGHTS_MISSING"
+
+
+class InternalFault(Fault):
+    reason = "INTERNAL"
+
+
+def every_error() -> dict[str, type[SimsearchError]]:
+    """The concrete errors by reason: what the wire and the CLI can carry."""
+
+    def leaves(cls: type[SimsearchError]) -> list[type[SimsearchError]]:
+        below = cls.__subclasses__()
+        return [leaf for sub in below for leaf in leaves(sub)] if below else [cls]
+
+    return {cls.reason: cls for cls in leaves(SimsearchError)}

@@ -1,0 +1,314 @@
+"""The domain's nouns: frozen values that every part of the house passes around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, StrEnum
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""(n, dim) float32, each row of unit length, all of one space."""
+
+Bits: TypeAlias = NDArray[np.uint8]
+"""(n, 32) uint8: 256-bit binary signals, most significant bit first."""
+
+BITS_BYTES = 32
+BITS = 8 * BITS_BYTES
+
+
+class Band(IntEnum):
+    """What is done about a hit, weakest first. NONE is the verdict where nothing hit."""
+
+    NONE = 0
+    LOG = 1
+    REVIEW = 2
+    BLOCK = 3
+
+
+class Modality(StrEnum):
+    IMAGE = "image"
+    TEXT = "text"
+
+
+class Signal(StrEnum):
+    """The fingerprints that are not vectors; a vector signal is named by its space id."""
+
+    SHA256 = "sha256"
+    MD5 = "md5"
+    TEXT_SHA256 = "text_sha256"
+    PDQ = "pdq"
+    MINHASH = "minhash"
+
+
+DIGESTS: Mapping[Signal, int] = MappingProxyType(
+    {Signal.SHA256: 32, Signal.MD5: 16, Signal.TEXT_SHA256: 32}
+)
+"""Signals matched by equality, with their length in bytes."""
+
+BINARY = (Signal.PDQ, Signal.MINHASH)
+"""Signals matched by Hamming distance; `BITS_BYTES` bytes a row."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The identity of an embedding geometry; vectors of two spaces are never compared."""
+
+    model: str
+    weights_sha256: str
+    preprocessing: str
+    dim: int
+
+    @property
+    def id(self) -> str:
+        """As in `copyclip@1f2e3d4c5b6a/squash128-bilinear/256`."""
+        return f"{self.model}@{self.weights_sha256[:12]}/{self.preprocessing}/{self.dim}"
+
+
+# ---------------------------------------------------------------- content
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """An encoded image file."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TextContent:
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class VectorContent:
+    """Ready vectors: (n, dim) float16 or float32. `space` is an id or an encoder's name."""
+
+    space: str
+    vectors: NDArray[np.floating] = field(repr=False)
+    modality: Modality | None = None
+
+
+@dataclass(frozen=True)
+class HashContent:
+    signal: Signal
+    value: bytes
+
+
+Content: TypeAlias = ImageContent | TextContent | VectorContent | HashContent
+
+
+class SignalState(Enum):
+    SEARCHED = "searched"
+    LOW_INFORMATION = "low_information"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True)
+class SignalReport:
+    """What became of one signal of one content."""
+
+    signal: str
+    state: SignalState
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """All signals of one content or of one entry; rows of one signal stand below each other."""
+
+    digests: Mapping[Signal, tuple[bytes, ...]] = field(default_factory=dict)
+    bits: Mapping[Signal, Bits] = field(default_factory=dict)
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
+
+    def rows(self) -> dict[str, int]:
+        """Rows by signal name."""
+        return (
+            {str(s): len(v) for s, v in self.digests.items()}
+            | {str(s): len(v) for s, v in self.bits.items()}
+            | {s: len(v) for s, v in self.vectors.items()}
+        )
+
+
+# ---------------------------------------------------------------- policy
+
+
+@dataclass(frozen=True)
+class CosineRule:
+    """Cosine at or above which a band applies; None: the band is not used."""
+
+    space: str
+    query: Modality
+    block: float | None = None
+    review: float | None = None
+    log: float | None = None
+
+
+@dataclass(frozen=True)
+class HammingRule:
+    """Hamming distance in bits at or below which a band applies; None: the band is not used."""
+
+    signal: Signal
+    block: int | None = None
+    review: int | None = None
+    log: int | None = None
+
+
+@dataclass(frozen=True)
+class DigestRule:
+    """The band of an exact match."""
+
+    signal: Signal
+    band: Band
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What one bank does about what it matches."""
+
+    cosine: tuple[CosineRule, ...] = ()
+    hamming: tuple[HammingRule, ...] = ()
+    digests: tuple[DigestRule, ...] = ()
+    two_descriptors: bool = False
+
+
+# ---------------------------------------------------------------- the bank
+
+
+@dataclass(frozen=True)
+class Bank:
+    id: int
+    name: str
+    description: str
+    policy: Policy
+    created_us: int
+    version: int
+    active_entries: int
+
+    @property
+    def etag(self) -> str:
+        return f"v{self.version}"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Who edits, and why."""
+
+    actor: str
+    reason: str
+
+
+class ChangeKind(IntEnum):
+    BANK_CREATED = 1
+    BANK_UPDATED = 2
+    ENTRY_ADDED = 3
+    ENTRY_RETRACTED = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """One record of the ordered log; `entry_key` is 0 for changes of a bank."""
+
+    seq: int
+    kind: ChangeKind
+    bank_id: int
+    entry_key: int
+    actor: str
+    reason: str
+    time_us: int
+
+
+class EntryState(IntEnum):
+    ACTIVE = 1
+    RETRACTED = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One banned item, without its fingerprint."""
+
+    key: int
+    bank_id: int
+    state: EntryState
+    labels: tuple[str, ...]
+    source: str
+    source_id: str
+    note: str
+    signals: Mapping[str, int]
+    added: Change
+    retracted: Change | None = None
+
+
+@dataclass(frozen=True)
+class EntryDraft:
+    """An item to ban: its fingerprint and what is known about it."""
+
+    fingerprint: Fingerprint
+    labels: tuple[str, ...] = ()
+    source: str = ""
+    source_id: str = ""
+    note: str = ""
+
+
+class WaitUntil(Enum):
+    """What an edit waits for: synced to disk, or also seen by searches."""
+
+    DURABLE = "durable"
+    VISIBLE = "visible"
+
+
+# ---------------------------------------------------------------- the answer
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One signal by which an entry was hit. Exactly one of `cosine`, `hamming` is set, or
+    neither for an equal digest. `threshold` is in the same scale; `rows` is how many rows of
+    the entry passed."""
+
+    signal: str
+    band: Band
+    cosine: float | None = None
+    hamming: int | None = None
+    threshold: float | None = None
+    rows: int = 1
+
+
+@dataclass(frozen=True)
+class Hit:
+    bank: str
+    entry_key: int
+    band: Band
+    evidence: tuple[Evidence, ...]
+    labels: tuple[str, ...] = ()
+    source: str = ""
+    source_id: str = ""
+    capped: bool = False
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """`banks` empty means all of them."""
+
+    banks: tuple[str, ...] = ()
+    hits_max: int = 10
+    with_stage_times: bool = False
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """The answer about one content. `complete` is False when a signal that an asked bank's
+    policy uses could not be computed or searched: NONE then does not mean "no match"."""
+
+    verdict: Band
+    hits: tuple[Hit, ...]
+    truncated: bool
+    complete: bool
+    signals: tuple[SignalReport, ...]
+    snapshot: str
+    seq: int
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
