@@ -1,0 +1,44 @@
+"""The command tree, and what a failure looks like from a shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import typer
+
+from simsearch.cli import banks, entries, matching, serving
+from simsearch.cli.options import EXIT_CODES_HELP, exit_code
+from simsearch.errors import SimsearchError
+
+app = typer.Typer(
+    name="simsearch",
+    help="Known-abuse matching: is this upload a copy or a rewording of something banned?",
+    epilog=EXIT_CODES_HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serving.serve)
+app.command("status")(serving.status)
+app.command("match")(matching.match)
+app.command("demo")(serving.demo)
+app.add_typer(banks.app, name="bank")
+app.add_typer(entries.app, name="entry")
+app.add_typer(serving.config_app, name="config")
+
+
+def main() -> None:
+    """Run one command; a refusal is one sentence on standard error and an exit code."""
+    try:
+        app()
+    except SimsearchError as error:
+        if "--json" in sys.argv:
+            refusal = {"error": {"reason": error.reason, "message": error.message}}
+            sys.stderr.write(json.dumps(refusal) + "\n")
+        else:
+            sys.stderr.write(f"simsearch: {error.message}\n")
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone: not a failure

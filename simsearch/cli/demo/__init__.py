@@ -1,0 +1,1 @@
+"""`simsearch demo`: a real server, real content, and a table of what was caught."""

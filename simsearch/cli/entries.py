@@ -1,0 +1,169 @@
+"""`simsearch entry …`: add, get, list, retract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
+from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
+from simsearch.cli.output import plain, print_json, print_line, print_table
+from simsearch.types import EntryState, WaitUntil
+
+if TYPE_CHECKING:
+    from simsearch.v1.bank_pb2 import Entry
+
+app = typer.Typer(help="Entries: what is banned, and its retraction.", no_args_is_help=True)
+
+Wait = Annotated[
+    WaitUntil,
+    typer.Option("--wait", help="return once it is on disk, or once searches see it"),
+]
+
+
+@app.command("add")
+def add(
+    bank: str,
+    reason: Reason,
+    images: Images = None,
+    text: Texts = None,
+    hash_: Hashes = None,
+    vector: Vectors = None,
+    label: Annotated[Optional[list[str]], typer.Option(help="repeatable")] = None,  # noqa: UP045
+    source: Annotated[str, typer.Option(help="where it comes from")] = "",
+    source_id: Annotated[str, typer.Option(help="its id there")] = "",
+    note: Annotated[str, typer.Option(help="for whoever reviews a hit")] = "",
+    wait: Wait = WaitUntil.VISIBLE,
+    actor: Actor = "",
+    server: Server = SERVER_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Ban one item. Several files, texts or hashes are views of that one item.
+
+    Example: simsearch entry add scam-images poster.png --label scam --reason "case 4711"
+    """
+    from simsearch.client import Client
+
+    contents = [content for _, content in contents_of(images, text, hash_, vector)]
+    with Client(server) as client:
+        added = client.add_entry(
+            bank,
+            contents,
+            edit_by(actor, reason),
+            labels=label or (),
+            source=source,
+            source_id=source_id,
+            note=note,
+            wait_until=wait,
+        )
+    if as_json:
+        print_json(plain(added))
+        return
+    signals = ", ".join(s.signal for s in added.entry.signals)
+    state = "searches see it" if wait is WaitUntil.VISIBLE else "it is on disk"
+    print_line(f"banned as entry {added.entry.key} of {bank} (change {added.seq}); {state}")
+    print_line(f"signals: {signals}")
+    for warning in added.warnings:
+        print_line(f"warning: {warning}")
+
+
+@app.command("get")
+def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
+    """Show one entry: who banned it, when and why. Never the content: it is not kept.
+
+    Example: simsearch entry get scam-images 17
+    """
+    from simsearch.client import Client
+
+    with Client(server) as client:
+        entry = client.get_entry(bank, key)
+    if as_json:
+        print_json(plain(entry))
+    else:
+        print_table(("field", "value"), _card(entry))
+
+
+@app.command("list")
+def list_(
+    bank: str,
+    state: Annotated[str, typer.Option(help="active, retracted or all")] = "all",
+    page_size: Annotated[int, typer.Option(help="entries to print")] = 100,
+    page_token: Annotated[str, typer.Option(help="where the last page ended")] = "",
+    server: Server = SERVER_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """List a bank's entries in the order in which they were banned.
+
+    Example: simsearch entry list scam-images --state active
+    """
+    from simsearch.client import Client
+
+    wanted = None if state == "all" else _state(state)
+    with Client(server) as client:
+        page = client.list_entries(bank, page_size=page_size, page_token=page_token, state=wanted)
+    if as_json:
+        print_json(plain(page))
+        return
+    columns = ("key", "state", "labels", "source", "banned by", "when", "reason")
+    print_table(columns, [_row(entry) for entry in page.entries])
+    if page.next_page_token:
+        print_line(f"more: --page-token {page.next_page_token}")
+
+
+@app.command("retract")
+def retract(
+    bank: str,
+    key: int,
+    reason: Reason,
+    wait: Wait = WaitUntil.VISIBLE,
+    actor: Actor = "",
+    server: Server = SERVER_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Take a ban back. The record stays, and its key is never used again.
+
+    Example: simsearch entry retract scam-images 17 --reason "appeal 88 upheld"
+    """
+    from simsearch.client import Client
+
+    with Client(server) as client:
+        gone = client.retract_entry(bank, key, edit_by(actor, reason), wait_until=wait)
+    if as_json:
+        print_json(plain(gone))
+        return
+    state = "it no longer matches" if wait is WaitUntil.VISIBLE else "it is on disk"
+    print_line(f"entry {key} of {bank} is retracted (change {gone.seq}); {state}")
+
+
+def _state(word: str) -> EntryState:
+    try:
+        return EntryState[word.upper()]
+    except KeyError:
+        raise typer.BadParameter(f"{word!r}: active, retracted or all") from None
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    added = entry.added
+    return (
+        str(entry.key),
+        EntryState(entry.state).name.lower(),
+        ", ".join(entry.labels),
+        " ".join(filter(None, (entry.source, entry.source_id))),
+        added.actor,
+        added.time.ToJsonString()[:19].replace("T", " "),
+        added.reason,
+    )
+
+
+def _card(entry: Entry) -> list[tuple[str, str]]:
+    shown = plain(entry)
+    signals = ", ".join(f"{s['signal']} ×{s['rows']}" for s in shown["signals"])
+    card = [(n, str(shown[n])) for n in ("key", "bank", "state", "source", "source_id", "note")]
+    card += [("labels", ", ".join(shown["labels"])), ("signals", signals)]
+    for kind in ("added", "retracted"):
+        if kind in shown:
+            change = shown[kind]
+            words = f"{change['time']} by {change['actor']}: {change['reason']}"
+            card.append((kind, f"{words} (change {change['seq']})"))
+    return card

@@ -1,0 +1,60 @@
+"""Options that commands share, and the exit codes."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+
+from simsearch.errors import (
+    BadInput,
+    BadRequest,
+    Conflict,
+    Fault,
+    NotFound,
+    SimsearchError,
+    Unavailable,
+)
+from simsearch.types import Edit
+
+EXIT_CODES: tuple[tuple[type[SimsearchError], int], ...] = (
+    (BadInput, 3),
+    (NotFound, 4),
+    (Conflict, 5),
+    (Unavailable, 6),
+    (Fault, 7),
+)
+EXIT_CODES_HELP = (
+    "Exit codes: 0 done, 1 a fault of ours, 2 wrong usage, 3 bad input, 4 not found, "
+    "5 conflict, 6 unavailable (try again), 7 an operator must act."
+)
+
+
+def exit_code(error: SimsearchError) -> int:
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+
+
+Server = Annotated[
+    str,
+    typer.Option("--server", envvar="SIMSEARCH_SERVER", help="host:port of `simsearch serve`"),
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Actor = Annotated[
+    str,
+    typer.Option("--actor", envvar="SIMSEARCH_ACTOR", help="who edits  [default: your login]"),
+]
+Reason = Annotated[str, typer.Option("--reason", help="why: it stays on the record")]
+
+SERVER_DEFAULT = "127.0.0.1:50070"
+
+
+def edit_by(actor: str, reason: str) -> Edit:
+    return Edit(actor or _login(), reason)
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in a container whose user id has no name
+        raise BadRequest("who edits? this user has no login name: give --actor") from None

@@ -1,0 +1,126 @@
+"""What commands print: protobuf messages and results as JSON or as tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from simsearch.types import Evidence, Hit, MatchResult
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A protobuf message as JSON-ready values: numbers stay numbers, enums lose their prefix."""
+    return {
+        field.name: _field(field, getattr(message, field.name))
+        for field in message.DESCRIPTOR.fields
+        if not field.has_presence or message.HasField(field.name)
+    }
+
+
+def _field(field: Any, value: Any) -> Any:
+    if field.is_repeated:
+        return [_value(field, item) for item in value]
+    return _value(field, value)
+
+
+def _value(field: Any, value: Any) -> Any:
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    if isinstance(value, Message):
+        return plain(value)
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)  # None: of a newer server
+        return known.name.removeprefix(_prefix(field.enum_type.name)) if known else value
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _prefix(camel: str) -> str:
+    """The prefix of an enum's values: HashSignal gives HASH_SIGNAL_."""
+    return "".join(f"_{c}" if c.isupper() else c.upper() for c in camel).lstrip("_") + "_"
+
+
+# ---------------------------------------------------------------- results
+
+
+def result_json(result: MatchResult) -> dict[str, Any]:
+    return {
+        "verdict": verdict_name(result),
+        "hits": [_hit_json(hit) for hit in result.hits],
+        "truncated": result.truncated,
+        "complete": result.complete,
+        "signals": [
+            {"signal": r.signal, "state": r.state.value, "detail": r.detail} for r in result.signals
+        ],
+        "snapshot": result.snapshot,
+        "seq": result.seq,
+        "stage_ms": {stage: round(ms, 3) for stage, ms in result.stage_ms.items()},
+    }
+
+
+def verdict_name(result: MatchResult) -> str:
+    return result.verdict.name if result.verdict else "NO_MATCH"
+
+
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    return {
+        "bank": hit.bank,
+        "entry_key": hit.entry_key,
+        "band": hit.band.name,
+        "capped": hit.capped,
+        "labels": list(hit.labels),
+        "source": hit.source,
+        "source_id": hit.source_id,
+        "evidence": [_evidence_json(e) for e in hit.evidence],
+    }
+
+
+def _evidence_json(evidence: Evidence) -> dict[str, Any]:
+    measured: Mapping[str, Any] = {
+        "cosine": evidence.cosine,
+        "hamming": evidence.hamming,
+        "threshold": evidence.threshold,
+    }
+    return {"signal": evidence.signal, "band": evidence.band.name, "rows": evidence.rows} | {
+        name: value for name, value in measured.items() if value is not None
+    }
+
+
+def evidence_words(evidence: Evidence) -> str:
+    """As in "pdq 14 ≤ 31 bits" or "copyclip cosine 0.91234 ≥ 0.86"."""
+    name = evidence.signal.partition("@")[0]
+    if evidence.hamming is not None:
+        return f"{name} {evidence.hamming} ≤ {evidence.threshold or 0:.0f} bits"
+    if evidence.cosine is not None:
+        return f"{name} cosine {evidence.cosine:.5f} ≥ {evidence.threshold or 0:g}"
+    return f"{name} identical"
+
+
+def hit_words(hit: Hit) -> str:
+    evidence = ", ".join(evidence_words(e) for e in hit.evidence)
+    held = " (held at REVIEW: one descriptor)" if hit.capped else ""
+    return f"{hit.bank}/{hit.entry_key} {evidence}{held}"

@@ -1,0 +1,140 @@
+"""`simsearch serve`, `status`, `config check` and `demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from simsearch.cli.options import SERVER_DEFAULT, Json, Server
+from simsearch.cli.output import plain, print_json, print_line, print_table
+from simsearch.config import Config, load
+
+config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
+
+
+class LogLevel(StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+ConfigFile = Annotated[
+    Optional[Path],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option("--config", envvar="SIMSEARCH_CONFIG", help="a TOML file; see the README"),
+]
+
+
+def serve(
+    config: ConfigFile = None,
+    listen: Annotated[str, typer.Option(help="host:port; port 0 picks a free one")] = "",
+    data_dir: Annotated[str, typer.Option(help="where the banks are kept")] = "",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="listen beyond this machine, unguarded")
+    ] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(case_sensitive=False, help="how much standard error says")
+    ] = LogLevel.WARNING,
+    as_json: Json = False,
+) -> None:
+    """Run the server until Ctrl-C or SIGTERM.
+
+    Example: simsearch serve --data-dir ./banks --listen 127.0.0.1:50070
+    """
+    # Before any tokenizer or CLIP library loads: nothing at start-up may reach for a model hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from simsearch.serve.server import run
+    from simsearch.telemetry import log_to_stderr
+
+    log_to_stderr(log_level.value)
+    chosen = _with_options(load(config) if config else Config(), listen, data_dir, allow_remote)
+
+    def announce(address: str) -> None:
+        line = (
+            json.dumps({"listening": address, "data_dir": chosen.server.data_dir})
+            if as_json
+            else f"simsearch serves on {address}; data in {chosen.server.data_dir}; Ctrl-C stops it"
+        )
+        print_line(line)
+        sys.stdout.flush()
+
+    if not as_json:
+        sys.stderr.write("loading encoders and banks …\n")
+    run(chosen, announce)
+
+
+def _with_options(config: Config, listen: str, data_dir: str, allow_remote: bool) -> Config:
+    server = dataclasses.replace(
+        config.server,
+        listen=listen or config.server.listen,
+        data_dir=data_dir or config.server.data_dir,
+        allow_remote=allow_remote or config.server.allow_remote,
+    )
+    return dataclasses.replace(config, server=server)
+
+
+def status(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
+    """What a server searches with, and how far its searches are behind the bank.
+
+    Example: simsearch status --server 127.0.0.1:50070
+    """
+    from simsearch.client import Client
+
+    with Client(server) as client:
+        answer = client.status()
+    if as_json:
+        print_json(plain(answer))
+        return
+    print_line(
+        f"simsearch {answer.version} at {server}: snapshot {answer.snapshot}, searches see change "
+        f"{answer.visible_seq} of {answer.durable_seq} (lag {answer.lag})"
+    )
+    if answer.fault:
+        print_line(f"FAULT: {answer.fault}")
+    print_table(
+        ("encoder", "state", "rows", "space"),
+        [(s.name, "on" if s.available else "OFF", str(s.rows), s.space or s.reason)
+         for s in answer.spaces],
+    )  # fmt: skip
+    print_table(("signal", "rows"), [(s.signal, str(s.rows)) for s in answer.signals])
+    print_table(("bank", "active entries"), [(b.name, str(b.active_entries)) for b in answer.banks])
+
+
+@config_app.command("check")
+def config_check(path: Path, as_json: Json = False) -> None:
+    """Read a configuration file and say what is wrong with it, or what it means.
+
+    Example: simsearch config check simsearch.toml
+    """
+    config = load(path)
+    if as_json:
+        print_json(dataclasses.asdict(config))
+        return
+    encoders = ", ".join(config.encoders) or "none"
+    print_line(
+        f"{path} is good: listens on {config.server.listen}, data in {config.server.data_dir}, "
+        f"encoders: {encoders}"
+    )
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="leave the server running and say how to talk to it")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a real server, ban real content, send edited copies, and show what is caught.
+
+    Example: simsearch demo --keep
+    """
+    from simsearch.cli.demo.run import run_demo
+
+    raise typer.Exit(run_demo(keep=keep, as_json=as_json))

@@ -1,0 +1,1 @@
+"""The view that searches run against, and the follower that keeps it up with the bank."""

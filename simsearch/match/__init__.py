@@ -1,0 +1,1 @@
+"""One question without a network: what was asked, which thresholds it passed, what follows."""

@@ -1,0 +1,171 @@
+"""From evidence to a verdict: thresholds, the two-descriptor rule, and the order of hits.
+
+Pure functions over a bank's policy; nothing here searches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from simsearch.errors import BadPolicy
+from simsearch.types import (
+    BINARY,
+    BITS,
+    DIGESTS,
+    Band,
+    CosineRule,
+    DigestRule,
+    Evidence,
+    HammingRule,
+    Modality,
+    Policy,
+)
+
+BANDS = (Band.BLOCK, Band.REVIEW, Band.LOG)
+
+
+def threshold_of(rule: CosineRule | HammingRule, band: Band) -> float | None:
+    """The rule's threshold for one band; None where the band is not used."""
+    return {Band.BLOCK: rule.block, Band.REVIEW: rule.review, Band.LOG: rule.log}[band]
+
+
+def loosest(rule: CosineRule | HammingRule) -> float | None:
+    """The threshold of the weakest band in use: what a search must reach down to."""
+    return next(
+        (t for band in reversed(BANDS) if (t := threshold_of(rule, band)) is not None), None
+    )
+
+
+def cosine_evidence(rule: CosineRule, cosine: float, rows: int) -> Evidence | None:
+    """The strongest band that an exact cosine passes (at or above)."""
+    for band in BANDS:
+        threshold = threshold_of(rule, band)
+        if threshold is not None and cosine >= threshold:
+            return Evidence(rule.space, band, cosine=cosine, threshold=threshold, rows=rows)
+    return None
+
+
+def hamming_evidence(rule: HammingRule, hamming: int, rows: int) -> Evidence | None:
+    """The strongest band that a distance in bits passes (at or below)."""
+    for band in BANDS:
+        threshold = threshold_of(rule, band)
+        if threshold is not None and hamming <= threshold:
+            return Evidence(rule.signal, band, hamming=hamming, threshold=threshold, rows=rows)
+    return None
+
+
+def digest_evidence(rule: DigestRule) -> Evidence:
+    return Evidence(rule.signal, rule.band)
+
+
+# ---------------------------------------------------------------- one entry's band
+
+
+def kind_of(evidence: Evidence) -> str:
+    """The family a signal belongs to; two of one family are not independent."""
+    if evidence.cosine is not None:
+        return "embedding"
+    return "bits" if evidence.hamming is not None else "digest"
+
+
+def decide(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Band, bool]:
+    """The band of one entry, and whether the two-descriptor rule held a BLOCK back.
+
+    With the rule on, BLOCK stands when an exact digest gives it, or when an embedding and a
+    perceptual or lexical hash both speak for at least REVIEW and one of them for BLOCK.
+    """
+    band = max((e.band for e in evidence), default=Band.NONE)
+    if band < Band.BLOCK or not two_descriptors:
+        return band, False
+    if any(e.band is Band.BLOCK and kind_of(e) == "digest" for e in evidence):
+        return band, False
+    kinds = {kind_of(e) for e in evidence if e.band >= Band.REVIEW}
+    if {"embedding", "bits"} <= kinds:
+        return band, False
+    return Band.REVIEW, True
+
+
+def ordered(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """Strongest first; of one band, digests before bits before embeddings, then closest."""
+    return tuple(sorted(evidence, key=strength))
+
+
+def strength(evidence: Evidence) -> tuple[int, int, float, str]:
+    """A sort key: smaller is stronger."""
+    family = ("digest", "bits", "embedding").index(kind_of(evidence))
+    distance = evidence.hamming if evidence.hamming is not None else -(evidence.cosine or 0.0)
+    return (-evidence.band, family, distance, evidence.signal)
+
+
+# ---------------------------------------------------------------- checking a policy
+
+
+def check_policy(policy: Policy) -> Policy:
+    """The policy itself, once every threshold is in range, in order and said once.
+
+    Raises BadPolicy naming the signal and the fault.
+    """
+    for rule in policy.cosine:
+        _check_order(rule, f"{rule.space} ({rule.query})", -1.0, 1.0, falling=True)
+    for bits in policy.hamming:
+        if bits.signal not in BINARY:
+            raise BadPolicy(f"{bits.signal} has no Hamming distance; pdq and minhash have")
+        _check_order(bits, bits.signal, 0, BITS, falling=False)
+    for digest in policy.digests:
+        if digest.signal not in DIGESTS:
+            raise BadPolicy(f"{digest.signal} is no digest; give it distances instead of a band")
+        if digest.band is Band.NONE:
+            raise BadPolicy(f"{digest.signal} needs a band: LOG, REVIEW or BLOCK")
+    _check_once([f"{r.space} ({r.query})" for r in policy.cosine])
+    _check_once([*(r.signal for r in policy.hamming), *(r.signal for r in policy.digests)])
+    return policy
+
+
+def _check_order(
+    rule: CosineRule | HammingRule, name: str, low: float, high: float, *, falling: bool
+) -> None:
+    used = [t for band in BANDS if (t := threshold_of(rule, band)) is not None]
+    if not used:
+        raise BadPolicy(f"{name} has no threshold: give block, review or log, or leave it out")
+    for threshold in used:
+        if not math.isfinite(threshold) or not low <= threshold <= high:
+            raise BadPolicy(f"{name}: threshold {threshold} is outside {low} to {high}")
+    if used != sorted(used, reverse=falling):
+        sign = ">=" if falling else "<="
+        raise BadPolicy(f"{name}: thresholds need block {sign} review {sign} log, not {used}")
+
+
+def _check_once(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise BadPolicy(f"{name} is given twice: merge the two rules")
+
+
+# ---------------------------------------------------------------- what a new bank gets
+
+PDQ_DEFAULT = {"block": 31, "review": 38}
+MINHASH_DEFAULT = {"review": 72}
+
+
+def default_policy(cosine: Iterable[CosineRule]) -> Policy:
+    """The policy of a bank whose creator named none.
+
+    Identity blocks (not by MD5, whose collisions can be made at will: that is reviewed);
+    PDQ blocks at its published 31 bits; MinHash and embeddings alone are for a person.
+    """
+    return Policy(
+        cosine=tuple(cosine),
+        hamming=(
+            HammingRule(signal=BINARY[0], **PDQ_DEFAULT),
+            HammingRule(signal=BINARY[1], **MINHASH_DEFAULT),
+        ),
+        digests=tuple(
+            DigestRule(signal, Band.REVIEW if signal == "md5" else Band.BLOCK) for signal in DIGESTS
+        ),
+    )
+
+
+def rules_asked(policy: Policy, modality: Modality | None) -> list[CosineRule]:
+    """The cosine rules that a query of this modality can meet."""
+    return [rule for rule in policy.cosine if rule.query == modality]

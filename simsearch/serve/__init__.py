@@ -1,0 +1,1 @@
+"""The gRPC shell: the only part of the server that knows status codes and sockets."""

@@ -1,0 +1,281 @@
+"""BankService: banks, their policies, and what is banned in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from simsearch.bank.checks import check_drafts
+from simsearch.encode.fingerprint import Print, merge
+from simsearch.errors import (
+    BadRequest,
+    EmptyContent,
+    LimitExceeded,
+    NotYetVisible,
+    SimsearchError,
+)
+from simsearch.match.policy import check_policy
+from simsearch.serve.core import Core
+from simsearch.serve.errors import item_error
+from simsearch.serve.interceptors import Context
+from simsearch.serve.work import Work
+from simsearch.types import Content, EntryDraft, Policy, SignalState, WaitUntil
+from simsearch.v1 import bank_pb2, bank_pb2_grpc, content_pb2, policy_pb2
+from simsearch.wire import (
+    bank_to,
+    content_from,
+    edit_from,
+    entry_to,
+    policy_from,
+    state_from,
+    wait_from,
+)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+PAGE_SIZE_DEFAULT = 100
+
+
+class BankService(bank_pb2_grpc.BankServiceServicer):
+    """Every edit is durable when it is acknowledged, and says who made it and why."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    async def _edit(self, task: Callable[[Core, Request], Response], request: Request) -> Response:
+        return await self._work.edit(lambda core: task(core, request))
+
+    async def CreateBank(
+        self, request: bank_pb2.CreateBankRequest, context: Context
+    ) -> bank_pb2.CreateBankResponse:
+        return await self._edit(_create_bank, request)
+
+    async def GetBank(
+        self, request: bank_pb2.GetBankRequest, context: Context
+    ) -> bank_pb2.GetBankResponse:
+        return await self._edit(_get_bank, request)
+
+    async def ListBanks(
+        self, request: bank_pb2.ListBanksRequest, context: Context
+    ) -> bank_pb2.ListBanksResponse:
+        return await self._edit(_list_banks, request)
+
+    async def UpdateBank(
+        self, request: bank_pb2.UpdateBankRequest, context: Context
+    ) -> bank_pb2.UpdateBankResponse:
+        return await self._edit(_update_bank, request)
+
+    async def AddEntry(
+        self, request: bank_pb2.AddEntryRequest, context: Context
+    ) -> bank_pb2.AddEntryResponse:
+        return await self._edit(_add_entry, request)
+
+    async def BatchAddEntries(
+        self, request: bank_pb2.BatchAddEntriesRequest, context: Context
+    ) -> bank_pb2.BatchAddEntriesResponse:
+        return await self._edit(_batch_add_entries, request)
+
+    async def GetEntry(
+        self, request: bank_pb2.GetEntryRequest, context: Context
+    ) -> bank_pb2.GetEntryResponse:
+        return await self._edit(_get_entry, request)
+
+    async def ListEntries(
+        self, request: bank_pb2.ListEntriesRequest, context: Context
+    ) -> bank_pb2.ListEntriesResponse:
+        return await self._edit(_list_entries, request)
+
+    async def RetractEntry(
+        self, request: bank_pb2.RetractEntryRequest, context: Context
+    ) -> bank_pb2.RetractEntryResponse:
+        return await self._edit(_retract_entry, request)
+
+
+# ---------------------------------------------------------------- banks
+
+
+def _create_bank(core: Core, request: bank_pb2.CreateBankRequest) -> bank_pb2.CreateBankResponse:
+    policy = _policy(core, request.policy) if request.HasField("policy") else core.default_policy()
+    bank, change = core.store.create_bank(
+        request.name, request.description, policy, edit_from(request.edit)
+    )
+    _wait_visible(core, change.seq, f"bank {bank.name!r} is stored")
+    return bank_pb2.CreateBankResponse(bank=bank_to(bank), seq=change.seq)
+
+
+def _get_bank(core: Core, request: bank_pb2.GetBankRequest) -> bank_pb2.GetBankResponse:
+    return bank_pb2.GetBankResponse(bank=bank_to(core.store.bank(request.name)))
+
+
+def _list_banks(core: Core, request: bank_pb2.ListBanksRequest) -> bank_pb2.ListBanksResponse:
+    return bank_pb2.ListBanksResponse(banks=[bank_to(bank) for bank in core.store.banks()])
+
+
+def _update_bank(core: Core, request: bank_pb2.UpdateBankRequest) -> bank_pb2.UpdateBankResponse:
+    bank, change = core.store.update_bank(
+        request.name,
+        edit_from(request.edit),
+        description=request.description if request.HasField("description") else None,
+        policy=_policy(core, request.policy) if request.HasField("policy") else None,
+        etag=request.etag,
+    )
+    _wait_visible(core, change.seq, f"the update of bank {bank.name!r} is stored")
+    return bank_pb2.UpdateBankResponse(bank=bank_to(bank), seq=change.seq)
+
+
+# ---------------------------------------------------------------- entries
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A draft ready to store, and what its content could not give."""
+
+    draft: EntryDraft
+    warnings: tuple[str, ...]
+
+
+def _add_entry(core: Core, request: bank_pb2.AddEntryRequest) -> bank_pb2.AddEntryResponse:
+    core.store.bank(request.bank)
+    prepared = _prepare(core, [request.entry])[0]
+    if isinstance(prepared, SimsearchError):
+        raise prepared
+    entry = core.store.add_entries(request.bank, [prepared.draft], edit_from(request.edit))[0]
+    if wait_from(request.wait_until) is WaitUntil.VISIBLE:
+        _wait_visible(core, entry.added.seq, f"entry {entry.key} is stored")
+    return bank_pb2.AddEntryResponse(
+        entry=entry_to(entry, request.bank), seq=entry.added.seq, warnings=prepared.warnings
+    )
+
+
+def _batch_add_entries(
+    core: Core, request: bank_pb2.BatchAddEntriesRequest
+) -> bank_pb2.BatchAddEntriesResponse:
+    core.store.bank(request.bank)
+    count_max = core.config.limits.batch_items_max
+    if len(request.entries) > count_max:
+        raise LimitExceeded(f"{len(request.entries)} entries in one batch: {count_max} at most")
+    prepared = _prepare(core, request.entries)
+    drafts = [p.draft for p in prepared if isinstance(p, _Prepared)]
+    added = core.store.add_entries(request.bank, drafts, edit_from(request.edit)) if drafts else []
+    seq = added[-1].added.seq if added else 0
+    if wait_from(request.wait_until) is WaitUntil.VISIBLE:
+        _wait_visible(core, seq, f"{len(added)} entries are stored")
+    keys = iter([entry.key for entry in added])
+    return bank_pb2.BatchAddEntriesResponse(items=[_add_item(p, keys) for p in prepared], seq=seq)
+
+
+def _add_item(prepared: _Prepared | SimsearchError, keys: Iterator[int]) -> bank_pb2.BatchAddItem:
+    if isinstance(prepared, SimsearchError):
+        return bank_pb2.BatchAddItem(error=item_error(prepared))
+    return bank_pb2.BatchAddItem(key=next(keys), warnings=prepared.warnings)
+
+
+def _get_entry(core: Core, request: bank_pb2.GetEntryRequest) -> bank_pb2.GetEntryResponse:
+    entry = core.store.entry(request.bank, request.key)
+    return bank_pb2.GetEntryResponse(entry=entry_to(entry, request.bank))
+
+
+def _list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.ListEntriesResponse:
+    size_max = core.config.limits.page_size_max
+    size = request.page_size or PAGE_SIZE_DEFAULT
+    if not 1 <= size <= size_max:
+        raise LimitExceeded(f"page_size is {size}: ask for 1 to {size_max}")
+    found = core.store.list_entries(
+        request.bank,
+        after_key=_page_key(request.page_token),
+        limit=size + 1,
+        state=state_from(request.state),
+    )
+    page = found[:size]
+    return bank_pb2.ListEntriesResponse(
+        entries=[entry_to(entry, request.bank) for entry in page],
+        next_page_token=str(page[-1].key) if len(found) > size else "",
+    )
+
+
+def _page_key(token: str) -> int:
+    if token and not (token.isascii() and token.isdigit() and len(token) <= 20):
+        raise BadRequest("page_token is none of ours: send back next_page_token as it came")
+    return int(token or 0)
+
+
+def _retract_entry(
+    core: Core, request: bank_pb2.RetractEntryRequest
+) -> bank_pb2.RetractEntryResponse:
+    entry = core.store.retract_entry(request.bank, request.key, edit_from(request.edit))
+    assert entry.retracted is not None
+    if wait_from(request.wait_until) is WaitUntil.VISIBLE:
+        _wait_visible(core, entry.retracted.seq, f"the retraction of {entry.key} is stored")
+    return bank_pb2.RetractEntryResponse(
+        entry=entry_to(entry, request.bank), seq=entry.retracted.seq
+    )
+
+
+# ---------------------------------------------------------------- shared
+
+
+def _policy(core: Core, message: policy_pb2.Policy) -> Policy:
+    return check_policy(policy_from(message, core.space_id))
+
+
+def _prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[_Prepared | SimsearchError]:
+    """Every draft's fingerprint, all contents encoded in one batch."""
+    read = [_read(core, draft.contents) for draft in drafts]
+    flat = [content for contents in read if isinstance(contents, list) for content in contents]
+    outcomes = iter(core.fingerprinter.ban(flat))
+    prepared: list[_Prepared | SimsearchError] = []
+    for draft, contents in zip(drafts, read, strict=True):
+        if isinstance(contents, SimsearchError):
+            prepared.append(contents)
+        else:
+            prepared.append(_prepared(draft, [next(outcomes) for _ in contents]))
+    return prepared
+
+
+def _read(core: Core, messages: Sequence[content_pb2.Content]) -> list[Content] | SimsearchError:
+    count_max = core.config.limits.contents_per_entry_max
+    if not messages:
+        return EmptyContent("the entry has no content: give it an image, text, vector or hash")
+    if len(messages) > count_max:
+        return LimitExceeded(f"{len(messages)} contents in one entry: {count_max} at most")
+    try:
+        return [content_from(message, core.dim_of) for message in messages]
+    except SimsearchError as refusal:
+        return refusal
+
+
+def _prepared(
+    message: bank_pb2.EntryDraft, outcomes: Sequence[Print | SimsearchError]
+) -> _Prepared | SimsearchError:
+    prints = [o for o in outcomes if isinstance(o, Print)]
+    if len(prints) < len(outcomes):
+        return next(o for o in outcomes if isinstance(o, SimsearchError))
+    draft = EntryDraft(
+        merge(prints),
+        labels=tuple(message.labels),
+        source=message.source,
+        source_id=message.source_id,
+        note=message.note,
+    )
+    try:
+        check_drafts([draft])  # here, so that one bad draft does not fail its batch
+    except SimsearchError as refusal:
+        return refusal
+    warnings = [
+        f"{r.signal}: {r.detail}"
+        for p in prints
+        for r in p.reports
+        if r.state is not SignalState.SEARCHED
+    ]
+    return _Prepared(draft, tuple(dict.fromkeys(warnings)))
+
+
+def _wait_visible(core: Core, seq: int, what: str) -> None:
+    timeout_s = core.config.server.visible_timeout_s
+    if not core.follower.wait_for(seq, timeout_s):
+        raise NotYetVisible(
+            f"{what} (change {seq}), but searches did not see it within {timeout_s:g} s: "
+            "do not send it again; see `simsearch status`"
+        )

@@ -1,0 +1,111 @@
+"""What a running server is made of, apart from the network: built once, closed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from simsearch.bank.store import BankStore
+from simsearch.config import Config, LimitsConfig
+from simsearch.encode.batched import BatchedImageEncoder, BatchedTextEncoder
+from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
+from simsearch.encode.image import ImageLimits
+from simsearch.encode.registry import EncoderSet, EncoderSpec, LoadedEncoder, load_encoders
+from simsearch.encode.text import TextLimits
+from simsearch.live.follower import Follower
+from simsearch.match.matcher import Matcher
+from simsearch.match.policy import check_policy, default_policy
+from simsearch.types import CosineRule, Policy
+
+
+@dataclass(frozen=True)
+class Core:
+    """The parts that the services share."""
+
+    config: Config
+    store: BankStore
+    encoders: EncoderSet
+    fingerprinter: Fingerprinter
+    follower: Follower
+    matcher: Matcher
+
+    @classmethod
+    def open(cls, config: Config) -> Core:
+        """Open the bank, load the encoders and the view. Raises the faults of each by name."""
+        store = BankStore.open(Path(config.server.data_dir), writer=True)
+        try:
+            return cls._on(store, config)
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def _on(cls, store: BankStore, config: Config) -> Core:
+        encoders = batched(load_encoders(_specs(config)))
+        fingerprinter = Fingerprinter(encoders, _limits(config.limits))
+        follower = Follower(store)
+        follower.start()
+        matcher = Matcher(fingerprinter, follower, config.limits.hits_max)
+        return cls(config, store, encoders, fingerprinter, follower, matcher)
+
+    def close(self) -> None:
+        self.follower.stop()
+        for encoder in self.encoders:
+            for side in {encoder.image, encoder.text}:
+                if isinstance(side, BatchedImageEncoder | BatchedTextEncoder):
+                    side.close()
+        self.store.close()
+
+    def space_id(self, name_or_space: str) -> str:
+        """The id of a space, from that id or its encoder's name."""
+        space = self.encoders.resolve(name_or_space).space
+        assert space is not None  # resolve() refuses encoders that are off
+        return space.id
+
+    def dim_of(self, name_or_space: str) -> int:
+        space = self.encoders.resolve(name_or_space).space
+        assert space is not None
+        return space.dim
+
+    def default_policy(self) -> Policy:
+        """For a bank whose creator named none: the thresholds of the encoders that are on."""
+        return check_policy(default_policy(self._cosine_rules()))
+
+    def _cosine_rules(self) -> list[CosineRule]:
+        rules = []
+        for encoder in self.encoders:
+            t = self.config.encoders[encoder.name].thresholds
+            if encoder.space and (t.block, t.review, t.log) != (None, None, None):
+                rules.append(CosineRule(encoder.space.id, encoder.home, t.block, t.review, t.log))
+        return rules
+
+
+def _specs(config: Config) -> list[EncoderSpec]:
+    return [EncoderSpec(n, e.kind, e.model, e.device) for n, e in config.encoders.items()]
+
+
+def _limits(limits: LimitsConfig) -> ContentLimits:
+    return ContentLimits(
+        image=ImageLimits(
+            bytes_max=limits.image_bytes_max,
+            pixels_max=limits.image_pixels_max,
+            frames_max=limits.image_frames_max,
+        ),
+        text=TextLimits(chars_max=limits.text_chars_max),
+        vectors_max=limits.vectors_max,
+    )
+
+
+def batched(encoders: EncoderSet) -> EncoderSet:
+    """The same encoders, each behind a batcher that joins the work of concurrent calls."""
+    return EncoderSet({e.name: _batched(e) for e in encoders})
+
+
+def _batched(encoder: LoadedEncoder) -> LoadedEncoder:
+    return LoadedEncoder(
+        encoder.name,
+        encoder.home,
+        image=BatchedImageEncoder(encoder.image) if encoder.image else None,
+        text=BatchedTextEncoder(encoder.text) if encoder.text else None,
+        off_reason=encoder.off_reason,
+    )

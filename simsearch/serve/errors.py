@@ -1,0 +1,98 @@
+"""One table: every error's gRPC status. Nothing else in the server knows status codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from simsearch.errors import InternalFault, Overloaded, SimsearchError
+from simsearch.v1 import error_pb2
+from simsearch.wire import reason_number
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+DOMAIN = "simsearch"
+
+STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
+    {
+        "INTERNAL": grpc.StatusCode.INTERNAL,
+        "EMPTY_CONTENT": grpc.StatusCode.INVALID_ARGUMENT,
+        "BAD_CONTENT": grpc.StatusCode.INVALID_ARGUMENT,
+        "CONTENT_TOO_LARGE": grpc.StatusCode.INVALID_ARGUMENT,
+        "BAD_VECTOR": grpc.StatusCode.INVALID_ARGUMENT,
+        "BAD_HASH": grpc.StatusCode.INVALID_ARGUMENT,
+        "UNKNOWN_SPACE": grpc.StatusCode.NOT_FOUND,
+        "SPACE_UNAVAILABLE": grpc.StatusCode.FAILED_PRECONDITION,
+        "SPACE_MISMATCH": grpc.StatusCode.INVALID_ARGUMENT,
+        "BANK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+        "BANK_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+        "BANK_CHANGED": grpc.StatusCode.ABORTED,
+        "BAD_BANK_NAME": grpc.StatusCode.INVALID_ARGUMENT,
+        "BAD_POLICY": grpc.StatusCode.INVALID_ARGUMENT,
+        "ENTRY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+        "ENTRY_IN_OTHER_BANK": grpc.StatusCode.NOT_FOUND,
+        "ENTRY_RETRACTED": grpc.StatusCode.FAILED_PRECONDITION,
+        "NO_SIGNAL": grpc.StatusCode.INVALID_ARGUMENT,
+        "LIMIT_EXCEEDED": grpc.StatusCode.INVALID_ARGUMENT,
+        "BAD_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
+        "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+        # Durable, so a blind retry would add it twice: not a status that clients retry.
+        "NOT_YET_VISIBLE": grpc.StatusCode.DEADLINE_EXCEEDED,
+        "NOT_READY": grpc.StatusCode.UNAVAILABLE,
+        "BANK_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "BANK_LOCKED": grpc.StatusCode.FAILED_PRECONDITION,
+        "NEWER_FORMAT": grpc.StatusCode.FAILED_PRECONDITION,
+        "CORRUPT": grpc.StatusCode.DATA_LOSS,
+        "BAD_CONFIG": grpc.StatusCode.FAILED_PRECONDITION,
+        "WEIGHTS_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
+        "UNREACHABLE": grpc.StatusCode.UNAVAILABLE,
+    }
+)
+
+HIDDEN = InternalFault("the server failed at this request; its log has the cause, under this time")
+
+
+def status_of(error: SimsearchError) -> grpc.StatusCode:
+    return STATUS[error.reason]
+
+
+def details_of(error: SimsearchError) -> bytes:
+    """The serialised google.rpc.Status that travels with a failed call."""
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    packed = [_packed(info)]
+    if isinstance(error, Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(error.retry_after_ms)
+        packed.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    code: int = status_of(error).value[0]
+    status = status_pb2.Status(code=code, message=error.message, details=packed)
+    return bytes(status.SerializeToString())
+
+
+def _packed(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def trailers_of(error: SimsearchError) -> tuple[tuple[str, str | bytes], ...]:
+    """Trailing metadata of a failed call: the rich status, and when to come back."""
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", details_of(error))]
+    if isinstance(error, Overloaded):
+        trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
+    return tuple(trailers)
+
+
+def item_error(error: SimsearchError) -> error_pb2.ItemError:
+    """One refused item of a batch."""
+    return error_pb2.ItemError(
+        reason=reason_number(error),  # type: ignore[arg-type]  # stubs want the enum's own type
+        code=status_of(error).value[0],
+        message=error.message,
+    )

@@ -1,0 +1,61 @@
+"""IndexService: what this server searches with, and how far behind the bank it is."""
+
+from __future__ import annotations
+
+from simsearch import __version__
+from simsearch.encode.registry import LoadedEncoder
+from simsearch.live.view import View
+from simsearch.serve.core import Core
+from simsearch.serve.interceptors import Context
+from simsearch.serve.work import Work
+from simsearch.types import BINARY
+from simsearch.v1 import index_pb2, index_pb2_grpc
+from simsearch.wire import policy_to
+
+
+class IndexService(index_pb2_grpc.IndexServiceServicer):
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    async def GetStatus(
+        self, request: index_pb2.GetStatusRequest, context: Context
+    ) -> index_pb2.GetStatusResponse:
+        return await self._work.edit(_status)
+
+
+def _status(core: Core) -> index_pb2.GetStatusResponse:
+    view, durable = core.follower.view, core.store.seq()
+    fault = core.follower.fault
+    return index_pb2.GetStatusResponse(
+        version=__version__,
+        snapshot=view.snapshot,
+        visible_seq=view.seq,
+        durable_seq=durable,
+        lag=max(0, durable - view.seq),
+        spaces=[_space(encoder, view) for encoder in core.encoders],
+        signals=[
+            index_pb2.SignalStatus(signal=s, rows=len(rows) if (rows := view.hamming(s)) else 0)
+            for s in BINARY
+        ],
+        banks=[
+            index_pb2.BankStatus(name=b.name, active_entries=b.active_entries)
+            for b in core.store.banks()
+        ],
+        fault=fault.message if fault else "",
+        default_policy=policy_to(core.default_policy()),
+    )
+
+
+def _space(encoder: LoadedEncoder, view: View) -> index_pb2.SpaceStatus:
+    if encoder.space is None:
+        return index_pb2.SpaceStatus(name=encoder.name, available=False, reason=encoder.off_reason)
+    rows = view.cosine(encoder.space.id)
+    return index_pb2.SpaceStatus(
+        name=encoder.name,
+        space=encoder.space.id,
+        dim=encoder.space.dim,
+        modalities=[str(m) for m in encoder.modalities],
+        available=True,
+        rows=len(rows) if rows else 0,
+        precision=encoder.precision,
+    )
