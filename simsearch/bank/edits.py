@@ -1,0 +1,107 @@
+"""The four edits, each inside one transaction: a record changes, the log gets a change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from simsearch.bank.layout import Life
+from simsearch.bank.tables import Tables
+from simsearch.errors import BankChanged, BankExists, EntryRetracted
+from simsearch.types import (
+    Bank,
+    Change,
+    ChangeKind,
+    Edit,
+    Entry,
+    EntryDraft,
+    EntryState,
+    Policy,
+)
+
+
+def create_bank(
+    tables: Tables, name: str, description: str, policy: Policy, edit: Edit
+) -> tuple[Bank, Change]:
+    if tables.bank_named(name) is not None:
+        raise BankExists(f"bank {name!r} exists: update it, or choose another name")
+    now_us = _now_us()
+    bank = Bank(tables.next_bank_id(), name, description, policy, now_us, 1, 0)
+    tables.put_bank(bank)
+    return bank, tables.append_change(ChangeKind.BANK_CREATED, bank.id, 0, edit, now_us)
+
+
+def update_bank(
+    tables: Tables,
+    name: str,
+    description: str | None,
+    policy: Policy | None,
+    etag: str,
+    edit: Edit,
+) -> tuple[Bank, Change]:
+    bank = tables.bank_or_raise(name)
+    if etag and etag != bank.etag:
+        raise BankChanged(f"bank {name!r} is at {bank.etag}, not at {etag}: read it again first")
+    updated = replace(
+        bank,
+        description=bank.description if description is None else description,
+        policy=bank.policy if policy is None else policy,
+        version=bank.version + 1,
+    )
+    tables.put_bank(updated)
+    return updated, tables.append_change(ChangeKind.BANK_UPDATED, bank.id, 0, edit, _now_us())
+
+
+def add_entries(
+    tables: Tables,
+    bank_name: str,
+    drafts: Sequence[EntryDraft],
+    fingerprints: Sequence[bytes],
+    edit: Edit,
+) -> list[Entry]:
+    """`fingerprints` are the records of the drafts' fingerprints, made before the transaction."""
+    bank = tables.bank_or_raise(bank_name)
+    now_us = _now_us()
+    entries = []
+    for draft, fingerprint in zip(drafts, fingerprints, strict=True):
+        key = tables.next_entry_key()
+        change = tables.append_change(ChangeKind.ENTRY_ADDED, bank.id, key, edit, now_us)
+        entries.append(_entry(draft, change))
+        tables.put_entry(entries[-1])
+        tables.put_fingerprint(key, fingerprint)
+        tables.put_life(key, Life(bank.id, change.seq), draft.fingerprint.digests)
+    tables.put_bank(replace(bank, active_entries=bank.active_entries + len(entries)))
+    return entries
+
+
+def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry:
+    bank = tables.bank_or_raise(bank_name)
+    entry = tables.entry_or_raise(bank, key)
+    if entry.state is EntryState.RETRACTED:
+        raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
+    change = tables.append_change(ChangeKind.ENTRY_RETRACTED, bank.id, key, edit, _now_us())
+    retracted = replace(entry, state=EntryState.RETRACTED, retracted=change)
+    tables.put_entry(retracted)
+    digests = tables.fingerprint_or_raise(key).digests
+    tables.put_life(key, Life(bank.id, entry.added.seq, change.seq), digests)
+    tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
+    return retracted
+
+
+def _entry(draft: EntryDraft, added: Change) -> Entry:
+    return Entry(
+        key=added.entry_key,
+        bank_id=added.bank_id,
+        state=EntryState.ACTIVE,
+        labels=tuple(draft.labels),
+        source=draft.source,
+        source_id=draft.source_id,
+        note=draft.note,
+        signals={signal: rows for signal, rows in draft.fingerprint.rows().items() if rows},
+        added=added,
+    )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,116 @@
+"""Names and byte layouts of the LMDB tables: what a data directory looks like from outside."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+from simsearch.errors import Corrupt
+from simsearch.types import Signal
+
+FORMAT = 1
+"""Raised by whatever an older release would read wrongly; a newer store is refused by name."""
+
+DATA_FILE = "data.mdb"
+LOCK_FILE = "lock.mdb"
+WRITER_LOCK_FILE = "writer.lock"
+
+# Keys are big-endian, so that LMDB's byte order is the order of the numbers.
+META = b"meta"  # name -> value: format, store_id, next_entry_key, next_bank_id
+BANKS = b"banks"  # bank id u32 -> BankRecord
+BANK_NAMES = b"bank_names"  # name -> bank id u32
+ENTRIES = b"entries"  # entry key u64 -> EntryRecord
+FINGERPRINTS = b"fingerprints"  # entry key u64 -> FingerprintRecord
+LIVES = b"lives"  # entry key u64 -> Life: loading a view parses no EntryRecord
+BY_BANK = b"by_bank"  # bank id u32, entry key u64 -> Life
+BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Life
+CHANGES = b"changes"  # seq u64 -> ChangeRecord
+
+TABLES = (META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIVES, BY_BANK, BY_DIGEST, CHANGES)
+
+META_FORMAT = b"format"
+META_STORE_ID = b"store_id"
+META_NEXT_ENTRY_KEY = b"next_entry_key"
+META_NEXT_BANK_ID = b"next_bank_id"
+
+DIGEST_KINDS = {Signal.SHA256: b"\x01", Signal.MD5: b"\x02", Signal.TEXT_SHA256: b"\x03"}
+"""For ever, like field numbers: they are part of keys on disk."""
+
+NEVER = 2**64 - 1
+
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+_LIFE = struct.Struct(">IQQ")
+
+
+class Life(NamedTuple):
+    """The seqs between which an entry is alive: from `born` on, up to before `retired`."""
+
+    bank_id: int
+    born: int
+    retired: int = NEVER
+
+    def alive_at(self, through: int) -> bool:
+        return self.born <= through < self.retired
+
+
+def pack_u32(number: int) -> bytes:
+    return _U32.pack(number)
+
+
+def pack_u64(number: int) -> bytes:
+    return _U64.pack(number)
+
+
+def unpack_u32(data: bytes, what: str) -> int:
+    return int(_unpack(_U32, data, what)[0])
+
+
+def unpack_u64(data: bytes, what: str) -> int:
+    return int(_unpack(_U64, data, what)[0])
+
+
+def pack_life(life: Life) -> bytes:
+    return _LIFE.pack(*life)
+
+
+def unpack_life(data: bytes, what: str) -> Life:
+    return Life(*_unpack(_LIFE, data, what))
+
+
+def bank_entry_key(bank_id: int, key: int) -> bytes:
+    return _U32.pack(bank_id) + _U64.pack(key)
+
+
+def digest_prefix(signal: Signal, digest: bytes) -> bytes:
+    return DIGEST_KINDS[signal] + digest
+
+
+def last_u64(packed: bytes) -> int:
+    """The entry key at the end of a longer key."""
+    return int(_U64.unpack_from(packed, len(packed) - _U64.size)[0])
+
+
+def seal(key: bytes, body: bytes) -> bytes:
+    """`body` behind a CRC-32 of key and body: LMDB has no checksums of its own, and half of
+    all flipped bits would still parse."""
+    return _U32.pack(zlib.crc32(body, zlib.crc32(key))) + body
+
+
+def unseal(key: bytes, sealed: bytes, what: str) -> bytes:
+    """Raises Corrupt where `seal(key, ...)` did not write this."""
+    body = sealed[_U32.size :]
+    if sealed[: _U32.size] != _U32.pack(zlib.crc32(body, zlib.crc32(key))):
+        raise corrupt(what, "fails its checksum")
+    return body
+
+
+def corrupt(what: str, how: str) -> Corrupt:
+    return Corrupt(f"{what} in the bank store {how}: restore the data directory from a backup")
+
+
+def _unpack(layout: struct.Struct, data: bytes, what: str) -> tuple[int, ...]:
+    if len(data) != layout.size:
+        raise corrupt(what, f"has {len(data)} bytes instead of {layout.size}")
+    return layout.unpack(data)

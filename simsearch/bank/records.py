@@ -1,0 +1,223 @@
+"""Protobuf records of banks, entries and changes; what does not hold together is Corrupt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+
+from simsearch.bank.layout import corrupt
+from simsearch.storage.v1 import records_pb2 as pb
+from simsearch.types import (
+    Band,
+    Bank,
+    Change,
+    ChangeKind,
+    CosineRule,
+    DigestRule,
+    Entry,
+    EntryState,
+    HammingRule,
+    Modality,
+    Policy,
+    Signal,
+)
+
+T = TypeVar("T")
+
+
+# ---------------------------------------------------------------- banks
+
+
+def bank_to_bytes(bank: Bank) -> bytes:
+    record = pb.BankRecord(
+        id=bank.id,
+        name=bank.name,
+        description=bank.description,
+        policy=_policy_to_record(bank.policy),
+        created_us=bank.created_us,
+        version=bank.version,
+        active_entries=bank.active_entries,
+    )
+    return record.SerializeToString()
+
+
+def bank_from_bytes(bank_id: int, data: bytes) -> Bank:
+    """Raises Corrupt where `data` is not a record of bank `bank_id`."""
+    return read_record(f"bank {bank_id}", lambda: _bank(bank_id, pb.BankRecord.FromString(data)))
+
+
+def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
+    require(record.id == bank_id, f"carries the id {record.id}")
+    require(record.version >= 1 and record.name != "", "lacks its name or version")
+    return Bank(
+        id=record.id,
+        name=record.name,
+        description=record.description,
+        policy=_policy_from_record(record.policy),
+        created_us=record.created_us,
+        version=record.version,
+        active_entries=record.active_entries,
+    )
+
+
+def _policy_to_record(policy: Policy) -> pb.PolicyRecord:
+    return pb.PolicyRecord(
+        cosine=[
+            pb.CosineRuleRecord(
+                space=rule.space,
+                query=rule.query,
+                block=rule.block,
+                review=rule.review,
+                log=rule.log,
+            )
+            for rule in policy.cosine
+        ],
+        hamming=[
+            pb.HammingRuleRecord(
+                signal=rule.signal, block=rule.block, review=rule.review, log=rule.log
+            )
+            for rule in policy.hamming
+        ],
+        digests=[
+            pb.DigestRuleRecord(signal=rule.signal, band=rule.band) for rule in policy.digests
+        ],
+        two_descriptors=policy.two_descriptors,
+    )
+
+
+def _policy_from_record(record: pb.PolicyRecord) -> Policy:
+    return Policy(
+        cosine=tuple(_cosine_rule(rule) for rule in record.cosine),
+        hamming=tuple(_hamming_rule(rule) for rule in record.hamming),
+        digests=tuple(DigestRule(Signal(r.signal), Band(r.band)) for r in record.digests),
+        two_descriptors=record.two_descriptors,
+    )
+
+
+def _cosine_rule(rule: pb.CosineRuleRecord) -> CosineRule:
+    return CosineRule(
+        space=rule.space,
+        query=Modality(rule.query),
+        block=rule.block if rule.HasField("block") else None,
+        review=rule.review if rule.HasField("review") else None,
+        log=rule.log if rule.HasField("log") else None,
+    )
+
+
+def _hamming_rule(rule: pb.HammingRuleRecord) -> HammingRule:
+    return HammingRule(
+        signal=Signal(rule.signal),
+        block=rule.block if rule.HasField("block") else None,
+        review=rule.review if rule.HasField("review") else None,
+        log=rule.log if rule.HasField("log") else None,
+    )
+
+
+# ---------------------------------------------------------------- changes and entries
+
+
+def change_to_bytes(change: Change) -> bytes:
+    return _change_to_record(change).SerializeToString()
+
+
+def change_from_bytes(seq: int, data: bytes) -> Change:
+    """Raises Corrupt where `data` is not the change numbered `seq`."""
+
+    def read() -> Change:
+        change = _change(pb.ChangeRecord.FromString(data))
+        require(change.seq == seq, f"carries the seq {change.seq}")
+        return change
+
+    return read_record(f"change {seq}", read)
+
+
+def entry_to_bytes(entry: Entry) -> bytes:
+    record = pb.EntryRecord(
+        key=entry.key,
+        bank_id=entry.bank_id,
+        state=entry.state,
+        labels=entry.labels,
+        source=entry.source,
+        source_id=entry.source_id,
+        note=entry.note,
+        signals=[pb.SignalCountRecord(signal=s, rows=n) for s, n in entry.signals.items()],
+        added=_change_to_record(entry.added),
+        retracted=None if entry.retracted is None else _change_to_record(entry.retracted),
+    )
+    return record.SerializeToString()
+
+
+def entry_from_bytes(key: int, data: bytes) -> Entry:
+    """Raises Corrupt where `data` is not a record of entry `key`."""
+    return read_record(f"entry {key}", lambda: _entry(key, pb.EntryRecord.FromString(data)))
+
+
+def _entry(key: int, record: pb.EntryRecord) -> Entry:
+    require(record.key == key, f"carries the key {record.key}")
+    state = EntryState(record.state)
+    added = _change(record.added)
+    retracted = _change(record.retracted) if record.HasField("retracted") else None
+    require(added.entry_key == key, "was added under another key")
+    require((state is EntryState.RETRACTED) == (retracted is not None), "contradicts its state")
+    return Entry(
+        key=record.key,
+        bank_id=record.bank_id,
+        state=state,
+        labels=tuple(record.labels),
+        source=record.source,
+        source_id=record.source_id,
+        note=record.note,
+        signals={count.signal: count.rows for count in record.signals},
+        added=added,
+        retracted=retracted,
+    )
+
+
+def _change_to_record(change: Change) -> pb.ChangeRecord:
+    return pb.ChangeRecord(
+        seq=change.seq,
+        kind=change.kind,
+        bank_id=change.bank_id,
+        entry_key=change.entry_key,
+        actor=change.actor,
+        reason=change.reason,
+        time_us=change.time_us,
+    )
+
+
+def _change(record: pb.ChangeRecord) -> Change:
+    return Change(
+        seq=record.seq,
+        kind=ChangeKind(record.kind),
+        bank_id=record.bank_id,
+        entry_key=record.entry_key,
+        actor=record.actor,
+        reason=record.reason,
+        time_us=record.time_us,
+    )
+
+
+# ---------------------------------------------------------------- reading with care
+
+
+class _Broken(ValueError):
+    """How a record contradicts itself."""
+
+
+def require(holds: bool, how: str) -> None:
+    """To be used inside `read_record`."""
+    if not holds:
+        raise _Broken(how)
+
+
+def read_record(what: str, read: Callable[[], T]) -> T:
+    """Runs `read`; how it breaks comes out as Corrupt, which names `what`."""
+    try:
+        return read()
+    except _Broken as broken:
+        raise corrupt(what, str(broken)) from None
+    except (DecodeError, ValueError) as error:
+        # ValueError: a number or name that is no member of one of the enums.
+        raise corrupt(what, f"does not parse ({error})") from None

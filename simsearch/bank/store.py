@@ -1,0 +1,224 @@
+"""The bank store: every edit is one durable transaction, every read a short consistent one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from simsearch.bank import checks, edits
+from simsearch.bank.environment import Environment
+from simsearch.bank.fingerprints import fingerprint_to_bytes
+from simsearch.bank.reading import Reading
+from simsearch.bank.tables import Tables
+from simsearch.types import (
+    Bank,
+    Change,
+    Edit,
+    Entry,
+    EntryDraft,
+    EntryState,
+    Fingerprint,
+    Policy,
+    Signal,
+)
+
+log = logging.getLogger(__name__)
+
+MAP_BYTES = 1 << 30
+MAP_BYTES_MAX = 1 << 40
+
+T = TypeVar("T")
+
+
+class BankStore:
+    """Banks and entries on disk: one writing process, any number of reading ones.
+
+    Every method may be called from any thread. Faults come out by name: BankFull, BankLocked,
+    NewerFormat, Corrupt, and NotReady once the store is closed. Open it after forking, never
+    before: LMDB's locks belong to one process. One process opens one path once; share the store.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._subscribers: list[Callable[[int], None]] = []
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        writer: bool,
+        map_bytes: int = MAP_BYTES,
+        map_bytes_max: int = MAP_BYTES_MAX,
+    ) -> BankStore:
+        """The store in directory `path`; a writer creates it where it is absent.
+
+        `map_bytes` is where the memory map starts; it doubles by itself up to `map_bytes_max`.
+        Raises BankLocked (another writer), NewerFormat, Corrupt, BadConfig (no store here).
+        """
+        return cls(
+            Environment.open(path, writer=writer, map_bytes=map_bytes, map_bytes_max=map_bytes_max)
+        )
+
+    def close(self) -> None:
+        """Waits for transactions in flight, then lets go of the files. May be called twice."""
+        self._environment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def store_id(self) -> str:
+        """The uuid given at creation: two directories with one id are copies of one store."""
+        return self._environment.read(Tables.store_id)
+
+    # ------------------------------------------------------------ editing
+
+    def create_bank(
+        self, name: str, description: str, policy: Policy, edit: Edit
+    ) -> tuple[Bank, Change]:
+        """A new, empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded."""
+        checks.check_bank_name(name)
+        checks.check_description(description)
+        checks.check_policy(policy)
+        checks.check_edit(edit)
+
+        return self._edit(lambda tables: edits.create_bank(tables, name, description, policy, edit))
+
+    def update_bank(
+        self,
+        name: str,
+        edit: Edit,
+        *,
+        description: str | None = None,
+        policy: Policy | None = None,
+        etag: str = "",
+    ) -> tuple[Bank, Change]:
+        """Sets what is not None and gives the bank a new etag; `etag`, where given, must be
+        the one it had. Raises BankNotFound, BankChanged, BadRequest, LimitExceeded."""
+        checks.check_update(description, policy)
+        checks.check_edit(edit)
+
+        return self._edit(
+            lambda tables: edits.update_bank(tables, name, description, policy, etag, edit)
+        )
+
+    def add_entries(self, bank: str, drafts: Sequence[EntryDraft], edit: Edit) -> list[Entry]:
+        """Bans every draft or none; each gets its own key and seq (`entry.added.seq`).
+
+        Raises BankNotFound, NoSignal, BadHash, BadVector, BadRequest, LimitExceeded.
+        """
+        checks.check_edit(edit)
+        checks.check_drafts(drafts)
+        encoded = [fingerprint_to_bytes(draft.fingerprint) for draft in drafts]
+
+        return self._edit(lambda tables: edits.add_entries(tables, bank, drafts, encoded, edit))
+
+    def retract_entry(self, bank: str, key: int, edit: Edit) -> Entry:
+        """Ends an entry. Its record and fingerprint stay, to explain earlier hits.
+
+        Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, BadRequest.
+        """
+        checks.check_edit(edit)
+
+        return self._edit(lambda tables: edits.retract_entry(tables, bank, key, edit))
+
+    def subscribe(self, callback: Callable[[int], None]) -> None:
+        """Calls `callback(seq)` after each durable commit of this process, in order, on the
+        editing thread: it must be quick and must not edit. What it raises is logged, since
+        the edit stands."""
+        self._subscribers.append(callback)
+
+    # ------------------------------------------------------------ reading
+
+    def seq(self) -> int:
+        """The number of the last durable change; 0 in a new store."""
+        return self._environment.read(Tables.seq)
+
+    def banks(self) -> list[Bank]:
+        """All banks, in the order of their creation."""
+        return self._environment.read(Tables.banks)
+
+    def bank(self, name: str) -> Bank:
+        """Raises BankNotFound."""
+        return self._environment.read(lambda tables: tables.bank_or_raise(name))
+
+    def entry(self, bank: str, key: int) -> Entry:
+        """Raises BankNotFound, EntryNotFound, EntryInOtherBank."""
+        return self._environment.read(
+            lambda tables: tables.entry_or_raise(tables.bank_or_raise(bank), key)
+        )
+
+    def entries_by_key(self, keys: Sequence[int]) -> dict[int, Entry]:
+        """The entries of `keys`, retracted ones too, in one transaction; unknown keys are
+        left out."""
+        return self._environment.read(lambda tables: tables.entries(keys))
+
+    def list_entries(
+        self, bank: str, *, after_key: int = 0, limit: int, state: EntryState | None = None
+    ) -> list[Entry]:
+        """Up to `limit` (at most 10,000) entries of `bank` with a key above `after_key`, in
+        key order. Raises BankNotFound, BadRequest, LimitExceeded."""
+        checks.check_page(after_key, limit)
+        return self._environment.read(
+            lambda tables: tables.bank_entries(
+                tables.bank_or_raise(bank).id, after_key, limit, state
+            )
+        )
+
+    def changes(self, after_seq: int, limit: int) -> list[Change]:
+        """Changes `after_seq + 1`, `after_seq + 2`, ... without a gap, up to `limit` (at most
+        10,000) of them. Raises BadRequest, LimitExceeded."""
+        checks.check_page(after_seq, limit)
+        return self._environment.read(lambda tables: tables.changes(after_seq, limit))
+
+    def fingerprints(self, keys: Sequence[int]) -> dict[int, Fingerprint]:
+        """The fingerprints of `keys`, of retracted entries too; unknown keys are left out."""
+        with self.reading() as reading:
+            return reading.fingerprints(keys)
+
+    def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
+        """(entry key, bank id), by key, of the entries that have this digest and were alive
+        at log position `through`: added at or before it, not retracted at or before it.
+
+        Raises BadHash where `signal` is no digest or `digest` has another length.
+        """
+        checks.check_digest(signal, digest)
+        return self._environment.read(lambda tables: tables.find_digest(signal, digest, through))
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """One consistent state of the whole store, to load or build from; see `Reading`."""
+        yield Reading.begin(self._environment)
+
+    def clear_stale_readers(self) -> int:
+        """Frees the reader slots of killed processes; returns how many there were."""
+        return self._environment.clear_stale_readers()
+
+    # ------------------------------------------------------------ helpers
+
+    def _edit(self, work: Callable[[Tables], T]) -> T:
+        def numbered(tables: Tables) -> tuple[T, int]:
+            return work(tables), tables.seq()
+
+        result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
+        return result
+
+    def _announce(self, seq: int) -> None:
+        for callback in self._subscribers:
+            try:
+                callback(seq)
+            except Exception:  # the edit is durable: its caller must be told so
+                log.exception("bank_subscriber_failed")

@@ -1,0 +1,263 @@
+"""The tables inside one transaction: which records stand where, and no lmdb error handling."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from simsearch.bank import layout, records
+from simsearch.bank.checks import BANKS_MAX
+from simsearch.bank.fingerprints import fingerprint_from_bytes
+from simsearch.bank.layout import Life, corrupt, pack_u32, pack_u64, seal, unseal
+from simsearch.errors import (
+    BankNotFound,
+    EntryInOtherBank,
+    EntryNotFound,
+    LimitExceeded,
+    NewerFormat,
+)
+from simsearch.types import (
+    Bank,
+    Change,
+    ChangeKind,
+    Edit,
+    Entry,
+    EntryState,
+    Fingerprint,
+    Signal,
+)
+
+if TYPE_CHECKING:
+    import lmdb
+
+Handles: TypeAlias = "Mapping[bytes, lmdb._Database]"
+"""The tables of one open environment, by name."""
+
+
+class Tables:
+    """Typed reads and writes; valid as long as its transaction."""
+
+    def __init__(self, transaction: lmdb.Transaction[bytes], handles: Handles) -> None:
+        self._transaction = transaction
+        self._handles = handles
+
+    # ------------------------------------------------------------ meta
+
+    def initialise(self) -> None:
+        """Fills `meta` of a new store."""
+        self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT))
+        self._put(layout.META, layout.META_STORE_ID, uuid.uuid4().bytes)
+        self._put(layout.META, layout.META_NEXT_ENTRY_KEY, pack_u64(1))
+        self._put(layout.META, layout.META_NEXT_BANK_ID, pack_u64(1))
+
+    def check_format(self) -> None:
+        """Raises NewerFormat, or Corrupt for a number that no release wrote."""
+        found = layout.unpack_u32(self._meta(layout.META_FORMAT), "the format version")
+        if found > layout.FORMAT:
+            raise NewerFormat(
+                f"the bank store has format {found}, this release reads up to {layout.FORMAT}: "
+                "run the release that wrote it, or a later one"
+            )
+        if found < 1:
+            raise corrupt("the format version", f"is {found}")
+
+    def store_id(self) -> str:
+        return str(uuid.UUID(bytes=self._meta(layout.META_STORE_ID)))
+
+    def next_bank_id(self) -> int:
+        bank_id = self._take_number(layout.META_NEXT_BANK_ID)
+        if bank_id > BANKS_MAX:
+            raise LimitExceeded(f"there are {BANKS_MAX} banks, the limit: use one of them")
+        return bank_id
+
+    def next_entry_key(self) -> int:
+        """Counted apart from the entries, so that no key is ever given twice."""
+        return self._take_number(layout.META_NEXT_ENTRY_KEY)
+
+    # ------------------------------------------------------------ the log
+
+    def seq(self) -> int:
+        with self._transaction.cursor(self._handles[layout.CHANGES]) as cursor:
+            return layout.unpack_u64(cursor.key(), "a key of changes") if cursor.last() else 0
+
+    def append_change(
+        self, kind: ChangeKind, bank_id: int, entry_key: int, edit: Edit, time_us: int
+    ) -> Change:
+        seq = self.seq() + 1
+        change = Change(seq, kind, bank_id, entry_key, edit.actor, edit.reason, time_us)
+        self._put(layout.CHANGES, pack_u64(seq), records.change_to_bytes(change))
+        return change
+
+    def changes(self, after_seq: int, limit: int) -> list[Change]:
+        found: list[Change] = []
+        for key, sealed in self._rows_from(layout.CHANGES, pack_u64(after_seq + 1)):
+            if len(found) == limit:
+                break
+            seq = after_seq + 1 + len(found)
+            if key != pack_u64(seq):
+                raise corrupt(f"change {seq}", "is missing")
+            found.append(records.change_from_bytes(seq, unseal(key, sealed, f"change {seq}")))
+        return found
+
+    # ------------------------------------------------------------ banks
+
+    def banks(self) -> list[Bank]:
+        return [_bank_from_row(key, sealed) for key, sealed in self._rows_from(layout.BANKS, b"")]
+
+    def bank_named(self, name: str) -> Bank | None:
+        # A name that no bank can have, however long, must not reach LMDB as a key.
+        key = name.encode(errors="replace")[:256]
+        packed = self._get(layout.BANK_NAMES, key, "a bank name") if key else None
+        if packed is None:
+            return None
+        sealed = self._transaction.get(packed, db=self._handles[layout.BANKS])
+        if sealed is None:
+            raise corrupt(f"bank {name!r}", "has a name and no record")
+        return _bank_from_row(packed, sealed)
+
+    def bank_or_raise(self, name: str) -> Bank:
+        bank = self.bank_named(name)
+        if bank is None:
+            raise BankNotFound(f"there is no bank {name[:80]!r}: list the banks, or create it")
+        return bank
+
+    def put_bank(self, bank: Bank) -> None:
+        key = pack_u32(bank.id)
+        self._put(layout.BANKS, key, records.bank_to_bytes(bank))
+        self._put(layout.BANK_NAMES, bank.name.encode(), key)
+
+    # ------------------------------------------------------------ entries
+
+    def entry(self, key: int) -> Entry | None:
+        body = self._get(layout.ENTRIES, _entry_key(key), f"entry {key}")
+        return None if body is None else records.entry_from_bytes(key, body)
+
+    def entry_or_raise(self, bank: Bank, key: int) -> Entry:
+        entry = self.entry(key)
+        if entry is None:
+            raise EntryNotFound(f"there is no entry {key}")
+        if entry.bank_id != bank.id:
+            raise EntryInOtherBank(f"entry {key} is not in bank {bank.name!r} but in another")
+        return entry
+
+    def entries(self, keys: Sequence[int]) -> dict[int, Entry]:
+        found = ((key, self.entry(key)) for key in keys)
+        return {key: entry for key, entry in found if entry is not None}
+
+    def bank_entries(
+        self, bank_id: int, after_key: int, limit: int, state: EntryState | None
+    ) -> list[Entry]:
+        found: list[Entry] = []
+        for key, life in self._bank_lives(bank_id, after_key):
+            if len(found) == limit:
+                break
+            if state is None or state is _state(life):
+                found.append(self._listed(key))
+        return found
+
+    def put_entry(self, entry: Entry) -> None:
+        self._put(layout.ENTRIES, pack_u64(entry.key), records.entry_to_bytes(entry))
+
+    def put_fingerprint(self, key: int, fingerprint: bytes) -> None:
+        self._put(layout.FINGERPRINTS, pack_u64(key), fingerprint)
+
+    def fingerprint_bytes(self, key: int) -> bytes:
+        """Unparsed: a view loads many at once. Raises Corrupt where entry `key` has none."""
+        body = self._get(layout.FINGERPRINTS, pack_u64(key), f"fingerprint {key}")
+        if body is None:
+            raise corrupt(f"fingerprint {key}", "is missing")
+        return body
+
+    def fingerprint_or_raise(self, key: int) -> Fingerprint:
+        return fingerprint_from_bytes(key, self.fingerprint_bytes(key))
+
+    # ------------------------------------------------------------ lives
+
+    def put_life(self, key: int, life: Life, digests: Mapping[Signal, Sequence[bytes]]) -> None:
+        """Writes `life` into every table that says whether entry `key` is alive."""
+        packed = layout.pack_life(life)
+        self._put(layout.LIVES, pack_u64(key), packed)
+        self._put(layout.BY_BANK, layout.bank_entry_key(life.bank_id, key), packed)
+        for signal, values in digests.items():
+            for digest in values:
+                at = layout.digest_prefix(signal, digest) + pack_u64(key)
+                self._put(layout.BY_DIGEST, at, packed)
+
+    def life(self, key: int) -> Life | None:
+        body = self._get(layout.LIVES, _entry_key(key), f"the life of entry {key}")
+        return None if body is None else layout.unpack_life(body, f"the life of entry {key}")
+
+    def lives(self, after_key: int) -> Iterator[tuple[int, Life]]:
+        for key, sealed in self._rows_from(layout.LIVES, pack_u64(after_key + 1)):
+            yield _life_from_row(key, sealed)
+
+    def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
+        prefix = layout.digest_prefix(signal, digest)
+        found = []
+        for at, sealed in self._rows_from(layout.BY_DIGEST, prefix):
+            if not at.startswith(prefix):
+                break
+            key, life = _life_from_row(at, sealed)
+            if life.alive_at(through):
+                found.append((key, life.bank_id))
+        return found
+
+    def _bank_lives(self, bank_id: int, after_key: int) -> Iterator[tuple[int, Life]]:
+        prefix = pack_u32(bank_id)
+        start = layout.bank_entry_key(bank_id, after_key + 1)
+        for at, sealed in self._rows_from(layout.BY_BANK, start):
+            if not at.startswith(prefix):
+                return
+            yield _life_from_row(at, sealed)
+
+    def _listed(self, key: int) -> Entry:
+        entry = self.entry(key)
+        if entry is None:
+            raise corrupt(f"entry {key}", "is listed and has no record")
+        return entry
+
+    # ------------------------------------------------------------ bytes
+
+    def _take_number(self, name: bytes) -> int:
+        number = layout.unpack_u64(self._meta(name), f"counter {name.decode()}")
+        self._put(layout.META, name, pack_u64(number + 1))
+        return number
+
+    def _meta(self, name: bytes) -> bytes:
+        body = self._get(layout.META, name, f"meta {name.decode()}")
+        if body is None:
+            raise corrupt(f"meta {name.decode()}", "is missing")
+        return body
+
+    def _get(self, table: bytes, key: bytes, what: str) -> bytes | None:
+        sealed = self._transaction.get(key, db=self._handles[table])
+        return None if sealed is None else unseal(key, sealed, what)
+
+    def _put(self, table: bytes, key: bytes, body: bytes) -> None:
+        self._transaction.put(key, seal(key, body), db=self._handles[table])
+
+    def _rows_from(self, table: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        with self._transaction.cursor(self._handles[table]) as cursor:
+            if cursor.set_range(start):
+                yield from cursor
+
+
+def _entry_key(key: int) -> bytes:
+    """Keys are asked for from outside: one that no entry can have is simply not found."""
+    return pack_u64(key if 0 < key < layout.NEVER else 0)
+
+
+def _state(life: Life) -> EntryState:
+    return EntryState.ACTIVE if life.retired == layout.NEVER else EntryState.RETRACTED
+
+
+def _bank_from_row(key: bytes, sealed: bytes) -> Bank:
+    bank_id = layout.unpack_u32(key, "a key of banks")
+    return records.bank_from_bytes(bank_id, unseal(key, sealed, f"bank {bank_id}"))
+
+
+def _life_from_row(at: bytes, sealed: bytes) -> tuple[int, Life]:
+    key = layout.last_u64(at)
+    what = f"the life of entry {key}"
+    return key, layout.unpack_life(unseal(at, sealed, what), what)

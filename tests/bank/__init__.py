@@ -1,0 +1,1 @@
+"""The bank store, by values and across processes."""
