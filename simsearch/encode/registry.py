@@ -1,0 +1,102 @@
+"""The encoders a server runs with: what the configuration names, loaded or off with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from simsearch.encode.protocol import ImageEncoder, TextEncoder
+from simsearch.errors import SpaceUnavailable, UnknownSpace, WeightsMissing
+from simsearch.types import Modality, Space
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One encoder of the configuration. `kind` is "open_clip" or "sentence-transformers"."""
+
+    name: str
+    kind: str
+    model: str
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class LoadedEncoder:
+    """An encoder by its name; both sides None where it is off, with `off_reason` saying why.
+
+    `home` is the modality of the rows that its space holds: images for CLIP, texts for a
+    sentence encoder. The other side, where there is one, only asks (cross-modal).
+    """
+
+    name: str
+    home: Modality
+    image: ImageEncoder | None = None
+    text: TextEncoder | None = None
+    off_reason: str = ""
+
+    @property
+    def space(self) -> Space | None:
+        side = self.image or self.text
+        return side.space if side else None
+
+    @property
+    def precision(self) -> str:
+        side = self.image or self.text
+        return side.precision if side else ""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        sides = ((Modality.IMAGE, self.image), (Modality.TEXT, self.text))
+        return tuple(modality for modality, side in sides if side)
+
+
+class EncoderSet:
+    """Every encoder of one server, by name and by space id."""
+
+    def __init__(self, loaded: Mapping[str, LoadedEncoder]) -> None:
+        self._by_name = dict(loaded)
+        self._by_space = {e.space.id: e for e in loaded.values() if e.space}
+
+    def __iter__(self) -> Iterator[LoadedEncoder]:
+        return iter(self._by_name.values())
+
+    def find(self, space_id: str) -> LoadedEncoder | None:
+        return self._by_space.get(space_id)
+
+    def resolve(self, name_or_space: str) -> LoadedEncoder:
+        """The loaded encoder of a name or a space id. Raises UnknownSpace, SpaceUnavailable."""
+        found = self._by_space.get(name_or_space) or self._by_name.get(name_or_space)
+        if found is None:
+            known = ", ".join(sorted({*self._by_name, *self._by_space})) or "none"
+            raise UnknownSpace(f"this server has no space {name_or_space!r}; it has {known}")
+        if found.space is None:
+            raise SpaceUnavailable(f"the encoder {found.name!r} is off: {found.off_reason}")
+        return found
+
+
+def load_encoders(specs: list[EncoderSpec]) -> EncoderSet:
+    """Load each; one whose weights are not on this machine is off, and the others serve."""
+    return EncoderSet({spec.name: _load(spec) for spec in specs})
+
+
+def _load(spec: EncoderSpec) -> LoadedEncoder:
+    home = Modality.IMAGE if spec.kind == "open_clip" else Modality.TEXT
+    try:
+        return _load_clip(spec) if spec.kind == "open_clip" else _load_sentence(spec)
+    except WeightsMissing as missing:
+        return LoadedEncoder(spec.name, home, off_reason=missing.message)
+
+
+def _load_clip(spec: EncoderSpec) -> LoadedEncoder:
+    from simsearch.encode.clip import load_clip
+
+    encoder = load_clip(spec.model, device=spec.device)
+    return LoadedEncoder(spec.name, Modality.IMAGE, image=encoder, text=encoder)
+
+
+def _load_sentence(spec: EncoderSpec) -> LoadedEncoder:
+    from simsearch.encode.sentence import load_sentence
+
+    return LoadedEncoder(
+        spec.name, Modality.TEXT, text=load_sentence(spec.model, device=spec.device)
+    )

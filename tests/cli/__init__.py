@@ -1,0 +1,1 @@
+"""What a person sees at a shell: words, JSON, help, exit codes."""

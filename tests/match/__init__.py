@@ -1,0 +1,1 @@
+"""One question without a network: policies by value, the matcher over real indexes."""

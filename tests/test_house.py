@@ -1,0 +1,80 @@
+"""The house keeps its own rules: layers, protos, docstrings, and no stray printing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+GENERATED = {ROOT / "simsearch" / "v1", ROOT / "simsearch" / "storage"}
+
+
+def sources(*folders: str) -> list[Path]:
+    """Our own modules, without those that are made from protos."""
+    return [
+        path
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if GENERATED.isdisjoint(path.parents)
+    ]
+
+
+PACKAGE = sources("simsearch", "index_builders")
+EVERYTHING = [*PACKAGE, *sources("tests", "benchmarks", "proto")]
+
+
+def ran(*words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [str(BIN / words[0]), *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_imports_go_down_only() -> None:
+    """Layers see what is below them, and each library is known to one part of the house."""
+    code, said = ran("lint-imports", "--no-cache")
+    assert code == 0, said
+
+
+def test_the_protos_are_clean() -> None:
+    """Buf's standard rules hold for everything in proto/."""
+    code, said = ran("buf", "lint", "proto")
+    assert (code, said) == (0, "")
+
+
+def test_the_rules_are_about_the_whole_package() -> None:
+    """A rule that looked at no file would always hold."""
+    names = {path.relative_to(ROOT).parts[1] for path in PACKAGE}
+    assert names >= {"bank", "cli", "encode", "index", "live", "match", "serve", "wire.py"}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """In a docstring that opens with whole sentences; only an empty file may be silent."""
+    silent = [name_of(path) for path in EVERYTHING if not _says_what_it_is_for(path)]
+    assert silent == []
+
+
+def _says_what_it_is_for(path: Path) -> bool:
+    source = path.read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    return not source or docstring.split("\n\n")[0].endswith((".", "?", "!", ":"))
+
+
+def test_nothing_is_printed_in_passing() -> None:
+    """The server logs events and the command line writes answers; neither calls print()."""
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in PACKAGE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert found == []
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
