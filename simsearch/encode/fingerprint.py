@@ -131,7 +131,7 @@ class Fingerprinter:
                 case TextContent(words):
                     return self._begin_text(words, side, wanted)
                 case VectorContent():
-                    return self._begin_vector(content)
+                    return self._begin_vector(content, side)
                 case HashContent(signal, value):
                     return _begin_hash(signal, value)
         except SimsearchError as refusal:
@@ -167,11 +167,17 @@ class Fingerprinter:
             _report_off(draft, encoder, side)
         return draft
 
-    def _begin_vector(self, content: VectorContent) -> _Draft:
+    def _begin_vector(self, content: VectorContent, side: Side) -> _Draft:
         encoder = self.encoders.resolve(content.space)
         assert encoder.space is not None
         vectors = check_vectors(content.vectors, encoder.space.dim, self.limits.vectors_max)
-        draft = _Draft(content.modality or encoder.home)
+        modality = content.modality or encoder.home
+        if side is Side.BAN and modality is not encoder.home:
+            raise BadVector(
+                f"the space {content.space!r} holds {encoder.home}s: a vector of another kind of "
+                "content can ask in it, and cannot be banned in it"
+            )
+        draft = _Draft(modality)
         draft.vectors[encoder.space.id] = vectors
         draft.report(encoder.space.id, SignalState.SEARCHED)
         return draft

@@ -145,7 +145,7 @@ def _check_once(names: Sequence[str]) -> None:
 # ---------------------------------------------------------------- what a new bank gets
 
 PDQ_DEFAULT = {"block": 31, "review": 38}
-MINHASH_DEFAULT = {"review": 72}
+MINHASH_DEFAULT = {"review": 64, "log": 76}
 
 
 def default_policy(cosine: Iterable[CosineRule]) -> Policy:

@@ -338,7 +338,7 @@ def test_the_default_policy_blocks_what_is_identical_or_near() -> None:
     }
     assert policy.hamming == (
         HammingRule(Signal.PDQ, block=31, review=38),
-        HammingRule(Signal.MINHASH, review=72),
+        HammingRule(Signal.MINHASH, review=64, log=76),
     )
     assert policy.cosine == cosine
     assert not policy.two_descriptors
