@@ -27,7 +27,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from simsearch.errors import SimsearchError, Unreachable
+from simsearch.errors import ContentTooLarge, SimsearchError, Unreachable
 from simsearch.types import (
     Content,
     Edit,
@@ -305,7 +305,10 @@ class Client:
     def _error(self, failure: grpc.RpcError) -> SimsearchError:
         """The server's own error, or Unreachable where it never came to one."""
         assert isinstance(failure, grpc.Call)
-        status = rpc_status.from_call(failure)
+        try:
+            status = rpc_status.from_call(failure)
+        except ValueError:  # a proxy on the way changed the message: believe the plain status
+            status = None
         for detail in status.details if status else ():
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info):
@@ -314,5 +317,9 @@ class Client:
         if code in NO_ANSWER:
             return Unreachable(
                 f"no answer from {self.address} ({code.name}): is `simsearch serve` running there?"
+            )
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own: the server names its reasons
+            return ContentTooLarge(
+                f"the request is larger than {self.address} takes in one message: send less at once"
             )
         return SimsearchError(f"the call to {self.address} failed: {code.name}: {words}")

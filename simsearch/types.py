@@ -268,7 +268,7 @@ class WaitUntil(Enum):
 class Evidence:
     """One signal by which an entry was hit. Exactly one of `cosine`, `hamming` is set, or
     neither for an equal digest. `threshold` is in the same scale; `rows` is how many rows of
-    the entry passed."""
+    the entry lie within the loosest band of this signal."""
 
     signal: str
     band: Band

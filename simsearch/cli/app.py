@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import NoReturn
 
 import typer
 
 from simsearch.cli import banks, entries, matching, serving
 from simsearch.cli.options import EXIT_CODES_HELP, exit_code
-from simsearch.errors import SimsearchError
+from simsearch.cli.output import printable
+from simsearch.errors import BadRequest, SimsearchError
 
 app = typer.Typer(
     name="simsearch",
@@ -32,13 +34,19 @@ def main() -> None:
     try:
         app()
     except SimsearchError as error:
-        if "--json" in sys.argv:
-            refusal = {"error": {"reason": error.reason, "message": error.message}}
-            sys.stderr.write(json.dumps(refusal) + "\n")
-        else:
-            sys.stderr.write(f"simsearch: {error.message}\n")
-        sys.exit(exit_code(error))
+        _refuse(error)
+    except UnicodeEncodeError:
+        _refuse(BadRequest("an argument is not UTF-8: write it in the terminal's own encoding"))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone: not a failure
+
+
+def _refuse(error: SimsearchError) -> NoReturn:
+    if "--json" in sys.argv:
+        refusal = {"error": {"reason": error.reason, "message": error.message}}
+        sys.stderr.write(json.dumps(refusal) + "\n")
+    else:
+        sys.stderr.write(f"simsearch: {printable(error.message)}\n")
+    sys.exit(exit_code(error))

@@ -94,7 +94,7 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
             if not stop.is_set():
                 await _set_health(probe, serving=True)
                 host, _ = split_address(config.server.listen)
-                on_ready(f"{host}:{port}")
+                on_ready(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
             await stop.wait()
         finally:
             await _drain(config.server, server, gate, probe)

@@ -1,0 +1,113 @@
+"""Which pairs of query and row are returned, and in which order: once, for every scale.
+
+Cosine and Hamming meet here as a *gap*: lower is closer. It is the Hamming distance in bits, or
+minus the cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEVER = -np.inf
+"""The limit of a group that is not asked: no gap is as small."""
+
+
+class Limits:
+    """The widest gap asked for, by group."""
+
+    def __init__(self, gaps: Mapping[int, float]) -> None:
+        self._gaps = dict(gaps)
+
+    def of(self, groups: Sequence[int]) -> NDArray[np.float64]:
+        return np.array([self._gaps.get(group, NEVER) for group in groups], np.float64)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a query and a row; all arrays have one element per pair."""
+
+    query: NDArray[np.int64]
+    row: NDArray[np.int64]
+    key: NDArray[np.int64]
+    group: NDArray[np.int64]
+    gap: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def __getitem__(self, at: NDArray[np.intp] | NDArray[np.bool_]) -> Pairs:
+        return Pairs(*(getattr(self, field.name)[at] for field in fields(self)))
+
+    def ordered(self) -> Pairs:
+        """By query, then closest, then key, then row."""
+        return self[np.lexsort((self.row, self.key, self.gap, self.query))]
+
+    def numbered_from(self, query: int) -> Pairs:
+        return replace(self, query=self.query + query)
+
+    @staticmethod
+    def joined(parts: Sequence[Pairs]) -> Pairs:
+        columns = (
+            np.concatenate([getattr(part, field.name) for part in (NO_PAIRS, *parts)])
+            for field in fields(Pairs)
+        )
+        return Pairs(*columns)
+
+
+_NONE = np.empty(0, np.int64)
+NO_PAIRS = Pairs(_NONE, _NONE, _NONE, _NONE, np.empty(0, np.float64))
+
+
+class Closest:
+    """Collects matches of some queries in bounded memory: at most `rows_max` a query come out."""
+
+    def __init__(self, queries: int, rows_max: int, slack: float) -> None:
+        """`slack`: how far a proposed gap may lie from the exact one."""
+        self._rows_max = rows_max
+        self._slack = slack
+        self._kept: list[Pairs] = []
+        self._pending = 0
+        self._pending_max = 2 * queries * rows_max
+        self._cut = np.full(queries, np.inf)
+        self.truncated = np.zeros(queries, np.bool_)
+
+    def worth_scoring(
+        self, query: NDArray[np.intp], gap: NDArray[np.floating], sure: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Proposed pairs that may still come out. `sure`: the pair matches, whatever the slack.
+
+        A sure match with rows_max closer ones is left out unscored, so that a threshold which
+        every row passes costs rows_max exact scores a query and not one for each row.
+        """
+        self._tighten(query[sure], gap[sure])
+        beaten: NDArray[np.bool_] = sure & (gap > self._cut[query] + self._slack)
+        self.truncated[query[beaten]] = True
+        return ~beaten
+
+    def _tighten(self, query: NDArray[np.intp], gap: NDArray[np.floating]) -> None:
+        matches = np.bincount(query, minlength=len(self._cut))
+        for q in np.flatnonzero(matches > self._rows_max):
+            last_kept = np.partition(gap[query == q], self._rows_max - 1)[self._rows_max - 1]
+            self._cut[q] = min(self._cut[q], last_kept + self._slack)
+
+    def add(self, matches: Pairs) -> None:
+        self._kept.append(matches)
+        self._pending += len(matches)
+        if self._pending > self._pending_max:
+            self._trim()
+
+    def ranked(self) -> Pairs:
+        self._trim()
+        return self._kept[0]
+
+    def _trim(self) -> None:
+        pairs = Pairs.joined(self._kept).ordered()
+        first_of_query = np.searchsorted(pairs.query, np.arange(len(self.truncated)))
+        rank = np.arange(len(pairs)) - first_of_query[pairs.query]
+        self.truncated[pairs.query[rank >= self._rows_max]] = True
+        self._kept = [pairs[rank < self._rows_max]]
+        self._pending = len(self._kept[0])

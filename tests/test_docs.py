@@ -1,0 +1,14 @@
+"""Pages that are generated are what their generator gives."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_page_of_errors_is_up_to_date() -> None:
+    """docs/errors.md holds every reason with its status, exit code and meaning."""
+    generated = runpy.run_path(str(ROOT / "docs/generate_errors.py"))["page"]()
+    assert (ROOT / "docs/errors.md").read_text(encoding="utf-8") == generated
