@@ -74,8 +74,15 @@ class EncoderSet:
         return found
 
 
-def load_encoders(specs: list[EncoderSpec]) -> EncoderSet:
-    """Load each; one whose weights are not on this machine is off, and the others serve."""
+def load_encoders(specs: list[EncoderSpec], threads: int) -> EncoderSet:
+    """Load each; one whose weights are not on this machine is off, and the others serve.
+
+    `threads` is how many cores one batch of an encoder on the CPU may use.
+    """
+    if specs:
+        import torch
+
+        torch.set_num_threads(threads)
     return EncoderSet({spec.name: _load(spec) for spec in specs})
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import BadVector, SpaceMismatch
+from simsearch.index.blocks import FrozenRows
 from simsearch.index.protocol import ROWS_MAX, CosineMatches
 from simsearch.index.ranking import Limits
 from simsearch.index.rescore import exact_pairs
-from simsearch.index.rows import FrozenRows, Ints, RowLog
+from simsearch.index.rows import Ints, RowLog
 from simsearch.index.scan import Proposed, scan_all
 from simsearch.types import Vectors
 

@@ -22,8 +22,8 @@ class Limits:
     def __init__(self, gaps: Mapping[int, float]) -> None:
         self._gaps = dict(gaps)
 
-    def of(self, groups: Sequence[int]) -> NDArray[np.float64]:
-        return np.array([self._gaps.get(group, NEVER) for group in groups], np.float64)
+    def of(self, groups: Sequence[int]) -> list[float]:
+        return [self._gaps.get(group, NEVER) for group in groups]
 
 
 @dataclass(frozen=True)
@@ -76,23 +76,23 @@ class Closest:
         self.truncated = np.zeros(queries, np.bool_)
 
     def worth_scoring(
-        self, query: NDArray[np.intp], gap: NDArray[np.floating], sure: NDArray[np.bool_]
+        self, query: NDArray[np.intp], gap: NDArray[np.float64], sure: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Proposed pairs that may still come out. `sure`: the pair matches, whatever the slack.
 
-        A sure match with rows_max closer ones is left out unscored, so that a threshold which
-        every row passes costs rows_max exact scores a query and not one for each row.
+        A pair that rows_max sure matches beat is left out unscored, so that a threshold which
+        every row passes costs about rows_max exact scores a query, and not one for each row.
         """
         self._tighten(query[sure], gap[sure])
-        beaten: NDArray[np.bool_] = sure & (gap > self._cut[query] + self._slack)
-        self.truncated[query[beaten]] = True
-        return ~beaten
+        worth: NDArray[np.bool_] = gap <= self._cut[query] + self._slack
+        return worth
 
-    def _tighten(self, query: NDArray[np.intp], gap: NDArray[np.floating]) -> None:
+    def _tighten(self, query: NDArray[np.intp], gap: NDArray[np.float64]) -> None:
         matches = np.bincount(query, minlength=len(self._cut))
         for q in np.flatnonzero(matches > self._rows_max):
             last_kept = np.partition(gap[query == q], self._rows_max - 1)[self._rows_max - 1]
             self._cut[q] = min(self._cut[q], last_kept + self._slack)
+            self.truncated[q] = True
 
     def add(self, matches: Pairs) -> None:
         self._kept.append(matches)

@@ -8,10 +8,9 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.blocks import FrozenBlock, FrozenRows, P, holds
 from simsearch.index.ranking import NEVER, Closest, Limits, Pairs
-from simsearch.index.rows import FrozenBlock, FrozenRows, holds
 
-P = TypeVar("P", bound=np.generic)
 P_contra = TypeVar("P_contra", bound=np.generic, contravariant=True)
 
 
@@ -24,6 +23,10 @@ class Proposed(NamedTuple):
 
     def only(self, which: NDArray[np.bool_]) -> Proposed:
         return Proposed(self.query[which], self.at[which], self.gap[which])
+
+
+_NOBODY = np.empty(0, np.intp)
+NOTHING = Proposed(_NOBODY, _NOBODY, np.empty(0, np.float64))
 
 
 class Kernel(Protocol[P_contra]):
@@ -68,11 +71,11 @@ def scan(
     closest = Closest(kernel.queries, rows_max, kernel.slack)
     for block in rows.blocks:
         limit_of_slot = limits.of(block.groups)
-        widest = float(limit_of_slot.max(initial=NEVER))
+        widest = max(limit_of_slot, default=NEVER)
         if widest > NEVER:
             proposed = kernel.propose(block.payload, widest)
             if len(proposed.query):
-                closest.add(_matches(block, kernel, proposed, limit_of_slot, closest))
+                closest.add(_matches(block, kernel, proposed, np.array(limit_of_slot), closest))
     return closest.ranked(), closest.truncated
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from simsearch.bank.store import BankStore
 from simsearch.config import Config, LimitsConfig
 from simsearch.encode.batched import BatchedImageEncoder, BatchedTextEncoder
@@ -32,6 +34,8 @@ class Core:
     @classmethod
     def open(cls, config: Config) -> Core:
         """Open the bank, load the encoders and the view. Raises the faults of each by name."""
+        # Search threads are the parallelism: BLAS threads beside them slow every search down.
+        threadpool_limits(limits=1, user_api="blas")
         store = BankStore.open(Path(config.server.data_dir), writer=True)
         try:
             return cls._on(store, config)
@@ -41,7 +45,7 @@ class Core:
 
     @classmethod
     def _on(cls, store: BankStore, config: Config) -> Core:
-        encoders = batched(load_encoders(_specs(config)))
+        encoders = batched(load_encoders(_specs(config), config.server.torch_threads))
         fingerprinter = Fingerprinter(encoders, _limits(config.limits))
         follower = Follower(store)
         follower.start()

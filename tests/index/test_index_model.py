@@ -3,6 +3,16 @@
 The worlds are tiny, so that ties, truncation, retired neighbours and block borders are common:
 a palette of few payloads, blocks of 3 rows, 3 groups, answers of at most 4 rows, thresholds
 taken from the values that occur. Every view is kept and asked again after later edits.
+
+40 bugs were planted by hand, one at a time, and every one fails some test of this folder. This
+file found 27 of them: > for >= at the floor, an end seen one seq late or early, the group filter
+dropped, dead rows found or read from the live block, the live count read by an old view, order
+by row before key, the farthest kept, `truncated` off by one, a retirement that moves an end or
+misses the largest key, a compaction that reorders, loses rows or forgets their later
+end, a margin below what float16 needs.
+It misses, and other files catch: the count published before keys (test_rows watches the writes),
+shared blocks (only the threads notice), what needs many rows (memory, left-out rows that were not
+hopeless), layout in memory, BLAS instead of the exact routine, and the refusals.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from simsearch.errors import InternalFault
+from simsearch.index.blocks import FrozenRows, RowBlock, Rows, holds
 from simsearch.index.exact import ExactIndex, ExactView
-from simsearch.index.rows import FrozenRows, RowBlock, RowLog, Rows, holds
+from simsearch.index.rows import RowLog
 from tests.index.oracle import unit
 
 

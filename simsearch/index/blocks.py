@@ -1,0 +1,182 @@
+"""Blocks of rows that only grow: what the log fills and what views share.
+
+A row costs its payload, 8 bytes of key and 2 of group: a block numbers the few groups it meets
+in a table of its own, and remembers when rows ended only for those that did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+P = TypeVar("P", bound=np.generic)
+
+BLOCK_ROWS_MAX = 65_536
+"""Rows and groups of a block are numbered in uint16."""
+
+ALIVE = np.iinfo(np.int64).max
+"""The seq at which a row ends that has not been retired."""
+
+
+@dataclass(frozen=True)
+class Rows(Generic[P]):
+    """Rows on their way into a block; `ends` is None where all are alive."""
+
+    payload: NDArray[P]
+    keys: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    ends: NDArray[np.int64] | None = None
+
+    def part(self, at: slice) -> Rows[P]:
+        ends = None if self.ends is None else self.ends[at]
+        return Rows(self.payload[at], self.keys[at], self.groups[at], ends)
+
+
+@dataclass(frozen=True)
+class Graves:
+    """Which rows of a block ended, ascending, and when."""
+
+    rows: NDArray[np.uint16]
+    seqs: NDArray[np.int64]
+    newest: int = 0
+
+    def until(self, through: int) -> NDArray[np.uint16]:
+        return self.rows if self.newest <= through else self.rows[self.seqs <= through]
+
+    def joined(self, rows: NDArray[np.intp], seqs: NDArray[np.int64]) -> Graves:
+        all_rows = np.concatenate((self.rows, rows.astype(np.uint16)))
+        all_seqs = np.concatenate((self.seqs, seqs))
+        order = np.argsort(all_rows)
+        return Graves(all_rows[order], all_seqs[order], int(all_seqs.max(initial=0)))
+
+
+NO_GRAVES = Graves(np.empty(0, np.uint16), np.empty(0, np.int64))
+
+
+class RowBlock(Generic[P]):
+    """A fixed room for rows. `count` is published last, `graves` and `groups` by replacement."""
+
+    def __init__(self, row_shape: tuple[int, ...], dtype: type[P], rows_max: int) -> None:
+        # empty, not zeros: a page that no row has reached costs no memory
+        self.payload: NDArray[P] = np.empty((rows_max, *row_shape), dtype)
+        self.keys: NDArray[np.int64] = np.empty(rows_max, np.int64)
+        self.slots: NDArray[np.uint16] = np.empty(rows_max, np.uint16)
+        self.groups: tuple[int, ...] = ()
+        self.graves = NO_GRAVES
+        self.count = 0
+        self._slot_of: dict[int, int] = {}
+        self._key_min, self._key_max = ALIVE, -ALIVE
+
+    @property
+    def room(self) -> int:
+        return len(self.keys) - self.count
+
+    @property
+    def nbytes(self) -> int:
+        graves = self.graves.rows.nbytes + self.graves.seqs.nbytes
+        return self.payload.nbytes + self.keys.nbytes + self.slots.nbytes + graves
+
+    def append(self, rows: Rows[P]) -> None:
+        start, end = self.count, self.count + len(rows.keys)
+        self.payload[start:end] = rows.payload
+        self.keys[start:end] = rows.keys
+        self.slots[start:end] = self._slots_of(rows.groups)
+        self._key_min = min(self._key_min, int(rows.keys.min()))
+        self._key_max = max(self._key_max, int(rows.keys.max()))
+        if rows.ends is not None:
+            ended = np.flatnonzero(rows.ends < ALIVE)
+            self.graves = self.graves.joined(start + ended, rows.ends[ended])
+        self.count = end  # last: whoever sees the row sees all of it
+
+    def _slots_of(self, groups: NDArray[np.int64]) -> NDArray[np.intp]:
+        values, inverse = np.unique(groups, return_inverse=True)
+        known = self._slot_of
+        slots = [known.setdefault(group, len(known)) for group in values.tolist()]
+        if len(known) > len(self.groups):
+            self.groups = tuple(known)
+        return np.asarray(slots, np.intp)[inverse]
+
+    def retire(self, keys: NDArray[np.int64], seqs: NDArray[np.int64]) -> int:
+        """End the rows of `keys` (ascending, each once); returns how many ended."""
+        # Keys mostly come in ascending order, so this leaves one block of many to look through.
+        low, high = np.searchsorted(keys, (self._key_min, self._key_max + 1))
+        if low == high:
+            return 0
+        rows = np.flatnonzero(np.isin(self.keys[: self.count], keys[low:high]))
+        rows = rows[~holds(self.graves.rows, rows)]
+        if len(rows):
+            self.graves = self.graves.joined(rows, seqs[np.searchsorted(keys, self.keys[rows])])
+        return len(rows)
+
+    def freeze(self, start: int, through: int) -> FrozenBlock[P]:
+        return FrozenBlock(self, start, self.count, self.graves.until(through), self.groups)
+
+    def live(self, through: int) -> int:
+        return self.count - len(self.graves.until(through))
+
+    def is_sparse(self, through: int, rows_max: int) -> bool:
+        return 2 * self.live(through) <= rows_max
+
+    def is_worn(self, through: int) -> bool:
+        return 2 * self.live(through) < self.count
+
+    def rows_after(self, through: int) -> Rows[P]:
+        """The rows still alive at `through`, with what is known of their end."""
+        ends = np.full(self.count, ALIVE, np.int64)
+        ends[self.graves.rows] = self.graves.seqs
+        at = np.flatnonzero(ends > through)
+        groups = np.asarray(self.groups, np.int64)[self.slots[at]]
+        return Rows(self.payload[at], self.keys[at], groups, ends[at])
+
+
+@dataclass(frozen=True)
+class FrozenBlock(Generic[P]):
+    """What a view holds of a block. `start` numbers its first row in the view."""
+
+    block: RowBlock[P]
+    start: int
+    count: int
+    dead: NDArray[np.uint16]
+    groups: tuple[int, ...]
+
+    @property
+    def payload(self) -> NDArray[P]:
+        return self.block.payload[: self.count]
+
+    @property
+    def live(self) -> int:
+        return self.count - len(self.dead)
+
+    def keys(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
+        return self.block.keys[at]
+
+    def slots(self, at: NDArray[np.intp]) -> NDArray[np.uint16]:
+        return self.block.slots[at]
+
+    def group_ids(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
+        return np.asarray(self.groups, np.int64)[self.slots(at)]
+
+
+@dataclass(frozen=True)
+class FrozenRows(Generic[P]):
+    """The rows of a view, as of `through`."""
+
+    through: int
+    blocks: tuple[FrozenBlock[P], ...]
+
+    def __len__(self) -> int:
+        return sum(block.live for block in self.blocks)
+
+
+def holds(ascending: NDArray[np.uint16], values: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which of `values` are in `ascending`: np.isin for a sorted set, without its set-up."""
+    if not len(ascending):
+        return np.zeros(len(values), np.bool_)
+    # uint16 on both sides, or searchsorted would convert the whole set for each question
+    wanted = values.astype(np.uint16)
+    at = np.searchsorted(ascending, wanted)
+    found: NDArray[np.bool_] = ascending[np.minimum(at, len(ascending) - 1)] == wanted
+    return found

@@ -1,0 +1,39 @@
+"""Between the protos of simsearch.v1 and the domain's types, both ways. No network here."""
+
+from simsearch.wire.banks import (
+    bank_to,
+    edit_from,
+    edit_to,
+    entry_to,
+    state_from,
+    wait_from,
+    wait_to,
+)
+from simsearch.wire.contents import content_from, content_to
+from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
+from simsearch.wire.policies import policy_from, policy_to
+from simsearch.wire.refusals import error_from, item_error_from, reason_number
+from simsearch.wire.results import options_from, options_to, result_from, result_to
+
+__all__ = [
+    "HASH_SIGNALS",
+    "HASH_SIGNAL_NUMBERS",
+    "bank_to",
+    "content_from",
+    "content_to",
+    "edit_from",
+    "edit_to",
+    "entry_to",
+    "error_from",
+    "item_error_from",
+    "options_from",
+    "options_to",
+    "policy_from",
+    "policy_to",
+    "reason_number",
+    "result_from",
+    "result_to",
+    "state_from",
+    "wait_from",
+    "wait_to",
+]

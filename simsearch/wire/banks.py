@@ -1,0 +1,86 @@
+"""Banks, entries and edits, both ways."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from simsearch.errors import (
+    BadRequest,
+)
+from simsearch.types import (
+    Bank,
+    Change,
+    Edit,
+    Entry,
+    EntryState,
+    WaitUntil,
+)
+from simsearch.v1 import bank_pb2
+from simsearch.wire.numbers import (
+    ENTRY_STATE_NUMBERS,
+    ENTRY_STATES,
+)
+from simsearch.wire.policies import policy_to
+
+
+def bank_to(bank: Bank) -> bank_pb2.Bank:
+    return bank_pb2.Bank(
+        name=bank.name,
+        description=bank.description,
+        policy=policy_to(bank.policy),
+        create_time=_time_to(bank.created_us),
+        etag=bank.etag,
+        active_entries=bank.active_entries,
+    )
+
+
+def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
+    return bank_pb2.Entry(
+        key=entry.key,
+        bank=bank,
+        state=ENTRY_STATE_NUMBERS[entry.state],
+        labels=entry.labels,
+        source=entry.source,
+        source_id=entry.source_id,
+        note=entry.note,
+        signals=[bank_pb2.EntrySignal(signal=s, rows=n) for s, n in sorted(entry.signals.items())],
+        added=_change_to(entry.added),
+        retracted=_change_to(entry.retracted) if entry.retracted else None,
+    )
+
+
+def _change_to(change: Change) -> bank_pb2.Change:
+    return bank_pb2.Change(
+        seq=change.seq,
+        actor=change.actor,
+        reason=change.reason,
+        time=_time_to(change.time_us),
+    )
+
+
+def _time_to(time_us: int) -> Timestamp:
+    return Timestamp(seconds=time_us // 1_000_000, nanos=time_us % 1_000_000 * 1_000)
+
+
+def edit_from(message: bank_pb2.Edit) -> Edit:
+    return Edit(message.actor, message.reason)
+
+
+def edit_to(edit: Edit) -> bank_pb2.Edit:
+    return bank_pb2.Edit(actor=edit.actor, reason=edit.reason)
+
+
+def wait_from(number: int) -> WaitUntil:
+    durable = number == bank_pb2.WAIT_UNTIL_DURABLE
+    return WaitUntil.DURABLE if durable else WaitUntil.VISIBLE
+
+
+def wait_to(wait: WaitUntil) -> bank_pb2.WaitUntil:
+    durable = wait is WaitUntil.DURABLE
+    return bank_pb2.WAIT_UNTIL_DURABLE if durable else bank_pb2.WAIT_UNTIL_VISIBLE
+
+
+def state_from(number: int) -> EntryState | None:
+    if number and number not in ENTRY_STATES:
+        raise BadRequest(f"there is no entry state {number}: set ACTIVE or RETRACTED")
+    return ENTRY_STATES.get(number)

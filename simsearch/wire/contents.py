@@ -1,0 +1,112 @@
+"""Submitted content, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from simsearch.errors import (
+    BadContent,
+    BadRequest,
+    BadVector,
+    EmptyContent,
+)
+from simsearch.types import (
+    Content,
+    HashContent,
+    ImageContent,
+    Modality,
+    Signal,
+    TextContent,
+    VectorContent,
+)
+from simsearch.v1 import content_pb2
+from simsearch.wire.numbers import (
+    DTYPES,
+    HASH_SIGNAL_NUMBERS,
+    HASH_SIGNALS,
+    MODALITIES,
+    MODALITY_NUMBERS,
+)
+
+
+def content_from(message: content_pb2.Content, dim_of: Callable[[str], int]) -> Content:
+    """What a caller submitted. `dim_of` gives a space's dim, to cut `data` into rows.
+
+    Raises EmptyContent, BadRequest, BadVector, and what `dim_of` raises for unknown spaces.
+    """
+    match message.WhichOneof("kind"):
+        case "image":
+            return ImageContent(message.image)
+        case "text":
+            return TextContent(message.text)
+        case "vector":
+            return _vector_from(message.vector, dim_of)
+        case "hash":
+            return HashContent(hash_signal(message.hash.signal), message.hash.value)
+        case _:
+            raise EmptyContent("the content is empty: set image, text, vector or hash")
+
+
+def _vector_from(message: content_pb2.Vector, dim_of: Callable[[str], int]) -> VectorContent:
+    dtype = DTYPES.get(message.dtype)
+    if dtype is None:
+        raise BadVector("the vector has no known dtype: set FLOAT32 or FLOAT16")
+    if not message.data:
+        raise EmptyContent("the vector has no data: send dim × 4 or dim × 2 bytes a row")
+    row_bytes = dim_of(message.space) * dtype.itemsize
+    if len(message.data) % row_bytes:
+        raise BadVector(
+            f"the vector has {len(message.data)} bytes: a row of {message.space!r} in "
+            f"{dtype.name} is {row_bytes} bytes"
+        )
+    rows = np.frombuffer(message.data, dtype).reshape(-1, row_bytes // dtype.itemsize)
+    native = rows.astype(dtype.newbyteorder("="), copy=False)
+    return VectorContent(message.space, native, _modality_from(message.modality))
+
+
+def _modality_from(number: int) -> Modality | None:
+    """None where it is left out."""
+    if number and number not in MODALITIES:
+        raise BadRequest(f"there is no modality {number}: set IMAGE or TEXT, or leave it out")
+    return MODALITIES.get(number)
+
+
+def hash_signal(number: int) -> Signal:
+    signal = HASH_SIGNALS.get(number)
+    if signal is None:
+        raise BadRequest("the hash has no signal: set SHA256, MD5, TEXT_SHA256, PDQ or MINHASH")
+    return signal
+
+
+def content_to(content: Content) -> content_pb2.Content:
+    """Raises BadContent for a text that UTF-8 cannot hold."""
+    match content:
+        case ImageContent(data):
+            return content_pb2.Content(image=data)
+        case TextContent(text):
+            return _text_to(text)
+        case VectorContent():
+            return content_pb2.Content(vector=_vector_to(content))
+        case HashContent(signal, value):
+            number = HASH_SIGNAL_NUMBERS[signal]
+            return content_pb2.Content(hash=content_pb2.Hash(signal=number, value=value))
+
+
+def _text_to(text: str) -> content_pb2.Content:
+    try:
+        return content_pb2.Content(text=text)
+    except UnicodeEncodeError:
+        raise BadContent("the text is not UTF-8: it holds half of a surrogate pair") from None
+
+
+def _vector_to(content: VectorContent) -> content_pb2.Vector:
+    half = content.vectors.dtype == np.float16
+    number = content_pb2.VECTOR_DTYPE_FLOAT16 if half else content_pb2.VECTOR_DTYPE_FLOAT32
+    return content_pb2.Vector(
+        space=content.space,
+        dtype=number,
+        data=np.ascontiguousarray(content.vectors, DTYPES[number]).tobytes(),
+        modality=MODALITY_NUMBERS[content.modality] if content.modality else None,
+    )

@@ -1,0 +1,83 @@
+"""Enum numbers on the wire and the domain's words for them, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from simsearch.types import (
+    Band,
+    EntryState,
+    Modality,
+    Signal,
+    SignalState,
+)
+from simsearch.v1 import bank_pb2, content_pb2, match_pb2, policy_pb2
+
+HITS_DEFAULT = 10
+
+HASH_SIGNAL_NUMBERS: Mapping[Signal, content_pb2.HashSignal] = MappingProxyType(
+    {
+        Signal.SHA256: content_pb2.HASH_SIGNAL_SHA256,
+        Signal.MD5: content_pb2.HASH_SIGNAL_MD5,
+        Signal.TEXT_SHA256: content_pb2.HASH_SIGNAL_TEXT_SHA256,
+        Signal.PDQ: content_pb2.HASH_SIGNAL_PDQ,
+        Signal.MINHASH: content_pb2.HASH_SIGNAL_MINHASH,
+    }
+)
+HASH_SIGNALS: Mapping[int, Signal] = {n: signal for signal, n in HASH_SIGNAL_NUMBERS.items()}
+
+MODALITY_NUMBERS: Mapping[Modality, content_pb2.Modality] = MappingProxyType(
+    {
+        Modality.IMAGE: content_pb2.MODALITY_IMAGE,
+        Modality.TEXT: content_pb2.MODALITY_TEXT,
+    }
+)
+MODALITIES: Mapping[int, Modality] = {n: modality for modality, n in MODALITY_NUMBERS.items()}
+
+DTYPES: Mapping[int, np.dtype] = MappingProxyType(
+    {
+        content_pb2.VECTOR_DTYPE_FLOAT32: np.dtype("<f4"),
+        content_pb2.VECTOR_DTYPE_FLOAT16: np.dtype("<f2"),
+    }
+)
+
+BAND_NUMBERS: Mapping[Band, policy_pb2.Band] = MappingProxyType(
+    {
+        Band.NONE: policy_pb2.BAND_UNSPECIFIED,
+        Band.LOG: policy_pb2.BAND_LOG,
+        Band.REVIEW: policy_pb2.BAND_REVIEW,
+        Band.BLOCK: policy_pb2.BAND_BLOCK,
+    }
+)
+BANDS: Mapping[int, Band] = {n: band for band, n in BAND_NUMBERS.items()}
+HIT_BANDS: Mapping[int, Band] = {n: band for n, band in BANDS.items() if band}
+
+VERDICT_NUMBERS: Mapping[Band, match_pb2.Verdict] = MappingProxyType(
+    {
+        Band.NONE: match_pb2.VERDICT_NO_MATCH,
+        Band.LOG: match_pb2.VERDICT_LOG,
+        Band.REVIEW: match_pb2.VERDICT_REVIEW,
+        Band.BLOCK: match_pb2.VERDICT_BLOCK,
+    }
+)
+VERDICTS: Mapping[int, Band] = {n: band for band, n in VERDICT_NUMBERS.items()}
+
+SIGNAL_STATE_NUMBERS: Mapping[SignalState, match_pb2.SignalState] = MappingProxyType(
+    {
+        SignalState.SEARCHED: match_pb2.SIGNAL_STATE_SEARCHED,
+        SignalState.LOW_INFORMATION: match_pb2.SIGNAL_STATE_LOW_INFORMATION,
+        SignalState.UNAVAILABLE: match_pb2.SIGNAL_STATE_UNAVAILABLE,
+    }
+)
+SIGNAL_STATES: Mapping[int, SignalState] = {n: s for s, n in SIGNAL_STATE_NUMBERS.items()}
+
+ENTRY_STATE_NUMBERS: Mapping[EntryState, bank_pb2.EntryState] = MappingProxyType(
+    {
+        EntryState.ACTIVE: bank_pb2.ENTRY_STATE_ACTIVE,
+        EntryState.RETRACTED: bank_pb2.ENTRY_STATE_RETRACTED,
+    }
+)
+ENTRY_STATES: Mapping[int, EntryState] = {n: state for state, n in ENTRY_STATE_NUMBERS.items()}

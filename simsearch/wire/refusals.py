@@ -1,0 +1,24 @@
+"""Errors by their reason, both ways."""
+
+from __future__ import annotations
+
+from simsearch.errors import (
+    SimsearchError,
+    every_error,
+)
+from simsearch.v1 import error_pb2
+
+
+def reason_number(error: SimsearchError) -> int:
+    return error_pb2.ErrorReason.Value(f"ERROR_REASON_{error.reason}")
+
+
+def error_from(reason: str, message: str) -> SimsearchError:
+    """The error that a reason names; an unknown reason is a newer server's, kept in words."""
+    known = every_error().get(reason.removeprefix("ERROR_REASON_"))
+    return known(message) if known else SimsearchError(f"{reason}: {message}")
+
+
+def item_error_from(error: error_pb2.ItemError) -> SimsearchError:
+    known = error_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(error.reason)
+    return error_from(known.name if known else f"reason {error.reason}", error.message)

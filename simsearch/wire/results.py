@@ -1,0 +1,149 @@
+"""Match options and results, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from simsearch.errors import (
+    NewerFormat,
+)
+from simsearch.types import (
+    Evidence,
+    Hit,
+    MatchOptions,
+    MatchResult,
+    SignalReport,
+)
+from simsearch.v1 import match_pb2
+from simsearch.wire.numbers import (
+    BAND_NUMBERS,
+    HIT_BANDS,
+    HITS_DEFAULT,
+    SIGNAL_STATE_NUMBERS,
+    SIGNAL_STATES,
+    VERDICT_NUMBERS,
+    VERDICTS,
+)
+
+T = TypeVar("T")
+
+
+def options_from(message: match_pb2.MatchOptions) -> MatchOptions:
+    return MatchOptions(
+        banks=tuple(message.banks),
+        hits_max=message.hits_max or HITS_DEFAULT,
+        with_stage_times=message.with_stage_times,
+    )
+
+
+def options_to(options: MatchOptions) -> match_pb2.MatchOptions:
+    return match_pb2.MatchOptions(
+        banks=options.banks,
+        hits_max=options.hits_max,
+        with_stage_times=options.with_stage_times,
+    )
+
+
+def result_to(result: MatchResult) -> match_pb2.MatchResult:
+    return match_pb2.MatchResult(
+        verdict=VERDICT_NUMBERS[result.verdict],
+        hits=[_hit_to(hit) for hit in result.hits],
+        truncated=result.truncated,
+        complete=result.complete,
+        signals=[
+            match_pb2.SignalReport(
+                signal=r.signal, state=SIGNAL_STATE_NUMBERS[r.state], detail=r.detail
+            )
+            for r in result.signals
+        ],
+        snapshot=result.snapshot,
+        seq=result.seq,
+        stage_times=[match_pb2.StageTime(stage=s, ms=ms) for s, ms in result.stage_ms.items()],
+    )
+
+
+def _hit_to(hit: Hit) -> match_pb2.Hit:
+    return match_pb2.Hit(
+        bank=hit.bank,
+        entry_key=hit.entry_key,
+        band=BAND_NUMBERS[hit.band],
+        evidence=[_evidence_to(e) for e in hit.evidence],
+        labels=hit.labels,
+        source=hit.source,
+        source_id=hit.source_id,
+        capped=hit.capped,
+    )
+
+
+def _evidence_to(evidence: Evidence) -> match_pb2.Evidence:
+    message = match_pb2.Evidence(
+        signal=evidence.signal,
+        band=BAND_NUMBERS[evidence.band],
+        threshold=evidence.threshold,
+        rows=evidence.rows,
+    )
+    if evidence.cosine is not None:
+        message.cosine = evidence.cosine
+    elif evidence.hamming is not None:
+        message.hamming = evidence.hamming
+    else:
+        message.identical = True
+    return message
+
+
+def result_from(message: match_pb2.MatchResult) -> MatchResult:
+    """Raises NewerFormat where the server answers in words that this client does not know."""
+    return MatchResult(
+        verdict=_known(VERDICTS, message.verdict, "verdict"),
+        hits=tuple(_hit_from(hit) for hit in message.hits),
+        truncated=message.truncated,
+        complete=message.complete,
+        signals=tuple(
+            SignalReport(r.signal, _known(SIGNAL_STATES, r.state, "signal state"), r.detail)
+            for r in message.signals
+        ),
+        snapshot=message.snapshot,
+        seq=message.seq,
+        stage_ms={t.stage: t.ms for t in message.stage_times},
+    )
+
+
+def _hit_from(message: match_pb2.Hit) -> Hit:
+    return Hit(
+        bank=message.bank,
+        entry_key=message.entry_key,
+        band=_known(HIT_BANDS, message.band, "band"),
+        evidence=tuple(_evidence_from(e) for e in message.evidence),
+        labels=tuple(message.labels),
+        source=message.source,
+        source_id=message.source_id,
+        capped=message.capped,
+    )
+
+
+def _evidence_from(message: match_pb2.Evidence) -> Evidence:
+    measure = message.WhichOneof("measure")
+    if measure is None:
+        raise _newer(f"a measure of {message.signal!r}")
+    return Evidence(
+        signal=message.signal,
+        band=_known(HIT_BANDS, message.band, "band"),
+        cosine=message.cosine if measure == "cosine" else None,
+        hamming=message.hamming if measure == "hamming" else None,
+        threshold=message.threshold if message.HasField("threshold") else None,
+        rows=message.rows,
+    )
+
+
+def _known(words: Mapping[int, T], number: int, what: str) -> T:
+    if number not in words:
+        raise _newer(f"{what} {number}")
+    return words[number]
+
+
+def _newer(what: str) -> NewerFormat:
+    return NewerFormat(
+        f"the server answered with {what}, which this client does not know: "
+        "give both the same release"
+    )
