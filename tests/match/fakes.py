@@ -10,7 +10,8 @@ from simsearch.encode.registry import EncoderSet
 from simsearch.index.exact import ExactIndex
 from simsearch.index.hamming import HammingIndex
 from simsearch.index.protocol import CosineView, HammingView
-from simsearch.match.matcher import Matcher, View
+from simsearch.match.asking import View
+from simsearch.match.matcher import Matcher
 from simsearch.types import (
     Bank,
     Change,
