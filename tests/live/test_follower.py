@@ -10,6 +10,7 @@ import pytest
 
 from simsearch.errors import Corrupt, NotReady
 from simsearch.live import follower as module
+from simsearch.live import replica
 from simsearch.live.follower import Follower
 from simsearch.types import Band, MatchOptions, MatchResult
 from tests.flows.world import EDIT, POLICY, SPACE, Process, pdq, sha256, vector
@@ -84,7 +85,7 @@ def test_a_fault_is_told_and_mended(process: Process, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "POLL_S", 0.01)
     process.add("alpha", vector(0))
     broken = threading.Event()
-    whole = module._added
+    whole = replica._added
 
     def fails_once(*arguments: object) -> object:
         if not broken.is_set():
@@ -92,7 +93,7 @@ def test_a_fault_is_told_and_mended(process: Process, monkeypatch: pytest.Monkey
             raise Corrupt("entry 2 does not read back: restore the bank from its copy")
         return whole(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_added", fails_once)
+    monkeypatch.setattr(replica, "_added", fails_once)
     process.add("alpha", vector(4))
     assert broken.is_set()
     assert verdict(process, 0) is Band.BLOCK
