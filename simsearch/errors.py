@@ -13,6 +13,7 @@ SimsearchError
 │   ├── Overloaded     NotReady   NotYetVisible   SpaceUnavailable   Unreachable
 └── Fault                   an operator must act
     ├── BankFull   BankLocked   NewerFormat   Corrupt   BadConfig   WeightsMissing   InternalFault
+    ├── BadSnapshot   SnapshotFull
 
 A message says what happened, to which thing, and what to do; it never holds content or vectors.
 `reason` is the name in proto ErrorReason; `simsearch.serve.errors` gives each its status code.
@@ -173,6 +174,14 @@ class BadConfig(Fault):
 
 class WeightsMissing(Fault):
     reason = "WEIGHTS_MISSING"
+
+
+class BadSnapshot(Fault):
+    reason = "BAD_SNAPSHOT"
+
+
+class SnapshotFull(Fault):
+    reason = "SNAPSHOT_FULL"
 
 
 class InternalFault(Fault):

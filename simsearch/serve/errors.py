@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 DOMAIN = "simsearch"
 
+WORDS_MAX = 400
+"""Characters of a message on the wire. Percent-encoded and sent twice, it stays under 8 KiB."""
+
 STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
     {
         "INTERNAL": grpc.StatusCode.INTERNAL,
@@ -52,6 +55,8 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "BAD_CONFIG": grpc.StatusCode.FAILED_PRECONDITION,
         "WEIGHTS_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
         "UNREACHABLE": grpc.StatusCode.UNAVAILABLE,
+        "BAD_SNAPSHOT": grpc.StatusCode.DATA_LOSS,
+        "SNAPSHOT_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
 
@@ -60,6 +65,12 @@ HIDDEN = InternalFault("the server failed at this request; its log has the cause
 
 def status_of(error: SimsearchError) -> grpc.StatusCode:
     return STATUS[error.reason]
+
+
+def words_of(error: SimsearchError) -> str:
+    """The message, short enough for a trailer: gRPC refuses long ones, reason and all."""
+    words = error.message
+    return words if len(words) <= WORDS_MAX else f"{words[: WORDS_MAX - 1]}…"
 
 
 def details_of(error: SimsearchError) -> bytes:
@@ -71,7 +82,7 @@ def details_of(error: SimsearchError) -> bytes:
         delay.FromMilliseconds(error.retry_after_ms)
         packed.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     code: int = status_of(error).value[0]
-    status = status_pb2.Status(code=code, message=error.message, details=packed)
+    status = status_pb2.Status(code=code, message=words_of(error), details=packed)
     return bytes(status.SerializeToString())
 
 
@@ -94,5 +105,5 @@ def item_error(error: SimsearchError) -> error_pb2.ItemError:
     return error_pb2.ItemError(
         reason=reason_number(error),  # type: ignore[arg-type]  # stubs want the enum's own type
         code=status_of(error).value[0],
-        message=error.message,
+        message=words_of(error),
     )

@@ -1,0 +1,232 @@
+"""A base of many rows: codes in lists propose, the exact routine decides.
+
+The lists hold product-quantised codes in memory; the vectors themselves may stay on disk, and of
+them only those are read whose code scores high enough to be a match. Which lists a query looks
+into is `nprobe`'s to say: a match in another list is missed, and nothing else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.errors import SpaceMismatch
+from simsearch.index.codec import Codec
+from simsearch.index.ivf_store import NO_TOMBS, IvfStore, Living
+from simsearch.index.protocol import ROWS_MAX, CosineMatches
+from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs
+from simsearch.index.rescore import exact_pairs
+from simsearch.index.rows import Ints
+from simsearch.types import Vectors
+
+_faiss: Any = faiss  # ships no types, and fills its namespace at run time
+
+QUERIES_AT_ONCE = 256
+CANDIDATES = (16, 256, 4096)
+"""How many are asked for; again, where the last of them is still good enough to be a match, and
+at last no more. The last is above ROWS_MAX, and with QUERIES_AT_ONCE bounds a step to a million
+candidates."""
+
+
+class IvfBase:
+    """The writing side: one thread retires and freezes; views are for any thread.
+
+    `index` is a trained and filled FAISS IVF index for inner products whose ids are the row
+    numbers 0 to n-1 of `rows` (n, dim) float16, `keys` (n,) and `groups` (n,), which are integers
+    of any width. All three may be memmaps: keys and groups are copied, rows are read from where
+    they are. One shard of a snapshot is one base; UnionView joins them. Raises Corrupt where the
+    numbers of rows differ.
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        rows: NDArray[np.float16],
+        keys: NDArray[np.integer],
+        groups: NDArray[np.integer],
+        *,
+        codec: Codec,
+        nprobe: int,
+        rows_max: int = ROWS_MAX,
+    ) -> None:
+        self._store = IvfStore(index, rows, keys, groups)
+        self._codec = codec
+        self._nprobe = nprobe
+        self._rows_max = rows_max
+        self._tombs = NO_TOMBS
+        self._living = Living(self._store, NO_TOMBS.rows, nprobe)
+
+    def __len__(self) -> int:
+        """All rows, retired ones too."""
+        return len(self._store)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory: codes, ids, centroids, keys and groups, and rows that are no memmap."""
+        return self._store.nbytes
+
+    def retire(self, keys: Ints, seqs: Ints) -> int:
+        """As RowLog.retire."""
+        rows, place = self._store.rows_of(np.asarray(keys, np.int64))
+        before = len(self._tombs.rows)
+        self._tombs = self._tombs.joined(rows, np.asarray(seqs, np.int64)[place])
+        return len(self._tombs.rows) - before
+
+    def freeze(self, through: int) -> IvfView:
+        """The rows, less those that ended at or before `through`. Views share everything but the
+        dead rows' selectors, and those too until a row dies."""
+        dead = self._tombs.until(through)
+        if not np.array_equal(dead, self._living.dead):
+            self._living = Living(self._store, dead, self._nprobe)
+        return IvfView(self._store, self._living, self._codec, through, self._rows_max)
+
+
+class IvfView:
+    """A CosineView: the rows of a base that were alive at `through`, for any number of threads."""
+
+    def __init__(
+        self, store: IvfStore, living: Living, codec: Codec, through: int, rows_max: int
+    ) -> None:
+        self._store = store
+        self._living = living
+        self._codec = codec
+        self._through = through
+        self._rows_max = rows_max
+
+    @property
+    def dim(self) -> int:
+        return self._store.dim
+
+    @property
+    def through(self) -> int:
+        return self._through
+
+    def __len__(self) -> int:
+        return len(self._living)
+
+    def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
+        """As CosineView.search, in the lists that are read. Raises SpaceMismatch where dim
+        differs. `truncated` is also set where more candidates passed the gate than were looked
+        at (CANDIDATES_MAX)."""
+        _require_dim(queries, self.dim)
+        queries = np.ascontiguousarray(queries, np.float32)
+        gaps = Limits({group: -floor for group, floor in floors.items()})
+        limits = np.array(gaps.of(self._store.groups), np.float64)
+        truncated = np.zeros(len(queries), np.bool_)
+        if not len(self._living) or limits.max(initial=NEVER) == NEVER:
+            return _as_matches(NO_PAIRS, truncated)
+        question = _Question.of(limits, self._codec, self._living)
+        parts = []
+        with one_thread():
+            for start in range(0, len(queries), QUERIES_AT_ONCE):
+                part = slice(start, start + QUERIES_AT_ONCE)
+                pairs, truncated[part] = self._closest(queries[part], question)
+                parts.append(pairs.numbered_from(start))
+        return _as_matches(Pairs.joined(parts), truncated)
+
+    def _closest(self, queries: Vectors, question: _Question) -> _Closest:
+        """The matches in order, and for which queries there may have been more."""
+        unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        waiting = np.arange(len(queries))
+        found = []
+        for candidates in CANDIDATES:
+            scores, rows = self._store.index.search(
+                unit[waiting], candidates, params=question.parameters
+            )
+            cut = scores[:, -1] >= question.lowest_gate
+            if candidates < CANDIDATES[-1]:
+                scores[cut] = -np.inf  # asked again
+            found.append(self._matches(queries, _Candidates(waiting, scores, rows), question))
+            waiting = waiting[cut]
+            if not len(waiting):
+                break
+        return self._ranked(len(queries), found, waiting)
+
+    def _matches(self, queries: Vectors, proposed: _Candidates, question: _Question) -> Pairs:
+        """The pairs whose exact cosine is at the floor of the row's group or above."""
+        good = np.flatnonzero(proposed.scores >= question.lowest_gate)
+        if not len(good):
+            return NO_PAIRS
+        store = self._store
+        row, score = proposed.rows.ravel()[good], proposed.scores.ravel()[good]
+        query = proposed.query[good // proposed.scores.shape[1]]
+        slot = store.slots[row]
+        worth = (score >= question.gates[slot]) & (row >= 0)
+        query, row, slot = query[worth], row[worth], slot[worth]
+        # float16 rows are as good: each pair is widened to float64 before it is compared
+        gap = -exact_pairs(queries, cast(Vectors, store.rows), query, row)
+        inside = gap <= question.limits[slot]
+        query, row, slot = query[inside], row[inside], slot[inside]
+        keys = store.keys[row].astype(np.int64)
+        return Pairs(query, row, keys, store.group_of_slot[slot], gap[inside])
+
+    def _ranked(self, queries: int, found: list[Pairs], cut: NDArray[np.intp]) -> _Closest:
+        pairs = [part for part in found if len(part)]
+        closest = Closest(queries, self._rows_max, slack=0.0)
+        closest.truncated[cut] = True
+        if not pairs:
+            return NO_PAIRS, closest.truncated
+        closest.add(Pairs.joined(pairs))
+        return closest.ranked(), closest.truncated
+
+
+_Closest: TypeAlias = tuple[Pairs, NDArray[np.bool_]]
+
+
+class _Candidates(NamedTuple):
+    """What the index proposes for the queries numbered `query`, (m,): both others are (m, k)."""
+
+    query: NDArray[np.intp]
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Of each slot the widest gap and the lowest score, infinite where it is not asked."""
+
+    limits: NDArray[np.float64]
+    gates: NDArray[np.float64]
+    lowest_gate: float
+    parameters: Any
+
+    @staticmethod
+    def of(limits: NDArray[np.float64], codec: Codec, living: Living) -> _Question:
+        gates = codec.gate(-limits)
+        asked = (limits > NEVER).tobytes()
+        return _Question(limits, gates, float(gates.min()), living.parameters(asked))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS computes in the calling thread alone; other threads, and this one later, keep theirs.
+
+    OpenMP's setting belongs to the thread that makes it. With more than one on each of many
+    small searches, their threads fight: 30 questions a second were answered instead of thousands.
+    """
+    before = _faiss.omp_get_max_threads()
+    _faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        _faiss.omp_set_num_threads(before)
+
+
+def _as_matches(pairs: Pairs, truncated: NDArray[np.bool_]) -> CosineMatches:
+    # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
+    cosine = 0.0 - pairs.gap
+    return CosineMatches(pairs.query, pairs.row, pairs.key, pairs.group, cosine, truncated)
+
+
+def _require_dim(vectors: Vectors, dim: int) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise SpaceMismatch(
+            f"vectors have shape {vectors.shape}, the index holds (n, {dim}): "
+            "encode with the model the index was built for"
+        )

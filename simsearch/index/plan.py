@@ -1,0 +1,109 @@
+"""Which index a number of rows gets: one pure function, which an operator may overrule."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from simsearch.errors import BadConfig
+
+FLAT: Final = "Flat"
+
+FLAT_ROWS_MAX: Final = 50_000
+"""Up to here every row is compared: nothing to train, no recall to tune, and no slower than 4 ms a
+question on one core at 384 numbers a row."""
+
+SHARD_ROWS_MAX: Final = 20_000_000
+
+LISTS: Final = (
+    (200_000, 1024),
+    (1_000_000, 2048),
+    (2_000_000, 4096),
+    (20_000_000, 16_384),
+)
+"""Up to so many rows, so many lists: 2 to 4 times the root. More rows than that are sharded."""
+
+PLAIN_LISTS_MAX: Final = 4096
+"""Beyond, comparing a query with every list's centre costs more than reading the lists: an HNSW
+graph over the centres finds the nearest."""
+
+NPROBE: Final = 16
+NPROBE_OF_GRAPH: Final = 32
+
+TRAIN_ROWS_PER_LIST: Final = 64
+"""FAISS warns below 39 and ignores what is above 256; more than 64 did not show in recall."""
+
+NUMBERS_PER_CODE: Final = 4
+"""Four numbers of a vector become 4 bits: 48 bytes for 384. x4fsr codes what is left of a row
+once the centre of its list is taken away, and is scanned as fast as x4fs, which codes the row."""
+
+_CODECS: Final = r"PQ(?P<m>\d+)(x4fsr?)?|SQ8|SQfp16|Flat"
+_FACTORY: Final = re.compile(rf"IVF(?P<nlist>\d+)(?P<graph>_HNSW\d+)?,({_CODECS})")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`factory`: FLAT (every row is compared) or a FAISS factory string of `nlist` lists, of which
+    a search reads `nprobe`; `train_rows` is how many rows, drawn at random, training wants. The
+    rows stand in `shards` parts of nearly equal size, each with an index of its own."""
+
+    factory: str
+    nlist: int
+    nprobe: int
+    shards: int
+    train_rows: int
+
+    @property
+    def is_flat(self) -> bool:
+        return self.factory == FLAT
+
+
+def plan(count: int, dim: int, *, override: str | None = None) -> Plan:
+    """The plan for `count` rows of `dim` numbers.
+
+    `override`: Flat, or `IVF<lists>[_HNSW<links>],<codec>` with a codec PQ<m>x4fsr, PQ<m>x4fs,
+    PQ<m>, SQ8, SQfp16 or Flat. Raises BadConfig where it is none of these, m does not divide
+    `dim`, or there are too few rows to train it.
+    """
+    if override == FLAT or (override is None and count <= FLAT_ROWS_MAX):
+        return Plan(FLAT, nlist=0, nprobe=0, shards=1, train_rows=0)
+    shards = -(-count // SHARD_ROWS_MAX)
+    rows = count // max(1, shards)
+    factory = _default(rows, dim) if override is None else override
+    nlist, has_graph = _checked(factory, rows, dim)
+    nprobe = min(nlist, NPROBE_OF_GRAPH if has_graph else NPROBE)
+    return Plan(factory, nlist, nprobe, shards, min(rows, TRAIN_ROWS_PER_LIST * nlist))
+
+
+def _default(rows: int, dim: int) -> str:
+    nlist = next(nlist for rows_max, nlist in LISTS if rows <= rows_max)
+    graph = "_HNSW32" if nlist > PLAIN_LISTS_MAX else ""
+    return f"IVF{nlist}{graph},PQ{_codes(dim)}x4fsr"
+
+
+def _codes(dim: int) -> int:
+    """Of dim/4 codes, or as near below it as divides `dim`."""
+    return next(m for m in range(max(1, dim // NUMBERS_PER_CODE), 0, -1) if dim % m == 0)
+
+
+def _checked(factory: str, rows: int, dim: int) -> tuple[int, bool]:
+    """Its lists, and whether there is a graph over them."""
+    parsed = _FACTORY.fullmatch(factory)
+    if parsed is None:
+        raise BadConfig(
+            f"index {factory!r} is not known: write Flat, or IVF<lists>[_HNSW<links>],<codec> with "
+            "a codec PQ<m>x4fsr, PQ<m>x4fs, PQ<m>, SQ8, SQfp16 or Flat, as in IVF2048,PQ96x4fsrr"
+        )
+    nlist, m = int(parsed["nlist"]), int(parsed["m"] or 1)
+    if m == 0 or dim % m:
+        raise BadConfig(
+            f"index {factory!r} cuts vectors into {m} pieces, which does not divide their {dim} "
+            f"numbers: write PQ{_codes(dim)}x4fsr"
+        )
+    if not 0 < nlist <= rows:
+        raise BadConfig(
+            f"index {factory!r} has {nlist} lists, which {rows} rows cannot train: choose "
+            f"1 to {rows} lists, better {max(1, rows // 39)} or fewer, or Flat"
+        )
+    return nlist, parsed["graph"] is not None

@@ -1,0 +1,158 @@
+"""FAISS files: written without losing errors, and trusted only after they find their own rows.
+
+FAISS checks little of what it reads: of damaged files 38 % load and answer with other
+neighbours. So nothing here reads a file whose SHA-256 has not been checked before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.index.manifest import SpacePart
+from simsearch.index.rescore import exact_cosines
+
+CANARY_ROWS = 16
+CANARY_CANDIDATES = 64
+CANARY_COSINE = 0.9
+"""What the best candidate for a stored row must reach at least. Not 1: among hundreds of
+near-copies the row itself may not be proposed, while in a broken shard the best lies far away."""
+
+_faiss: Any = faiss  # ships no types, and fills its namespace at run time
+
+_WRITE_BYTES = 1 << 20
+_LIMIT = threading.Lock()
+
+
+def write_shard(path: Path, index: Any) -> None:
+    """Through Python's file, which says when the disk is full; FAISS's own may lose the last
+    error when it closes."""
+    with path.open("wb") as file:
+        _faiss.write_index(index, _faiss.PyCallbackIOWriter(file.write, _WRITE_BYTES))
+
+
+def read_shards(
+    paths: Sequence[Path], part: SpacePart, rows: NDArray[np.float16]
+) -> list[tuple[Any, slice]]:
+    """Each shard of `part` with the rows it holds, checked against both.
+
+    Their nprobe is set to the part's. Raises ValueError with what is wrong.
+    """
+    found = []
+    start = 0
+    for path in paths:
+        shard = _read(path)
+        at = slice(start, start + shard.ntotal)
+        try:
+            _check(shard, part, rows[at])
+        except ValueError as fault:
+            raise ValueError(f"{path.name} {fault}") from None
+        found.append((shard, at))
+        start = at.stop
+    if paths and start != part.count:
+        raise ValueError(f"shards have {start} vectors for {part.count} rows")
+    return found
+
+
+def _check(shard: Any, part: SpacePart, rows: NDArray[np.float16]) -> None:
+    _check_kind(shard, part)
+    if not _counts_up(_ids_of(shard), len(rows)):
+        raise ValueError(f"has other ids than those of its rows, 0 to {len(rows) - 1}")
+    _check_canary(shard, rows)
+
+
+def _read(path: Path) -> Any:
+    """No vector in the file is longer than the file: FAISS is told before it allocates one."""
+    with _LIMIT:  # the limit is one for the whole process
+        before = _faiss.get_deserialization_vector_byte_limit()
+        _faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
+        try:
+            return _faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise ValueError(f"{path.name} is no FAISS index that this release reads") from error
+        finally:
+            _faiss.set_deserialization_vector_byte_limit(before)
+
+
+def _check_kind(shard: Any, part: SpacePart) -> None:
+    if shard.d != part.dim:
+        raise ValueError(f"holds vectors of dim {shard.d}, not {part.dim}")
+    if shard.metric_type != _faiss.METRIC_INNER_PRODUCT:
+        raise ValueError("does not search by inner product")
+    if not shard.is_trained:
+        raise ValueError("is not trained")
+    ivf = _faiss.try_extract_index_ivf(shard)
+    if ivf is not None:
+        if part.nprobe < 1:
+            raise ValueError("is an IVF, and the manifest gives it no nprobe")
+        ivf.nprobe = part.nprobe
+
+
+def _ids_of(shard: Any) -> NDArray[np.int64]:
+    """The ids it answers with: given ones, or else the numbers from 0 on."""
+    if isinstance(shard, _faiss.IndexIDMap):
+        ids: NDArray[np.int64] = _faiss.vector_to_array(shard.id_map)
+        return ids
+    ivf = _faiss.try_extract_index_ivf(shard)
+    return np.arange(shard.ntotal) if ivf is None else _ids_in_lists(ivf)
+
+
+def _ids_in_lists(ivf: Any) -> NDArray[np.int64]:
+    lists = ivf.invlists
+    sizes = [lists.list_size(number) for number in range(ivf.nlist)]
+    views = [
+        _faiss.rev_swig_ptr(lists.get_ids(number), size)
+        for number, size in enumerate(sizes)
+        if size
+    ]
+    if sum(sizes) != ivf.ntotal:
+        raise ValueError(f"has {sum(sizes)} vectors in its lists, and says {ivf.ntotal}")
+    return np.concatenate([np.empty(0, np.int64), *views])
+
+
+def _counts_up(ids: NDArray[np.int64], count: int) -> bool:
+    """Whether `ids` are the numbers below `count`, in any order."""
+    if len(ids) != count:
+        return False
+    seen = np.zeros(count, np.bool_)
+    seen[ids[(ids >= 0) & (ids < count)]] = True
+    return bool(seen.all())
+
+
+# ---------------------------------------------------------------- the canary
+
+
+def _check_canary(shard: Any, rows: NDArray[np.float16]) -> None:
+    """Some stored rows, asked for as they are, must be found or have a near-copy found."""
+    if not len(rows):
+        return
+    some = np.linspace(0, len(rows) - 1, CANARY_ROWS).astype(np.int64)
+    queries = rows[some].astype(np.float32)
+    found = _search_alone(shard, queries, min(CANARY_CANDIDATES, len(rows)))
+    for query, row, candidates in zip(queries, some, found, strict=True):
+        if row not in candidates and _best_cosine(query, rows, candidates) < CANARY_COSINE:
+            raise ValueError(f"does not find its row {row} when asked for that row")
+
+
+def _search_alone(shard: Any, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """On this thread only: a few queries on many threads stall a server that is busy."""
+    threads = _faiss.omp_get_max_threads()
+    _faiss.omp_set_num_threads(1)
+    try:
+        ids: NDArray[np.int64] = shard.search(queries, count)[1]
+        return ids
+    finally:
+        _faiss.omp_set_num_threads(threads)
+
+
+def _best_cosine(
+    query: NDArray[np.float32], rows: NDArray[np.float16], candidates: NDArray[np.int64]
+) -> float:
+    near = rows[candidates[candidates >= 0]].astype(np.float32)
+    return float(exact_cosines(np.broadcast_to(query, near.shape), near).max(initial=-1.0))

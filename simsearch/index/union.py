@@ -1,0 +1,111 @@
+"""Several views asked as one: a base and what was added after it, or the shards of a base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.errors import InternalFault, SpaceMismatch
+from simsearch.index.protocol import (
+    ROWS_MAX,
+    CosineMatches,
+    CosineView,
+    HammingMatches,
+    HammingView,
+)
+from simsearch.index.ranking import NO_PAIRS, Closest, Pairs
+from simsearch.types import Bits, Vectors
+
+V = TypeVar("V", CosineView, HammingView)
+
+PART_ROWS: Final = 1 << 40
+"""Rows of part p are numbered from p * PART_ROWS: a view does not tell how many numbers it uses,
+only how many rows are alive."""
+
+
+class UnionView:
+    """A CosineView over the rows of `parts` (at least one), in their order.
+
+    Answers as one index of all rows would, but for row numbers, which are unique and no more.
+    Raises SpaceMismatch where the parts differ in dim.
+    """
+
+    def __init__(self, parts: Sequence[CosineView], rows_max: int = ROWS_MAX) -> None:
+        """`rows_max` is that of the parts."""
+        self._parts: tuple[CosineView, ...] = _flattened(parts)
+        self._dim = self._parts[0].dim
+        self._rows_max = rows_max
+        if any(part.dim != self._dim for part in self._parts):
+            raise SpaceMismatch(
+                f"views of dim {', '.join(str(part.dim) for part in self._parts)} cannot be "
+                "searched as one: build them for one space"
+            )
+
+    @property
+    def parts(self) -> tuple[CosineView, ...]:
+        return self._parts
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
+        """As CosineView.search."""
+        found = [part.search(queries, floors) for part in self._parts]
+        pairs = [Pairs(m.query, m.row, m.key, m.group, -m.cosine) for m in found]
+        best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
+        # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
+        cosine = 0.0 - best.gap
+        return CosineMatches(best.query, best.row, best.key, best.group, cosine, truncated)
+
+
+class HammingUnionView:
+    """A HammingView over the rows of `parts` (at least one); otherwise as UnionView."""
+
+    def __init__(self, parts: Sequence[HammingView], rows_max: int = ROWS_MAX) -> None:
+        self._parts: tuple[HammingView, ...] = _flattened(parts)
+        self._rows_max = rows_max
+
+    @property
+    def parts(self) -> tuple[HammingView, ...]:
+        return self._parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def search(self, queries: Bits, ceilings: Mapping[int, int]) -> HammingMatches:
+        """As HammingView.search."""
+        found = [part.search(queries, ceilings) for part in self._parts]
+        pairs = [Pairs(m.query, m.row, m.key, m.group, m.hamming.astype(float)) for m in found]
+        best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
+        bits = best.gap.astype(np.int64)
+        return HammingMatches(best.query, best.row, best.key, best.group, bits, truncated)
+
+
+def _flattened(parts: Sequence[V]) -> tuple[V, ...]:
+    """With the parts of unions in their place: rows are numbered once."""
+    flat = tuple(p for part in parts for p in getattr(part, "parts", (part,)))
+    if not flat:
+        raise InternalFault("a union of no views has no dim: give it an empty view")
+    return flat
+
+
+def _closest(
+    parts: Sequence[Pairs], truncated: Sequence[NDArray[np.bool_]], rows_max: int
+) -> tuple[Pairs, NDArray[np.bool_]]:
+    """The closest `rows_max` of each query, which are among the closest of each part."""
+    cut = np.logical_or.reduce(truncated)
+    if not any(map(len, parts)):
+        return NO_PAIRS, cut
+    closest = Closest(len(cut), rows_max, slack=0.0)
+    closest.truncated |= cut
+    for number, part in enumerate(parts):
+        closest.add(replace(part, row=part.row + number * PART_ROWS))
+    return closest.ranked(), closest.truncated
