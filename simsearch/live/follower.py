@@ -1,16 +1,26 @@
 """Keeps the view up with the bank's log: an acknowledged edit is matchable without a restart.
 
 One thread moves a replica along the log and replaces one reference. It is woken by commits of
-this process and polls for those of others.
+this process and polls for those of others, and for a snapshot that was published: a second thread
+loads that beside the old one, and edits go on meanwhile.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 from simsearch.bank.store import BankStore
-from simsearch.errors import InternalFault, NotReady, SimsearchError
+from simsearch.errors import (
+    BadSnapshot,
+    Corrupt,
+    InternalFault,
+    NewerFormat,
+    NotReady,
+    SimsearchError,
+)
+from simsearch.index.snapshot import current
 from simsearch.live.replica import Replica
 from simsearch.live.view import View
 from simsearch.telemetry import EventLog
@@ -24,8 +34,12 @@ READER_CHECK_S = 60.0
 class Follower:
     """Owns the current view. `start` loads it; `view` is a plain attribute read, no lock."""
 
-    def __init__(self, store: BankStore) -> None:
+    def __init__(self, store: BankStore, snapshots: Path) -> None:
         self._store = store
+        self._snapshots = snapshots
+        self._incoming: Replica | None = None
+        self._loader: threading.Thread | None = None
+        self._refused: dict[str, SimsearchError] = {}
         self._replica: Replica | None = None
         self._view: View | None = None
         self._wake = threading.Event()
@@ -43,11 +57,12 @@ class Follower:
 
     @property
     def fault(self) -> SimsearchError | None:
-        """Why the view no longer moves; None while it does."""
-        return self._fault
+        """Why the view no longer moves, or why the published snapshot is not the one that
+        serves; None while all is well."""
+        return self._fault or next(iter(self._refused.values()), None)
 
     def start(self) -> None:
-        """Load every active entry, then follow the log in the background."""
+        """Load the current snapshot, or every active entry; then follow the log."""
         self._store.subscribe(lambda _: self._wake.set())
         self._publish(self._loaded())
         self._thread.start()
@@ -55,8 +70,9 @@ class Follower:
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in (self._thread, self._loader):
+            if thread is not None and thread.is_alive():
+                thread.join()
 
     def wait_for(self, seq: int, timeout_s: float) -> bool:
         """True once searches see the change `seq`; False when that took longer than allowed."""
@@ -70,6 +86,7 @@ class Follower:
         while not self._stopping:
             self._wake.wait(POLL_S)
             self._wake.clear()
+            self._look_for_snapshot()
             self._catch_up()
             if time.monotonic() - checked > READER_CHECK_S:
                 self._store.clear_stale_readers()
@@ -78,9 +95,12 @@ class Follower:
     def _catch_up(self) -> None:
         """Apply what there is; after a fault start over from the bank, which is the truth."""
         try:
-            replica = self._replica or self._loaded()
+            replica = self._incoming or self._replica or self._loaded()
+            while replica is not self._replica and replica.step():
+                pass
             if replica is not self._replica:
                 self._publish(replica)
+                self._incoming = None
             while not self._stopping and replica.step():
                 self._publish(replica)
             self._fault = None
@@ -97,11 +117,61 @@ class Follower:
         log.error("follower_failed", exc_info=True, reason=fault.reason, message=fault.message)
 
     def _loaded(self) -> Replica:
+        """From the current snapshot; where there is none that is sound, from the bank itself."""
         started = time.perf_counter()
-        replica = Replica.from_bank(self._store)
+        served = self._served()
+        replica = (served and self._from_snapshot(served)) or Replica.from_bank(self._store)
+        while replica.step():
+            pass
         spent_ms = round((time.perf_counter() - started) * 1e3)
         log.info("replica_loaded", snapshot=replica.snapshot, through=replica.seq, ms=spent_ms)
         return replica
+
+    # ------------------------------------------------------------ snapshots
+
+    def _served(self) -> str | None:
+        """The id of the snapshot that should serve; None where there is none, or none is named
+        that can be read."""
+        try:
+            served = current(self._snapshots)
+        except BadSnapshot as fault:
+            self._refused = {"": fault}
+            return None
+        self._refused = {name: why for name, why in self._refused.items() if name == served}
+        return served
+
+    def _from_snapshot(self, snapshot_id: str) -> Replica | None:
+        try:
+            return Replica.from_snapshot(self._store, self._snapshots / snapshot_id)
+        except (BadSnapshot, NewerFormat, Corrupt) as refused:
+            self._refused = {snapshot_id: refused}
+            log.error("snapshot_refused", snapshot=snapshot_id, message=refused.message)
+            return None
+
+    def _look_for_snapshot(self) -> None:
+        """Begin to load a snapshot that was published or rolled back to; one at a time."""
+        served = self._served()
+        if served is None or served in self._refused or self._incoming is not None:
+            return
+        if self._replica is None or self._replica.snapshot == served:
+            return
+        if self._loader is None or not self._loader.is_alive():
+            self._loader = threading.Thread(target=self._load, args=(served,), daemon=True)
+            self._loader.start()
+
+    def _load(self, snapshot_id: str) -> None:
+        """In a thread of its own: open it and catch up, then hand it to the follower."""
+        try:
+            replica = self._from_snapshot(snapshot_id)
+            while replica is not None and not self._stopping and replica.step():
+                pass
+            self._incoming = replica
+        except Exception as fault:
+            # The thread's edge: without this the new snapshot would be missing in silence.
+            named = InternalFault(f"snapshot {snapshot_id} failed to load: {fault!r}")
+            self._refused = {snapshot_id: named}
+            log.error("snapshot_failed", exc_info=True, snapshot=snapshot_id)
+        self._wake.set()
 
     def _publish(self, replica: Replica) -> None:
         view = replica.view()

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 from simsearch.bank.reading import Reading
 from simsearch.bank.store import BankStore
+from simsearch.errors import BadSnapshot
+from simsearch.index.snapshot import open_snapshot
 from simsearch.live.rows import Added, LiveRows
 from simsearch.live.view import View
 from simsearch.types import Bank, Change, ChangeKind
@@ -38,6 +41,23 @@ class Replica:
             for chunk in _chunks(reading.active_entries(), LOAD_ENTRIES):
                 rows.append(chunk)
             return cls(store, rows, reading.seq, reading.banks(), f"bank-{reading.seq}")
+
+    @classmethod
+    def from_snapshot(cls, store: BankStore, path: Path) -> Replica:
+        """The rows of a snapshot of this bank; `step` then applies what was edited since.
+
+        Raises BadSnapshot, NewerFormat.
+        """
+        snapshot = open_snapshot(path)
+        manifest = snapshot.manifest
+        with store.reading() as reading:
+            if manifest.store_id != store.store_id or manifest.built_through > reading.seq:
+                raise BadSnapshot(
+                    f"snapshot {manifest.id} was built from another bank than this one: "
+                    "build one with simsearch-build run"
+                )
+            banks = reading.banks()
+        return cls(store, LiveRows.of(snapshot), manifest.built_through, banks, manifest.id)
 
     @property
     def seq(self) -> int:

@@ -8,9 +8,14 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.codec import Codec
 from simsearch.index.exact import ExactIndex
 from simsearch.index.hamming import HammingIndex
+from simsearch.index.ivf import IvfBase
+from simsearch.index.merging import merged
 from simsearch.index.protocol import CosineView, HammingView
+from simsearch.index.snapshot import Snapshot, SpaceRows
+from simsearch.index.union import UnionView
 from simsearch.types import Fingerprint, Signal
 
 Name = TypeVar("Name", bound=str)
@@ -20,11 +25,32 @@ Added: TypeAlias = tuple[int, int, Fingerprint]
 
 
 class LiveRows:
-    """Rows of all active entries. One thread appends and retires; views are read by any."""
+    """Rows of all active entries: what a snapshot holds, and what was added after it.
+
+    One thread appends and retires; views are read by any.
+    """
 
     def __init__(self) -> None:
+        self._bases: dict[str, IvfBase] = {}
         self._cosine: dict[str, ExactIndex] = {}
         self._hamming: dict[Signal, HammingIndex] = {}
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> LiveRows:
+        """The rows of a snapshot. Parts that are searched exactly grow in place; an IVF base
+        never grows, and has an exact index for what comes after it."""
+        rows = cls()
+        for space, part in snapshot.spaces.items():
+            if part.shards:
+                rows._bases[space] = _base(part)
+            else:
+                rows._cosine[space] = ExactIndex(part.part.dim)
+                vectors = np.asarray(part.rows, np.float32)
+                rows._cosine[space].append(vectors, part.keys, part.groups)
+        for signal, bits in snapshot.signals.items():
+            rows._hamming[signal] = HammingIndex()
+            rows._hamming[signal].append(bits.bits, bits.keys, bits.groups)
+        return rows
 
     def append(self, added: Sequence[Added]) -> None:
         """Rows of new entries, in the order of their keys."""
@@ -37,6 +63,8 @@ class LiveRows:
 
     def retire(self, keys: Sequence[int], seqs: Sequence[int]) -> None:
         """Each key's rows are gone from views at or after its seq."""
+        for base in self._bases.values():
+            base.retire(keys, seqs)
         for space in self._cosine.values():
             space.retire(keys, seqs)
         for signal in self._hamming.values():
@@ -52,9 +80,25 @@ class LiveRows:
     def freeze(self, through: int) -> tuple[Mapping[str, CosineView], Mapping[Signal, HammingView]]:
         """What a search at log position `through` sees."""
         return (
-            {space: index.freeze(through) for space, index in self._cosine.items()},
+            {space: self._frozen(space, through) for space in self._bases.keys() | self._cosine},
             {signal: index.freeze(through) for signal, index in self._hamming.items()},
         )
+
+    def _frozen(self, space: str, through: int) -> CosineView:
+        indexes = (self._bases.get(space), self._cosine.get(space))
+        parts = [index.freeze(through) for index in indexes if index is not None]
+        return parts[0] if len(parts) == 1 else UnionView(parts)
+
+
+def _base(part: SpaceRows) -> IvfBase:
+    return IvfBase(
+        merged(part.shards),
+        part.rows,
+        part.keys,
+        part.groups,
+        codec=Codec(part.part.codec_bias, part.part.codec_sd),
+        nprobe=part.part.nprobe,
+    )
 
 
 def _names(maps: Iterable[Mapping[Name, object]]) -> list[Name]:

@@ -19,6 +19,9 @@ from simsearch.match.matcher import Matcher
 from simsearch.match.policy import check_policy, default_policy
 from simsearch.types import CosineRule, Policy
 
+SNAPSHOTS = "snapshots"
+"""Below the data directory: what simsearch-build publishes."""
+
 
 @dataclass(frozen=True)
 class Core:
@@ -47,7 +50,7 @@ class Core:
     def _on(cls, store: BankStore, config: Config) -> Core:
         encoders = batched(load_encoders(_specs(config), config.server.torch_threads))
         fingerprinter = Fingerprinter(encoders, _limits(config.limits))
-        follower = Follower(store)
+        follower = Follower(store, Path(config.server.data_dir) / SNAPSHOTS)
         follower.start()
         matcher = Matcher(fingerprinter, follower, config.limits.hits_max)
         return cls(config, store, encoders, fingerprinter, follower, matcher)

@@ -81,7 +81,7 @@ class Process:
 
     def __post_init__(self) -> None:
         self.store = BankStore.open(self.path, writer=True)
-        self.follower = Follower(self.store)
+        self.follower = Follower(self.store, self.path / "snapshots")
         self.follower.start()
         self.prints = fingerprinter()
         self.matcher = Matcher(self.prints, self.follower, hits_max=100)

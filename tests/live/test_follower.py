@@ -72,7 +72,7 @@ def test_a_restart_answers_as_before(tmp_path: Path) -> None:
 def test_there_is_no_view_before_it_is_loaded(process: Process) -> None:
     """A half-loaded index refuses by name; it never answers "no match"."""
     with pytest.raises(NotReady):
-        _ = Follower(process.store).view
+        _ = Follower(process.store, process.path / "snapshots").view
 
 
 def test_waiting_is_bounded(process: Process) -> None:
