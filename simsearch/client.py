@@ -72,7 +72,7 @@ NO_ANSWER = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 )
-MESSAGE_BYTES_MAX = 64 << 20
+MESSAGE_BYTES_MAX = 32 << 20
 
 # Only calls that change nothing are tried again: an edit whose answer was lost may have happened.
 RETRIES = {

@@ -47,7 +47,8 @@ class ServerConfig:
     search_threads: int = 2
     torch_threads: int = 2
     requests_max: int = 128
-    message_bytes_max: int = 64 << 20
+    message_bytes_max: int = 32 << 20
+    match_timeout_s: float = 60.0
     visible_timeout_s: float = 10.0
     drain_timeout_s: float = 10.0
 

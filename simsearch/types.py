@@ -50,6 +50,9 @@ DIGESTS: Mapping[Signal, int] = MappingProxyType(
 )
 """Signals matched by equality, with their length in bytes."""
 
+DIGEST_ENTRIES_MAX = 1024
+"""Entries of one bank that a look-up of one digest gives at most; more are `truncated`."""
+
 BINARY = (Signal.PDQ, Signal.MINHASH)
 """Signals matched by Hamming distance; `BITS_BYTES` bytes a row."""
 
@@ -106,6 +109,7 @@ class SignalState(Enum):
     SEARCHED = "searched"
     LOW_INFORMATION = "low_information"
     UNAVAILABLE = "unavailable"
+    NOT_ASKED = "not_asked"
 
 
 @dataclass(frozen=True)
@@ -302,7 +306,8 @@ class MatchOptions:
 @dataclass(frozen=True)
 class MatchResult:
     """The answer about one content. `complete` is False when a signal that an asked bank's
-    policy uses could not be computed or searched: NONE then does not mean "no match"."""
+    policy uses could not be computed or searched, or when no asked bank has a rule for a ready hash
+    or vector: NONE then does not mean "no match"."""
 
     verdict: Band
     hits: tuple[Hit, ...]

@@ -73,7 +73,8 @@ def test_every_default_is_what_the_documents_say() -> None:
         "search_threads": 2,
         "torch_threads": 2,
         "requests_max": 128,
-        "message_bytes_max": 67_108_864,
+        "message_bytes_max": 33_554_432,
+        "match_timeout_s": 60.0,
         "visible_timeout_s": 10.0,
         "drain_timeout_s": 10.0,
     }

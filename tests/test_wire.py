@@ -295,10 +295,11 @@ def test_an_edit_comes_through(actor: str, reason: str) -> None:
 
 
 def test_an_edit_waits_until_searches_see_it_unless_told_otherwise() -> None:
-    """VISIBLE is what comes of nothing said, and of a number nobody knows: it waits longest."""
+    """VISIBLE is what comes of nothing said; a number nobody knows is refused."""
     assert [wire.wait_from(wire.wait_to(wait)) for wait in WaitUntil] == list(WaitUntil)
     assert wire.wait_from(bank_pb2.WAIT_UNTIL_UNSPECIFIED) is WaitUntil.VISIBLE
-    assert wire.wait_from(UNKNOWN) is WaitUntil.VISIBLE
+    with pytest.raises(BadRequest, match="there is no wait_until 99"):
+        wire.wait_from(UNKNOWN)
 
 
 def test_an_entry_state_is_known_or_refused() -> None:

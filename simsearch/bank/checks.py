@@ -54,10 +54,10 @@ _BANK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 def check_edit(edit: Edit) -> None:
     """No edit without a name and a reason on it."""
-    _check_given(edit.actor, "actor", "who edits")
-    _check_given(edit.reason, "reason", "why")
     _check_text(edit.actor, "actor", ACTOR_CHARS_MAX)
     _check_text(edit.reason, "reason", REASON_CHARS_MAX)
+    _check_given(edit.actor, "actor", "who edits")
+    _check_given(edit.reason, "reason", "why")
 
 
 def check_bank_name(name: str) -> None:
@@ -169,7 +169,7 @@ def _check_vectors(space: str, vectors: Vectors) -> None:
 
 
 def _check_given(text: str, name: str, what: str) -> None:
-    if not text.strip():
+    if not any(c.isprintable() and not c.isspace() for c in text):
         raise BadRequest(f"{name} is missing: say {what}")
 
 

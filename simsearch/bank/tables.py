@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +19,7 @@ from simsearch.errors import (
     NewerFormat,
 )
 from simsearch.types import (
+    DIGEST_ENTRIES_MAX,
     Bank,
     Change,
     ChangeKind,
@@ -193,14 +195,17 @@ class Tables:
             yield _life_from_row(key, sealed)
 
     def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
+        """At most DIGEST_ENTRIES_MAX of each bank: one bank's many must not hide another's."""
         prefix = layout.digest_prefix(signal, digest)
         found = []
+        per_bank: Counter[int] = Counter()
         for at, sealed in self._rows_from(layout.BY_DIGEST, prefix):
             if not at.startswith(prefix):
                 break
             key, life = _life_from_row(at, sealed)
-            if life.alive_at(through):
+            if life.alive_at(through) and per_bank[life.bank_id] < DIGEST_ENTRIES_MAX:
                 found.append((key, life.bank_id))
+                per_bank[life.bank_id] += 1
         return found
 
     def _bank_lives(self, bank_id: int, after_key: int) -> Iterator[tuple[int, Life]]:

@@ -157,7 +157,7 @@ class Fingerprinter:
 
     def _begin_text(self, words: str, side: Side, wanted: Wanted) -> _Draft:
         normal = text.checked(words, self.limits.text)
-        windows = text.windows_of(normal)
+        windows = list(dict.fromkeys(text.windows_of(normal)))  # a text may repeat itself
         draft = _Draft(Modality.TEXT, windows=windows)
         draft.digests[Signal.TEXT_SHA256] = (digests.text_sha256(normal),)
         draft.report(Signal.TEXT_SHA256, SignalState.SEARCHED)
@@ -177,6 +177,8 @@ class Fingerprinter:
                 f"the space {content.space!r} holds {encoder.home}s: a vector of another kind of "
                 "content can ask in it, and cannot be banned in it"
             )
+        if modality not in encoder.modalities:
+            raise BadVector(f"the space {content.space!r} has no {modality} side: ask as its own")
         draft = _Draft(modality)
         draft.vectors[encoder.space.id] = vectors
         draft.report(encoder.space.id, SignalState.SEARCHED)

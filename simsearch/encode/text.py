@@ -22,6 +22,7 @@ WINDOW_WORDS: Final = 32
 WINDOW_STRIDE_WORDS: Final = 16
 WORD_CHARS_MAX: Final = 24
 
+MARKS_MAX: Final = 30
 _ROUNDS_MAX: Final = 8
 
 
@@ -41,7 +42,7 @@ def windows(text: str, limits: TextLimits) -> list[str]:
 def checked(text: str, limits: TextLimits) -> str:
     """The normalised text. Raises EmptyContent, ContentTooLarge."""
     _check_length(text, limits)
-    _check_length(unicodedata.normalize("NFKC", text), limits)
+    _check_length(unicodedata.normalize("NFKC", bounded_marks(text)), limits)
     normal = normalise(text)
     if not normal:
         raise EmptyContent("the text has no visible character: send some text")
@@ -95,11 +96,22 @@ def normalise(text: str) -> str:
 
 
 def _once(text: str) -> str:
-    text = _fold(text)
+    text = _fold(bounded_marks(text))
     text = _join_spaced(text)
     text = undo_leet(text)
     text = _LONG_RUN.sub(_shorten, text)
     return " ".join(text.split())
+
+
+def bounded_marks(text: str) -> str:
+    """At most MARKS_MAX combining characters in a row. Unicode orders marks by insertion, in
+    quadratic time; no language writes as many (UAX #15, "Stream-Safe Text Format", allows 30)."""
+    run, kept = 0, []
+    for char in text:
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run <= MARKS_MAX:
+            kept.append(char)
+    return "".join(kept) if len(kept) < len(text) else text
 
 
 def _plain(text: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simsearch.encode.fingerprint import Print
 from simsearch.index.protocol import CosineMatches, CosineView, HammingMatches, HammingView
 from simsearch.match import policy as rules
 from simsearch.types import (
+    DIGEST_ENTRIES_MAX,
     Bank,
     DigestRule,
     Entry,
@@ -19,6 +22,8 @@ from simsearch.types import (
     Modality,
     Signal,
 )
+
+M = TypeVar("M", CosineMatches, HammingMatches)
 
 
 class View(Protocol):
@@ -73,15 +78,15 @@ def _ask_digests(questions: Sequence[Question], view: View, banks: Sequence[Bank
     for bank in banks:
         for rule in bank.policy.digests:
             by_signal.setdefault(rule.signal, {})[bank.id] = rule
+    find = lru_cache(maxsize=None)(view.find_digest)  # a batch often asks for one digest again
     for question in questions:
         for signal, values in question.print.fingerprint.digests.items():
-            for key, bank_id in _find_digests(view, signal, values):
-                if (found := by_signal.get(signal, {}).get(bank_id)) is not None:
-                    question.add(bank_id, key, rules.digest_evidence(found))
-
-
-def _find_digests(view: View, signal: Signal, values: Iterable[bytes]) -> set[tuple[int, int]]:
-    return {found for value in values for found in view.find_digest(signal, value)}
+            asked = by_signal.get(signal, {})
+            found = {entry for value in values if asked for entry in find(signal, value)}
+            question.truncated |= len(found) >= DIGEST_ENTRIES_MAX
+            for key, bank_id in found:
+                if bank_id in asked:
+                    question.add(bank_id, key, rules.digest_evidence(asked[bank_id]))
 
 
 def _ask_bits(
@@ -93,14 +98,12 @@ def _ask_bits(
     if index is None or not asking:
         return
     rows = [q.print.fingerprint.bits[signal] for q in asking]
-    ceilings = {
-        bank_id: int(t) for bank_id, r in by_bank.items() if (t := rules.loosest(r)) is not None
-    }
-    found = index.search(np.vstack(rows), ceilings)
-    for question, bank_id, key, best, count in _per_entry(
-        found, found.hamming, rows, asking, np.minimum
-    ):
-        question.add(bank_id, key, rules.hamming_evidence(by_bank[bank_id], int(best), count))
+    ceilings = {b: int(t) for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
+    best = _Best(asking, rows, closer=min)
+    for found, numbers in _searches(index.search, np.vstack(rows), ceilings):
+        best.add(found, found.hamming, numbers)
+    for question, bank_id, key, hamming, count in best.per_entry():
+        question.add(bank_id, key, rules.hamming_evidence(by_bank[bank_id], int(hamming), count))
 
 
 def _ask_vectors(
@@ -122,41 +125,63 @@ def _ask_vectors(
     if index is None or not asking:
         return
     rows = [q.print.fingerprint.vectors[space] for q in asking]
-    floors = {bank_id: t for bank_id, r in by_bank.items() if (t := rules.loosest(r)) is not None}
-    found = index.search(np.vstack(rows), floors)
-    for question, bank_id, key, best, count in _per_entry(
-        found, found.cosine, rows, asking, np.maximum
-    ):
-        question.add(bank_id, key, rules.cosine_evidence(by_bank[bank_id], float(best), count))
+    floors = {b: t for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
+    best = _Best(asking, rows, closer=max)
+    for found, numbers in _searches(index.search, np.vstack(rows), floors):
+        best.add(found, found.cosine, numbers)
+    for question, bank_id, key, cosine, count in best.per_entry():
+        question.add(bank_id, key, rules.cosine_evidence(by_bank[bank_id], cosine, count))
 
 
-def _per_entry(
-    found: CosineMatches | HammingMatches,
-    measure: np.ndarray,
-    rows: Sequence[np.ndarray],
-    asking: Sequence[Question],
-    closer: np.ufunc,
-) -> Iterable[tuple[Question, int, int, float, int]]:
-    """Row matches as (question, bank id, entry key, best measure, rows that passed).
+def _searches(
+    search: Callable[[Any, Mapping[int, Any]], M], rows: np.ndarray, limits: Mapping[int, float]
+) -> Iterator[tuple[M, NDArray[np.intp]]]:
+    """The matches of all rows, with the number of each query among `rows`.
 
-    A question may have asked with several rows; its entry's row counts once however many of
-    them it passed.
+    A search returns a bounded number of rows for one query. Where there were more, every bank is
+    asked alone: else the many near rows of one bank would hide a nearer threshold of another.
     """
-    owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-    for query in np.flatnonzero(found.truncated):
-        asking[owner[query]].truncated = True
-    best: dict[tuple[int, int, int], float] = {}
-    passed: dict[tuple[int, int, int], set[int]] = {}
-    for query, row, key, group, value in zip(
-        found.query.tolist(),
-        found.row.tolist(),
-        found.key.tolist(),
-        found.group.tolist(),
-        measure.tolist(),
-        strict=True,
-    ):
-        entry = (int(owner[query]), group, key)
-        best[entry] = closer(best.get(entry, value), value)
-        passed.setdefault(entry, set()).add(row)
-    for (who, group, key), value in best.items():
-        yield asking[who], group, key, value, len(passed[who, group, key])
+    found = search(rows, limits)
+    yield found, np.arange(len(rows))
+    cut = np.flatnonzero(found.truncated)
+    if len(cut) and len(limits) > 1:
+        for bank_id, limit in limits.items():
+            yield search(rows[cut], {bank_id: limit}), cut
+
+
+class _Best:
+    """Row matches gathered by entry. A question may have asked with several rows; an entry's row
+    counts once however many of them it passed."""
+
+    def __init__(
+        self,
+        asking: Sequence[Question],
+        rows: Sequence[np.ndarray],
+        closer: Callable[[float, float], float],
+    ) -> None:
+        self._asking = asking
+        self._owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        self._closer = closer
+        self._best: dict[tuple[int, int, int], float] = {}
+        self._passed: dict[tuple[int, int, int], set[int]] = {}
+
+    def add(
+        self,
+        found: CosineMatches | HammingMatches,
+        measure: NDArray[Any],
+        numbers: NDArray[np.intp],
+    ) -> None:
+        owner = self._owner[numbers]
+        for query in np.flatnonzero(found.truncated):
+            self._asking[owner[query]].truncated = True
+        columns = (owner[found.query], found.group, found.key, found.row, measure)
+        for who, group, key, row, value in zip(*(c.tolist() for c in columns), strict=True):
+            entry = (who, group, key)
+            self._best[entry] = self._closer(self._best.get(entry, value), value)
+            self._passed.setdefault(entry, set()).add(row)
+
+    def per_entry(self) -> Iterator[tuple[Question, int, int, float, int]]:
+        """(question, bank id, entry key, best measure, rows that passed)."""
+        for entry, value in self._best.items():
+            who, group, key = entry
+            yield self._asking[who], group, key, value, len(self._passed[entry])

@@ -6,7 +6,7 @@ loosest threshold → evidence per entry → policy per bank → hits and a verd
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
@@ -27,6 +27,9 @@ from simsearch.types import (
     SignalReport,
     SignalState,
 )
+
+BANKS_NAMED = 10
+"""How many of the banks there are a refusal lists."""
 
 
 class ViewSource(Protocol):
@@ -76,8 +79,10 @@ class Matcher:
 def _asked_banks(banks: Mapping[str, Bank], names: Sequence[str]) -> list[Bank]:
     for name in names:
         if name not in banks:
-            known = ", ".join(sorted(banks)) or "none yet"
-            raise BankNotFound(f"there is no bank {name!r}; there are: {known}")
+            known = sorted(banks)
+            others = f" and {len(known) - BANKS_NAMED} more" if len(known) > BANKS_NAMED else ""
+            there = ", ".join(known[:BANKS_NAMED]) or "none yet"
+            raise BankNotFound(f"there is no bank {name!r}; there are: {there}{others}")
     return [banks[name] for name in (dict.fromkeys(names) if names else banks)]
 
 
@@ -102,16 +107,39 @@ def _answer(
 ) -> MatchResult:
     decided = _decide(question, {b.id: b for b in banks})
     kept = decided[: options.hits_max]
-    reports = (*question.print.reports, *_unsearchable(question, banks))
+    verdict = max((hit.band for hit in decided), default=Band.NONE)
+    reports = (*_asked_for(question, banks), *_unsearchable(question, banks))
     return MatchResult(
-        verdict=max((hit.band for hit in decided), default=Band.NONE),
+        verdict=verdict,
         hits=_with_cards(kept, view),
         truncated=question.truncated or len(decided) > len(kept),
-        complete=all(r.state is not SignalState.UNAVAILABLE for r in reports),
+        complete=_is_complete(question, reports) and not _may_be_stronger(question, banks, verdict),
         signals=reports,
         snapshot=view.snapshot,
         seq=view.seq,
     )
+
+
+def _asked_for(question: Question, banks: Sequence[Bank]) -> Iterator[SignalReport]:
+    """The reports of the print; what no asked bank has a rule for was computed and not searched."""
+    names = {n for n, modality in _wanted(banks) if modality in (None, question.print.modality)}
+    for report in question.print.reports:
+        idle = report.state is SignalState.SEARCHED and report.signal not in names
+        yield replace(report, state=SignalState.NOT_ASKED) if idle else report
+
+
+def _is_complete(question: Question, reports: Iterable[SignalReport]) -> bool:
+    """Nothing that a bank relies on was left out; and of a ready hash or vector, which is one
+    signal and no more, that one was searched."""
+    states = {report.state for report in reports}
+    ready = question.print.modality is None or _is_single_space(question.print)
+    return SignalState.UNAVAILABLE not in states and (not ready or SignalState.SEARCHED in states)
+
+
+def _may_be_stronger(question: Question, banks: Iterable[Bank], verdict: Band) -> bool:
+    """A row that was cut could have been the second descriptor of a BLOCK."""
+    paired = any(bank.policy.two_descriptors for bank in banks)
+    return question.truncated and paired and verdict < Band.BLOCK
 
 
 def _decide(question: Question, banks: Mapping[int, Bank]) -> list[Hit]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import grpc
 
 from simsearch.errors import NotReady, Overloaded, SimsearchError
-from simsearch.serve.errors import HIDDEN, status_of, trailers_of
+from simsearch.serve.errors import HIDDEN, status_of, trailers_of, words_of
 from simsearch.telemetry import EventLog
 
 log = EventLog(__name__)
@@ -104,4 +104,4 @@ def _refuse(context: Context, error: SimsearchError) -> None:
     cancels aborted calls, and their callers would read CANCELLED instead of the reason."""
     context.set_trailing_metadata(trailers_of(error))
     context.set_code(status_of(error))
-    context.set_details(error.message)
+    context.set_details(words_of(error))

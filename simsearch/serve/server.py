@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import signal
 from collections.abc import Callable
 
@@ -56,6 +57,12 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     asyncio.run(_run(config, on_ready))
 
 
+def _leave_at_once() -> None:
+    """Work that would not stop must not keep the process: every acknowledged edit is on disk."""
+    log.error("left_with_work_running")
+    os._exit(1)
+
+
 def check_listen(server: ServerConfig) -> None:
     """Refuse to listen beyond this machine unless told to. Raises BadConfig."""
     host, _ = split_address(server.listen)
@@ -77,7 +84,7 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    work = Work(config.server.search_threads)
+    work = Work(config.server.search_threads, config.server.match_timeout_s)
     gate = Gate(config.server.requests_max)
     probe = health.aio.HealthServicer()
     server = _server(config.server, work, gate, probe)
@@ -98,7 +105,8 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
             await stop.wait()
         finally:
             await _drain(config.server, server, gate, probe)
-            work.close()
+            if not work.close(config.server.drain_timeout_s):
+                _leave_at_once()
             core.close()
     finally:
         stopping.cancel()
@@ -115,6 +123,7 @@ def _server(
             ("grpc.max_receive_message_length", config.message_bytes_max),
             ("grpc.max_send_message_length", config.message_bytes_max),
             ("grpc.max_metadata_size", HEADERS_BYTES_MAX),
+            ("grpc.max_concurrent_streams", config.requests_max),
             # Two servers on one port would each hold half of the truth about who is up.
             ("grpc.so_reuseport", 0),
         ],

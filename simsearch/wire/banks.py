@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from simsearch.errors import (
@@ -21,6 +23,12 @@ from simsearch.wire.numbers import (
     ENTRY_STATES,
 )
 from simsearch.wire.policies import policy_to
+
+WAIT_WORDS: Mapping[int, WaitUntil] = {
+    bank_pb2.WAIT_UNTIL_UNSPECIFIED: WaitUntil.VISIBLE,
+    bank_pb2.WAIT_UNTIL_DURABLE: WaitUntil.DURABLE,
+    bank_pb2.WAIT_UNTIL_VISIBLE: WaitUntil.VISIBLE,
+}
 
 
 def bank_to(bank: Bank) -> bank_pb2.Bank:
@@ -71,8 +79,9 @@ def edit_to(edit: Edit) -> bank_pb2.Edit:
 
 
 def wait_from(number: int) -> WaitUntil:
-    durable = number == bank_pb2.WAIT_UNTIL_DURABLE
-    return WaitUntil.DURABLE if durable else WaitUntil.VISIBLE
+    if number not in WAIT_WORDS:
+        raise BadRequest(f"there is no wait_until {number}: set DURABLE or VISIBLE")
+    return WAIT_WORDS[number]
 
 
 def wait_to(wait: WaitUntil) -> bank_pb2.WaitUntil:

@@ -70,6 +70,7 @@ SIGNAL_STATE_NUMBERS: Mapping[SignalState, match_pb2.SignalState] = MappingProxy
         SignalState.SEARCHED: match_pb2.SIGNAL_STATE_SEARCHED,
         SignalState.LOW_INFORMATION: match_pb2.SIGNAL_STATE_LOW_INFORMATION,
         SignalState.UNAVAILABLE: match_pb2.SIGNAL_STATE_UNAVAILABLE,
+        SignalState.NOT_ASKED: match_pb2.SIGNAL_STATE_NOT_ASKED,
     }
 )
 SIGNAL_STATES: Mapping[int, SignalState] = {n: s for s, n in SIGNAL_STATE_NUMBERS.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 
@@ -15,6 +16,7 @@ from simsearch.encode.text import (
     WINDOW_WORDS,
     WORD_CHARS_MAX,
     TextLimits,
+    bounded_marks,
     normalise,
     windows,
     windows_of,
@@ -221,3 +223,19 @@ def test_long_words_and_unspaced_scripts_count_as_several_words() -> None:
     assert max(map(len, latin)) == WINDOW_WORDS * WORD_CHARS_MAX
     chinese = windows_of("我恨这个女" * 100)
     assert max(map(len, chinese)) == WINDOW_WORDS * 2
+
+
+@pytest.mark.parametrize(
+    "marks", ["\u0301" * 10_000 + "\u0316" * 9_990, "\u0316\u0301\u0334\u0327" * 4_990]
+)
+def test_floods_of_combining_marks_cost_no_more_than_other_text(marks: str) -> None:
+    """Unicode sorts a run of marks by insertion, in quadratic time: runs are bounded first."""
+    flood = "a" + marks
+    assert max(len(run) for run in re.findall(r"[\u0300-\u036f]+", bounded_marks(flood))) == 30
+    assert windows(flood, TextLimits()) == ["a"]
+
+
+def test_marks_that_a_language_writes_are_kept() -> None:
+    """Bounding runs changes no real text."""
+    for text in ("Việt Nam", "हिन्दी में लिखा", "שָׁלוֹם", "ภาษาไทย"):
+        assert bounded_marks(text) == text

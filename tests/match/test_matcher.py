@@ -269,9 +269,10 @@ def test_an_unknown_bank_fails_the_call_and_names_those_there_are() -> None:
 
 
 def test_without_banks_nothing_is_hit() -> None:
-    """A new server answers, completely, that nothing matches."""
+    """A new server answers, and says that a ready hash was searched nowhere."""
     result = ask_one(matcher(World().view(seq=4, snapshot="empty")), pdq(0))
-    assert (result.verdict, result.hits, result.complete) == (Band.NONE, (), True)
+    assert (result.verdict, result.hits, result.complete) == (Band.NONE, (), False)
+    assert [r.state for r in result.signals] == [SignalState.NOT_ASKED]
     assert (result.snapshot, result.seq) == ("empty", 4)
 
 
@@ -687,3 +688,31 @@ def test_stage_times_are_given_to_who_asks() -> None:
     assert set(timed.stage_ms) == {"encode", "search", "decide"}
     assert all(ms >= 0 for ms in timed.stage_ms.values())
     assert ask_one(asked, pdq(0)).stage_ms == {}
+
+
+# ---------------------------------------------------------------- crowding
+
+
+def test_the_many_rows_of_one_bank_do_not_hide_a_block_of_another() -> None:
+    """A search returns a bounded number of rows for a query; each bank's nearest is among them."""
+    world = World()
+    world.bank("crowd", Policy(hamming=(HammingRule(Signal.PDQ, log=64),)))
+    world.bank("strict", Policy(hamming=(HammingRule(Signal.PDQ, block=31),)))
+    for key in range(1, 1100):
+        world.ban(key, "crowd", with_bits(12))
+    world.ban(1100, "strict", with_bits(14))
+    result = ask_one(matcher(world.view()), pdq(0))
+    assert result.verdict is Band.BLOCK
+    assert (result.hits[0].bank, result.hits[0].entry_key) == ("strict", 1100)
+    assert result.truncated
+
+
+def test_a_cut_answer_that_could_be_stronger_is_incomplete() -> None:
+    """Where two descriptors are asked for, a row that was cut might have been the second."""
+    world = World()
+    policy = Policy(hamming=(HammingRule(Signal.PDQ, block=31),), two_descriptors=True)
+    world.bank("pairs", policy)
+    for key in range(1, 1100):
+        world.ban(key, "pairs", with_bits(12))
+    result = ask_one(matcher(world.view()), pdq(0))
+    assert (result.verdict, result.truncated, result.complete) == (Band.REVIEW, True, False)

@@ -131,6 +131,8 @@ REFUSALS: list[tuple[str, str, Call]] = [
     ("an entry of another bank", "ENTRY_IN_OTHER_BANK", other_banks_entry),
     ("too many hits asked for", "LIMIT_EXCEEDED",
      lambda c, b: c.match(TextContent("hello"), MatchOptions(hits_max=10**6))),
+    ("more hits than one answer holds", "LIMIT_EXCEEDED",
+     lambda c, b: c.match_batch([TextContent("a b")] * 200, MatchOptions(hits_max=100))),
     ("a page too long", "LIMIT_EXCEEDED", lambda c, b: c.list_entries(b, page_size=10**6)),
     ("a page token of ours?", "BAD_REQUEST", lambda c, b: c.list_entries(b, page_token="next")),
     ("a batch too long", "LIMIT_EXCEEDED", lambda c, b: c.match_batch([TextContent("a b")] * 300)),
@@ -221,3 +223,12 @@ def test_no_content_in_any_refusal(server: ServerProcess) -> None:
             assert marker not in refusal.value.message
     log = (server.data_dir.parent / "server.log").read_text(encoding="utf-8")
     assert marker not in log
+
+
+def test_a_bank_that_is_not_there_is_named_among_many_that_are(client: Client) -> None:
+    """The refusal keeps its reason however many banks there are and however long the name."""
+    for number in range(60):
+        client.create_bank(f"one-of-many-banks-with-a-rather-long-name-{number}", EDIT)
+    with pytest.raises(SimsearchError) as refusal:
+        client.match(TextContent("hello"), MatchOptions(("n" * 20_000,)))
+    assert refusal.value.reason == "BANK_NOT_FOUND"
