@@ -13,7 +13,7 @@ SimsearchError
 │   ├── Overloaded     NotReady   NotYetVisible   SpaceUnavailable   Unreachable
 └── Fault                   an operator must act
     ├── BankFull   BankLocked   NewerFormat   Corrupt   BadConfig   WeightsMissing   InternalFault
-    ├── BadSnapshot   SnapshotFull
+    ├── BadSnapshot   SnapshotFull   RecallTooLow
 
 A message says what happened, to which thing, and what to do; it never holds content or vectors.
 `reason` is the name in proto ErrorReason; `simsearch.serve.errors` gives each its status code.
@@ -182,6 +182,10 @@ class BadSnapshot(Fault):
 
 class SnapshotFull(Fault):
     reason = "SNAPSHOT_FULL"
+
+
+class RecallTooLow(Fault):
+    reason = "RECALL_TOO_LOW"
 
 
 class InternalFault(Fault):

@@ -307,7 +307,7 @@ class MatchOptions:
 class MatchResult:
     """The answer about one content. `complete` is False when a signal that an asked bank's
     policy uses could not be computed or searched, or when no asked bank has a rule for a ready hash
-    or vector: NONE then does not mean "no match"."""
+    or vector, or when there is no bank: NONE then does not mean "no match"."""
 
     verdict: Band
     hits: tuple[Hit, ...]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from simsearch import __version__
 from simsearch.cli import banks, entries, matching, serving
 from simsearch.cli.options import EXIT_CODES_HELP, exit_code
-from simsearch.cli.output import printable
-from simsearch.errors import BadRequest, SimsearchError
+from simsearch.cli.output import print_line, printable
+from simsearch.errors import BadConfig, BadRequest, SimsearchError
 
 app = typer.Typer(
     name="simsearch",
@@ -19,7 +20,25 @@ app = typer.Typer(
     epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print_line(f"simsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="and stop")
+    ] = False,
+) -> None:
+    """Known-abuse matching: is this upload a copy or a rewording of something banned?"""
+
+
 app.command("serve")(serving.serve)
 app.command("status")(serving.status)
 app.command("match")(matching.match)
@@ -35,6 +54,13 @@ def main() -> None:
         app()
     except SimsearchError as error:
         _refuse(error)
+    except ModuleNotFoundError as missing:
+        _refuse(
+            BadConfig(
+                f"this needs the package {missing.name!r}, which is not installed: "
+                'pip install "simsearch[cpu]" (or [gpu]; add demo for `simsearch demo`)'
+            )
+        )
     except UnicodeEncodeError:
         _refuse(BadRequest("an argument is not UTF-8: write it in the terminal's own encoding"))
     except KeyboardInterrupt:

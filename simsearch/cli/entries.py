@@ -88,7 +88,7 @@ def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = Fa
 def list_(
     bank: str,
     state: Annotated[str, typer.Option(help="active, retracted or all")] = "all",
-    page_size: Annotated[int, typer.Option(help="entries to print")] = 100,
+    page_size: Annotated[int, typer.Option(min=1, help="entries to print")] = 100,
     page_token: Annotated[str, typer.Option(help="where the last page ended")] = "",
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,

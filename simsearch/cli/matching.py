@@ -23,7 +23,7 @@ def match(
         Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
         typer.Option("--bank", help="ask only this bank (repeatable); all where left out"),
     ] = None,
-    hits_max: Annotated[int, typer.Option("--hits-max", help="hits to print for each")] = 10,
+    hits_max: Annotated[int, typer.Option("--hits-max", min=1, help="hits to print for each")] = 10,
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -67,5 +67,5 @@ def _row(name: str, outcome: MatchResult | SimsearchError) -> tuple[str, str, st
         words.append("… and more (truncated)")
     if not outcome.complete:
         missing = "; ".join(r.detail for r in outcome.signals if r.state.value == "unavailable")
-        words.append(f"INCOMPLETE: {missing}")
+        words.append(f"INCOMPLETE: {missing or 'no bank has a rule for this'}")
     return name, verdict_name(outcome), "\n".join(words)

@@ -12,6 +12,7 @@ from simsearch.errors import (
     BadRequest,
     Conflict,
     Fault,
+    InternalFault,
     NotFound,
     SimsearchError,
     Unavailable,
@@ -32,6 +33,8 @@ EXIT_CODES_HELP = (
 
 
 def exit_code(error: SimsearchError) -> int:
+    if isinstance(error, InternalFault):
+        return 1
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 

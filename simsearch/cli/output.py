@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     table = Table(*columns, box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    wide = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160))
+    Console(width=wide).print(table)
 
 
 def plain(message: Message) -> dict[str, Any]:

@@ -34,8 +34,12 @@ ConfigFile = Annotated[
 
 def serve(
     config: ConfigFile = None,
-    listen: Annotated[str, typer.Option(help="host:port; port 0 picks a free one")] = "",
-    data_dir: Annotated[str, typer.Option(help="where the banks are kept")] = "",
+    listen: Annotated[
+        str, typer.Option(help="host:port; port 0 picks a free one  [default: 127.0.0.1:50070]")
+    ] = "",
+    data_dir: Annotated[
+        str, typer.Option(help="where the banks are kept  [default: simsearch-data]")
+    ] = "",
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="listen beyond this machine, unguarded")
     ] = False,
@@ -51,6 +55,7 @@ def serve(
     # Before any tokenizer or CLIP library loads: nothing at start-up may reach for a model hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say, this server says by name
     from simsearch.serve.server import run
     from simsearch.telemetry import log_to_stderr
 

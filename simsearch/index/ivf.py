@@ -7,9 +7,10 @@ into is `nprobe`'s to say: a match in another list is missed, and nothing else i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import faiss
@@ -32,6 +33,10 @@ CANDIDATES = (16, 256, 4096)
 """How many are asked for; again, where the last of them is still good enough to be a match, and
 at last no more. The last is above ROWS_MAX, and with QUERIES_AT_ONCE bounds a step to a million
 candidates."""
+
+
+QUESTIONS_MAX = 16
+"""Sets of floors whose gates a view remembers."""
 
 
 class IvfBase:
@@ -98,6 +103,8 @@ class IvfView:
         self._codec = codec
         self._through = through
         self._rows_max = rows_max
+        self._question: Callable[[tuple[float, ...]], _Question | None]
+        self._question = lru_cache(QUESTIONS_MAX)(self._asked)
 
     @property
     def dim(self) -> int:
@@ -113,67 +120,78 @@ class IvfView:
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
         """As CosineView.search, in the lists that are read. Raises SpaceMismatch where dim
         differs. `truncated` is also set where more candidates passed the gate than were looked
-        at (CANDIDATES_MAX)."""
+        at, the last of CANDIDATES."""
         _require_dim(queries, self.dim)
         queries = np.ascontiguousarray(queries, np.float32)
-        gaps = Limits({group: -floor for group, floor in floors.items()})
-        limits = np.array(gaps.of(self._store.groups), np.float64)
+        limits = Limits({group: -floor for group, floor in floors.items()})
+        question = self._question(tuple(limits.of(self._store.groups)))
         truncated = np.zeros(len(queries), np.bool_)
-        if not len(self._living) or limits.max(initial=NEVER) == NEVER:
+        if question is None:
             return _as_matches(NO_PAIRS, truncated)
-        question = _Question.of(limits, self._codec, self._living)
-        parts = []
+        found = []
         with one_thread():
             for start in range(0, len(queries), QUERIES_AT_ONCE):
                 part = slice(start, start + QUERIES_AT_ONCE)
                 pairs, truncated[part] = self._closest(queries[part], question)
-                parts.append(pairs.numbered_from(start))
-        return _as_matches(Pairs.joined(parts), truncated)
+                if len(pairs):
+                    found.append(pairs.numbered_from(start))
+        return _as_matches(Pairs.joined(found) if found else NO_PAIRS, truncated)
+
+    def _asked(self, limits: tuple[float, ...]) -> _Question | None:
+        """`limits` by slot; None where no living row is asked."""
+        widest = np.array(limits, np.float64)
+        asked = widest > NEVER
+        if not len(self) or not asked.any():
+            return None
+        gates = self._codec.gate(-widest)
+        parameters = self._living.parameters(asked.tobytes())
+        return _Question(widest, gates, float(gates.min()), parameters)
 
     def _closest(self, queries: Vectors, question: _Question) -> _Closest:
         """The matches in order, and for which queries there may have been more."""
-        unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        waiting = np.arange(len(queries))
-        found = []
-        for candidates in CANDIDATES:
-            scores, rows = self._store.index.search(
-                unit[waiting], candidates, params=question.parameters
-            )
-            cut = scores[:, -1] >= question.lowest_gate
-            if candidates < CANDIDATES[-1]:
-                scores[cut] = -np.inf  # asked again
-            found.append(self._matches(queries, _Candidates(waiting, scores, rows), question))
-            waiting = waiting[cut]
+        closest = Closest(len(queries), self._rows_max, slack=0.0)
+        found = [
+            self._matches(queries, candidates, question)
+            for candidates in self._candidates(_unit(queries), question, closest.truncated)
+        ]
+        if not any(map(len, found)):
+            return NO_PAIRS, closest.truncated
+        closest.add(Pairs.joined(found))
+        return closest.ranked(), closest.truncated
+
+    def _candidates(
+        self, unit: Vectors, question: _Question, truncated: NDArray[np.bool_]
+    ) -> Iterator[_Candidates]:
+        """What may match; marks the queries of which not all could be had."""
+        waiting = np.arange(len(unit))
+        for count in CANDIDATES:
+            scores, rows = self._store.index.search(unit, count, params=question.parameters)
+            if not (scores[:, 0] >= question.lowest_gate).any():
+                return
+            is_cut = scores[:, -1] >= question.lowest_gate
+            if count < CANDIDATES[-1]:
+                scores[is_cut] = -np.inf  # these are asked again
+            yield _Candidates(waiting, scores, rows)
+            waiting, unit = waiting[is_cut], unit[is_cut]
             if not len(waiting):
-                break
-        return self._ranked(len(queries), found, waiting)
+                return
+        truncated[waiting] = True
 
     def _matches(self, queries: Vectors, proposed: _Candidates, question: _Question) -> Pairs:
         """The pairs whose exact cosine is at the floor of the row's group or above."""
-        good = np.flatnonzero(proposed.scores >= question.lowest_gate)
-        if not len(good):
-            return NO_PAIRS
         store = self._store
+        good = np.flatnonzero((proposed.scores >= question.lowest_gate) & (proposed.rows >= 0))
         row, score = proposed.rows.ravel()[good], proposed.scores.ravel()[good]
         query = proposed.query[good // proposed.scores.shape[1]]
         slot = store.slots[row]
-        worth = (score >= question.gates[slot]) & (row >= 0)
+        worth = score >= question.gates[slot]
         query, row, slot = query[worth], row[worth], slot[worth]
         # float16 rows are as good: each pair is widened to float64 before it is compared
         gap = -exact_pairs(queries, cast(Vectors, store.rows), query, row)
         inside = gap <= question.limits[slot]
         query, row, slot = query[inside], row[inside], slot[inside]
-        keys = store.keys[row].astype(np.int64)
-        return Pairs(query, row, keys, store.group_of_slot[slot], gap[inside])
-
-    def _ranked(self, queries: int, found: list[Pairs], cut: NDArray[np.intp]) -> _Closest:
-        pairs = [part for part in found if len(part)]
-        closest = Closest(queries, self._rows_max, slack=0.0)
-        closest.truncated[cut] = True
-        if not pairs:
-            return NO_PAIRS, closest.truncated
-        closest.add(Pairs.joined(pairs))
-        return closest.ranked(), closest.truncated
+        key = store.keys[row].astype(np.int64)
+        return Pairs(query, row, key, store.group_of_slot[slot], gap[inside])
 
 
 _Closest: TypeAlias = tuple[Pairs, NDArray[np.bool_]]
@@ -196,12 +214,6 @@ class _Question:
     lowest_gate: float
     parameters: Any
 
-    @staticmethod
-    def of(limits: NDArray[np.float64], codec: Codec, living: Living) -> _Question:
-        gates = codec.gate(-limits)
-        asked = (limits > NEVER).tobytes()
-        return _Question(limits, gates, float(gates.min()), living.parameters(asked))
-
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -216,6 +228,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         _faiss.omp_set_num_threads(before)
+
+
+def _unit(queries: Vectors) -> Vectors:
+    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries))
+    unit: Vectors = queries / lengths[:, np.newaxis]
+    return unit
 
 
 def _as_matches(pairs: Pairs, truncated: NDArray[np.bool_]) -> CosineMatches:

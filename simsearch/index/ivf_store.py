@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from mmap import mmap
 from typing import Any
 
 import faiss
@@ -40,7 +41,8 @@ class IvfStore:
     ) -> None:
         _require_same_rows(index, rows, keys, groups)
         self.index = index
-        self.rows = rows
+        self.dim = int(index.d)
+        self.rows = rows.view(np.ndarray)  # a memmap's own indexing is slow
         self.keys = _narrowed(keys)
         values, slots = np.unique(groups, return_inverse=True)
         self.groups: tuple[int, ...] = tuple(values.tolist())
@@ -48,10 +50,6 @@ class IvfStore:
         self.slots = slots.astype(np.min_scalar_type(max(len(values) - 1, 0)))
         self._by_key = _order(self.keys)
         self.bitmap: Callable[[bytes], Bitmap] = lru_cache(SELECTIONS_MAX)(self._bitmap)
-
-    @property
-    def dim(self) -> int:
-        return int(self.index.d)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -164,7 +162,7 @@ def _order(keys: NDArray[np.integer]) -> NDArray[np.uint32] | None:
 
 
 def _is_on_disk(rows: NDArray[np.float16]) -> bool:
-    return isinstance(rows, np.memmap) or isinstance(rows.base, np.memmap)
+    return isinstance(rows, np.memmap) or isinstance(rows.base, (np.memmap, mmap))
 
 
 def _require_same_rows(

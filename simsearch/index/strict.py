@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 
@@ -32,8 +33,13 @@ def _read_object(kind: Any, value: object, where: str) -> Any:
     names = {item.name for item in fields(kind)}
     if wrong := sorted(names ^ members.keys()):
         raise ValueError(f"lacks or adds {wrong[0][:80]!r} in {where}")
-    hints = get_type_hints(kind)
+    hints = _hints_of(kind)
     return kind(**{name: read(hints[name], members[name], f"{where}.{name}") for name in names})
+
+
+@cache
+def _hints_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _require(kind: type, value: object, where: str) -> Any:

@@ -12,9 +12,8 @@ from simsearch.index.codec import Codec
 from simsearch.index.exact import ExactIndex
 from simsearch.index.hamming import HammingIndex
 from simsearch.index.ivf import IvfBase
-from simsearch.index.merging import merged
 from simsearch.index.protocol import CosineView, HammingView
-from simsearch.index.snapshot import Snapshot, SpaceRows
+from simsearch.index.snapshot import Shard, Snapshot, SpacePart
 from simsearch.index.union import UnionView
 from simsearch.types import Fingerprint, Signal
 
@@ -31,7 +30,7 @@ class LiveRows:
     """
 
     def __init__(self) -> None:
-        self._bases: dict[str, IvfBase] = {}
+        self._bases: dict[str, tuple[IvfBase, ...]] = {}
         self._cosine: dict[str, ExactIndex] = {}
         self._hamming: dict[Signal, HammingIndex] = {}
 
@@ -42,7 +41,7 @@ class LiveRows:
         rows = cls()
         for space, part in snapshot.spaces.items():
             if part.shards:
-                rows._bases[space] = _base(part)
+                rows._bases[space] = tuple(_base(part.part, shard) for shard in part.shards)
             else:
                 rows._cosine[space] = ExactIndex(part.part.dim)
                 vectors = np.asarray(part.rows, np.float32)
@@ -63,7 +62,7 @@ class LiveRows:
 
     def retire(self, keys: Sequence[int], seqs: Sequence[int]) -> None:
         """Each key's rows are gone from views at or after its seq."""
-        for base in self._bases.values():
+        for base in (base for shards in self._bases.values() for base in shards):
             base.retire(keys, seqs)
         for space in self._cosine.values():
             space.retire(keys, seqs)
@@ -85,19 +84,16 @@ class LiveRows:
         )
 
     def _frozen(self, space: str, through: int) -> CosineView:
-        indexes = (self._bases.get(space), self._cosine.get(space))
-        parts = [index.freeze(through) for index in indexes if index is not None]
+        parts: list[CosineView] = [b.freeze(through) for b in self._bases.get(space, ())]
+        if space in self._cosine:
+            parts.append(self._cosine[space].freeze(through))
         return parts[0] if len(parts) == 1 else UnionView(parts)
 
 
-def _base(part: SpaceRows) -> IvfBase:
+def _base(part: SpacePart, shard: Shard) -> IvfBase:
+    codec = Codec(part.codec_bias, part.codec_sd)
     return IvfBase(
-        merged(part.shards),
-        part.rows,
-        part.keys,
-        part.groups,
-        codec=Codec(part.part.codec_bias, part.part.codec_sd),
-        nprobe=part.part.nprobe,
+        shard.index, shard.rows, shard.keys, shard.groups, codec=codec, nprobe=part.nprobe
     )
 
 

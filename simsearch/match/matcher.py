@@ -113,7 +113,9 @@ def _answer(
         verdict=verdict,
         hits=_with_cards(kept, view),
         truncated=question.truncated or len(decided) > len(kept),
-        complete=_is_complete(question, reports) and not _may_be_stronger(question, banks, verdict),
+        complete=bool(banks)
+        and _is_complete(question, reports)
+        and not _may_be_stronger(question, banks, verdict),
         signals=reports,
         snapshot=view.snapshot,
         seq=view.seq,

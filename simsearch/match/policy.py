@@ -104,8 +104,11 @@ def strength(evidence: Evidence) -> tuple[int, int, float, str]:
 def check_policy(policy: Policy) -> Policy:
     """The policy itself, once every threshold is in range, in order and said once.
 
-    Raises BadPolicy naming the signal and the fault.
+    Raises BadPolicy naming the signal and the fault; also for a policy without a rule, under
+    which a bank would let everything pass in silence.
     """
+    if not (policy.cosine or policy.hamming or policy.digests):
+        raise BadPolicy("the policy has no rule, so the bank would match nothing: give it one")
     for rule in policy.cosine:
         _check_order(rule, f"{rule.space} ({rule.query})", -1.0, 1.0, falling=True)
     for bits in policy.hamming:

@@ -57,6 +57,7 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "UNREACHABLE": grpc.StatusCode.UNAVAILABLE,
         "BAD_SNAPSHOT": grpc.StatusCode.DATA_LOSS,
         "SNAPSHOT_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "RECALL_TOO_LOW": grpc.StatusCode.FAILED_PRECONDITION,
     }
 )
 

@@ -57,10 +57,10 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     asyncio.run(_run(config, on_ready))
 
 
-def _leave_at_once() -> None:
-    """Work that would not stop must not keep the process: every acknowledged edit is on disk."""
-    log.error("left_with_work_running")
-    os._exit(1)
+def _leave_at_once(event: str, status: int) -> None:
+    """Threads that would not stop must not keep the process: every acknowledged edit is on disk."""
+    log.warning(event)
+    os._exit(status)
 
 
 def check_listen(server: ServerConfig) -> None:
@@ -95,6 +95,8 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            _leave_at_once("stopped_while_loading", 0)  # loading writes nothing
         core = await loading
         try:
             work.begin(core)
@@ -106,7 +108,7 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
         finally:
             await _drain(config.server, server, gate, probe)
             if not work.close(config.server.drain_timeout_s):
-                _leave_at_once()
+                _leave_at_once("left_with_work_running", 1)
             core.close()
     finally:
         stopping.cancel()

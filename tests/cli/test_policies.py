@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simsearch.cli.banks import _policy_rows, _read_policy, _set_threshold
 from simsearch.cli.output import plain
+from simsearch.cli.policies import _set_threshold, policy_rows, read_policy
 from simsearch.errors import BadPolicy
 from simsearch.types import (
     Band,
@@ -187,7 +187,7 @@ def test_what_bank_get_prints_reads_back_equal(
     shown = plain(bank_pb2.Bank(name="spam", policy=sent) if whole_bank else sent)
     path = tmp_path / "policy.json"
     path.write_text(json.dumps(shown), encoding="utf-8")
-    assert _read_policy(path) == sent
+    assert read_policy(path) == (sent, "")
 
 
 def test_a_policy_may_spell_enums_as_protobuf_does(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_policy_may_spell_enums_as_protobuf_does(tmp_path: Path) -> None:
     rule = {"signal": "HASH_SIGNAL_MD5", "band": "BAND_LOG"}
     path.write_text(json.dumps({"digests": [rule], "twoDescriptors": True}), encoding="utf-8")
     expected = Policy(digests=(DigestRule(Signal.MD5, Band.LOG),), two_descriptors=True)
-    assert _read_policy(path) == policy_to(expected)
+    assert read_policy(path)[0] == policy_to(expected)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_json_that_is_no_policy_is_refused(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "policy.json"
     path.write_text(json.dumps(value), encoding="utf-8")
     with pytest.raises(BadPolicy) as refused:
-        _read_policy(path)
+        read_policy(path)
     assert refused.value.message.startswith(f"{path} is no policy: ")
 
 
@@ -234,13 +234,13 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "policy.json"
     path.write_bytes(data)
     with pytest.raises(BadPolicy, match=r"policy\.json is no policy: "):
-        _read_policy(path)
+        read_policy(path)
 
 
 def test_a_missing_policy_file_is_refused(tmp_path: Path) -> None:
     """By its path and what the system said."""
     with pytest.raises(BadPolicy, match=r"^cannot read .*: No such file or directory$"):
-        _read_policy(tmp_path / "none.json")
+        read_policy(tmp_path / "none.json")
 
 
 # ---------------------------------------------------------------- in words
@@ -248,10 +248,10 @@ def test_a_missing_policy_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_policy_is_shown_with_the_direction_of_each_scale() -> None:
     """Cosines from below, distances from above, digests by equality; unused bands are blank."""
-    rows = _policy_rows(policy_to(BASE))
+    rows = policy_rows(policy_to(BASE))
     assert rows == [
         (f"{CLIP} (image)", "", "≥ 0.86", "≥ 0.8"),
         ("pdq (bits)", "≤ 31", "≤ 38", ""),
         ("md5", "", "equal", ""),
     ]
-    assert _policy_rows(policy_pb2.Policy()) == []
+    assert policy_rows(policy_pb2.Policy()) == []

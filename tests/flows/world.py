@@ -32,6 +32,7 @@ from simsearch.types import (
 )
 
 SPACE = Space("tiny", "00" * 32, "none", 4)
+WIDE = Space("wide", "11" * 32, "none", 32)
 EDIT = Edit("tester", "a test")
 BANKS = ("alpha", "beta")
 
@@ -68,9 +69,21 @@ class TinyEncoder:
         return np.vstack([VECTORS[len(text) % len(VECTORS)] for text in texts])
 
 
+class WideEncoder(TinyEncoder):
+    """A space with room for many vectors that are not near each other; asked with ready ones."""
+
+    space = WIDE
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        return np.eye(WIDE.dim, dtype=np.float32)[[len(text) % WIDE.dim for text in texts]]
+
+
 def fingerprinter() -> Fingerprinter:
-    encoder = LoadedEncoder("tiny", Modality.TEXT, text=TinyEncoder())
-    return Fingerprinter(EncoderSet({"tiny": encoder}), ContentLimits())
+    encoders = {
+        "tiny": LoadedEncoder("tiny", Modality.TEXT, text=TinyEncoder()),
+        "wide": LoadedEncoder("wide", Modality.TEXT, text=WideEncoder()),
+    }
+    return Fingerprinter(EncoderSet(encoders), ContentLimits())
 
 
 @dataclass

@@ -275,7 +275,6 @@ def test_the_order_does_not_depend_on_how_evidence_came(evidence: list[Evidence]
 # ---------------------------------------------------------------- checking
 
 GOOD = [
-    Policy(),
     Policy(cosine=(cosine_rule(0.9, 0.8, 0.7),)),
     Policy(cosine=(cosine_rule(0.9, 0.9, 0.9),)),
     Policy(cosine=(cosine_rule(log=-1.0), CosineRule("toy", Modality.TEXT, block=1.0))),
@@ -347,3 +346,9 @@ def test_the_default_policy_blocks_what_is_identical_or_near() -> None:
 def test_the_default_policy_needs_no_encoder() -> None:
     """A server without models still matches hashes."""
     assert check_policy(default_policy(())).cosine == ()
+
+
+def test_a_policy_without_a_rule_is_refused() -> None:
+    """Such a bank would let everything pass, and nobody would be told."""
+    with pytest.raises(BadPolicy, match="would match nothing"):
+        check_policy(Policy(two_descriptors=True))

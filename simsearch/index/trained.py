@@ -1,8 +1,7 @@
-"""Shards of one base: begun from one trained index, filled apart, joined when they are read."""
+"""Shards of one base begin as copies of one trained index."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,3 @@ def read_own(path: Path) -> Any:
 def empty_copy(trained: Any) -> Any:
     """Another index with the same centroids and codebooks, and no rows."""
     return _faiss.clone_index(trained)
-
-
-def merged(shards: Sequence[Any]) -> Any:
-    """One index with the rows of all `shards`, which keep their ids; all but the first are
-    emptied. They must have been trained as one."""
-    first, *others = shards
-    for other in others:
-        first.merge_from(other, 0)
-    return first

@@ -1,0 +1,94 @@
+"""Does an index find what exact search finds? Measured on copies of its own rows, before it serves.
+
+Queries are stored rows moved a little, so that each has true neighbours near the thresholds that
+banks use; the truth is the exact index over all rows, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.index.exact import ExactIndex
+from simsearch.index.protocol import CosineView
+from simsearch.types import Vectors
+
+FLOORS = (0.90, 0.95)
+QUERIES = 512
+MOVED_TO = (0.90, 1.0)
+"""Cosines between which the queries lie from the rows they were made of."""
+ROWS_AT_ONCE = 65_536
+
+Pairs: TypeAlias = set[tuple[int, int]]
+"""(query, row)."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Queries, and every pair that exact search finds at each floor."""
+
+    queries: Vectors
+    pairs: Mapping[float, Pairs]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of true pairs found by floor, and pairs found that are not true."""
+
+    by_floor: Mapping[float, float]
+    false_hits: int
+
+    @property
+    def worst(self) -> float:
+        return min(self.by_floor.values())
+
+
+def truth_of(rows: NDArray[np.float16], seed: int = 0) -> Truth:
+    """Exact search over all rows, in bounded memory."""
+    queries = moved_copies(rows, seed)
+    found: dict[float, Pairs] = {floor: set() for floor in FLOORS}
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        chunk = np.asarray(rows[start : start + ROWS_AT_ONCE], np.float32)
+        index = ExactIndex(chunk.shape[1], rows_max=len(chunk))
+        index.append(chunk, np.arange(len(chunk)), np.zeros(len(chunk), np.int64))
+        matches = index.freeze(0).search(queries, {0: min(FLOORS)})
+        for floor, pairs in found.items():
+            near = matches.cosine >= floor
+            rows_near = matches.key[near] + start
+            pairs |= set(zip(matches.query[near].tolist(), rows_near.tolist(), strict=True))
+    return Truth(queries, found)
+
+
+def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Recall:
+    """`view` numbers its rows as the truth does, and none of them is retired."""
+    asked = {int(group): min(FLOORS) for group in np.unique(groups)}
+    matches = view.search(truth.queries, asked)
+    by_floor, false_hits = {}, 0
+    for floor, pairs in truth.pairs.items():
+        near = matches.cosine >= floor
+        found = set(zip(matches.query[near].tolist(), matches.row[near].tolist(), strict=True))
+        by_floor[floor] = len(found & pairs) / max(1, len(pairs))
+        false_hits += len(found - pairs)
+    return Recall(by_floor, false_hits)
+
+
+def moved_copies(rows: NDArray[np.float16], seed: int) -> Vectors:
+    """Unit vectors at known cosines from rows picked at random: toward other rows, not noise."""
+    rng = np.random.default_rng(seed)
+    count = min(QUERIES, len(rows))
+    picked = np.sort(rng.choice(len(rows), count, replace=False))
+    base = np.asarray(rows[picked], np.float64)
+    base /= np.linalg.norm(base, axis=1, keepdims=True)
+    other = base[rng.permutation(count)] + 0.5 * _unit(rng.standard_normal(base.shape))
+    away = other - (other * base).sum(axis=1, keepdims=True) * base
+    cosine = rng.uniform(*MOVED_TO, (count, 1))
+    return (cosine * base + np.sqrt(1 - cosine**2) * _unit(away)).astype(np.float32)
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
