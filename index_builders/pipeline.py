@@ -234,7 +234,8 @@ def _lines(number: int, nprobe: int, recall: Recall) -> Mapping[str, float]:
         f"space_{number}_nprobe_{nprobe}_recall_{floor}": found
         for floor, found in recall.by_floor.items()
     }
-    return lines | {f"space_{number}_nprobe_{nprobe}_false_hits": float(recall.false_hits)}
+    prefix = f"space_{number}_nprobe_{nprobe}"
+    return lines | {f"{prefix}_itself": recall.itself, f"{prefix}_false_hits": recall.false_hits}
 
 
 def _shard_names(number: int, chosen: Plan) -> list[str]:

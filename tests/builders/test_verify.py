@@ -1,0 +1,48 @@
+"""The judge of an index: finds it right when it is, and says by how much it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index_builders.verify import FLOORS, recall_of, truth_of
+from simsearch.index.exact import ExactIndex, ExactView
+
+GROUPS = np.zeros(2000, np.int64)
+
+
+def rows() -> NDArray[np.float16]:
+    rng = np.random.default_rng(3)
+    centres = rng.standard_normal((200, 32))
+    made = centres[rng.integers(0, 200, 2000)] + 0.3 * rng.standard_normal((2000, 32))
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float16)
+
+
+def view(missing: int) -> ExactView:
+    """An index that has lost its last rows."""
+    index = ExactIndex(32)
+    index.append(rows().astype(np.float32), np.arange(2000), GROUPS)
+    index.retire(np.arange(2000 - missing, 2000), np.ones(missing, np.int64))
+    return index.freeze(1)
+
+
+def test_exact_search_is_the_truth() -> None:
+    """Recall 1 at every floor, every row found by its copy, no false hit."""
+    recall = recall_of(view(0), GROUPS, truth_of(rows()))
+    assert dict(recall.by_floor) == dict.fromkeys(FLOORS, 1.0)
+    assert (recall.itself, recall.false_hits, recall.worst) == (1.0, 0, 1.0)
+
+
+def test_rows_that_cannot_be_found_are_counted() -> None:
+    """A tenth of the rows lost is a tenth of copies not found, and less recall at each floor."""
+    recall = recall_of(view(200), GROUPS, truth_of(rows()))
+    assert recall.itself == pytest.approx(0.9)
+    assert all(0.8 < found < 1 for found in recall.by_floor.values())
+    assert recall.worst < 1
+
+
+def test_the_truth_has_something_to_find() -> None:
+    """Queries have neighbours at every floor, so that a recall is a share of many."""
+    truth = truth_of(rows())
+    assert all(len(pairs) > 300 for pairs in truth.pairs.values())
