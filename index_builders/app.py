@@ -8,14 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from simsearch.errors import SimsearchError
-
-if TYPE_CHECKING:
-    from index_builders.pipeline import BuildOptions
+from simsearch.errors import BadConfig, SimsearchError
 
 app = typer.Typer(
     name="simsearch-build",
@@ -28,8 +25,12 @@ DataDir = Annotated[Path, typer.Argument(help="the data_dir of `simsearch serve`
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Recall = Annotated[float, typer.Option("--recall", help="share of exact search's finds to reach")]
 Factory = Annotated[
-    Optional[str],  # noqa: UP045  # typer reads the annotation at run time
-    typer.Option("--factory", help="a FAISS factory, or Flat, instead of the planned one"),
+    Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option(
+        "--factory",
+        metavar="SPACE=FACTORY",
+        help="a FAISS factory, or Flat, instead of the planned one (repeatable)",
+    ),
 ]
 Keep = Annotated[int, typer.Option("--keep", help="newest snapshots to keep")]
 
@@ -67,11 +68,11 @@ def plan(data_dir: DataDir, factory: Factory = None, as_json: Json = False) -> N
 
     Example: simsearch-build plan ./banks
     """
-    from index_builders.pipeline import planned
+    from index_builders.pipeline import BuildOptions, planned
     from simsearch.bank.store import BankStore
 
     with BankStore.open(data_dir, writer=False) as store:
-        plans = planned(store, factory)
+        plans = planned(store, BuildOptions(factories=_factories(factory)))
     _say({space: dataclasses.asdict(chosen) for space, chosen in plans.items()}, as_json)
 
 
@@ -163,16 +164,24 @@ def gc(data_dir: DataDir, keep: Keep = KEPT) -> None:
 
 
 @contextmanager
-def _built(data_dir: Path, recall: float, factory: str | None) -> Iterator[tuple[Any, Any]]:
+def _built(data_dir: Path, recall: float, factory: list[str] | None) -> Iterator[tuple[Any, Any]]:
     """A finished, unpublished build; what it leaves is kept for the next run to take up."""
     from index_builders.pipeline import BuildOptions
     from index_builders.pipeline import build as build_it
     from simsearch.bank.store import BankStore
 
-    options: BuildOptions = BuildOptions(recall_target=recall, factory=factory)
+    options = BuildOptions(recall_target=recall, factories=_factories(factory))
     with BankStore.open(data_dir, writer=False) as store, _progress() as show:
         built = build_it(store, data_dir / SNAPSHOTS, options, show)
     yield built
+
+
+def _factories(written: list[str] | None) -> dict[str, str]:
+    """ "SPACE=FACTORY" by space. Raises BadConfig."""
+    pairs = [text.rpartition("=") for text in written or ()]
+    if any(not (space and equals) for space, equals, _ in pairs):
+        raise BadConfig("write --factory SPACE=FACTORY, as in all-MiniLM-L6-v2=IVF1024,PQ96x4fs")
+    return {space: factory for space, _, factory in pairs}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ it stopped. Memory is bounded by one shard's codes and by chunks of rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from index_builders.gather import gather
 from index_builders.state import BuildState
 from index_builders.verify import Recall, recall_of, truth_of
 from simsearch.bank.store import BankStore
-from simsearch.errors import RecallTooLow
+from simsearch.errors import BadConfig, RecallTooLow
 from simsearch.index import ivf_build, trained
 from simsearch.index.codec import Codec
 from simsearch.index.ivf import IvfBase
@@ -36,10 +36,27 @@ NPROBE_TRIES = 5
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """`recall_target` at each of verify.FLOORS; `factory` overrules the plan."""
+    """`recall_target` at each of verify.FLOORS. `factories` overrule the plan of some spaces, by
+    the id of the space or the model's name in front of its @."""
 
     recall_target: float = 0.995
-    factory: str | None = None
+    factories: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, spaces: Iterable[str]) -> None:
+        """Raises BadConfig where a factory is for no space of the bank."""
+        known = {name for space in spaces for name in (space, _model(space))}
+        for name in self.factories.keys() - known:
+            raise BadConfig(
+                f"--factory {name}=…: the bank has {', '.join(sorted(known)) or 'none'}"
+            )
+
+    def plan(self, space: str, count: int, dim: int) -> Plan:
+        override = self.factories.get(space) or self.factories.get(_model(space))
+        return plan(count, dim, override=override)
+
+
+def _model(space: str) -> str:
+    return space.partition("@")[0]
 
 
 Progress = Callable[[str, int, int], None]
@@ -68,6 +85,7 @@ def build(
     work = _resumed(store, snapshots, options, progress) or _begun(
         store, snapshots, options, progress
     )
+    options.check(space for space, *_ in work.state.spaces)
     spaces = tuple(_build_space(work, number) for number in range(len(work.state.spaces)))
     signals = tuple(SignalPart.named(Signal(s), count) for s, count in work.state.signals)
     for leftover in (states.STATE_FILE, *map(_trained_name, range(len(spaces)))):
@@ -120,7 +138,7 @@ def _begun(store: BankStore, snapshots: Path, options: BuildOptions, progress: P
 
 def _build_space(work: Build, number: int) -> SpacePart:
     space, count, dim = work.state.spaces[number]
-    chosen = plan(count, dim, override=work.options.factory)
+    chosen = work.options.plan(space, count, dim)
     if chosen.is_flat:
         return SpacePart.named(number, space, dim, count)
     rows = _read(work, f"rows-{number}.npy")
@@ -225,7 +243,7 @@ def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
     raise RecallTooLow(
         f"space {number}: {chosen.factory} finds {recall.worst:.4f} of what exact search finds, "
         f"{work.options.recall_target - recall.worst:.4f} under the target, with "
-        f"{recall.false_hits} false hits: give --factory a finer one; the old snapshot serves on"
+        f"{recall.false_hits} false hits: give it a finer --factory; the old snapshot serves on"
     )
 
 
@@ -246,14 +264,15 @@ def _trained_name(number: int) -> str:
     return f"trained-{number}.faiss"
 
 
-def planned(store: BankStore, factory: str | None) -> dict[str, Plan]:
+def planned(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
     """What a build would make of each space of the bank as it is now."""
     counts: dict[str, tuple[int, int]] = {}
     with store.reading() as reading:
         for _, _, fingerprint in reading.active_entries():
             for space, rows in fingerprint.vectors.items():
                 counts[space] = (counts.get(space, (0, 0))[0] + len(rows), rows.shape[1])
-    return {space: plan(*size, override=factory) for space, size in counts.items()}
+    options.check(counts)
+    return {space: options.plan(space, *size) for space, size in counts.items()}
 
 
 def shard_bounds(count: int, shards: int) -> list[int]:

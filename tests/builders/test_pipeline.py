@@ -14,7 +14,7 @@ import pytest
 
 from index_builders.pipeline import BuildOptions, build
 from index_builders.publishing import publish, rollback, seal
-from simsearch.errors import BadRequest, RecallTooLow
+from simsearch.errors import BadConfig, BadRequest, RecallTooLow
 from simsearch.index.snapshot import current, list_snapshots
 from simsearch.live import follower
 from simsearch.types import (
@@ -96,7 +96,7 @@ def test_a_snapshot_answers_as_the_bank(tmp_path: Path, factory: str | None) -> 
     process.add("alpha", VectorContent("wide", rows[:1]), pdq(2), sha256(1))
     for key in (5, 17, 99):
         process.retract("alpha", key)
-    snapshot = built(process, BuildOptions(factory=factory))
+    snapshot = built(process, BuildOptions(factories={"wide": factory} if factory else {}))
     for key in (6, 18):
         process.retract("alpha", key)
     fill(process, cloud(50, seed=2))
@@ -144,9 +144,9 @@ def test_below_the_recall_target_nothing_is_served(tmp_path: Path) -> None:
     process = Process(tmp_path / "bank")
     process.store.create_bank("alpha", "", ANY, EDIT)
     fill(process, cloud(3000))
-    good = built(process, BuildOptions(factory=FACTORY))
+    good = built(process, BuildOptions(factories={"wide": FACTORY}))
     process.add("alpha", wide(0))
-    impossible = BuildOptions(factory=FACTORY, recall_target=1.01)
+    impossible = BuildOptions(factories={"wide": FACTORY}, recall_target=1.01)
     with pytest.raises(RecallTooLow, match="under the target"):
         built(process, impossible)
     assert current(tmp_path / "bank" / "snapshots") == good
@@ -189,9 +189,12 @@ def test_a_killed_build_is_taken_up_again(tmp_path: Path) -> None:
     process.close()
     snapshots = tmp_path / "bank" / "snapshots"
     command = [sys.executable, "-m", "index_builders.app", "run", str(tmp_path / "bank")]
+    command += ["--factory", f"wide={FACTORY}"]
     for delay_s in (0.7, 1.0, 1.3):
         child = subprocess.Popen(
-            [*command, "--factory", FACTORY], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, "--factory", f"wide={FACTORY}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         time.sleep(delay_s)
         if child.poll() is None:
@@ -200,11 +203,24 @@ def test_a_killed_build_is_taken_up_again(tmp_path: Path) -> None:
         served = current(snapshots) if snapshots.exists() else None
         assert served is None or served in {m.id for m in list_snapshots(snapshots)}
     finished = subprocess.run(
-        [*command, "--factory", FACTORY, "--keep", "1"], capture_output=True, text=True, timeout=120
+        [*command, "--keep", "1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert finished.returncode == 0, finished.stderr
     left = {p.name for p in snapshots.iterdir()} - {"CURRENT"}
     assert left == {current(snapshots)}
     process = Process(tmp_path / "bank")
     assert hits(process, queries) == before
+    process.close()
+
+
+def test_a_factory_for_a_space_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """One sentence with the spaces there are; nothing is built."""
+    process = Process(tmp_path / "bank")
+    process.store.create_bank("alpha", "", ANY, EDIT)
+    fill(process, cloud(10))
+    with pytest.raises(BadConfig, match="the bank has wide, wide@"):
+        built(process, BuildOptions(factories={"narrow": FACTORY}))
     process.close()
