@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.errors import SpaceMismatch
+from simsearch.errors import InternalFault, SpaceMismatch
 from simsearch.index.codec import Codec
-from simsearch.index.ivf_store import NO_TOMBS, IvfStore, Living
+from simsearch.index.ivf_store import NO_TOMBS, IvfStore, Living, holds, remembered
 from simsearch.index.protocol import ROWS_MAX, CosineMatches
 from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs
 from simsearch.index.rescore import exact_pairs
@@ -34,9 +34,8 @@ CANDIDATES = (16, 256, 4096)
 at last no more. The last is above ROWS_MAX, and with QUERIES_AT_ONCE bounds a step to a million
 candidates."""
 
-
-QUESTIONS_MAX = 16
-"""Sets of floors whose gates a view remembers."""
+SCORE_MAX = 4.0
+"""A score is a cosine with an error that is smaller than 1."""
 
 
 class IvfBase:
@@ -44,9 +43,9 @@ class IvfBase:
 
     `index` is a trained and filled FAISS IVF index for inner products whose ids are the row
     numbers 0 to n-1 of `rows` (n, dim) float16, `keys` (n,) and `groups` (n,), which are integers
-    of any width. All three may be memmaps: keys and groups are copied, rows are read from where
-    they are. One shard of a snapshot is one base; UnionView joins them. Raises Corrupt where the
-    numbers of rows differ.
+    of any width. Rows and keys may be memmaps and then stay on disk: they are read of what may
+    match alone. Groups are copied. One shard of a snapshot is one base; UnionView joins them.
+    Raises Corrupt where the numbers of rows differ.
     """
 
     def __init__(
@@ -73,7 +72,8 @@ class IvfBase:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory: codes, ids, centroids, keys and groups, and rows that are no memmap."""
+        """Bytes in memory, by length: codes, ids, centroids, groups; keys and rows that are no
+        memmap. What FAISS allocates beyond that is not seen here."""
         return self._store.nbytes
 
     def retire(self, keys: Ints, seqs: Ints) -> int:
@@ -87,7 +87,7 @@ class IvfBase:
         """The rows, less those that ended at or before `through`. Views share everything but the
         dead rows' selectors, and those too until a row dies."""
         dead = self._tombs.until(through)
-        if not np.array_equal(dead, self._living.dead):
+        if dead is not self._living.dead and not np.array_equal(dead, self._living.dead):
             self._living = Living(self._store, dead, self._nprobe)
         return IvfView(self._store, self._living, self._codec, through, self._rows_max)
 
@@ -100,11 +100,10 @@ class IvfView:
     ) -> None:
         self._store = store
         self._living = living
-        self._codec = codec
         self._through = through
         self._rows_max = rows_max
         self._question: Callable[[tuple[float, ...]], _Question | None]
-        self._question = lru_cache(QUESTIONS_MAX)(self._asked)
+        self._question = remembered(partial(_question, living, codec))
 
     @property
     def dim(self) -> int:
@@ -137,16 +136,6 @@ class IvfView:
                     found.append(pairs.numbered_from(start))
         return _as_matches(Pairs.joined(found) if found else NO_PAIRS, truncated)
 
-    def _asked(self, limits: tuple[float, ...]) -> _Question | None:
-        """`limits` by slot; None where no living row is asked."""
-        widest = np.array(limits, np.float64)
-        asked = widest > NEVER
-        if not len(self) or not asked.any():
-            return None
-        gates = self._codec.gate(-widest)
-        parameters = self._living.parameters(asked.tobytes())
-        return _Question(widest, gates, float(gates.min()), parameters)
-
     def _closest(self, queries: Vectors, question: _Question) -> _Closest:
         """The matches in order, and for which queries there may have been more."""
         closest = Closest(len(queries), self._rows_max, slack=0.0)
@@ -164,10 +153,13 @@ class IvfView:
     ) -> Iterator[_Candidates]:
         """What may match; marks the queries of which not all could be had."""
         waiting = np.arange(len(unit))
+        parameters = question.first_parameters
         for count in CANDIDATES:
-            scores, rows = self._store.index.search(unit, count, params=question.parameters)
-            if not (scores[:, 0] >= question.lowest_gate).any():
+            scores, rows = self._store.index.search(unit, count, params=parameters)
+            best = float(scores[:, 0].max(initial=-np.inf))
+            if best < question.lowest_gate:
                 return
+            _require_possible(best)
             is_cut = scores[:, -1] >= question.lowest_gate
             if count < CANDIDATES[-1]:
                 scores[is_cut] = -np.inf  # these are asked again
@@ -175,6 +167,7 @@ class IvfView:
             waiting, unit = waiting[is_cut], unit[is_cut]
             if not len(waiting):
                 return
+            parameters = question.parameters
         truncated[waiting] = True
 
     def _matches(self, queries: Vectors, proposed: _Candidates, question: _Question) -> Pairs:
@@ -184,7 +177,7 @@ class IvfView:
         row, score = proposed.rows.ravel()[good], proposed.scores.ravel()[good]
         query = proposed.query[good // proposed.scores.shape[1]]
         slot = store.slots[row]
-        worth = score >= question.gates[slot]
+        worth = (score >= question.gates[slot]) & ~holds(self._living.dead, row)
         query, row, slot = query[worth], row[worth], slot[worth]
         # float16 rows are as good: each pair is widened to float64 before it is compared
         gap = -exact_pairs(queries, cast(Vectors, store.rows), query, row)
@@ -207,12 +200,25 @@ class _Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class _Question:
-    """Of each slot the widest gap and the lowest score, infinite where it is not asked."""
+    """Of each slot the widest gap and the lowest score, infinite where it is not asked. The first
+    parameters may let dead rows pass, which must not take the places of others later."""
 
     limits: NDArray[np.float64]
     gates: NDArray[np.float64]
     lowest_gate: float
+    first_parameters: Any
     parameters: Any
+
+
+def _question(living: Living, codec: Codec, limits: tuple[float, ...]) -> _Question | None:
+    """`limits` by slot; None where no living row is asked."""
+    widest = np.array(limits, np.float64)
+    asked = widest > NEVER
+    if not len(living) or not asked.any():
+        return None
+    gates, key = codec.gate(-widest), asked.tobytes()
+    first = living.first_parameters(key)
+    return _Question(widest, gates, float(gates.min()), first, living.parameters(key))
 
 
 @contextmanager
@@ -240,6 +246,16 @@ def _as_matches(pairs: Pairs, truncated: NDArray[np.bool_]) -> CosineMatches:
     # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
     cosine = 0.0 - pairs.gap
     return CosineMatches(pairs.query, pairs.row, pairs.key, pairs.group, cosine, truncated)
+
+
+def _require_possible(score: float) -> None:
+    """A fast scan of residuals answers scores of 1e31 where a list is missing from the graph over
+    the lists: better no answer than one without matches."""
+    if score > SCORE_MAX:
+        raise InternalFault(
+            f"the index scores a row {score:.3g}, which no code can: verify the snapshot, and "
+            "rebuild it with more links in its graph (IVF<lists>_HNSW<links>)"
+        )
 
 
 def _require_dim(vectors: Vectors, dim: int) -> None:

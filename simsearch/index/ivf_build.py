@@ -23,7 +23,11 @@ EVENED_WITHIN: Final = 0.002
 EVENED_ROUNDS: Final = 6
 SCALES: Final = (0.5, 3.0)
 
-PAIRS: Final = 2048
+PAIRS: Final = 4096
+TAIL: Final = 0.001
+TAIL_SDS: Final = 3.09
+"""Of a normal distribution 1 in 1,000 lies more than 3.09 standard deviations below the mean."""
+
 PAIR_COSINES: Final = (0.85, 0.95)
 PAIR_CANDIDATES: Final = 64
 PAIR_NPROBE: Final = 64
@@ -34,12 +38,11 @@ def train(factory: str, sample: NDArray[np.floating], seed: int = 0) -> Any:
     be Plan.train_rows rows drawn at random. All cores are used; equal input gives an equal index.
     """
     index = _faiss.index_factory(sample.shape[1], factory, _faiss.METRIC_INNER_PRODUCT)
-    ivf = _faiss.extract_index_ivf(index)
-    ivf.cp.seed = seed
-    if hasattr(ivf, "pq"):
-        ivf.pq.cp.seed = seed
-    if hasattr(ivf, "do_polysemous_training"):
-        ivf.do_polysemous_training = False  # annealing over minutes to hours, for a use not ours
+    index.cp.seed = seed
+    if hasattr(index, "pq"):
+        index.pq.cp.seed = seed
+    if hasattr(index, "do_polysemous_training"):
+        index.do_polysemous_training = False  # annealing: minutes to hours, for a use not ours
     index.train(np.ascontiguousarray(sample, np.float32))
     return index
 
@@ -96,7 +99,7 @@ def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Codec:
     rng = np.random.default_rng(seed)
     at = np.sort(rng.choice(len(rows), min(PAIRS, len(rows)), replace=False))
     near = np.asarray(rows[at], np.float32)
-    queries = _turned(near, _directions(near, rng), rng.uniform(*PAIR_COSINES, len(near)))
+    queries = turned(near, _directions(near, rng), rng.uniform(*PAIR_COSINES, len(near)))
     scores = _scores(index, queries, at)
     seen = np.isfinite(scores)
     if seen.sum() < len(at) // 2:
@@ -105,8 +108,13 @@ def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Codec:
         )
     cosines = exact_cosines(queries[seen], near[seen])
     slope = float((scores[seen] / cosines).mean())
-    spread = float((scores[seen] - slope * cosines).std())
-    return Codec(BIAS_COSINE * (slope - 1), spread)
+    return Codec(BIAS_COSINE * (slope - 1), _spread(scores[seen] - slope * cosines))
+
+
+def _spread(errors: NDArray[np.float64]) -> float:
+    """The standard deviation, or where the lower tail is longer than a normal one, that of the
+    normal distribution with such a tail."""
+    return float(max(errors.std(), -np.quantile(errors, TAIL) / TAIL_SDS))
 
 
 def _directions(near: Vectors, rng: np.random.Generator) -> Vectors:
@@ -115,7 +123,7 @@ def _directions(near: Vectors, rng: np.random.Generator) -> Vectors:
     return np.where(np.arange(len(near))[:, np.newaxis] % 2, others, noise)
 
 
-def _turned(near: Vectors, towards: Vectors, cosines: NDArray[np.float64]) -> Vectors:
+def turned(near: Vectors, towards: NDArray[np.floating], cosines: NDArray[np.float64]) -> Vectors:
     """Unit vectors at `cosines` from `near`, in the plane of `near` and `towards`."""
     unit = near / np.linalg.norm(near, axis=1, keepdims=True)
     across = towards - (towards * unit).sum(1, keepdims=True) * unit
@@ -129,7 +137,9 @@ def _scores(index: Any, queries: Vectors, at: NDArray[np.intp]) -> NDArray[np.fl
     chosen = np.zeros(int(at.max(initial=0)) + 1, np.bool_)
     chosen[at] = True
     bitmap = np.packbits(chosen, bitorder="little")
-    parameters = _faiss.SearchParametersIVF(nprobe=PAIR_NPROBE, sel=_faiss.IDSelectorBitmap(bitmap))
+    parameters = _faiss.SearchParametersIVF(
+        nprobe=min(PAIR_NPROBE, index.nlist), sel=_faiss.IDSelectorBitmap(bitmap)
+    )
     scores, rows = index.search(queries, PAIR_CANDIDATES, params=parameters)
     own = rows == at[:, np.newaxis]
     return np.where(own.any(1), np.where(own, scores, -np.inf).max(1), np.nan).astype(np.float64)

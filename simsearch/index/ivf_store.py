@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from mmap import mmap
-from typing import Any
+from typing import Any, TypeVar
 
 import faiss
 import numpy as np
@@ -16,20 +16,25 @@ from simsearch.errors import Corrupt
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
+K = TypeVar("K")
+T = TypeVar("T")
+
 Bitmap = NDArray[np.uint8]
 """A bit for each row, lowest first: what FAISS reads as a selector."""
 
-SELECTIONS_MAX = 8
+REMEMBERED_MAX = 8
 """Sets of asked groups that are remembered; each costs a bit a row."""
+
+FEW_DEAD = 0.01
+"""Up to this share of a base, dead rows are taken out after the scan instead of in it."""
 
 EF_PER_PROBE = 4
 """How many lists an HNSW over the lists looks at for each that it returns."""
 
 
 class IvfStore:
-    """Rows of one index: resident are the codes, 4 bytes of key where keys fit, 1 or 2 of group.
-
-    A group is known by its slot, its place in `groups`.
+    """Rows of one index: resident are the codes, 1 or 2 bytes of group, and 4 of key where keys
+    fit, or none where they are a memmap. A group is known by its slot, its place in `groups`.
     """
 
     def __init__(
@@ -43,13 +48,13 @@ class IvfStore:
         self.index = index
         self.dim = int(index.d)
         self.rows = rows.view(np.ndarray)  # a memmap's own indexing is slow
-        self.keys = _narrowed(keys)
+        self.keys = keys.view(np.ndarray) if _is_on_disk(keys) else _narrowed(keys)
         values, slots = np.unique(groups, return_inverse=True)
         self.groups: tuple[int, ...] = tuple(values.tolist())
         self.group_of_slot = values.astype(np.int64)
         self.slots = slots.astype(np.min_scalar_type(max(len(values) - 1, 0)))
         self._by_key = _order(self.keys)
-        self.bitmap: Callable[[bytes], Bitmap] = lru_cache(SELECTIONS_MAX)(self._bitmap)
+        self.bitmap: Callable[[bytes], Bitmap] = remembered(partial(_bitmap, self.slots))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -57,13 +62,8 @@ class IvfStore:
     @property
     def nbytes(self) -> int:
         order = 0 if self._by_key is None else self._by_key.nbytes
-        rows = 0 if _is_on_disk(self.rows) else self.rows.nbytes
-        lists = index_nbytes(self.index)
-        return int(lists + self.keys.nbytes + self.slots.nbytes + order + rows)
-
-    def _bitmap(self, asked: bytes) -> Bitmap:
-        """The rows of the asked groups; `asked` is a bool for each slot."""
-        return np.packbits(np.frombuffer(asked, np.bool_)[self.slots], bitorder="little")
+        in_memory = (a.nbytes for a in (self.rows, self.keys) if not _is_on_disk(a))
+        return int(index_nbytes(self.index) + self.slots.nbytes + order + sum(in_memory))
 
     def rows_of(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
         """The rows of `keys`, and for each the place of its key in `keys`."""
@@ -92,13 +92,17 @@ class Tombs:
 
     def joined(self, rows: NDArray[np.int64], seqs: NDArray[np.int64]) -> Tombs:
         """With more rows; of two ends of a row the one already known counts, then the lower."""
-        all_rows = np.concatenate((self.rows, rows))
-        all_seqs = np.concatenate((self.seqs, seqs))
-        is_new = np.arange(len(all_rows)) >= len(self.rows)
-        order = np.lexsort((all_seqs, is_new, all_rows))
-        kept, first = np.unique(all_rows[order], return_index=True)
-        ends = all_seqs[order][first]
-        return Tombs(kept, ends, int(ends.max(initial=0)))
+        order = np.lexsort((seqs, rows))
+        rows, first = np.unique(rows[order], return_index=True)
+        seqs = seqs[order][first]
+        is_new = ~holds(self.rows, rows)
+        if not is_new.any():
+            return self
+        at = np.searchsorted(self.rows, rows[is_new])
+        newest = max(self.newest, int(seqs[is_new].max()))
+        return Tombs(
+            np.insert(self.rows, at, rows[is_new]), np.insert(self.seqs, at, seqs[is_new]), newest
+        )
 
 
 NO_TOMBS = Tombs(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -108,32 +112,66 @@ class Living:
     """A store less its dead rows, as search parameters for FAISS; for any number of threads."""
 
     def __init__(self, store: IvfStore, dead: NDArray[np.int64], nprobe: int) -> None:
-        self._store = store
         self.dead = dead
-        self._nprobe = nprobe
-        self.parameters: Callable[[bytes], Any] = lru_cache(SELECTIONS_MAX)(self._parameters)
+        self._count = len(store) - len(dead)
+        self.parameters: Callable[[bytes], Any]
+        self.parameters = remembered(partial(_parameters, store, dead, nprobe))
+        self._unselected = _unselected(store, nprobe)
+
+    def first_parameters(self, asked: bytes) -> Any:
+        """As `parameters`, but dead rows may come too where they are few: a selector, were it for
+        one row, costs single questions 5 % (1M rows; in batches less than can be measured)."""
+        few_dead = len(self.dead) <= FEW_DEAD * self._count
+        return self._unselected if few_dead and all(asked) else self.parameters(asked)
 
     def __len__(self) -> int:
-        return len(self._store) - len(self.dead)
+        return self._count
 
-    def _parameters(self, asked: bytes) -> Any:
-        """SearchParametersIVF, which a search only reads, so that threads may share it."""
-        parameters = _faiss.SearchParametersIVF(nprobe=self._nprobe)
-        if len(self.dead) or not all(asked):
-            parameters.sel = _faiss.IDSelectorBitmap(self._alive(asked))
-        if isinstance(_faiss.downcast_index(self._store.index.quantizer), _faiss.IndexHNSW):
-            ef = EF_PER_PROBE * self._nprobe
-            parameters.quantizer_params = _faiss.SearchParametersHNSW(efSearch=ef)
-        return parameters
 
-    def _alive(self, asked: bytes) -> Bitmap:
-        of_groups = self._store.bitmap(asked)
-        if not len(self.dead):
-            return of_groups
-        alive = of_groups.copy()
-        bits = np.left_shift(np.uint8(1), (self.dead & 7).astype(np.uint8))
-        np.bitwise_and.at(alive, self.dead >> 3, ~bits)
-        return alive
+def remembered(function: Callable[[K], T]) -> Callable[[K], T]:
+    """`function`, with its latest answers kept; safe for threads. It must not hold on to the owner
+    of the memory, or both would outlive their last use until the collector comes by."""
+    return lru_cache(REMEMBERED_MAX)(function)
+
+
+def _bitmap(slots: NDArray[np.integer], asked: bytes) -> Bitmap:
+    """The rows of the asked groups; `asked` is a bool for each slot."""
+    return np.packbits(np.frombuffer(asked, np.bool_)[slots], bitorder="little")
+
+
+def _parameters(store: IvfStore, dead: NDArray[np.int64], nprobe: int, asked: bytes) -> Any:
+    """SearchParametersIVF that let the living rows of the asked groups pass."""
+    parameters = _unselected(store, nprobe)
+    if len(dead) or not all(asked):
+        parameters.sel = _faiss.IDSelectorBitmap(_without(store.bitmap(asked), dead))
+    return parameters
+
+
+def _unselected(store: IvfStore, nprobe: int) -> Any:
+    """SearchParametersIVF, which a search only reads, so that threads may share it."""
+    # Asked for more lists than there are, a fast scan of residuals answers nonsense.
+    nprobe = min(nprobe, int(store.index.nlist))
+    parameters = _faiss.SearchParametersIVF(nprobe=nprobe)
+    if isinstance(_faiss.downcast_index(store.index.quantizer), _faiss.IndexHNSW):
+        parameters.quantizer_params = _faiss.SearchParametersHNSW(efSearch=EF_PER_PROBE * nprobe)
+    return parameters
+
+
+def _without(bitmap: Bitmap, dead: NDArray[np.int64]) -> Bitmap:
+    if not len(dead):
+        return bitmap
+    alive = bitmap.copy()
+    bits = np.left_shift(1, dead & 7).astype(np.uint8)
+    at, first = np.unique(dead >> 3, return_index=True)
+    alive[at] &= ~np.bitwise_or.reduceat(bits, first)
+    return alive
+
+
+def holds(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of `values` are in `ascending`."""
+    at = np.searchsorted(ascending, values)
+    found: NDArray[np.bool_] = np.append(ascending, -1)[at] == values
+    return found
 
 
 def index_nbytes(index: Any) -> int:
@@ -161,8 +199,8 @@ def _order(keys: NDArray[np.integer]) -> NDArray[np.uint32] | None:
     return np.argsort(keys, kind="stable").astype(np.uint32)
 
 
-def _is_on_disk(rows: NDArray[np.float16]) -> bool:
-    return isinstance(rows, np.memmap) or isinstance(rows.base, (np.memmap, mmap))
+def _is_on_disk(array: NDArray[Any]) -> bool:
+    return isinstance(array, np.memmap) or isinstance(array.base, (np.memmap, mmap))
 
 
 def _require_same_rows(
