@@ -73,13 +73,13 @@ def truth_of(rows: NDArray[np.float16], seed: int = 0) -> Truth:
 
 
 def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Recall:
-    """`view` numbers its rows as the truth does, and none of them is retired."""
+    """The keys of `view` are the truth's row numbers, and none of its rows is retired."""
     asked = {int(group): min(FLOORS) for group in np.unique(groups)}
     matches = view.search(truth.queries, asked)
     by_floor, false_hits = {}, 0
     for floor, pairs in truth.pairs.items():
         near = matches.cosine >= floor
-        found = set(zip(matches.query[near].tolist(), matches.row[near].tolist(), strict=True))
+        found = set(zip(matches.query[near].tolist(), matches.key[near].tolist(), strict=True))
         by_floor[floor] = len(found & pairs) / max(1, len(pairs))
         false_hits += len(found - pairs)
     return Recall(by_floor, _found_by_themselves(view, asked, truth), false_hits)
@@ -88,7 +88,7 @@ def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Re
 def _found_by_themselves(view: CosineView, asked: Mapping[int, float], truth: Truth) -> float:
     matches = view.search(truth.copies, {group: max(FLOORS) for group in asked})
     found = matches.truncated.copy()  # more rows than come out lie as near as itself
-    found[matches.query[truth.copied[matches.query] == matches.row]] = True
+    found[matches.query[truth.copied[matches.query] == matches.key]] = True
     return float(found.mean()) if len(found) else 1.0
 
 

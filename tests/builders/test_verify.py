@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from index_builders.verify import FLOORS, recall_of, truth_of
 from simsearch.index.exact import ExactIndex, ExactView
+from simsearch.index.union import UnionView
 
 GROUPS = np.zeros(2000, np.int64)
 
@@ -46,3 +47,15 @@ def test_the_truth_has_something_to_find() -> None:
     """Queries have neighbours at every floor, so that a recall is a share of many."""
     truth = truth_of(rows())
     assert all(len(pairs) > 300 for pairs in truth.pairs.values())
+
+
+def test_shards_are_judged_as_one_index() -> None:
+    """Their rows are numbered apart; their keys are not."""
+    made = rows().astype(np.float32)
+    parts = []
+    for stretch in (slice(0, 900), slice(900, 2000)):
+        index = ExactIndex(32)
+        index.append(made[stretch], np.arange(2000)[stretch], GROUPS[stretch])
+        parts.append(index.freeze(0))
+    recall = recall_of(UnionView(parts), GROUPS, truth_of(rows()))
+    assert (recall.worst, recall.false_hits) == (1.0, 0)
