@@ -65,8 +65,6 @@ def main() -> None:
         _refuse(BadRequest("an argument is not UTF-8: write it in the terminal's own encoding"))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone: not a failure
 
 
 def _refuse(error: SimsearchError) -> NoReturn:
