@@ -18,6 +18,8 @@ from simsearch.bank.tables import Handles, Tables
 from simsearch.errors import BadConfig, Corrupt
 
 READERS_MAX = 512
+LOCK_HEADER_BYTES = 192  # LMDB's own and the first reader's slot
+LOCK_READER_BYTES = 64
 CREATION_MAP_BYTES = 1 << 20
 
 _LMDB_0_9 = 0
@@ -42,6 +44,7 @@ def create(path: Path) -> None:
 def open_files(path: Path, *, writer: bool, map_bytes: int) -> tuple[lmdb.Environment, Handles]:
     """Raises Corrupt, NewerFormat or BadConfig before it writes anything to the data file."""
     _check_data_file(path)
+    _reserve_lock_file(path)
     # A reader takes the map size that the writer has stored. Default sync mode, no writemap:
     # all else loses acknowledged edits in a power cut, or dies of SIGBUS on a full disk.
     environment = lmdb.open(
@@ -86,6 +89,7 @@ def _make_directories(path: Path) -> None:
 
 
 def _fill(directory: Path) -> None:
+    _reserve_lock_file(directory)
     with lmdb.open(
         os.fspath(directory),
         map_size=CREATION_MAP_BYTES,
@@ -116,6 +120,20 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reserve_lock_file(directory: Path) -> None:
+    """Takes the disk space of the lock file before LMDB maps it. LMDB leaves it sparse, and
+    the first touch of a page that a full disk cannot give kills the process (SIGBUS)."""
+    path = directory / LOCK_FILE
+    needed = LOCK_HEADER_BYTES + LOCK_READER_BYTES * (READERS_MAX - 1)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        there = os.fstat(descriptor)
+        if there.st_size < needed or there.st_blocks * 512 < there.st_size:
+            os.posix_fallocate(descriptor, 0, max(needed, there.st_size))
     finally:
         os.close(descriptor)
 

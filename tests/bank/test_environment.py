@@ -93,6 +93,26 @@ def test_creation_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.Monk
         assert store.seq() == 0
 
 
+def test_the_lock_file_has_its_disk_space_before_it_is_mapped(path: Path) -> None:
+    """LMDB maps it to write: on a full disk, touching a hole in it kills the process (SIGBUS).
+    A store whose lock file is sparse, as an older release left it, is filled when opened."""
+    lock = path / "lock.mdb"
+    for _ in range(2):
+        with BankStore.open(path, writer=True) as store:
+            readers = store._environment._lmdb.info()["max_readers"]
+            assert readers == opening.READERS_MAX, "it is as long as LMDB makes it"
+            assert lock.stat().st_blocks * 512 >= lock.stat().st_size > 64 * readers
+        os.truncate(lock, 0)
+        os.truncate(lock, 32896)
+        assert lock.stat().st_blocks == 0
+
+
+def test_opening_on_a_full_disk_is_bank_full(path: Path) -> None:
+    with working("open_without_space", path) as worker:
+        assert "no disk space for the bank store" in worker.line()
+    assert not path.exists()
+
+
 def test_a_store_is_synced_before_it_gets_its_name(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +436,7 @@ def test_the_map_grows_under_readers_of_both_processes(path: Path) -> None:
             assert keys == list(range(1, reading.seq)), "one change made the bank"
             assert reading.seq >= seq
             reads += 1
+            done.wait(0.002)  # or the writer waits for the interpreter's lock, call by call
         return reads
 
     with store_with_bank(path, map_bytes=1 << 16) as store:

@@ -114,6 +114,16 @@ def fill_disk(path: Path) -> None:
     _meet_a_limit(path, resource.RLIMIT_FSIZE, lambda: (path / "data.mdb").stat().st_size + 2**18)
 
 
+def open_without_space(path: Path) -> None:
+    """Meets the end of the disk, as a limit on the size of a file, at the first file it makes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        BankStore.open(path, writer=True)
+    except BankFull as error:
+        say(error.message)
+
+
 def fill_address_space(path: Path) -> None:
     """Meets a limit on its address space when the map must grow."""
     pages = Path("/proc/self/statm")
@@ -156,6 +166,7 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
         read_when_asked,
         hold_read,
         fill_disk,
+        open_without_space,
         fill_address_space,
     )
 }
