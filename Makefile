@@ -28,9 +28,10 @@ $(SYNCED): pyproject.toml requirements.txt $(PROTOS)
 	$(BIN)/uv pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-# After a change of dependencies in pyproject.toml.
+# After a change of dependencies in pyproject.toml. Without triton, a gigabyte that torch asks for
+# and that nothing here calls: it compiles kernels for GPUs.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --extra dev \
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --extra dev --no-emit-package triton \
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.txt
 
 clean:
