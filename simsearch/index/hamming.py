@@ -19,9 +19,11 @@ from simsearch.types import BITS, BITS_BYTES, Bits
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
-BLOCK_ROWS = 32_768
-QUERIES_AT_ONCE = 16
-"""With BLOCK_ROWS: 1 MiB of rows and 2 MiB of distances a step, which stay in a core's cache."""
+BLOCK_ROWS = 65_536
+"""2 MiB of rows: the fewer steps, the less Python there is between two reads of memory."""
+
+QUERIES_AT_ONCE = 8
+"""One picture's turns. With BLOCK_ROWS this bounds the distances of one step to 2 MiB."""
 
 
 class HammingIndex:
@@ -74,8 +76,9 @@ class HammingView:
         """As protocol.HammingView.search. Raises BadHash on another width."""
         _require_width(queries)
         limits = Limits(ceilings)
+        distances = _Distances()
         kernels = (
-            _HammingKernel(queries[start : start + QUERIES_AT_ONCE])
+            _HammingKernel(queries[start : start + QUERIES_AT_ONCE], distances)
             for start in range(0, len(queries), QUERIES_AT_ONCE)
         )
         found, truncated = scan_all(self._rows, kernels, limits, self._rows_max)
@@ -84,34 +87,63 @@ class HammingView:
 
 
 class _HammingKernel:
-    """The gap of a pair is its distance in bits, and exact from the start."""
+    """The gap of a pair is its distance in bits, and exact from the start.
+
+    Most blocks hold nothing near: pairs are counted first, which writes nothing, and distances are
+    written where there are some. The block after such a one is not counted, as copies rarely come
+    alone. Both routines of FAISS compute in the calling thread, whatever OpenMP is set to.
+    """
 
     slack = 0.0
 
-    def __init__(self, queries: Bits) -> None:
+    def __init__(self, queries: Bits, distances: _Distances) -> None:
         self._queries = np.ascontiguousarray(queries)
-        # One buffer for all blocks: one for each would come as fresh pages, cleared every time.
-        self._bits = np.empty(0, np.int32)
+        self._distances = distances
+        self._count = np.zeros(1, np.uint64)
+        self._into_faiss = _faiss.swig_ptr(self._queries), _faiss.swig_ptr(self._count)
+        self._expects_pairs = False
 
     @property
     def queries(self) -> int:
         return len(self._queries)
 
     def propose(self, payload: Bits, widest: float) -> Proposed:
-        if len(self._bits) < self.queries * len(payload):
-            self._bits = np.empty(self.queries * len(payload), np.int32)
-        bits = self._bits[: self.queries * len(payload)]
-        q, rows, out = map(_faiss.swig_ptr, (self._queries, payload, bits))
-        _faiss.hammings(q, rows, self.queries, len(payload), BITS_BYTES, out)
         limit = int(min(widest, BITS))
-        if bits.min() > limit:  # the usual case, and twice as fast as finding no place below
+        if not self._expects_pairs and not self._pairs_within(payload, limit):
             return NOTHING
+        bits = self._distances.between(self._queries, payload)
         flat = np.flatnonzero(bits <= limit)
+        self._expects_pairs = len(flat) > 0
         query, at = np.divmod(flat, len(payload))
         return Proposed(query, at, bits[flat].astype(np.float64))
 
+    def _pairs_within(self, payload: Bits, limit: int) -> int:
+        queries, count = self._into_faiss
+        rows = _faiss.swig_ptr(payload)
+        _faiss.hamming_count_thres(
+            queries, rows, self.queries, len(payload), limit, BITS_BYTES, count
+        )
+        return int(self._count[0])
+
     def decide(self, payload: Bits, pairs: Proposed) -> NDArray[np.float64]:
         return pairs.gap
+
+
+class _Distances:
+    """Writes them into one buffer: one for each block would come as fresh pages, to be cleared."""
+
+    def __init__(self) -> None:
+        self._bits = np.empty(0, np.int32)
+
+    def between(self, queries: Bits, rows: Bits) -> NDArray[np.int32]:
+        """Of query i and row j at i * len(rows) + j; good until the next call."""
+        pairs = len(queries) * len(rows)
+        if len(self._bits) < pairs:
+            self._bits = np.empty(pairs, np.int32)
+        bits = self._bits[:pairs]
+        q, r, out = map(_faiss.swig_ptr, (queries, rows, bits))
+        _faiss.hammings(q, r, len(queries), len(rows), BITS_BYTES, out)
+        return bits
 
 
 def _require_width(bits: Bits) -> None:

@@ -21,9 +21,17 @@ class Limits:
 
     def __init__(self, gaps: Mapping[int, float]) -> None:
         self._gaps = dict(gaps)
+        self._widest: dict[tuple[int, ...], float] = {}
 
     def of(self, groups: Sequence[int]) -> list[float]:
         return [self._gaps.get(group, NEVER) for group in groups]
+
+    def widest(self, groups: tuple[int, ...]) -> float:
+        """NEVER where none is asked. Remembered: most blocks of a view hold the same groups."""
+        widest = self._widest.get(groups)
+        if widest is None:
+            widest = self._widest[groups] = max(self.of(groups), default=NEVER)
+        return widest
 
 
 @dataclass(frozen=True)
@@ -51,9 +59,10 @@ class Pairs:
 
     @staticmethod
     def joined(parts: Sequence[Pairs]) -> Pairs:
+        if not parts:
+            return NO_PAIRS
         columns = (
-            np.concatenate([getattr(part, field.name) for part in (NO_PAIRS, *parts)])
-            for field in fields(Pairs)
+            np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Pairs)
         )
         return Pairs(*columns)
 
@@ -101,6 +110,8 @@ class Closest:
             self._trim()
 
     def ranked(self) -> Pairs:
+        if not self._kept:
+            return NO_PAIRS
         self._trim()
         return self._kept[0]
 

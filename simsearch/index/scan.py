@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -52,31 +52,37 @@ class Kernel(Protocol[P_contra]):
 def scan_all(
     rows: FrozenRows[P], kernels: Iterable[Kernel[P]], limits: Limits, rows_max: int
 ) -> tuple[Pairs, NDArray[np.bool_]]:
-    """`scan` of each kernel's queries, numbered on from those of the kernels before it."""
+    """The matches of all kernels' queries in order, and which queries had more than rows_max.
+
+    Queries are numbered on from kernel to kernel. Every kernel sees a block before the next block
+    is read, so that a batch fetches the rows from memory once.
+    """
+    scans = [(kernel, Closest(kernel.queries, rows_max, kernel.slack)) for kernel in kernels]
+    for block in rows.blocks:
+        widest = limits.widest(block.groups)
+        if widest > NEVER:
+            payload = block.payload
+            for kernel, closest in scans:
+                proposed = kernel.propose(payload, widest)
+                if len(proposed.query):
+                    limit_of_slot = np.array(limits.of(block.groups))
+                    closest.add(_matches(block, kernel, proposed, limit_of_slot, closest))
+    return _joined(scans)
+
+
+def _joined(
+    scans: Sequence[tuple[Kernel[P], Closest]],
+) -> tuple[Pairs, NDArray[np.bool_]]:
     found: list[Pairs] = []
     truncated = [np.zeros(0, np.bool_)]
     queries = 0
-    for kernel in kernels:
-        pairs, cut = scan(rows, kernel, limits, rows_max)
-        found.append(pairs.numbered_from(queries))
-        truncated.append(cut)
+    for kernel, closest in scans:
+        pairs = closest.ranked()
+        if len(pairs):
+            found.append(pairs.numbered_from(queries))
+        truncated.append(closest.truncated)
         queries += kernel.queries
     return Pairs.joined(found), np.concatenate(truncated)
-
-
-def scan(
-    rows: FrozenRows[P], kernel: Kernel[P], limits: Limits, rows_max: int
-) -> tuple[Pairs, NDArray[np.bool_]]:
-    """The matches of the kernel's queries in order, and which queries had more than rows_max."""
-    closest = Closest(kernel.queries, rows_max, kernel.slack)
-    for block in rows.blocks:
-        limit_of_slot = limits.of(block.groups)
-        widest = max(limit_of_slot, default=NEVER)
-        if widest > NEVER:
-            proposed = kernel.propose(block.payload, widest)
-            if len(proposed.query):
-                closest.add(_matches(block, kernel, proposed, np.array(limit_of_slot), closest))
-    return closest.ranked(), closest.truncated
 
 
 def _matches(
