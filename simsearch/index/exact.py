@@ -45,6 +45,10 @@ class ExactIndex:
     def nbytes(self) -> int:
         return self._log.nbytes
 
+    def __len__(self) -> int:
+        """All rows, retired ones too until they are compacted."""
+        return len(self._log)
+
     def append(self, vectors: Vectors, keys: Ints, groups: Ints) -> None:
         """Add (n, dim) unit vectors, with one key and one group each.
 
@@ -62,6 +66,10 @@ class ExactIndex:
     def compact(self, through: int) -> int:
         """As RowLog.compact."""
         return self._log.compact(through)
+
+    def living(self, through: int) -> tuple[Vectors, NDArray[np.int64], NDArray[np.int64]]:
+        """A copy of the rows alive at `through`: vectors (n, dim), keys, groups."""
+        return self._log.living(through)
 
     def freeze(self, through: int) -> ExactView:
         """As RowLog.freeze."""

@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import InternalFault, SpaceMismatch
+from simsearch.index.batch import Batch, Nearest
 from simsearch.index.codec import Codec
+from simsearch.index.exact import ExactIndex
 from simsearch.index.ivf_store import NO_TOMBS, IvfStore, Living, holds, remembered
-from simsearch.index.protocol import ROWS_MAX, CosineMatches
+from simsearch.index.protocol import ROWS_MAX, CosineMatches, CosineView
 from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs
 from simsearch.index.rescore import exact_pairs
 from simsearch.index.rows import Ints
+from simsearch.index.union import UnionView
 from simsearch.types import Vectors
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
@@ -33,6 +36,8 @@ CANDIDATES = (16, 256, 4096)
 """How many are asked for; again, where the last of them is still good enough to be a match, and
 at last no more. The last is above ROWS_MAX, and with QUERIES_AT_ONCE bounds a step to a million
 candidates."""
+
+NO_STRAYS = np.empty(0, np.int64)
 
 SCORE_MAX = 4.0
 """A score is a cosine with an error that is smaller than 1."""
@@ -44,8 +49,11 @@ class IvfBase:
     `index` is a trained and filled FAISS IVF index for inner products whose ids are the row
     numbers 0 to n-1 of `rows` (n, dim) float16, `keys` (n,) and `groups` (n,), which are integers
     of any width. Rows and keys may be memmaps and then stay on disk: they are read of what may
-    match alone. Groups are copied. One shard of a snapshot is one base; UnionView joins them.
-    Raises Corrupt where the numbers of rows differ.
+    match alone. Groups are copied. `strays` are the row numbers, ascending, that ivf_build.fill
+    left out of the index: they are searched exactly. One shard of a snapshot is one base;
+    UnionView joins them. Bases whose lists have equal centres may be given one object that stands
+    for the `centres`: then a union compares queries with them once. Raises Corrupt where the
+    numbers of rows differ.
     """
 
     def __init__(
@@ -57,9 +65,13 @@ class IvfBase:
         *,
         codec: Codec,
         nprobe: int,
+        strays: NDArray[np.int64] = NO_STRAYS,
+        centres: object | None = None,
         rows_max: int = ROWS_MAX,
     ) -> None:
-        self._store = IvfStore(index, rows, keys, groups)
+        self._store = IvfStore(index, rows, keys, groups, strays, centres)
+        self._aside = ExactIndex(self._store.dim, block_rows=len(strays) or 1, rows_max=rows_max)
+        self._aside.append(rows[strays].astype(np.float32), keys[strays], groups[strays])
         self._codec = codec
         self._nprobe = nprobe
         self._rows_max = rows_max
@@ -68,28 +80,31 @@ class IvfBase:
 
     def __len__(self) -> int:
         """All rows, retired ones too."""
-        return len(self._store)
+        return len(self._store) + len(self._store.strays)
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory, by length: codes, ids, centroids, groups; keys and rows that are no
-        memmap. What FAISS allocates beyond that is not seen here."""
-        return self._store.nbytes
+        """Bytes in memory, by length: codes, ids, centroids, groups, strays; keys and rows that
+        are no memmap. What FAISS allocates beyond that is not seen here."""
+        return self._store.nbytes + self._aside.nbytes
 
     def retire(self, keys: Ints, seqs: Ints) -> int:
         """As RowLog.retire."""
         rows, place = self._store.rows_of(np.asarray(keys, np.int64))
         before = len(self._tombs.rows)
         self._tombs = self._tombs.joined(rows, np.asarray(seqs, np.int64)[place])
-        return len(self._tombs.rows) - before
+        return len(self._tombs.rows) - before + self._aside.retire(keys, seqs)
 
-    def freeze(self, through: int) -> IvfView:
+    def freeze(self, through: int) -> CosineView:
         """The rows, less those that ended at or before `through`. Views share everything but the
         dead rows' selectors, and those too until a row dies."""
         dead = self._tombs.until(through)
         if dead is not self._living.dead and not np.array_equal(dead, self._living.dead):
             self._living = Living(self._store, dead, self._nprobe)
-        return IvfView(self._store, self._living, self._codec, through, self._rows_max)
+        view = IvfView(self._store, self._living, self._codec, through, self._rows_max)
+        if not len(self._store.strays):
+            return view
+        return UnionView([view, self._aside.freeze(through)], self._rows_max)
 
 
 class IvfView:
@@ -121,27 +136,32 @@ class IvfView:
         differs. `truncated` is also set where more candidates passed the gate than were looked
         at, the last of CANDIDATES."""
         _require_dim(queries, self.dim)
-        queries = np.ascontiguousarray(queries, np.float32)
+        return self.search_batch(Batch(queries), floors)
+
+    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
+        """As `search`; `batch` may have been through other views of this dim before."""
         limits = Limits({group: -floor for group, floor in floors.items()})
         question = self._question(tuple(limits.of(self._store.groups)))
-        truncated = np.zeros(len(queries), np.bool_)
-        if question is None:
+        truncated = np.zeros(len(batch), np.bool_)
+        if question is None or not len(batch):
             return _as_matches(NO_PAIRS, truncated)
         found = []
         with one_thread():
-            for start in range(0, len(queries), QUERIES_AT_ONCE):
+            nearest = self._store.nearest(batch, question.parameters)
+            for start in range(0, len(batch), QUERIES_AT_ONCE):
                 part = slice(start, start + QUERIES_AT_ONCE)
-                pairs, truncated[part] = self._closest(queries[part], question)
+                asked = _Asked(batch.queries[part], batch.unit[part], nearest.of(part))
+                pairs, truncated[part] = self._closest(asked, question)
                 if len(pairs):
                     found.append(pairs.numbered_from(start))
         return _as_matches(Pairs.joined(found) if found else NO_PAIRS, truncated)
 
-    def _closest(self, queries: Vectors, question: _Question) -> _Closest:
+    def _closest(self, asked: _Asked, question: _Question) -> _Closest:
         """The matches in order, and for which queries there may have been more."""
-        closest = Closest(len(queries), self._rows_max, slack=0.0)
+        closest = Closest(len(asked.queries), self._rows_max, slack=0.0)
         found = [
-            self._matches(queries, candidates, question)
-            for candidates in self._candidates(_unit(queries), question, closest.truncated)
+            self._matches(asked.queries, candidates, question)
+            for candidates in self._candidates(asked, question, closest.truncated)
         ]
         if not any(map(len, found)):
             return NO_PAIRS, closest.truncated
@@ -149,13 +169,14 @@ class IvfView:
         return closest.ranked(), closest.truncated
 
     def _candidates(
-        self, unit: Vectors, question: _Question, truncated: NDArray[np.bool_]
+        self, asked: _Asked, question: _Question, truncated: NDArray[np.bool_]
     ) -> Iterator[_Candidates]:
         """What may match; marks the queries of which not all could be had."""
+        _, unit, nearest = asked
         waiting = np.arange(len(unit))
         parameters = question.first_parameters
         for count in CANDIDATES:
-            scores, rows = self._store.index.search(unit, count, params=parameters)
+            scores, rows = self._store.scan(unit, nearest, count, parameters)
             best = float(scores[:, 0].max(initial=-np.inf))
             if best < question.lowest_gate:
                 return
@@ -164,7 +185,7 @@ class IvfView:
             if count < CANDIDATES[-1]:
                 scores[is_cut] = -np.inf  # these are asked again
             yield _Candidates(waiting, scores, rows)
-            waiting, unit = waiting[is_cut], unit[is_cut]
+            waiting, unit, nearest = waiting[is_cut], unit[is_cut], nearest.of(is_cut)
             if not len(waiting):
                 return
             parameters = question.parameters
@@ -188,6 +209,14 @@ class IvfView:
 
 
 _Closest: TypeAlias = tuple[Pairs, NDArray[np.bool_]]
+
+
+class _Asked(NamedTuple):
+    """Some queries, (n, dim), as they are and with length 1, and the lists to read for them."""
+
+    queries: Vectors
+    unit: Vectors
+    nearest: Nearest
 
 
 class _Candidates(NamedTuple):
@@ -234,12 +263,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         _faiss.omp_set_num_threads(before)
-
-
-def _unit(queries: Vectors) -> Vectors:
-    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries))
-    unit: Vectors = queries / lengths[:, np.newaxis]
-    return unit
 
 
 def _as_matches(pairs: Pairs, truncated: NDArray[np.bool_]) -> CosineMatches:

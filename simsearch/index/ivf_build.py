@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import faiss
@@ -23,6 +24,10 @@ EVENED_WITHIN: Final = 0.002
 EVENED_ROUNDS: Final = 6
 SCALES: Final = (0.5, 3.0)
 
+STRAY_SHORT: Final = 0.05
+"""A row whose code scores it further below EVENED_TO than this is a stray. A gate lies some .06
+below what a near pair is expected to score: of sentence vectors 2 in 10,000 came that close."""
+
 PAIRS: Final = 4096
 TAIL: Final = 0.001
 TAIL_SDS: Final = 3.09
@@ -32,10 +37,20 @@ PAIR_COSINES: Final = (0.85, 0.95)
 PAIR_CANDIDATES: Final = 64
 PAIR_NPROBE: Final = 64
 
+PROBED_COSINES: Final = (0.9, 1.0)
+PROBED_SHARE: Final = 0.995
+"""What a build asks of its base, too."""
+NPROBE_MAX: Final = 256
 
-def train(factory: str, sample: NDArray[np.floating], seed: int = 0) -> Any:
+
+def train(
+    factory: str, sample: NDArray[np.floating], seed: int = 0, *, drawn_lists: bool = False
+) -> Any:
     """An empty index of `factory` for inner products, trained on `sample` (n, dim), which should
     be Plan.train_rows rows drawn at random. All cores are used; equal input gives an equal index.
+
+    `drawn_lists`: rows of the sample are taken for the centres of lists as they are. It spares
+    the k-means, which is nearly all of training, and costs a search some more lists to read.
     """
     index = _faiss.index_factory(sample.shape[1], factory, _faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed
@@ -43,24 +58,44 @@ def train(factory: str, sample: NDArray[np.floating], seed: int = 0) -> Any:
         index.pq.cp.seed = seed
     if hasattr(index, "do_polysemous_training"):
         index.do_polysemous_training = False  # annealing: minutes to hours, for a use not ours
+    if drawn_lists:
+        drawn = np.random.default_rng(seed).choice(len(sample), index.nlist, replace=False)
+        index.quantizer.add(np.ascontiguousarray(sample[drawn], np.float32))
     index.train(np.ascontiguousarray(sample, np.float32))
     return index
 
 
-def fill(index: Any, rows: NDArray[np.floating], ids: NDArray[np.int64]) -> None:
+def fill(
+    index: Any,
+    rows: NDArray[np.floating],
+    ids: NDArray[np.int64],
+    progress: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.int64]:
     """Add `rows` (n, dim; may be a memmap) under `ids`: for IvfBase, their row numbers.
+
+    Returns the ids of strays, which are left out: rows that their codes describe so badly that a
+    search could miss them. They are to be searched exactly. `progress` is called with how many
+    more rows are done.
 
     Only add_with_ids will do: add_preassigned and add_core corrupt a fast-scan index silently.
     """
+    strays = [np.empty(0, np.int64)]
     for start in range(0, len(rows), FILL_ROWS):
-        # Named, so that they live until FAISS, which is given their addresses, has returned.
-        vectors = _evened(index, np.ascontiguousarray(rows[start : start + FILL_ROWS], np.float32))
+        wide = np.ascontiguousarray(rows[start : start + FILL_ROWS], np.float32)
         numbers = np.ascontiguousarray(ids[start : start + FILL_ROWS], np.int64)
-        index.add_with_ids(vectors, numbers)
+        evened, is_stray = _evened(index, wide)
+        # Named, so that they live until FAISS, which is given their addresses, has returned.
+        kept, kept_numbers = evened[~is_stray], numbers[~is_stray]
+        if len(kept):
+            index.add_with_ids(kept, kept_numbers)
+        strays.append(numbers[is_stray])
+        progress(len(numbers))
+    return np.concatenate(strays)
 
 
-def _evened(index: Any, vectors: Vectors) -> Vectors:
-    """`vectors`, each scaled so that its code scores it EVENED_TO when it is itself asked for.
+def _evened(index: Any, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+    """`vectors`, each scaled so that its code scores it EVENED_TO when it is itself asked for, and
+    which of them no scale brings near that: the strays.
 
     Codes of residuals shrink rows unequally: one near the centre of its list hardly, one far away
     by a third. A gate that lets the most shrunk one pass lets crowds of others pass too. Scaling a
@@ -69,24 +104,42 @@ def _evened(index: Any, vectors: Vectors) -> Vectors:
     scale, and an exact cosine is taken from `rows`, never from codes.
     """
     if not (hasattr(index, "pq") and index.by_residual):
-        return vectors
+        return vectors, np.zeros(len(vectors), np.bool_)
     quantizer = _faiss.downcast_index(index.quantizer)
     centres = quantizer.reconstruct_batch(quantizer.search(vectors, 1)[1][:, 0])
     scales = np.ones((len(vectors), 1), np.float32)
-    best, best_miss = scales.copy(), np.full((len(vectors), 1), np.inf, np.float32)
+    best, best_score = scales.copy(), np.full((len(vectors), 1), -np.inf, np.float32)
     waiting = np.arange(len(vectors))
     for _ in range(EVENED_ROUNDS):
         own = vectors[waiting]
         codes = index.pq.compute_codes(scales[waiting] * own - centres[waiting])
         score = ((centres[waiting] + index.pq.decode(codes)) * own).sum(1, keepdims=True)
         miss = np.abs(score - EVENED_TO)
-        better = (miss < best_miss[waiting])[:, 0]
+        better = (miss < np.abs(best_score[waiting] - EVENED_TO))[:, 0]
         best[waiting[better]] = scales[waiting[better]]
-        best_miss[waiting] = np.minimum(best_miss[waiting], miss)
+        best_score[waiting[better]] = score[better]
         rescaled = scales[waiting] * EVENED_TO / np.maximum(score, 0.1)
         scales[waiting] = np.clip(rescaled, *SCALES)
         waiting = waiting[miss[:, 0] > EVENED_WITHIN]
-    return best * vectors
+    return best * vectors, (best_score < EVENED_TO - STRAY_SHORT)[:, 0]
+
+
+def nprobe_for(index: Any, rows: NDArray[np.floating], seed: int = 0) -> int:
+    """How many lists a search must read so that PROBED_SHARE of near copies find their row's list.
+
+    Counted on copies of `rows` (some of those in the index) turned to cosines of .9 to 1: the
+    list of the row itself among those nearest to the copy.
+    """
+    rng = np.random.default_rng(seed)
+    at = np.sort(rng.choice(len(rows), min(PAIRS, len(rows)), replace=False))
+    near = np.asarray(rows[at], np.float32)
+    copies = turned(near, _directions(near, rng), rng.uniform(*PROBED_COSINES, len(near)))
+    quantizer = _faiss.downcast_index(index.quantizer)
+    own = quantizer.search(near, 1)[1]
+    nearest = quantizer.search(copies, min(NPROBE_MAX, index.nlist))[1]
+    is_own = nearest == own
+    rank = np.where(is_own.any(1), is_own.argmax(1) + 1, nearest.shape[1])
+    return int(np.quantile(rank, PROBED_SHARE, method="higher"))
 
 
 def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Codec:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import Corrupt
+from simsearch.index.batch import Batch, Nearest
+from simsearch.types import Vectors
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
@@ -35,6 +37,8 @@ EF_PER_PROBE = 4
 class IvfStore:
     """Rows of one index: resident are the codes, 1 or 2 bytes of group, and 4 of key where keys
     fit, or none where they are a memmap. A group is known by its slot, its place in `groups`.
+    `strays` are the rows that the index does not hold, ascending. Stores with equal centres of
+    lists may share one object as `centres`, which stands for them.
     """
 
     def __init__(
@@ -43,9 +47,13 @@ class IvfStore:
         rows: NDArray[np.float16],
         keys: NDArray[np.integer],
         groups: NDArray[np.integer],
+        strays: NDArray[np.int64],
+        centres: object | None,
     ) -> None:
-        _require_same_rows(index, rows, keys, groups)
+        _require_same_rows(index, rows, keys, groups, strays)
         self.index = index
+        self.centres = index if centres is None else centres
+        self.strays = strays
         self.dim = int(index.d)
         self.rows = rows.view(np.ndarray)  # a memmap's own indexing is slow
         self.keys = keys.view(np.ndarray) if _is_on_disk(keys) else _narrowed(keys)
@@ -57,7 +65,8 @@ class IvfStore:
         self.bitmap: Callable[[bytes], Bitmap] = remembered(partial(_bitmap, self.slots))
 
     def __len__(self) -> int:
-        return len(self.keys)
+        """Rows in the index."""
+        return len(self.keys) - len(self.strays)
 
     @property
     def nbytes(self) -> int:
@@ -65,8 +74,34 @@ class IvfStore:
         in_memory = (a.nbytes for a in (self.rows, self.keys) if not _is_on_disk(a))
         return int(index_nbytes(self.index) + self.slots.nbytes + order + sum(in_memory))
 
+    def nearest(self, batch: Batch, parameters: Any) -> Nearest:
+        """The lists that a search with `parameters` reads for each query."""
+
+        def find() -> Nearest:
+            coarse = parameters.quantizer_params
+            scores, lists = self.index.quantizer.search(batch.unit, nprobe, params=coarse)
+            return Nearest(lists, scores)
+
+        nprobe = int(parameters.nprobe)
+        return batch.nearest(self.centres, nprobe, find)
+
+    def scan(
+        self, unit: Vectors, nearest: Nearest, count: int, parameters: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows of the best `count` in the lists `nearest` to each query, (n, count)."""
+        scores = np.empty((len(unit), count), np.float32)
+        rows = np.empty((len(unit), count), np.int64)
+        q, lists, near, best, found = map(
+            _faiss.swig_ptr, (unit, nearest.lists, nearest.scores, scores, rows)
+        )
+        # FAISS's own function: the one it has for Python takes no parameters.
+        self.index.search_preassigned_c(
+            len(unit), q, count, lists, near, best, found, False, parameters
+        )
+        return scores, rows
+
     def rows_of(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        """The rows of `keys`, and for each the place of its key in `keys`."""
+        """The rows of `keys` in the index, and for each the place of its key in `keys`."""
         fit = np.iinfo(self.keys.dtype)
         place = np.flatnonzero((keys >= fit.min) & (keys <= fit.max))
         # Of one type, or searchsorted would convert all keys to that of the few.
@@ -75,8 +110,9 @@ class IvfStore:
         counts = np.searchsorted(self.keys, wanted, "right", sorter=self._by_key) - first
         ends = np.cumsum(counts)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
-        rows = at if self._by_key is None else self._by_key[at]
-        return rows.astype(np.int64), np.repeat(place, counts)
+        rows = (at if self._by_key is None else self._by_key[at]).astype(np.int64)
+        held = ~holds(self.strays, rows)
+        return rows[held], np.repeat(place, counts)[held]
 
 
 @dataclass(frozen=True)
@@ -208,9 +244,12 @@ def _require_same_rows(
     rows: NDArray[np.float16],
     keys: NDArray[np.integer],
     groups: NDArray[np.integer],
+    strays: NDArray[np.int64],
 ) -> None:
-    if not index.ntotal == len(rows) == len(keys) == len(groups) or rows.shape[1] != index.d:
+    held = index.ntotal + len(strays)
+    if not held == len(rows) == len(keys) == len(groups) or rows.shape[1] != index.d:
         raise Corrupt(
-            f"an index of {index.ntotal} rows of {index.d} numbers came with vectors of shape "
-            f"{rows.shape}, {len(keys)} keys and {len(groups)} groups: rebuild the snapshot"
+            f"an index of {index.ntotal} rows of {index.d} numbers and {len(strays)} strays came "
+            f"with vectors of shape {rows.shape}, {len(keys)} keys and {len(groups)} groups: "
+            "rebuild the snapshot"
         )

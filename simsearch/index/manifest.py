@@ -35,11 +35,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 @dataclass(frozen=True)
 class SpacePart:
     """The vectors of one space. Row i of `rows`, `keys` and `groups` belong together, ordered
-    by key. The FAISS shards hold one stretch of rows each, one after the other, with ids from
-    0 on in every shard.
+    by key. The FAISS shards hold one stretch of rows each, `shard_rows` of them, one after the
+    other, with ids from 0 on in every shard.
 
     `factory` is "Flat" where there are no shards, else FAISS's; `nprobe` is 0 unless it is an
-    IVF. `codec_bias`, `codec_sd`: mean and spread of proposed less exact cosine.
+    IVF. `codec_bias`, `codec_sd`: mean and spread of proposed less exact cosine. `strays` names
+    for each shard the file with the numbers of those `stray_counts` rows of its stretch which it
+    does not hold and which are to be searched exactly. `trained` is the empty index that the
+    shards were begun with; "" without shards.
     """
 
     space: str
@@ -50,6 +53,10 @@ class SpacePart:
     codec_bias: float
     codec_sd: float
     shards: tuple[str, ...]
+    shard_rows: tuple[int, ...]
+    trained: str
+    strays: tuple[str, ...]
+    stray_counts: tuple[int, ...]
     rows: str
     keys: str
     groups: str
@@ -63,18 +70,35 @@ class SpacePart:
         count: int,
         *,
         factory: str = EXACT,
-        shards: int = 0,
+        stray_counts: tuple[int, ...] = (),
         nprobe: int = 0,
         codec_bias: float = 0.0,
         codec_sd: float = 0.0,
     ) -> SpacePart:
-        """With the usual file names; `number` tells the snapshot's spaces apart."""
-        names = tuple(f"shard-{number}-{k}.faiss" for k in range(shards))
-        arrays = (f"{what}-{number}.npy" for what in ("rows", "keys", "groups"))
-        return cls(space, dim, count, factory, nprobe, codec_bias, codec_sd, names, *arrays)
+        """With the usual file names; `number` tells the snapshot's spaces apart. There are as many
+        shards as `stray_counts`."""
+        shards = len(stray_counts)
+        return cls(
+            space=space,
+            dim=dim,
+            count=count,
+            factory=factory,
+            nprobe=nprobe,
+            codec_bias=codec_bias,
+            codec_sd=codec_sd,
+            shards=tuple(f"shard-{number}-{k}.faiss" for k in range(shards)),
+            shard_rows=stretches(count, shards),
+            trained=f"trained-{number}.faiss" if shards else "",
+            strays=tuple(f"strays-{number}-{k}.npy" for k in range(shards)),
+            stray_counts=stray_counts,
+            rows=f"rows-{number}.npy",
+            keys=f"keys-{number}.npy",
+            groups=f"groups-{number}.npy",
+        )
 
     def file_names(self) -> tuple[str, ...]:
-        return (*self.shards, self.rows, self.keys, self.groups)
+        of_shards = (*self.shards, *self.strays, self.trained) if self.shards else ()
+        return (*of_shards, self.rows, self.keys, self.groups)
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,7 @@ class FileSeal:
 class ManifestDraft:
     """What a builder knows; publishing adds the snapshot's id and the seals of its files.
 
+    `without` names the spaces that the bank has rows of and that were left out on purpose.
     `report` holds numbers for people, such as the recall that was measured.
     """
 
@@ -115,6 +140,7 @@ class ManifestDraft:
     spaces: tuple[SpacePart, ...] = ()
     signals: tuple[SignalPart, ...] = ()
     report: Mapping[str, float] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
     def file_names(self) -> tuple[str, ...]:
         parts: tuple[SpacePart | SignalPart, ...] = (*self.spaces, *self.signals)
@@ -132,6 +158,7 @@ class Manifest:
     created_us: int
     spaces: tuple[SpacePart, ...]
     signals: tuple[SignalPart, ...]
+    without: tuple[str, ...]
     files: Mapping[str, FileSeal]
     report: Mapping[str, float]
 
@@ -139,6 +166,11 @@ class Manifest:
         """As the parts name them; `files` has the same names."""
         parts: tuple[SpacePart | SignalPart, ...] = (*self.spaces, *self.signals)
         return tuple(name for part in parts for name in part.file_names())
+
+
+def stretches(count: int, shards: int) -> tuple[int, ...]:
+    """How many of `count` rows each shard holds: as nearly the same number as can be."""
+    return tuple((count + k) // shards for k in range(shards))
 
 
 def is_id(text: str) -> bool:
@@ -164,6 +196,7 @@ def sealed(snapshot_id: str, draft: ManifestDraft, files: Mapping[str, FileSeal]
         draft.created_us,
         draft.spaces,
         draft.signals,
+        draft.without,
         dict(files),
         dict(draft.report),
     )
@@ -257,14 +290,29 @@ def _part_faults(manifest: Manifest) -> Iterator[str]:
             yield f"has numbers out of range for space {part.space}"
         if (part.factory == EXACT) != (not part.shards):
             yield f"has shards for space {part.space} that its factory {part.factory} does not need"
+        yield from _shard_faults(part)
         if not part.space.endswith(f"/{part.dim}"):
             yield f"has dim {part.dim} for space {part.space}"
     if len({part.space for part in manifest.spaces}) != len(manifest.spaces):
         yield "has one space twice"
+    if not set(manifest.without).isdisjoint(part.space for part in manifest.spaces):
+        yield "has a space that it says it was built without"
     if not all(part.signal in BINARY and part.count >= 0 for part in manifest.signals):
         yield "has a signal that is not binary, or a negative count"
     if len({part.signal for part in manifest.signals}) != len(manifest.signals):
         yield "has one signal twice"
+
+
+def _shard_faults(part: SpacePart) -> Iterator[str]:
+    shards = len(part.shards)
+    if not shards == len(part.shard_rows) == len(part.strays) == len(part.stray_counts):
+        yield f"does not say of each shard of space {part.space} what it holds"
+    elif not all(0 <= s <= n for s, n in zip(part.stray_counts, part.shard_rows, strict=True)):
+        yield f"has shards of space {part.space} with numbers of rows out of range"
+    if shards and sum(part.shard_rows) != part.count:
+        yield f"has shards of {sum(part.shard_rows)} rows for the {part.count} of {part.space}"
+    if bool(part.trained) != bool(shards):
+        yield f"has shards of space {part.space} and not what they were begun with, or that alone"
 
 
 def _is_uuid(text: str) -> bool:

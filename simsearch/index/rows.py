@@ -19,6 +19,8 @@ from simsearch.index.blocks import BLOCK_ROWS_MAX, FrozenRows, P, RowBlock, Rows
 
 Ints: TypeAlias = Sequence[int] | NDArray[np.integer]
 
+NO_INTS = np.empty(0, np.int64)
+
 
 class RowLog(Generic[P]):
     """All rows of one index, in the order they came. For one writing thread."""
@@ -36,6 +38,9 @@ class RowLog(Generic[P]):
     def nbytes(self) -> int:
         """Bytes of all blocks, as allocated; pages never written to cost no memory yet."""
         return sum(block.nbytes for block in self._blocks)
+
+    def __len__(self) -> int:
+        return sum(block.count for block in self._blocks)
 
     def append(self, payload: NDArray[P], keys: Ints, groups: Ints) -> None:
         """Add len(payload) rows. Raises InternalFault where keys or groups are not as many."""
@@ -71,6 +76,17 @@ class RowLog(Generic[P]):
             tuple(b.freeze(s, through) for b, s in zip(self._blocks, starts, strict=False)),
         )
 
+    def living(self, through: int) -> tuple[NDArray[P], NDArray[np.int64], NDArray[np.int64]]:
+        """Payload, keys and groups of the rows that `freeze` would show, in their order. For the
+        writing thread."""
+        parts = [block.rows_after(through) for block in self._blocks]
+        none = np.empty((0, *self._row_shape), self._dtype)
+        return (
+            np.concatenate([none, *(part.payload for part in parts)]),
+            np.concatenate([NO_INTS, *(part.keys for part in parts)]),
+            np.concatenate([NO_INTS, *(part.groups for part in parts)]),
+        )
+
     def compact(self, through: int) -> int:
         """Rewrite blocks more than half dead as of `through`; returns how many rows that dropped.
 
@@ -78,14 +94,14 @@ class RowLog(Generic[P]):
         blocks, and no later freeze may go below `through`.
         """
         self._compacted_through = max(through, self._compacted_through)
-        before = sum(block.count for block in self._blocks)
+        before = len(self)
         blocks: tuple[RowBlock[P], ...] = ()
         for sparse, run in groupby(self._blocks, lambda b: b.is_sparse(through, self._block_rows)):
             old = tuple(run)
             worth = sparse and (len(old) > 1 or old[0].is_worn(through))
             blocks += self._rewritten(old, through) if worth else old
         self._blocks = blocks
-        return before - sum(block.count for block in blocks)
+        return before - len(self)
 
     def _rewritten(self, old: Sequence[RowBlock[P]], through: int) -> tuple[RowBlock[P], ...]:
         new: tuple[RowBlock[P], ...] = ()

@@ -7,7 +7,7 @@ neighbours. So nothing here reads a file whose SHA-256 has not been checked befo
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ near-copies the row itself may not be proposed, while in a broken shard the best
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
+TRAINED_BYTES_FACTOR = 64
+"""FAISS counts a table of the inner products of centres and codebooks as if it made one: of 8-bit
+codes it is 43 times as large as the centres, which are nearly all of an index without rows."""
+
 _WRITE_BYTES = 1 << 20
 _LIMIT = threading.Lock()
 
@@ -38,40 +42,72 @@ def write_shard(path: Path, index: Any) -> None:
 
 
 def read_shards(
-    paths: Sequence[Path], part: SpacePart, rows: NDArray[np.float16]
+    paths: Sequence[Path],
+    part: SpacePart,
+    rows: NDArray[np.float16],
+    strays: Sequence[NDArray[np.int64]],
 ) -> list[tuple[Any, slice]]:
-    """Each shard of `part` with the rows it holds, checked against both.
+    """Each shard of `part` with its stretch of `rows`, checked against them; none holds the rows
+    of its stretch that are numbered in its `strays`.
 
     Their nprobe is set to the part's. Raises ValueError with what is wrong.
     """
     found = []
     start = 0
-    for path in paths:
-        shard = _read(path)
-        at = slice(start, start + shard.ntotal)
+    for path, count, own in zip(paths, part.shard_rows, strays, strict=True):
+        shard = _read(path, _allowance(path.parent / part.trained))
+        at = slice(start, start + count)
         try:
-            _check(shard, part, rows[at])
+            _check_kind(shard, part)
+            _check(shard, rows[at], own)
         except ValueError as fault:
             raise ValueError(f"{path.name} {fault}") from None
         found.append((shard, at))
         start = at.stop
-    if paths and start != part.count:
-        raise ValueError(f"shards have {start} vectors for {part.count} rows")
     return found
 
 
-def _check(shard: Any, part: SpacePart, rows: NDArray[np.float16]) -> None:
-    _check_kind(shard, part)
-    if not _counts_up(_ids_of(shard), len(rows)):
+def check_trained(path: Path, part: SpacePart, shards: Iterable[Any]) -> None:
+    """The empty index that the `shards` of `part` were begun with: all have the same centres of
+    lists, which are compared with a query once for all of them. Raises ValueError."""
+    trained = _read(path, _allowance(path))
+    try:
+        _check_kind(trained, part)
+        if trained.ntotal:
+            raise ValueError(f"holds {trained.ntotal} vectors instead of none")
+        centres = _centres_of(trained)
+        if not all(np.array_equal(centres, _centres_of(shard)) for shard in shards):
+            raise ValueError("has other centres of lists than a shard")
+    except ValueError as fault:
+        raise ValueError(f"{path.name} {fault}") from None
+
+
+def _centres_of(index: Any) -> NDArray[np.float32]:
+    ivf = _faiss.try_extract_index_ivf(index)
+    if ivf is None:
+        return np.empty((0, 0), np.float32)
+    centres: NDArray[np.float32] = ivf.quantizer.reconstruct_n(0, ivf.nlist)
+    return centres
+
+
+def _check(shard: Any, rows: NDArray[np.float16], strays: NDArray[np.int64]) -> None:
+    held = np.ones(len(rows), np.bool_)
+    held[strays] = False
+    if not _holds_each(_ids_of(shard), held):
         raise ValueError(f"has other ids than those of its rows, 0 to {len(rows) - 1}")
-    _check_canary(shard, rows)
+    _check_canary(shard, rows, np.flatnonzero(held))
 
 
-def _read(path: Path) -> Any:
-    """No vector in the file is longer than the file: FAISS is told before it allocates one."""
+def _allowance(trained: Path) -> int:
+    return TRAINED_BYTES_FACTOR * trained.stat().st_size
+
+
+def _read(path: Path, allowance: int) -> Any:
+    """No vector in the file is longer than the file: FAISS is told before it allocates one. The
+    `allowance` is for what it thinks of allocating besides."""
     with _LIMIT:  # the limit is one for the whole process
         before = _faiss.get_deserialization_vector_byte_limit()
-        _faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
+        _faiss.set_deserialization_vector_byte_limit(path.stat().st_size + allowance)
         try:
             return _faiss.read_index(str(path))
         except RuntimeError as error:
@@ -116,23 +152,24 @@ def _ids_in_lists(ivf: Any) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *views])
 
 
-def _counts_up(ids: NDArray[np.int64], count: int) -> bool:
-    """Whether `ids` are the numbers below `count`, in any order."""
-    if len(ids) != count:
+def _holds_each(ids: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:
+    """Whether `ids` are the numbers of the rows that are `held`, each once and in any order."""
+    if len(ids) != held.sum():
         return False
-    seen = np.zeros(count, np.bool_)
-    seen[ids[(ids >= 0) & (ids < count)]] = True
-    return bool(seen.all())
+    seen = np.zeros(len(held), np.bool_)
+    seen[ids[(ids >= 0) & (ids < len(held))]] = True
+    return np.array_equal(seen, held)
 
 
 # ---------------------------------------------------------------- the canary
 
 
-def _check_canary(shard: Any, rows: NDArray[np.float16]) -> None:
-    """Some stored rows, asked for as they are, must be found or have a near-copy found."""
-    if not len(rows):
+def _check_canary(shard: Any, rows: NDArray[np.float16], held: NDArray[np.int64]) -> None:
+    """Some of the rows that it holds, asked for as they are, must be found or have a near-copy
+    found."""
+    if not len(held):
         return
-    some = np.linspace(0, len(rows) - 1, CANARY_ROWS).astype(np.int64)
+    some = held[np.linspace(0, len(held) - 1, CANARY_ROWS).astype(np.int64)]
     queries = rows[some].astype(np.float32)
     found = _search_alone(shard, queries, min(CANARY_CANDIDATES, len(rows)))
     for query, row, candidates in zip(queries, some, found, strict=True):

@@ -7,7 +7,7 @@ numpy before every file has the size and SHA-256 that the manifest gives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from simsearch.index.manifest import (
 )
 from simsearch.index.npy_files import load_npy, map_npy
 from simsearch.index.publish import SnapshotWriter
-from simsearch.index.shard_files import CANARY_ROWS, read_shards
+from simsearch.index.shard_files import CANARY_ROWS, check_trained, read_shards
 from simsearch.types import BITS_BYTES, Bits, Signal
 
 __all__ = [
@@ -59,21 +59,24 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A FAISS index and its own stretch of a space's rows: id i in the index is row i here."""
+    """A FAISS index and its own stretch of a space's rows: id i in the index is row i here. Rows
+    numbered `strays` (ascending) are not in the index."""
 
     index: Any
     rows: NDArray[np.float16]
     keys: NDArray[np.int64]
     groups: NDArray[np.uint32]
+    strays: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class SpaceRows:
     """The vectors of one space; row i of all arrays belong together.
 
-    `rows` is mapped from the file, (n, dim) float16; `keys` int64, never descending, and
-    `groups` uint32 are in memory. `shards` cut all three into stretches, in order; there are
-    none where the part is searched exactly.
+    `rows` (n, dim) float16, `keys` int64, never descending, and `groups` uint32 are mapped from
+    their files. `shards` cut all three into stretches, in order; there are none where the part is
+    searched exactly. `trained` is mapped too: the file of the index without rows that they were
+    begun with, for trained.from_bytes; or None.
     """
 
     part: SpacePart
@@ -81,11 +84,12 @@ class SpaceRows:
     keys: NDArray[np.int64]
     groups: NDArray[np.uint32]
     shards: tuple[Shard, ...]
+    trained: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, eq=False)
 class SignalRows:
-    """The rows of one binary signal; as SpaceRows, `bits` mapped, (n, 32) uint8."""
+    """The rows of one binary signal; as SpaceRows, with `bits` (n, 32) uint8."""
 
     part: SignalPart
     bits: Bits
@@ -119,9 +123,25 @@ def _open_space(path: Path, part: SpacePart) -> SpaceRows:
     rows = map_npy(path / part.rows, np.float16, (part.count, part.dim))
     _require_unit(part.rows, rows)
     keys, groups = _open_owners(path, part)
-    read = read_shards([path / name for name in part.shards], part, rows)
-    shards = (Shard(index, rows[at], keys[at], groups[at]) for index, at in read)
-    return SpaceRows(part, rows, keys, groups, tuple(shards))
+    if not part.shards:
+        return SpaceRows(part, rows, keys, groups, (), None)
+    strays = list(_open_strays(path, part))
+    read = read_shards([path / name for name in part.shards], part, rows, strays)
+    shards = tuple(
+        Shard(index, rows[at], keys[at], groups[at], own)
+        for (index, at), own in zip(read, strays, strict=True)
+    )
+    check_trained(path / part.trained, part, (shard.index for shard in shards))
+    trained = np.memmap(path / part.trained, np.uint8, "r")
+    return SpaceRows(part, rows, keys, groups, shards, trained)
+
+
+def _open_strays(path: Path, part: SpacePart) -> Iterator[NDArray[np.int64]]:
+    for name, count, rows in zip(part.strays, part.stray_counts, part.shard_rows, strict=True):
+        strays = load_npy(path / name, np.int64, (count,))
+        if count and (strays[0] < 0 or strays[-1] >= rows or (np.diff(strays) <= 0).any()):
+            raise ValueError(f"{name} does not hold ascending numbers of rows")
+        yield strays
 
 
 def _open_signal(path: Path, part: SignalPart) -> SignalRows:
@@ -132,10 +152,10 @@ def _open_signal(path: Path, part: SignalPart) -> SignalRows:
 def _open_owners(
     path: Path, part: SpacePart | SignalPart
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    keys = load_npy(path / part.keys, np.int64, (part.count,))
+    keys = map_npy(path / part.keys, np.int64, (part.count,))
     if (keys[1:] < keys[:-1]).any():
         raise ValueError(f"{part.keys} is not in order")
-    return keys, load_npy(path / part.groups, np.uint32, (part.count,))
+    return keys, map_npy(path / part.groups, np.uint32, (part.count,))
 
 
 def _require_unit(name: str, rows: NDArray[np.float16]) -> None:

@@ -1,4 +1,4 @@
-"""Shards of one base begin as copies of one trained index."""
+"""Shards of one base begin as copies of one trained index, and so does what is added later."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import numpy as np
+from numpy.typing import NDArray
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
@@ -16,6 +18,11 @@ def read_own(path: Path) -> Any:
     return _faiss.read_index(str(path))
 
 
-def empty_copy(trained: Any) -> Any:
-    """Another index with the same centroids and codebooks, and no rows."""
-    return _faiss.clone_index(trained)
+def from_bytes(written: NDArray[np.uint8]) -> Any:
+    """A FAISS file that was checked before; FAISS makes a copy of what it needs."""
+    return _faiss.deserialize_index(np.array(written))
+
+
+def copy_of(index: Any) -> Any:
+    """Another index with the same centroids, codebooks and rows."""
+    return _faiss.clone_index(index)

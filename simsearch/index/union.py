@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import InternalFault, SpaceMismatch
+from simsearch.index.batch import Batch
 from simsearch.index.protocol import (
     ROWS_MAX,
     CosineMatches,
@@ -25,6 +26,13 @@ V = TypeVar("V", CosineView, HammingView)
 PART_ROWS: Final = 1 << 40
 """Rows of part p are numbered from p * PART_ROWS: a view does not tell how many numbers it uses,
 only how many rows are alive."""
+
+
+@runtime_checkable
+class SharesWork(Protocol):
+    """A CosineView that can use what others have computed for a batch."""
+
+    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches: ...
 
 
 class UnionView:
@@ -58,7 +66,10 @@ class UnionView:
 
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
         """As CosineView.search."""
-        found = [part.search(queries, floors) for part in self._parts]
+        if queries.ndim != 2 or queries.shape[1] != self._dim:
+            self._parts[0].search(queries, floors)  # which refuses them
+        batch = Batch(queries)
+        found = [_searched(part, batch, floors) for part in self._parts]
         pairs = [Pairs(m.query, m.row, m.key, m.group, -m.cosine) for m in found]
         best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
         # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
@@ -87,6 +98,12 @@ class HammingUnionView:
         best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
         bits = best.gap.astype(np.int64)
         return HammingMatches(best.query, best.row, best.key, best.group, bits, truncated)
+
+
+def _searched(part: CosineView, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
+    if isinstance(part, SharesWork):
+        return part.search_batch(batch, floors)
+    return part.search(batch.given, floors)
 
 
 def _flattened(parts: Sequence[V]) -> tuple[V, ...]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.index.codec import Codec
-from simsearch.index.exact import ExactIndex
 from simsearch.index.hamming import HammingIndex
 from simsearch.index.ivf import IvfBase
 from simsearch.index.protocol import CosineView, HammingView
-from simsearch.index.snapshot import Shard, Snapshot, SpacePart
-from simsearch.index.union import UnionView
+from simsearch.index.segment import Known, Mould
+from simsearch.index.snapshot import Shard, Snapshot, SpaceRows
+from simsearch.index.trained import from_bytes
+from simsearch.live.space import LiveSpace
 from simsearch.types import Fingerprint, Signal
 
 Name = TypeVar("Name", bound=str)
@@ -26,44 +29,52 @@ Added: TypeAlias = tuple[int, int, Fingerprint]
 class LiveRows:
     """Rows of all active entries: what a snapshot holds, and what was added after it.
 
-    One thread appends and retires; views are read by any.
+    One thread appends, retires, tends and freezes; views are read by any.
     """
 
     def __init__(self) -> None:
-        self._bases: dict[str, tuple[IvfBase, ...]] = {}
-        self._cosine: dict[str, ExactIndex] = {}
+        self._cosine: dict[str, LiveSpace] = {}
         self._hamming: dict[Signal, HammingIndex] = {}
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="sealer")
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> LiveRows:
-        """The rows of a snapshot. Parts that are searched exactly grow in place; an IVF base
-        never grows, and has an exact index for what comes after it."""
+    def of(cls, snapshot: Snapshot, spaces: Container[str] | None = None) -> LiveRows:
+        """The rows of a snapshot; `spaces` says of which spaces, None of all."""
         rows = cls()
         for space, part in snapshot.spaces.items():
-            if part.shards:
-                rows._bases[space] = tuple(_base(part.part, shard) for shard in part.shards)
-            else:
-                rows._cosine[space] = ExactIndex(part.part.dim)
-                vectors = np.asarray(part.rows, np.float32)
-                rows._cosine[space].append(vectors, part.keys, part.groups)
+            if spaces is None or space in spaces:
+                rows._cosine[space] = rows._space_of(part)
         for signal, bits in snapshot.signals.items():
             rows._hamming[signal] = HammingIndex()
             rows._hamming[signal].append(bits.bits, bits.keys, bits.groups)
         return rows
 
+    def _space_of(self, rows: SpaceRows) -> LiveSpace:
+        """What is searched exactly grows in place; an IVF base has a segment beside it."""
+        part = rows.part
+        if not rows.shards:
+            space = LiveSpace(part.dim, self._sealer)
+            space.append(np.asarray(rows.rows, np.float32), rows.keys, rows.groups)
+            return space
+        assert rows.trained is not None
+        known = Known(Codec(part.codec_bias, part.codec_sd), part.nprobe)
+        bases = [_base(known, shard, rows.trained) for shard in rows.shards]
+        mould = Mould(partial(from_bytes, rows.trained), known, centres=rows.trained)
+        return LiveSpace(part.dim, self._sealer, bases, mould)
+
     def append(self, added: Sequence[Added]) -> None:
         """Rows of new entries, in the order of their keys."""
         for space in _names(f.vectors for _, _, f in added):
             rows, keys, groups = _stack(added, [f.vectors.get(space) for _, _, f in added])
-            self._cosine.setdefault(space, ExactIndex(rows.shape[1])).append(rows, keys, groups)
+            if space not in self._cosine:
+                self._cosine[space] = LiveSpace(rows.shape[1], self._sealer)
+            self._cosine[space].append(rows, keys, groups)
         for signal in _names(f.bits for _, _, f in added):
             rows, keys, groups = _stack(added, [f.bits.get(signal) for _, _, f in added])
             self._hamming.setdefault(signal, HammingIndex()).append(rows, keys, groups)
 
     def retire(self, keys: Sequence[int], seqs: Sequence[int]) -> None:
         """Each key's rows are gone from views at or after its seq."""
-        for base in (base for shards in self._bases.values() for base in shards):
-            base.retire(keys, seqs)
         for space in self._cosine.values():
             space.retire(keys, seqs)
         for signal in self._hamming.values():
@@ -76,24 +87,34 @@ class LiveRows:
         for signal in self._hamming.values():
             signal.compact(through)
 
+    def tend(self, through: int) -> bool:
+        """Seal what has grown large, in another thread; True where a view frozen from now on is
+        searched faster. `through` is the position of the newest view."""
+        return any([space.tend(through) for space in self._cosine.values()])
+
+    def settle(self, through: int) -> None:
+        """Wait until everything is sealed that should be."""
+        for space in self._cosine.values():
+            space.settle(through)
+
     def freeze(self, through: int) -> tuple[Mapping[str, CosineView], Mapping[Signal, HammingView]]:
         """What a search at log position `through` sees."""
         return (
-            {space: self._frozen(space, through) for space in self._bases.keys() | self._cosine},
+            {name: space.freeze(through) for name, space in self._cosine.items()},
             {signal: index.freeze(through) for signal, index in self._hamming.items()},
         )
 
-    def _frozen(self, space: str, through: int) -> CosineView:
-        parts: list[CosineView] = [b.freeze(through) for b in self._bases.get(space, ())]
-        if space in self._cosine:
-            parts.append(self._cosine[space].freeze(through))
-        return parts[0] if len(parts) == 1 else UnionView(parts)
 
-
-def _base(part: SpacePart, shard: Shard) -> IvfBase:
-    codec = Codec(part.codec_bias, part.codec_sd)
+def _base(known: Known, shard: Shard, centres: object) -> IvfBase:
     return IvfBase(
-        shard.index, shard.rows, shard.keys, shard.groups, codec=codec, nprobe=part.nprobe
+        shard.index,
+        shard.rows,
+        shard.keys,
+        shard.groups,
+        codec=known.codec,
+        nprobe=known.nprobe,
+        strays=shard.strays,
+        centres=centres,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from simsearch.index.snapshot import (
     SnapshotWriter,
     SpacePart,
 )
+from simsearch.index.trained import copy_of
 from simsearch.types import Signal, Vectors
 from tests.index.oracle import clustered_bits
 
@@ -29,6 +30,7 @@ STORE = "3f0e7c56-2d5c-4f4a-9a57-0d9f3f1d2b6c"
 FINE, PLAIN = "fine@0123456789ab/none/16", "plain@ba9876543210/none/8"
 SHARD_ROWS = 200
 FACTORY = "IVF4,PQ8x4fs"
+STRAYS = ((7, 50), (7, 50))
 
 Document: TypeAlias = dict[str, Any]
 
@@ -39,14 +41,29 @@ def unit(seed: int, rows: int, dim: int) -> Vectors:
     return half.astype(np.float32)
 
 
-def shard_of(vectors: Vectors, factory: str = FACTORY) -> Any:
-    """With the ids 0 to n-1; the few training rows are enough here, and FAISS need not warn."""
+def shard_of(
+    vectors: Vectors,
+    factory: str = FACTORY,
+    strays: Sequence[int] = (),
+    begun_with: Any = None,
+) -> Any:
+    """With the ids 0 to n-1 less `strays`."""
+    index = trained_on(vectors, factory) if begun_with is None else copy_of(begun_with)
+    held = np.setdiff1d(np.arange(len(vectors)), np.array(strays, np.int64))
+    threads = _faiss.omp_get_max_threads()
+    _faiss.omp_set_num_threads(1)
+    index.add_with_ids(vectors[held], held)
+    _faiss.omp_set_num_threads(threads)
+    return index
+
+
+def trained_on(vectors: Vectors, factory: str = FACTORY) -> Any:
+    """The few training rows are enough here, and FAISS need not warn."""
     index = _faiss.index_factory(vectors.shape[1], factory, _faiss.METRIC_INNER_PRODUCT)
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     threads = _faiss.omp_get_max_threads()
     _faiss.omp_set_num_threads(1)
     index.train(vectors)
-    index.add_with_ids(vectors, np.arange(len(vectors)))
     _faiss.omp_set_num_threads(threads)
     return index
 
@@ -59,12 +76,23 @@ def write_space(writer: SnapshotWriter, part: SpacePart, vectors: Vectors) -> No
 
 def write_fine(writer: SnapshotWriter, seed: int) -> SpacePart:
     part = SpacePart.named(
-        0, FINE, 16, 2 * SHARD_ROWS, factory=FACTORY, shards=2, nprobe=4, codec_sd=0.02
+        0,
+        FINE,
+        16,
+        2 * SHARD_ROWS,
+        factory=FACTORY,
+        stray_counts=tuple(map(len, STRAYS)),
+        nprobe=4,
+        codec_sd=0.02,
     )
     vectors = unit(seed, part.count, part.dim)
     write_space(writer, part, vectors)
-    for name, rows in zip(part.shards, np.split(vectors, 2), strict=True):
-        writer.save_index(name, shard_of(rows))
+    trained = trained_on(vectors)
+    writer.save_index(part.trained, trained)
+    for shard, rows in enumerate(np.split(vectors, 2)):
+        index = shard_of(rows, strays=STRAYS[shard], begun_with=trained)
+        writer.save_index(part.shards[shard], index)
+        writer.save_array(part.strays[shard], np.array(STRAYS[shard]))
     return part
 
 
@@ -98,7 +126,9 @@ def built_small(snapshots: Path, snapshot_id: str, seed: int = 0, disk: Disk = R
 def draft(
     seed: int, spaces: tuple[SpacePart, ...], signals: tuple[SignalPart, ...]
 ) -> ManifestDraft:
-    return ManifestDraft(STORE, 100 + seed, 1_000_000 + seed, spaces, signals, {"recall": 0.999})
+    return ManifestDraft(
+        STORE, 100 + seed, 1_000_000 + seed, spaces, signals, report={"recall": 0.999}
+    )
 
 
 def contents(snapshot: Snapshot) -> list[bytes]:

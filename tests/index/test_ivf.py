@@ -23,6 +23,7 @@ from simsearch.index.exact import ExactIndex
 from simsearch.index.ivf import IvfBase, IvfView
 from simsearch.index.ivf_build import calibrate, fill, train
 from simsearch.index.protocol import CosineMatches, CosineView
+from simsearch.index.union import UnionView
 from simsearch.types import Vectors
 from tests.index.contract import CosineViewContract
 from tests.index.oracle import COSINE, Row, clustered_vectors, found_by, unit
@@ -39,11 +40,22 @@ def trained(factory: str, dim: int) -> bytes:
     return written
 
 
-def filled(factory: str, rows: NDArray[np.floating]) -> Any:
+def filled(
+    factory: str, rows: NDArray[np.floating], stray_short: float = np.inf
+) -> tuple[Any, NDArray[np.int64]]:
+    """With its strays, of which there are none unless `stray_short` says so: a handful of numbers
+    is often described badly."""
     written = trained(factory, rows.shape[1])
     index = faiss.deserialize_index(np.frombuffer(written, np.uint8))
-    fill(index, rows, np.arange(len(rows)))
-    return index
+    return index, strays_of(index, rows, stray_short)
+
+
+def strays_of(
+    index: Any, rows: NDArray[np.floating], stray_short: float = np.inf
+) -> NDArray[np.int64]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ivf_build, "STRAY_SHORT", stray_short)
+        return fill(index, rows, np.arange(len(rows)))
 
 
 def base_of(
@@ -54,12 +66,22 @@ def base_of(
     codec: Codec = WIDE,
     nprobe: int = 8,
     rows_max: int = 1024,
+    stray_short: float = np.inf,
 ) -> IvfBase:
     vectors = np.array([row.value for row in rows], np.float16).reshape(len(rows), dim)
     keys = np.array([row.key for row in rows], np.int64)
     groups = np.array([row.group for row in rows], np.int64)
-    index = filled(factory, vectors)
-    return IvfBase(index, vectors, keys, groups, codec=codec, nprobe=nprobe, rows_max=rows_max)
+    index, strays = filled(factory, vectors, stray_short)
+    return IvfBase(
+        index,
+        vectors,
+        keys,
+        groups,
+        codec=codec,
+        nprobe=nprobe,
+        strays=strays,
+        rows_max=rows_max,
+    )
 
 
 # ---------------------------------------------------------------- the contract
@@ -70,10 +92,22 @@ class TestIvfView(CosineViewContract):
 
     factory = "IVF4,PQ6x4fsr"
 
-    def view(self, rows: Sequence[Row], retired: frozenset[int] = frozenset()) -> IvfView:
-        base = base_of(rows, self.dim, factory=self.factory)
+    stray_short = np.inf
+
+    def view(self, rows: Sequence[Row], retired: frozenset[int] = frozenset()) -> CosineView:
+        base = base_of(rows, self.dim, factory=self.factory, stray_short=self.stray_short)
         base.retire(sorted(retired), [1] * len(retired))
         return base.freeze(1)
+
+
+class TestIvfViewWithStrays(TestIvfView):
+    stray_short = 0.01
+
+    def test_there_are_strays(self) -> None:
+        view = self.view(self.world(self.rows))
+        assert isinstance(view, UnionView)
+        ivf, strays = view.parts
+        assert len(ivf) > 0 < len(strays)
 
 
 class TestIvfViewOfFullCodes(TestIvfView):
@@ -124,7 +158,7 @@ def world() -> World:
     rng = np.random.default_rng(7)
     vectors = clustered_vectors(rng, 2400, DIM)
     index = train(FACTORY, vectors)
-    fill(index, vectors, np.arange(len(vectors)))
+    strays_of(index, vectors)
     near = vectors[rng.choice(len(vectors), 300)]
     queries = unit(near + rng.choice([0.0, 0.01, 0.03], (300, 1)) * rng.standard_normal(near.shape))
     return World(vectors, index, calibrate(index, vectors.astype(np.float16)), queries)
@@ -188,6 +222,7 @@ def test_a_scan_gone_wrong_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
     that is prevented, and where it happens all the same it is named."""
     w = world()
     more = w.base(LISTS + 1).freeze(0)
+    assert isinstance(more, IvfView)
     assert found_by(more.search(w.queries, FLOORS)) == found_by(
         w.base(LISTS).freeze(0).search(w.queries, FLOORS)
     )
@@ -310,7 +345,10 @@ def test_views_share_what_they_can() -> None:
     """A freeze without new dead rows costs nothing of the base's size: selectors are shared."""
     base = base_of([Row(v, k, 0) for k, v in enumerate(PALETTE)], 6)
     base.retire([3], [5])
-    first, second, later = base.freeze(4), base.freeze(4), base.freeze(5)
+    first, second, later = (base.freeze(through) for through in (4, 4, 5))
+    assert isinstance(first, IvfView)
+    assert isinstance(second, IvfView)
+    assert isinstance(later, IvfView)
     assert first._living is second._living
     assert first._living is not later._living
     assert (first.through, later.through) == (4, 5)
@@ -319,7 +357,7 @@ def test_views_share_what_they_can() -> None:
 def test_parts_that_do_not_belong_together_are_refused() -> None:
     """An index of one snapshot with the rows, keys or groups of another answers nonsense."""
     vectors = PALETTE.astype(np.float16)
-    index, keys = filled("IVF4,PQ6x4fsr", vectors), np.arange(24)
+    (index, _), keys = filled("IVF4,PQ6x4fsr", vectors), np.arange(24)
     for rows, some_keys, groups in [
         (vectors[:23], keys, keys),
         (vectors, keys[:23], keys),
@@ -338,14 +376,55 @@ def test_every_row_finds_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ivf_build, "FILL_ROWS", 100)
     w = world()
     index = train("IVF4,PQ32x4fsr", w.vectors)
-    fill(index, w.vectors.astype(np.float16), np.arange(len(w.vectors)))
-    assert index.ntotal == len(w.vectors)
+    progress: list[int] = []
+    rows = w.vectors.astype(np.float16)
+    strays = fill(index, rows, np.arange(len(rows)), progress.append)
+    assert progress == [100] * 24
+    assert index.ntotal + len(strays) == len(w.vectors)
     codec = calibrate(index, w.vectors.astype(np.float16))
     keys = np.arange(len(w.vectors))
-    rows = w.vectors.astype(np.float16)
-    view = IvfBase(index, rows, keys, keys * 0, codec=codec, nprobe=4).freeze(0)
-    found = set(rows_by_query(view.search(w.vectors, {0: 1.0})))
+    base = IvfBase(index, rows, keys, keys * 0, codec=codec, nprobe=4, strays=strays)
+    matches = base.freeze(0).search(w.vectors, {0: 1.0})
+    found = set(zip(matches.query.tolist(), matches.key.tolist(), strict=True))
     assert {(key, key) for key in keys.tolist()} <= found
+
+
+def test_rows_unlike_those_it_was_trained_on_are_found_all_the_same() -> None:
+    """Codes trained on one kind of rows describe others badly, and a gate turns those away even
+    when they are asked for as they are: they come out of `fill` as strays, searched exactly."""
+    w = world()
+    others = unit(np.random.default_rng(11).standard_normal((600, DIM)) ** 3)
+    rows = np.concatenate((w.vectors, others)).astype(np.float16)
+    keys = np.arange(len(rows))
+
+    def lost(stray_short: float) -> int:
+        index = train("IVF4,PQ32x4fsr", w.vectors)
+        strays = strays_of(index, rows, stray_short)
+        codec = calibrate(index, rows[: len(w.vectors)])
+        base = IvfBase(index, rows, keys, keys * 0, codec=codec, nprobe=4, strays=strays)
+        found = base.freeze(0).search(others, {0: 0.99}).key
+        return int((~np.isin(np.arange(len(w.vectors), len(rows)), found)).sum())
+
+    assert lost(ivf_build.STRAY_SHORT) == 0 < lost(np.inf)
+
+
+def test_strays_end_and_are_counted_as_other_rows() -> None:
+    base = base_of([Row(v, k, 0) for k, v in enumerate(PALETTE)], 6, stray_short=0.01)
+    assert len(base.freeze(1)) == len(base) == 24
+    assert base.retire(range(24), [2] * 24) == 24
+    assert base.retire(range(24), [2] * 24) == 0
+    assert (len(base.freeze(1)), len(base.freeze(2))) == (24, 0)
+
+
+def test_lists_may_be_drawn_and_not_trained() -> None:
+    """Centres are rows of the sample; copies of rows find their list among a few."""
+    w = world()
+    index = train("IVF64,PQ32x4fsr", w.vectors, drawn_lists=True)
+    centres = index.quantizer.reconstruct_n(0, 64)
+    assert len({row.tobytes() for row in centres} & {row.tobytes() for row in w.vectors}) == 64
+    nprobe = ivf_build.nprobe_for(index, w.vectors)
+    assert 1 < nprobe < 64
+    assert ivf_build.nprobe_for(train("IVF2,PQ32x4fsr", w.vectors), w.vectors) <= 2
 
 
 def test_rows_are_scaled_so_that_scores_are_even() -> None:

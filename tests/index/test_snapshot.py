@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from simsearch.errors import BadRequest, BadSnapshot, BankLocked, InternalFault
-from simsearch.index.generations import CURRENT_FILE, REMOVING
+from simsearch.index.generations import CURRENT_FILE
 from simsearch.index.manifest import MANIFEST_FILE
-from simsearch.index.publish import BUILDING
+from simsearch.index.publish import BUILDING, REMOVING
 from simsearch.index.snapshot import (
     SnapshotWriter,
     SpacePart,
@@ -38,8 +38,11 @@ from tests.index.snapshot_worlds import (
     built_small,
     draft,
     edit_manifest,
+    shard_of,
+    trained_on,
     unit,
     write_plain,
+    write_space,
 )
 
 
@@ -415,3 +418,21 @@ def test_the_manifest_is_json_that_people_can_read(snapshots: Path) -> None:
     assert document["spaces"][0]["shards"] == ["shard-0-0.faiss", "shard-0-1.faiss"]
     assert document["files"]["bits-pdq.npy"]["bytes"] == 128 + 150 * 32
     assert '\n "built_through": 100,\n' in text
+
+
+def test_a_snapshot_of_few_rows_for_its_codebooks_can_be_opened(tmp_path: Path) -> None:
+    """FAISS counts a table of centres by codebooks against the limit on what a file may hold,
+    though it is never made: it was larger than a whole shard of some 60,000 rows."""
+    writer = SnapshotWriter(tmp_path, "few")
+    vectors = unit(5, 300, 16)
+    factory = "IVF128,PQ16x4fs"
+    part = SpacePart.named(0, FINE, 16, 300, factory=factory, stray_counts=(0,), nprobe=8)
+    write_space(writer, part, vectors)
+    begun = trained_on(vectors, factory)
+    writer.save_index(part.trained, begun)
+    writer.save_index(part.shards[0], shard_of(vectors, begun_with=begun))
+    writer.save_array(part.strays[0], np.empty(0, np.int64))
+    path = writer.publish(draft(0, (part,), ()))
+    assert (path / part.shards[0]).stat().st_size < 128 * 16 * 16 * 4
+    for _ in range(3):
+        assert open_snapshot(path).spaces[FINE].trained is not None

@@ -19,12 +19,14 @@ from simsearch.index.snapshot import SnapshotWriter, SpacePart, open_snapshot, s
 from tests.index.snapshot_worlds import (
     FINE,
     SHARD_ROWS,
+    STRAYS,
     Document,
     built,
     contents,
     draft,
     edit_manifest,
     shard_of,
+    trained_on,
     unit,
     write_space,
 )
@@ -32,6 +34,7 @@ from tests.index.snapshot_worlds import (
 _faiss: Any = faiss
 
 PAGE_BYTES = 4096
+HELD = np.setdiff1d(np.arange(SHARD_ROWS), STRAYS[0])
 SHARD, OTHER_SHARD, ROWS = "shard-0-0.faiss", "shard-0-1.faiss", "rows-0.npy"
 
 
@@ -278,31 +281,51 @@ def untrained(path: Path) -> None:
 
 
 def fewer_vectors(path: Path) -> None:
-    write_shard(path / OTHER_SHARD, shard_of(unit(2, 400, 16)[SHARD_ROWS:-1]))
+    write_shard(path / OTHER_SHARD, shard_of(unit(2, 400, 16)[SHARD_ROWS:-1], strays=STRAYS[1]))
 
 
 def global_ids(path: Path) -> None:
     index = shard_of(unit(2, 400, 16)[SHARD_ROWS:])
     index.reset()
-    index.add_with_ids(unit(2, 400, 16)[SHARD_ROWS:], np.arange(SHARD_ROWS, 400))
+    index.add_with_ids(unit(2, 400, 16)[SHARD_ROWS:][HELD], SHARD_ROWS + HELD)
     write_shard(path / OTHER_SHARD, index)
 
 
 def one_id_twice(path: Path) -> None:
     index = shard_of(unit(2, 400, 16)[:SHARD_ROWS])
     index.reset()
-    index.add_with_ids(unit(2, 400, 16)[:SHARD_ROWS], np.maximum(np.arange(SHARD_ROWS), 1))
+    index.add_with_ids(unit(2, 400, 16)[HELD], np.maximum(HELD, 1))
     write_shard(path / SHARD, index)
 
 
+def a_stray_too(path: Path) -> None:
+    write_shard(path / SHARD, shard_of(unit(2, 400, 16)[:SHARD_ROWS], strays=STRAYS[0][:1]))
+
+
+def strays_in_disorder(path: Path) -> None:
+    np.save(path / "strays-0-0.npy", np.array(STRAYS[0][::-1]))
+
+
+def strays_beyond(path: Path) -> None:
+    np.save(path / "strays-0-0.npy", np.array([7, SHARD_ROWS]))
+
+
+def other_centres(path: Path) -> None:
+    write_shard(path / SHARD, shard_of(unit(2, 400, 16)[:SHARD_ROWS], strays=STRAYS[0]))
+
+
+def trained_with_rows(path: Path) -> None:
+    write_shard(path / "trained-0.faiss", shard_of(unit(2, 400, 16)))
+
+
 def other_vectors(path: Path) -> None:
-    write_shard(path / SHARD, shard_of(unit(3, SHARD_ROWS, 16)))
+    write_shard(path / SHARD, shard_of(unit(3, SHARD_ROWS, 16), strays=STRAYS[0]))
 
 
 def scrambled_ids(path: Path) -> None:
     index = shard_of(unit(2, 400, 16)[:SHARD_ROWS])
     index.reset()
-    index.add_with_ids(unit(2, 400, 16)[:SHARD_ROWS], np.roll(np.arange(SHARD_ROWS), 1))
+    index.add_with_ids(unit(2, 400, 16)[HELD], np.roll(HELD, 1))
     write_shard(path / SHARD, index)
 
 
@@ -320,7 +343,12 @@ AT_FAULT: dict[Callable[[Path], None], str] = {
     greedy_index: f"{SHARD} is no FAISS index",
     l2_metric: f"{SHARD} does not search by inner product",
     untrained: f"{SHARD} is not trained",
-    fewer_vectors: "shards have 399 vectors for 400 rows",
+    fewer_vectors: f"{OTHER_SHARD} has other ids than those of its rows",
+    a_stray_too: f"{SHARD} has other ids than those of its rows",
+    strays_in_disorder: r"strays-0-0\.npy does not hold ascending numbers of rows",
+    strays_beyond: r"strays-0-0\.npy does not hold ascending numbers of rows",
+    other_centres: r"trained-0\.faiss has other centres of lists than a shard",
+    trained_with_rows: r"trained-0\.faiss holds 400 vectors instead of none",
     global_ids: f"{OTHER_SHARD} has other ids than those of its rows, 0 to 199",
     one_id_twice: f"{SHARD} has other ids",
     other_vectors: f"{SHARD} does not find its row",
@@ -351,13 +379,13 @@ def test_an_ivf_without_nprobe(snapshots: Path) -> None:
 
 def test_the_canary_notices_what_a_wrong_way_to_add_leaves(snapshots: Path) -> None:
     """`add_core` on a fast-scan index leaves it whole to look at, and nearly blind."""
-    vectors = unit(2, 400, 16)[:SHARD_ROWS]
+    vectors = unit(2, 400, 16)[HELD]
     index = shard_of(vectors)
     index.reset()
     # All arrays have names: SWIG keeps no reference, and a freed one would be another fault.
-    ids, lists = np.arange(SHARD_ROWS), index.quantizer.search(vectors, 1)[1].ravel()
-    index.add_core(SHARD_ROWS, *map(_faiss.swig_ptr, (vectors, ids, lists)))
-    assert index.ntotal == SHARD_ROWS
+    ids, lists = HELD.copy(), index.quantizer.search(vectors, 1)[1].ravel()
+    index.add_core(len(ids), *map(_faiss.swig_ptr, (vectors, ids, lists)))
+    assert index.ntotal == len(HELD)
     write_shard(snapshots / "next" / SHARD, index)
     as_built(snapshots / "next")
     refused(snapshots, f"{SHARD} does not find its row")
@@ -368,9 +396,11 @@ def test_the_canary_lets_crowds_of_near_copies_pass(tmp_path: Path) -> None:
     noise = unit(0, 600, 16) * 0.02 + unit(1, 1, 16)
     crowd = noise / np.linalg.norm(noise, axis=1, keepdims=True)
     writer = SnapshotWriter(tmp_path, "crowd")
-    part = SpacePart.named(0, FINE, 16, 600, factory="IVF2,PQ2x4fs", shards=1, nprobe=2)
+    part = SpacePart.named(0, FINE, 16, 600, factory="IVF2,PQ2x4fs", stray_counts=(0,), nprobe=2)
     write_space(writer, part, crowd)
+    writer.save_index(part.trained, trained_on(crowd, part.factory))
     writer.save_index(part.shards[0], shard_of(crowd, part.factory))
+    writer.save_array(part.strays[0], np.empty(0, np.int64))
     open_snapshot(writer.publish(draft(0, (part,), ())))
 
 

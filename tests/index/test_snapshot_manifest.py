@@ -15,10 +15,23 @@ from simsearch.index.snapshot import FileSeal, Manifest, SignalPart, SpacePart
 from simsearch.types import Signal
 from tests.index.snapshot_worlds import FINE, STORE, Document, edit_manifest
 
-SPACE = SpacePart.named(0, FINE, 16, 9, factory="IVF2,PQ8", shards=1, nprobe=1, codec_bias=-0.1)
+SPACE = SpacePart.named(
+    0, FINE, 16, 9, factory="IVF2,PQ8", stray_counts=(2,), nprobe=1, codec_bias=-0.1
+)
 HASHES = SignalPart.named(Signal.MINHASH, 4)
 FILES = {n: FileSeal(7, "ab" * 32) for n in (*SPACE.file_names(), *HASHES.file_names())}
-MANIFEST = Manifest(1, "one", STORE, 5, 6, (SPACE,), (HASHES,), FILES, {"recall": 1, "ms": 2.5})
+MANIFEST = Manifest(
+    format=1,
+    id="one",
+    store_id=STORE,
+    built_through=5,
+    created_us=6,
+    spaces=(SPACE,),
+    signals=(HASHES,),
+    without=(),
+    files=FILES,
+    report={"recall": 1, "ms": 2.5},
+)
 
 
 def edited(tmp_path: Path, change: Any, *, reseal: bool = True) -> bytes:
@@ -77,6 +90,11 @@ CHANGES = {
     "a negative seq": (lambda m: m.update(built_through=-1), "negative built_through"),
     "shards of an exact part": (space(factory="Flat"), "has shards"),
     "no shards of an IVF": (space(shards=[]), "do not belong together"),
+    "a shard of another size": (space(shard_rows=[8]), "shards of 8 rows for the 9"),
+    "a shard of no size": (space(shard_rows=[]), "does not say of each shard"),
+    "more strays than rows": (space(stray_counts=[10]), "numbers of rows out of range"),
+    "fewer strays than none": (space(stray_counts=[-1]), "numbers of rows out of range"),
+    "a shard begun with nothing": (space(trained=""), "no plain file name"),
     "one space twice": (lambda m: m["spaces"].append(m["spaces"][0]), "do not belong together"),
     "one file for two": (space(keys="rows-0.npy"), "do not belong together"),
     "a file of no part": (
