@@ -38,6 +38,26 @@ NUMBERS_PER_CODE: Final = 4
 """Four numbers of a vector become 4 bits: 48 bytes for 384. x4fsr codes what is left of a row
 once the centre of its list is taken away, and is scanned as fast as x4fs, which codes the row."""
 
+GPU_CODES: Final = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
+"""Codes of 8 bits a row that FAISS's own GPU kernels take."""
+
+GPU_CODES_USUAL: Final = 64
+"""96 would need all of the 48 KiB that a GPU keeps beside a list."""
+
+GPU_FLAT_ROWS_MAX: Final = 200_000
+
+GPU_LISTS: Final = ((2_000_000, 4096), (20_000_000, 16_384))
+GPU_LISTS_BEYOND: Final = 65_536
+"""A GPU compares a query with all centres at once, so that there is no graph over them."""
+
+GPU_NPROBE: Final = 64
+"""Lists are cheap to read on a GPU. Unverified on a GPU."""
+
+GPU_SHARD_BYTES: Final = 16 << 30
+"""Of codes and ids: two generations of two spaces in 80 GB. 100M rows are one shard."""
+
+GPU_ID_BYTES: Final = 8
+
 _CODECS: Final = r"PQ(?P<m>\d+)(x4fsr?)?|SQ8|SQfp16|Flat"
 _FACTORY: Final = re.compile(rf"IVF(?P<nlist>\d+)(?P<graph>_HNSW\d+)?,({_CODECS})")
 
@@ -59,20 +79,24 @@ class Plan:
         return self.factory == FLAT
 
 
-def plan(count: int, dim: int, *, override: str | None = None) -> Plan:
-    """The plan for `count` rows of `dim` numbers.
+def plan(count: int, dim: int, *, override: str | None = None, gpu: bool = False) -> Plan:
+    """The plan for `count` rows of `dim` numbers. `gpu`: a plan that a GPU can search; a CPU can,
+    too, though not as fast as by its own.
 
     `override`: Flat, or `IVF<lists>[_HNSW<links>],<codec>` with a codec PQ<m>x4fsr, PQ<m>x4fs,
     PQ<m>, SQ8, SQfp16 or Flat. Raises BadConfig where it is none of these, m does not divide
     `dim`, or there are too few rows to train it.
     """
-    if override == FLAT or (override is None and count <= FLAT_ROWS_MAX):
+    flat_rows_max = GPU_FLAT_ROWS_MAX if gpu else FLAT_ROWS_MAX
+    if override == FLAT or (override is None and count <= flat_rows_max):
         return Plan(FLAT, nlist=0, nprobe=0, shards=1, train_rows=0)
-    shards = -(-count // SHARD_ROWS_MAX)
+    shards = -(-count // (_gpu_shard_rows(dim) if gpu else SHARD_ROWS_MAX))
     rows = count // max(1, shards)
-    factory = _default(rows, dim) if override is None else override
+    default = _gpu_default if gpu else _default
+    factory = default(rows, dim) if override is None else override
     nlist, has_graph = _checked(factory, rows, dim)
-    nprobe = min(nlist, NPROBE_OF_GRAPH if has_graph else NPROBE)
+    nprobe = GPU_NPROBE if gpu else NPROBE_OF_GRAPH if has_graph else NPROBE
+    nprobe = min(nlist, nprobe)
     return Plan(factory, nlist, nprobe, shards, min(rows, TRAIN_ROWS_PER_LIST * nlist))
 
 
@@ -80,6 +104,20 @@ def _default(rows: int, dim: int) -> str:
     nlist = next(nlist for rows_max, nlist in LISTS if rows <= rows_max)
     graph = "_HNSW32" if nlist > PLAIN_LISTS_MAX else ""
     return f"IVF{nlist}{graph},PQ{_codes(dim)}x4fsr"
+
+
+def _gpu_default(rows: int, dim: int) -> str:
+    nlist = next((nlist for rows_max, nlist in GPU_LISTS if rows <= rows_max), GPU_LISTS_BEYOND)
+    return f"IVF{nlist},PQ{_gpu_codes(dim)}"
+
+
+def _gpu_codes(dim: int) -> int:
+    """Of the codes a GPU takes, as many as divide `dim` and are no more than usual."""
+    return max(m for m in GPU_CODES if m <= GPU_CODES_USUAL and dim % m == 0)
+
+
+def _gpu_shard_rows(dim: int) -> int:
+    return GPU_SHARD_BYTES // (_gpu_codes(dim) + GPU_ID_BYTES)
 
 
 def _codes(dim: int) -> int:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simsearch.errors import BadConfig
-from simsearch.index.plan import FLAT_ROWS_MAX, SHARD_ROWS_MAX, Plan, plan
+from simsearch.index.gpu_device import why_not
+from simsearch.index.plan import (
+    FLAT_ROWS_MAX,
+    GPU_CODES,
+    GPU_SHARD_BYTES,
+    SHARD_ROWS_MAX,
+    Plan,
+    plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +50,52 @@ def test_every_plan_can_be_built(count: int, dim: int) -> None:
     m = int(re.findall(r"PQ(\d+)x4fsr", made.factory)[0])
     assert dim % m == 0
     assert plan(count, dim, override=made.factory) == made
+
+
+@pytest.mark.parametrize(
+    ("count", "dim", "factory", "nprobe", "shards"),
+    [
+        (200_000, 384, "Flat", 0, 1),
+        (200_001, 384, "IVF4096,PQ64", 64, 1),
+        (2_000_000, 384, "IVF4096,PQ64", 64, 1),
+        (2_000_001, 384, "IVF16384,PQ64", 64, 1),
+        (20_000_000, 512, "IVF16384,PQ64", 64, 1),
+        (20_000_001, 768, "IVF65536,PQ64", 64, 1),
+        (100_000_000, 384, "IVF65536,PQ64", 64, 1),
+        (1_000_000_000, 384, "IVF65536,PQ64", 64, 5),
+        (300_000, 500, "IVF4096,PQ20", 64, 1),
+        (300_000, 7, "IVF4096,PQ1", 64, 1),
+    ],
+)
+def test_rows_decide_on_a_gpu(count: int, dim: int, factory: str, nprobe: int, shards: int) -> None:
+    """No fast scan, no graph, codes that a GPU takes, shards that fit its memory."""
+    made = plan(count, dim, gpu=True)
+    assert (made.factory, made.nprobe, made.shards) == (factory, nprobe, shards)
+
+
+@given(count=st.integers(0, 10**9), dim=st.integers(1, 2048))
+def test_every_plan_for_a_gpu_can_be_built(count: int, dim: int) -> None:
+    """As above, and a shard's codes and ids stay within the bytes that are set aside for it."""
+    made = plan(count, dim, gpu=True)
+    if made.is_flat:
+        return
+    assert made.nprobe <= made.nlist <= made.train_rows <= count
+    m = int(made.factory.partition("PQ")[2])
+    assert dim % m == 0
+    assert m in GPU_CODES
+    assert -(-count // made.shards) * (m + 8) <= GPU_SHARD_BYTES + m + 8
+    assert plan(count, dim, override=made.factory, gpu=True) == made
+
+
+def test_a_gpu_can_hold_what_is_planned_for_it() -> None:
+    """And not what is planned for a CPU."""
+    for_gpu, for_cpu = (plan(300_000, 384, gpu=gpu).factory for gpu in (True, False))
+    said = [
+        why_not(faiss.index_factory(384, factory, faiss.METRIC_INNER_PRODUCT))
+        for factory in (for_gpu, for_cpu)
+    ]
+    assert said[0] == ""
+    assert "fast scan" in said[1]
 
 
 def test_faiss_knows_the_factories() -> None:

@@ -1,0 +1,108 @@
+"""Queries that may lie on a GPU: the only place of the index that knows torch, and it imports it
+when it is first given a tensor.
+
+faiss.contrib.torch_utils is not used: it replaces `search` of every FAISS index of the process by
+one that takes no `params`, and the CPU's indexes are searched with them. What it does for a tensor
+is to pass its address, and so does gpu_device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.types import Vectors
+
+Queries: TypeAlias = Any
+"""Vectors, or (n, dim) of them as a torch tensor or anything with __cuda_array_interface__."""
+
+
+def is_tensor(queries: Queries) -> bool:
+    kinds = {kind.__module__.partition(".")[0] for kind in type(queries).__mro__}
+    return "torch" in kinds or hasattr(queries, "__cuda_array_interface__")
+
+
+def to_host(queries: Queries) -> Vectors:
+    """As numpy's float32; a copy where they lie on a GPU."""
+    if is_tensor(queries):
+        queries = _tensor(queries).cpu().numpy()
+    return np.ascontiguousarray(queries, np.float32)
+
+
+def joined(parts: Sequence[Queries]) -> Queries:
+    """One below the other: a tensor on the device of the first tensor, where there is one."""
+    tensors = [part for part in parts if is_tensor(part)]
+    if not tensors:
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+    import torch
+
+    device = _tensor(tensors[0]).device
+    return torch.cat([_tensor(part).to(device) for part in parts])
+
+
+def chosen(queries: Queries, which: NDArray[np.bool_]) -> Queries:
+    if not is_tensor(queries):
+        return queries[which]
+    import torch
+
+    return queries[torch.from_numpy(np.flatnonzero(which)).to(queries.device)]
+
+
+def on_gpu(queries: Queries, number: int) -> Any:
+    """A float32 tensor on GPU `number`, contiguous, with everything computed that it depends on:
+    FAISS computes on streams of its own, which wait for none of torch's."""
+    import torch
+
+    tensor = _tensor(queries).to(f"cuda:{number}").contiguous()
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return tensor
+
+
+class Asked:
+    """The queries of one search, wherever they lie. `asked[rows]` copies those rows to the host,
+    which the exact routine does with the few that have a candidate."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries: Any = _tensor(queries) if is_tensor(queries) else to_host(queries)
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._queries.shape)
+
+    def __getitem__(self, rows: NDArray[np.integer]) -> Vectors:
+        if not is_tensor(self._queries):
+            return cast(Vectors, self._queries[rows])
+        import torch
+
+        few, place = np.unique(rows, return_inverse=True)
+        return to_host(self._queries[torch.from_numpy(few).to(self._queries.device)])[place]
+
+    def part(self, at: slice) -> Asked:
+        return Asked(self._queries[at])
+
+    def unit(self) -> Queries:
+        """Of unit length, where they lie; work of other threads waits for a tensor's."""
+        if not is_tensor(self._queries):
+            lengths = np.sqrt(np.einsum("ij,ij->i", self._queries, self._queries))
+            return self._queries / lengths[:, np.newaxis]
+        unit = self._queries / self._queries.norm(dim=1, keepdim=True)
+        if unit.is_cuda:
+            import torch
+
+            torch.cuda.current_stream(unit.device).synchronize()
+        return unit
+
+    def host(self) -> Vectors:
+        return to_host(self._queries)
+
+
+def _tensor(queries: Queries) -> Any:
+    import torch
+
+    return torch.as_tensor(queries).detach().to(torch.float32)
