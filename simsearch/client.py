@@ -75,6 +75,7 @@ NO_ANSWER = (
 MESSAGE_BYTES_MAX = 32 << 20
 
 # Only calls that change nothing are tried again: an edit whose answer was lost may have happened.
+# Extending may have too, and does nothing the second time.
 RETRIES = {
     "methodConfig": [
         {
@@ -85,6 +86,7 @@ RETRIES = {
                 {"service": "simsearch.v1.BankService", "method": "ListBanks"},
                 {"service": "simsearch.v1.BankService", "method": "GetEntry"},
                 {"service": "simsearch.v1.BankService", "method": "ListEntries"},
+                {"service": "simsearch.v1.BankService", "method": "ExtendEntry"},
             ],
             "retryPolicy": {
                 "maxAttempts": 4,
@@ -270,6 +272,29 @@ class Client:
             state=int(state or 0),  # type: ignore[arg-type]
         )
         return self._call(self._bank.ListEntries, request)
+
+    def extend_entry(
+        self,
+        bank: str,
+        key: int,
+        contents: Sequence[Content],
+        edit: Edit,
+        *,
+        partial: bool = False,
+        wait_until: WaitUntil = WaitUntil.VISIBLE,
+    ) -> bank_pb2.ExtendEntryResponse:
+        """Give an entry the signals that it lacks, from the contents it was banned with: all of
+        them or, with `partial`, those that are left. Ready vectors and hashes cannot be compared
+        with what was banned: the caller vouches for them. Raises ContentMismatch."""
+        request = bank_pb2.ExtendEntryRequest(
+            bank=bank,
+            key=key,
+            contents=[content_to(c) for c in contents],
+            edit=edit_to(edit),
+            wait_until=wait_to(wait_until),
+            partial=partial,
+        )
+        return self._call(self._bank.ExtendEntry, request)
 
     def retract_entry(
         self, bank: str, key: int, edit: Edit, *, wait_until: WaitUntil = WaitUntil.VISIBLE

@@ -8,7 +8,7 @@ SimsearchError
 ├── NotFound                what the caller named is not there
 │   ├── BankNotFound   EntryNotFound   EntryInOtherBank   UnknownSpace
 ├── Conflict                what the caller wants clashes with what is there
-│   ├── BankExists     BankChanged     EntryRetracted
+│   ├── BankExists     BankChanged     EntryRetracted   ContentMismatch
 ├── Unavailable             try again, here or elsewhere
 │   ├── Overloaded     NotReady   NotYetVisible   SpaceUnavailable   Unreachable
 └── Fault                   an operator must act
@@ -116,6 +116,10 @@ class BankChanged(Conflict):
 
 class EntryRetracted(Conflict):
     reason = "ENTRY_RETRACTED"
+
+
+class ContentMismatch(Conflict):
+    reason = "CONTENT_MISMATCH"
 
 
 class Unavailable(SimsearchError):

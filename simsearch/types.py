@@ -211,6 +211,7 @@ class ChangeKind(IntEnum):
     BANK_UPDATED = 2
     ENTRY_ADDED = 3
     ENTRY_RETRACTED = 4
+    ENTRY_EXTENDED = 5
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,13 @@ class Entry:
     signals: Mapping[str, int]
     added: Change
     retracted: Change | None = None
+    extended: tuple[Change, ...] = ()
+    """The changes that added signals to it later, oldest first."""
+
+    @property
+    def last(self) -> Change:
+        """The newest change of it."""
+        return self.retracted or (self.added, *self.extended)[-1]
 
 
 @dataclass(frozen=True)

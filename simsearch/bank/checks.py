@@ -102,12 +102,13 @@ def check_drafts(drafts: Sequence[EntryDraft]) -> None:
     _check_count(len(drafts), ENTRIES_PER_EDIT_MAX, "entries in one edit")
     for draft in drafts:
         _check_draft(draft)
-    size_bytes = sum(_size_bytes(draft.fingerprint) for draft in drafts)
-    if size_bytes > EDIT_BYTES_MAX:
-        raise LimitExceeded(
-            f"the fingerprints of this edit have {size_bytes} bytes, the limit is "
-            f"{EDIT_BYTES_MAX}: split it"
-        )
+    _check_bytes([draft.fingerprint for draft in drafts])
+
+
+def check_extension(fingerprint: Fingerprint) -> None:
+    """As for a draft: an entry may be given by an extension what it may be banned with."""
+    _check_fingerprint(fingerprint)
+    _check_bytes([fingerprint])
 
 
 def check_digest(signal: Signal, digest: bytes) -> None:
@@ -140,6 +141,15 @@ def _check_fingerprint(fingerprint: Fingerprint) -> None:
         _check_bits(signal, bits)
     for space, vectors in fingerprint.vectors.items():
         _check_vectors(space, vectors)
+
+
+def _check_bytes(fingerprints: Sequence[Fingerprint]) -> None:
+    size_bytes = sum(map(_size_bytes, fingerprints))
+    if size_bytes > EDIT_BYTES_MAX:
+        raise LimitExceeded(
+            f"the fingerprints of this edit have {size_bytes} bytes, the limit is "
+            f"{EDIT_BYTES_MAX}: split it"
+        )
 
 
 def _size_bytes(fingerprint: Fingerprint) -> int:

@@ -1,4 +1,4 @@
-"""The four edits, each inside one transaction: a record changes, the log gets a change."""
+"""The five edits, each inside one transaction: a record changes, the log gets a change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from simsearch.bank.fingerprints import fingerprint_to_bytes
 from simsearch.bank.layout import Life
 from simsearch.bank.tables import Tables
 from simsearch.errors import BankChanged, BankExists, EntryRetracted
@@ -17,6 +18,7 @@ from simsearch.types import (
     Entry,
     EntryDraft,
     EntryState,
+    Fingerprint,
     Policy,
 )
 
@@ -83,10 +85,41 @@ def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry
     change = tables.append_change(ChangeKind.ENTRY_RETRACTED, bank.id, key, edit, _now_us())
     retracted = replace(entry, state=EntryState.RETRACTED, retracted=change)
     tables.put_entry(retracted)
-    digests = tables.fingerprint_or_raise(key).digests
+    digests = tables.fingerprint_or_raise(key, change.seq).digests
     tables.put_life(key, Life(bank.id, entry.added.seq, change.seq), digests)
     tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
     return retracted
+
+
+def extend_entry(
+    tables: Tables, bank_name: str, key: int, fingerprint: Fingerprint, edit: Edit
+) -> tuple[Entry, Fingerprint]:
+    """The entry, and the part of `fingerprint` that was new to it; empty: nothing was written."""
+    bank = tables.bank_or_raise(bank_name)
+    entry = tables.entry_or_raise(bank, key)
+    if entry.state is EntryState.RETRACTED:
+        raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted: ban the item anew")
+    new = _without(fingerprint, tables.fingerprint_or_raise(key, tables.seq()))
+    if not new.rows():
+        return entry, new
+    change = tables.append_change(ChangeKind.ENTRY_EXTENDED, bank.id, key, edit, _now_us())
+    extended = replace(
+        entry, signals={**entry.signals, **new.rows()}, extended=(*entry.extended, change)
+    )
+    tables.put_entry(extended)
+    tables.put_extension(key, change.seq, fingerprint_to_bytes(new))
+    return extended, new
+
+
+def _without(fingerprint: Fingerprint, had: Fingerprint) -> Fingerprint:
+    """The spaces and binary signals that `had` lacks. No digests: they are what an entry is
+    recognised by, so they stay as they were when it was banned."""
+    return Fingerprint(
+        bits={s: rows for s, rows in fingerprint.bits.items() if s not in had.bits and len(rows)},
+        vectors={
+            s: rows for s, rows in fingerprint.vectors.items() if s not in had.vectors and len(rows)
+        },
+    )
 
 
 def _entry(draft: EntryDraft, added: Change) -> Entry:

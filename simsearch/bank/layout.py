@@ -9,8 +9,13 @@ from typing import NamedTuple
 from simsearch.errors import Corrupt
 from simsearch.types import Signal
 
-FORMAT = 1
-"""Raised by whatever an older release would read wrongly; a newer store is refused by name."""
+FORMAT = 2
+"""The newest that this release reads; a newer store is refused by name. A store is created with
+FORMAT_FIRST and raised by the first edit that an older release would read wrongly."""
+
+FORMAT_FIRST = 1
+FORMAT_EXTENSIONS = 2
+"""Fingerprints have records beside the first."""
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"
@@ -21,7 +26,9 @@ META = b"meta"  # name -> value: format, store_id, next_entry_key, next_bank_id
 BANKS = b"banks"  # bank id u32 -> BankRecord
 BANK_NAMES = b"bank_names"  # name -> bank id u32
 ENTRIES = b"entries"  # entry key u64 -> EntryRecord
-FINGERPRINTS = b"fingerprints"  # entry key u64 -> FingerprintRecord
+# Entry key u64 -> FingerprintRecord; then, one for each time that the entry was extended:
+# entry key u64, seq u64 -> FingerprintRecord.
+FINGERPRINTS = b"fingerprints"
 LIVES = b"lives"  # entry key u64 -> Life: loading a view parses no EntryRecord
 BY_BANK = b"by_bank"  # bank id u32, entry key u64 -> Life
 BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Life
@@ -83,12 +90,16 @@ def bank_entry_key(bank_id: int, key: int) -> bytes:
     return _U32.pack(bank_id) + _U64.pack(key)
 
 
+def extension_key(key: int, seq: int) -> bytes:
+    return _U64.pack(key) + _U64.pack(seq)
+
+
 def digest_prefix(signal: Signal, digest: bytes) -> bytes:
     return DIGEST_KINDS[signal] + digest
 
 
 def last_u64(packed: bytes) -> int:
-    """The entry key at the end of a longer key."""
+    """The entry key, or the seq of an extension, at the end of a longer key."""
     return int(_U64.unpack_from(packed, len(packed) - _U64.size)[0])
 
 

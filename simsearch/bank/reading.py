@@ -1,9 +1,10 @@
 """A consistent state of the whole store that holds no transaction open.
 
 Nothing is ever deleted or, retraction apart, changed: a life says from which seq to which an
-entry counts. So the state at one seq can be read by many short transactions. One long one would
-pin old pages (the file grew 12× in a trial) and would keep the writer from growing its map.
-Should a later release delete anything, this is what it must not break.
+entry counts, and what extends an entry stands under the seq that did. So the state at one seq
+can be read by many short transactions. One long one would pin old pages (the file grew 12× in a
+trial) and would keep the writer from growing its map. Should a later release delete anything,
+this is what it must not break.
 """
 
 from __future__ import annotations
@@ -65,12 +66,24 @@ class Reading:
             found |= self._environment.read(partial(self._some, some))
         return found
 
+    def brought(self, changes: Sequence[Change]) -> list[Fingerprint]:
+        """What each of `changes`, which added or extended an entry, brought and no other."""
+        found: list[Fingerprint] = []
+        rest = iter(changes)
+        while some := list(islice(rest, CHUNK_ENTRIES)):
+            found += self._environment.read(partial(_brought, some))
+        return found
+
     def _some(self, keys: Sequence[int], tables: Tables) -> dict[int, Fingerprint]:
         known = [key for key in keys if (life := tables.life(key)) and life.born <= self.seq]
-        return {key: tables.fingerprint_or_raise(key) for key in known}
+        return {key: tables.fingerprint_or_raise(key, self.seq) for key in known}
 
     def _chunk(self, after_key: int) -> _Chunk:
         return self._environment.read(lambda tables: _read_chunk(tables, after_key, self.seq))
+
+
+def _brought(changes: Sequence[Change], tables: Tables) -> list[Fingerprint]:
+    return [tables.brought_or_raise(change) for change in changes]
 
 
 class _Chunk(NamedTuple):
@@ -89,6 +102,6 @@ def _read_chunk(tables: Tables, after_key: int, seq: int) -> _Chunk:
             return _Chunk(rows, after_key)
         after_key = key
         if life.alive_at(seq):
-            rows.append((key, life.bank_id, tables.fingerprint_bytes(key)))
+            rows.append((key, life.bank_id, tables.fingerprint_bytes(key, seq)))
             size_bytes += len(rows[-1][2])
     return _Chunk(rows, None)

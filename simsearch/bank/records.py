@@ -145,6 +145,7 @@ def entry_to_bytes(entry: Entry) -> bytes:
         signals=[pb.SignalCountRecord(signal=s, rows=n) for s, n in entry.signals.items()],
         added=_change_to_record(entry.added),
         retracted=None if entry.retracted is None else _change_to_record(entry.retracted),
+        extended=[_change_to_record(change) for change in entry.extended],
     )
     return record.SerializeToString()
 
@@ -159,7 +160,9 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
     state = EntryState(record.state)
     added = _change(record.added)
     retracted = _change(record.retracted) if record.HasField("retracted") else None
-    require(added.entry_key == key, "was added under another key")
+    extended = tuple(_change(change) for change in record.extended)
+    own = all(change.entry_key == key for change in (added, *extended))
+    require(own, "was added or extended under another key")
     require((state is EntryState.RETRACTED) == (retracted is not None), "contradicts its state")
     return Entry(
         key=record.key,
@@ -172,6 +175,7 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
         signals={count.signal: count.rows for count in record.signals},
         added=added,
         retracted=retracted,
+        extended=extended,
     )
 
 

@@ -126,6 +126,22 @@ class BankStore:
 
         return self._edit(lambda tables: edits.add_entries(tables, bank, drafts, encoded, edit))
 
+    def extend_entry(
+        self, bank: str, key: int, fingerprint: Fingerprint, edit: Edit
+    ) -> tuple[Entry, Fingerprint]:
+        """Adds the spaces and binary signals of `fingerprint` that the entry lacks; nothing that
+        it has is replaced. Returns the entry and what was added; where that is empty, nothing
+        was written. Whether this is the content that was banned is for
+        `simsearch.bank.sameness`, which sees the contents one by one.
+
+        Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, NoSignal, BadHash,
+        BadVector, BadRequest, LimitExceeded.
+        """
+        checks.check_edit(edit)
+        checks.check_extension(fingerprint)
+
+        return self._edit(lambda tables: edits.extend_entry(tables, bank, key, fingerprint, edit))
+
     def retract_entry(self, bank: str, key: int, edit: Edit) -> Entry:
         """Ends an entry. Its record and fingerprint stay, to explain earlier hits.
 
@@ -210,15 +226,16 @@ class BankStore:
     # ------------------------------------------------------------ helpers
 
     def _edit(self, work: Callable[[Tables], T]) -> T:
-        def numbered(tables: Tables) -> tuple[T, int]:
-            return work(tables), tables.seq()
+        def numbered(tables: Tables) -> tuple[T, range]:
+            before = tables.seq()
+            return work(tables), range(before, tables.seq())
 
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
         return result
 
-    def _announce(self, seq: int) -> None:
-        for callback in self._subscribers:
+    def _announce(self, written: range) -> None:
+        for callback in self._subscribers if written else ():
             try:
-                callback(seq)
+                callback(written.stop)
             except Exception:  # the edit is durable: its caller must be told so
                 log.exception("bank_subscriber_failed")

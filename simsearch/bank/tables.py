@@ -48,14 +48,14 @@ class Tables:
 
     def initialise(self) -> None:
         """Fills `meta` of a new store."""
-        self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT))
+        self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT_FIRST))
         self._put(layout.META, layout.META_STORE_ID, uuid.uuid4().bytes)
         self._put(layout.META, layout.META_NEXT_ENTRY_KEY, pack_u64(1))
         self._put(layout.META, layout.META_NEXT_BANK_ID, pack_u64(1))
 
     def check_format(self) -> None:
         """Raises NewerFormat, or Corrupt for a number that no release wrote."""
-        found = layout.unpack_u32(self._meta(layout.META_FORMAT), "the format version")
+        found = self._format()
         if found > layout.FORMAT:
             raise NewerFormat(
                 f"the bank store has format {found}, this release reads up to {layout.FORMAT}: "
@@ -63,6 +63,14 @@ class Tables:
             )
         if found < 1:
             raise corrupt("the format version", f"is {found}")
+
+    def raise_format(self, needed: int) -> None:
+        """Older releases refuse the store from here on."""
+        if self._format() < needed:
+            self._put(layout.META, layout.META_FORMAT, pack_u32(needed))
+
+    def _format(self) -> int:
+        return layout.unpack_u32(self._meta(layout.META_FORMAT), "the format version")
 
     def store_id(self) -> str:
         return str(uuid.UUID(bytes=self._meta(layout.META_STORE_ID)))
@@ -164,15 +172,40 @@ class Tables:
     def put_fingerprint(self, key: int, fingerprint: bytes) -> None:
         self._put(layout.FINGERPRINTS, pack_u64(key), fingerprint)
 
-    def fingerprint_bytes(self, key: int) -> bytes:
-        """Unparsed: a view loads many at once. Raises Corrupt where entry `key` has none."""
-        body = self._get(layout.FINGERPRINTS, pack_u64(key), f"fingerprint {key}")
-        if body is None:
-            raise corrupt(f"fingerprint {key}", "is missing")
-        return body
+    def put_extension(self, key: int, seq: int, fingerprint: bytes) -> None:
+        self.raise_format(layout.FORMAT_EXTENSIONS)
+        self._put(layout.FINGERPRINTS, layout.extension_key(key, seq), fingerprint)
 
-    def fingerprint_or_raise(self, key: int) -> Fingerprint:
-        return fingerprint_from_bytes(key, self.fingerprint_bytes(key))
+    def fingerprint_bytes(self, key: int, through: int) -> bytes:
+        """The entry's record and what extended it up to seq `through`, as one record.
+
+        Unparsed: a view loads many at once. Raises Corrupt where entry `key` has none.
+        """
+        first, *extensions = self._fingerprint_records(key)
+        # Protobuf reads messages that stand one after the other as one: lists are joined.
+        return b"".join((first[1], *(body for seq, body in extensions if seq <= through)))
+
+    def fingerprint_or_raise(self, key: int, through: int) -> Fingerprint:
+        return fingerprint_from_bytes(key, self.fingerprint_bytes(key, through))
+
+    def brought_or_raise(self, change: Change) -> Fingerprint:
+        """What this one change, which added or extended an entry, brought."""
+        records = dict(self._fingerprint_records(change.entry_key))
+        seq = change.seq if change.kind is ChangeKind.ENTRY_EXTENDED else 0
+        if seq not in records:
+            raise corrupt(f"extension {seq} of entry {change.entry_key}", "is missing")
+        return fingerprint_from_bytes(change.entry_key, records[seq])
+
+    def _fingerprint_records(self, key: int) -> list[tuple[int, bytes]]:
+        """(seq, record), the first under seq 0. Raises Corrupt where there is no first."""
+        prefix, what = pack_u64(key), f"fingerprint {key}"
+        found = [
+            (0 if at == prefix else layout.last_u64(at), unseal(at, sealed, what))
+            for at, sealed in self._rows_under(layout.FINGERPRINTS, prefix)
+        ]
+        if not found or found[0][0] != 0:
+            raise corrupt(what, "is missing")
+        return found
 
     # ------------------------------------------------------------ lives
 
@@ -246,6 +279,14 @@ class Tables:
         with self._transaction.cursor(self._handles[table]) as cursor:
             if cursor.set_range(start):
                 yield from cursor
+
+    def _rows_under(self, table: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Reads no value of a row that has another prefix."""
+        with self._transaction.cursor(self._handles[table]) as cursor:
+            found = cursor.set_range(prefix)
+            while found and cursor.key().startswith(prefix):
+                yield cursor.item()
+                found = cursor.next()
 
 
 def _entry_key(key: int) -> bytes:

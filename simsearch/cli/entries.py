@@ -1,4 +1,4 @@
-"""`simsearch entry …`: add, get, list, retract."""
+"""`simsearch entry …`: add, get, list, retract; the rest is in `migration`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from simsearch.cli import migration
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
-from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
+from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, Wait, edit_by
 from simsearch.cli.output import plain, print_json, print_line, print_table
 from simsearch.types import EntryState, WaitUntil
 
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Entries: what is banned, and its retraction.", no_args_is_help=True)
 
-Wait = Annotated[
-    WaitUntil,
-    typer.Option("--wait", help="return once it is on disk, or once searches see it"),
-]
+app.command("extend")(migration.extend)
+app.command("backfill")(migration.backfill)
+app.command("agree")(migration.agree)
 
 
 @app.command("add")
@@ -161,9 +161,10 @@ def _card(entry: Entry) -> list[tuple[str, str]]:
     signals = ", ".join(f"{s['signal']} ×{s['rows']}" for s in shown["signals"])
     card = [(n, str(shown[n])) for n in ("key", "bank", "state", "source", "source_id", "note")]
     card += [("labels", ", ".join(shown["labels"])), ("signals", signals)]
-    for kind in ("added", "retracted"):
-        if kind in shown:
-            change = shown[kind]
-            words = f"{change['time']} by {change['actor']}: {change['reason']}"
-            card.append((kind, f"{words} (change {change['seq']})"))
+    changes = [("added", shown["added"]), *(("extended", c) for c in shown["extended"])]
+    if "retracted" in shown:
+        changes.append(("retracted", shown["retracted"]))
+    for kind, change in changes:
+        words = f"{change['time']} by {change['actor']}: {change['reason']}"
+        card.append((kind, f"{words} (change {change['seq']})"))
     return card

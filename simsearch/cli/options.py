@@ -17,7 +17,7 @@ from simsearch.errors import (
     SimsearchError,
     Unavailable,
 )
-from simsearch.types import Edit
+from simsearch.types import Edit, WaitUntil
 
 EXIT_CODES: tuple[tuple[type[SimsearchError], int], ...] = (
     (BadInput, 3),
@@ -46,6 +46,10 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a tabl
 Actor = Annotated[
     str,
     typer.Option("--actor", envvar="SIMSEARCH_ACTOR", help="who edits  [default: your login]"),
+]
+Wait = Annotated[
+    WaitUntil,
+    typer.Option("--wait", help="return once it is on disk, or once searches see it"),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="why: it stays on the record")]
 

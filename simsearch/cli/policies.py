@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -63,8 +64,13 @@ def changed(
 
 def _spaces(client: Any) -> dict[str, str]:
     """Space ids by the names that people see: the encoder's, and the model's in front of the @."""
-    known = [(s.name, s.space) for s in client.status().spaces]
-    return {space.partition("@")[0]: space for _, space in known if space} | dict(known)
+    known = [(s.name, s.space) for s in client.status().spaces if s.name]
+    models = Counter(_model(space) for _, space in known)  # two encoders may be of one model
+    return {_model(s): s for _, s in known if s and models[_model(s)] == 1} | dict(known)
+
+
+def _model(space: str) -> str:
+    return space.partition("@")[0]
 
 
 def _set_threshold(policy: Policy, written: str, spaces: dict[str, str]) -> None:

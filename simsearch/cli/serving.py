@@ -106,7 +106,7 @@ def status(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
         print_line(f"FAULT: {answer.fault}")
     print_table(
         ("encoder", "state", "rows", "space"),
-        [(s.name, "on" if s.available else "OFF", str(s.rows), s.space or s.reason)
+        [(s.name or "(none)", "on" if s.available else "OFF", str(s.rows), s.space or s.reason)
          for s in answer.spaces],
     )  # fmt: skip
     print_table(("signal", "rows"), [(s.signal, str(s.rows)) for s in answer.signals])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Container
 from pathlib import Path
 
 from simsearch.bank.store import BankStore
@@ -34,9 +35,13 @@ READER_CHECK_S = 60.0
 class Follower:
     """Owns the current view. `start` loads it; `view` is a plain attribute read, no lock."""
 
-    def __init__(self, store: BankStore, snapshots: Path) -> None:
+    def __init__(
+        self, store: BankStore, snapshots: Path, spaces: Container[str] | None = None
+    ) -> None:
+        """`spaces`: the ids of those that can be asked in; the rows of others are not loaded."""
         self._store = store
         self._snapshots = snapshots
+        self._spaces = spaces
         self._incoming: Replica | None = None
         self._loader: threading.Thread | None = None
         self._refused: dict[str, SimsearchError] = {}
@@ -103,6 +108,8 @@ class Follower:
                 self._incoming = None
             while not self._stopping and replica.step():
                 self._publish(replica)
+            if replica.tend():
+                self._publish(replica)
             self._fault = None
         except SimsearchError as fault:
             self._failed(fault)
@@ -120,7 +127,9 @@ class Follower:
         """From the current snapshot; where there is none that is sound, from the bank itself."""
         started = time.perf_counter()
         served = self._served()
-        replica = (served and self._from_snapshot(served)) or Replica.from_bank(self._store)
+        replica = (served and self._from_snapshot(served)) or Replica.from_bank(
+            self._store, self._spaces
+        )
         while replica.step():
             pass
         spent_ms = round((time.perf_counter() - started) * 1e3)
@@ -142,7 +151,7 @@ class Follower:
 
     def _from_snapshot(self, snapshot_id: str) -> Replica | None:
         try:
-            return Replica.from_snapshot(self._store, self._snapshots / snapshot_id)
+            return Replica.from_snapshot(self._store, self._snapshots / snapshot_id, self._spaces)
         except (BadSnapshot, NewerFormat, Corrupt) as refused:
             self._refused = {snapshot_id: refused}
             log.error("snapshot_refused", snapshot=snapshot_id, message=refused.message)
@@ -165,6 +174,8 @@ class Follower:
             replica = self._from_snapshot(snapshot_id)
             while replica is not None and not self._stopping and replica.step():
                 pass
+            if replica is not None and not self._stopping:
+                replica.settle()
             self._incoming = replica
         except Exception as fault:
             # The thread's edge: without this the new snapshot would be missing in silence.

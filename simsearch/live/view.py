@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from simsearch.index.protocol import CosineView, HammingView
@@ -28,6 +28,8 @@ class View:
     cosine_views: Mapping[str, CosineView]
     hamming_views: Mapping[Signal, HammingView]
     lookup: Lookup
+    aside: Mapping[str, int] = field(default_factory=dict)
+    """Rows by space that the bank holds and nobody here can ask about; they are not loaded."""
 
     def cosine(self, space: str) -> CosineView | None:
         return self.cosine_views.get(space)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from simsearch.bank.checks import check_drafts
+from simsearch.bank.sameness import check_contents
 from simsearch.encode.fingerprint import Print, merge
 from simsearch.errors import (
     BadRequest,
@@ -28,6 +29,7 @@ from simsearch.wire import (
     edit_from,
     entry_to,
     policy_from,
+    signals_to,
     state_from,
     wait_from,
 )
@@ -86,6 +88,11 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
         self, request: bank_pb2.ListEntriesRequest, context: Context
     ) -> bank_pb2.ListEntriesResponse:
         return await self._edit(_list_entries, request)
+
+    async def ExtendEntry(
+        self, request: bank_pb2.ExtendEntryRequest, context: Context
+    ) -> bank_pb2.ExtendEntryResponse:
+        return await self._edit(_extend_entry, request)
 
     async def RetractEntry(
         self, request: bank_pb2.RetractEntryRequest, context: Context
@@ -201,6 +208,27 @@ def _page_key(token: str) -> int:
     return int(token or 0)
 
 
+def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.ExtendEntryResponse:
+    before = core.store.entry(request.bank, request.key)
+    contents = _read(core, request.contents)
+    if isinstance(contents, SimsearchError):
+        raise contents
+    prints = _all_or_first_refusal(core.fingerprinter.ban(contents))
+    stored = core.store.fingerprints([before.key])[before.key]
+    check_contents(before.key, stored, [p.fingerprint for p in prints], partial=request.partial)
+    entry, added = core.store.extend_entry(
+        request.bank, request.key, merge(prints), edit_from(request.edit)
+    )
+    if wait_from(request.wait_until) is WaitUntil.VISIBLE:
+        _wait_visible(core, entry.last.seq, f"the extension of {entry.key} is stored")
+    return bank_pb2.ExtendEntryResponse(
+        entry=entry_to(entry, request.bank),
+        seq=entry.last.seq if added.rows() else 0,
+        added=signals_to(added.rows()),
+        warnings=_warnings(prints),
+    )
+
+
 def _retract_entry(
     core: Core, request: bank_pb2.RetractEntryRequest
 ) -> bank_pb2.RetractEntryResponse:
@@ -249,27 +277,33 @@ def _read(core: Core, messages: Sequence[content_pb2.Content]) -> list[Content] 
 def _prepared(
     message: bank_pb2.EntryDraft, outcomes: Sequence[Print | SimsearchError]
 ) -> _Prepared | SimsearchError:
-    prints = [o for o in outcomes if isinstance(o, Print)]
-    if len(prints) < len(outcomes):
-        return next(o for o in outcomes if isinstance(o, SimsearchError))
-    draft = EntryDraft(
-        merge(prints),
-        labels=tuple(message.labels),
-        source=message.source,
-        source_id=message.source_id,
-        note=message.note,
-    )
     try:
+        prints = _all_or_first_refusal(outcomes)
+        draft = EntryDraft(
+            merge(prints),
+            labels=tuple(message.labels),
+            source=message.source,
+            source_id=message.source_id,
+            note=message.note,
+        )
         check_drafts([draft])  # here, so that one bad draft does not fail its batch
     except SimsearchError as refusal:
         return refusal
-    warnings = [
-        f"{r.signal}: {r.detail}"
-        for p in prints
-        for r in p.reports
-        if r.state is not SignalState.SEARCHED
-    ]
-    return _Prepared(draft, tuple(dict.fromkeys(warnings)))
+    return _Prepared(draft, _warnings(prints))
+
+
+def _all_or_first_refusal(outcomes: Sequence[Print | SimsearchError]) -> list[Print]:
+    """An item of which one content cannot be used is not half used."""
+    for outcome in outcomes:
+        if isinstance(outcome, SimsearchError):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, Print)]
+
+
+def _warnings(prints: Sequence[Print]) -> tuple[str, ...]:
+    """What the contents could not give, each said once."""
+    reports = [r for p in prints for r in p.reports if r.state is not SignalState.SEARCHED]
+    return tuple(dict.fromkeys(f"{r.signal}: {r.detail}" for r in reports))
 
 
 def _wait_visible(core: Core, seq: int, what: str) -> None:

@@ -50,7 +50,8 @@ class Core:
     def _on(cls, store: BankStore, config: Config) -> Core:
         encoders = batched(load_encoders(_specs(config), config.server.torch_threads))
         fingerprinter = Fingerprinter(encoders, _limits(config.limits))
-        follower = Follower(store, Path(config.server.data_dir) / SNAPSHOTS)
+        snapshots = Path(config.server.data_dir) / SNAPSHOTS
+        follower = Follower(store, snapshots, served_spaces(encoders))
         follower.start()
         matcher = Matcher(fingerprinter, follower, config.limits.hits_max)
         return cls(config, store, encoders, fingerprinter, follower, matcher)
@@ -85,6 +86,11 @@ class Core:
             if encoder.space and (t.block, t.review, t.log) != (None, None, None):
                 rules.append(CosineRule(encoder.space.id, encoder.home, t.block, t.review, t.log))
         return rules
+
+
+def served_spaces(encoders: EncoderSet) -> frozenset[str]:
+    """The ids of the spaces that this server can ask in."""
+    return frozenset(encoder.space.id for encoder in encoders if encoder.space)
 
 
 def _specs(config: Config) -> list[EncoderSpec]:

@@ -41,6 +41,7 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "ENTRY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
         "ENTRY_IN_OTHER_BANK": grpc.StatusCode.NOT_FOUND,
         "ENTRY_RETRACTED": grpc.StatusCode.FAILED_PRECONDITION,
+        "CONTENT_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
         "NO_SIGNAL": grpc.StatusCode.INVALID_ARGUMENT,
         "LIMIT_EXCEEDED": grpc.StatusCode.INVALID_ARGUMENT,
         "BAD_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,

@@ -32,7 +32,10 @@ def _status(core: Core) -> index_pb2.GetStatusResponse:
         visible_seq=view.seq,
         durable_seq=durable,
         lag=max(0, durable - view.seq),
-        spaces=[_space(encoder, view) for encoder in core.encoders],
+        spaces=[
+            *[_space(encoder, view) for encoder in core.encoders],
+            *[_without_encoder(space, rows) for space, rows in sorted(view.aside.items())],
+        ],
         signals=[
             index_pb2.SignalStatus(signal=s, rows=len(rows) if (rows := view.hamming(s)) else 0)
             for s in BINARY
@@ -58,4 +61,14 @@ def _space(encoder: LoadedEncoder, view: View) -> index_pb2.SpaceStatus:
         available=True,
         rows=len(rows) if rows else 0,
         precision=encoder.precision,
+    )
+
+
+def _without_encoder(space: str, rows: int) -> index_pb2.SpaceStatus:
+    """Of an encoder that is off, its space is not known: it may be the one of these rows."""
+    return index_pb2.SpaceStatus(
+        space=space,
+        available=False,
+        reason="no encoder here has this space: these rows are in the bank and are not searched",
+        rows=rows,
     )

@@ -7,6 +7,7 @@ and the view are loaded, and NOT_SERVING from the moment a stop is asked for.
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import os
 import signal
@@ -100,6 +101,7 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
         core = await loading
         try:
             work.begin(core)
+            _spare_the_collector()
             if not stop.is_set():
                 await _set_health(probe, serving=True)
                 host, _ = split_address(config.server.listen)
@@ -114,6 +116,13 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
         stopping.cancel()
         await server.stop(None)
     log.info("server_stopped")
+
+
+def _spare_the_collector() -> None:
+    """What models and their libraries have made by now is there to stay: half a million objects,
+    which every full collection would look at again, and hold all calls for most of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def _server(

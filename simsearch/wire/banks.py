@@ -51,10 +51,15 @@ def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
         source=entry.source,
         source_id=entry.source_id,
         note=entry.note,
-        signals=[bank_pb2.EntrySignal(signal=s, rows=n) for s, n in sorted(entry.signals.items())],
+        signals=signals_to(entry.signals),
         added=_change_to(entry.added),
         retracted=_change_to(entry.retracted) if entry.retracted else None,
+        extended=[_change_to(change) for change in entry.extended],
     )
+
+
+def signals_to(rows: Mapping[str, int]) -> list[bank_pb2.EntrySignal]:
+    return [bank_pb2.EntrySignal(signal=s, rows=n) for s, n in sorted(rows.items())]
 
 
 def _change_to(change: Change) -> bank_pb2.Change:

@@ -20,7 +20,7 @@ from simsearch import errors
 from simsearch.bank import environment, layout, opening
 from simsearch.bank.faults import named_errors
 from simsearch.bank.store import BankStore
-from simsearch.types import Fingerprint, Signal
+from simsearch.types import ChangeKind, Fingerprint, Signal
 from tests.bank.workers import Worker, working
 from tests.bank.worlds import (
     EDIT,
@@ -193,7 +193,7 @@ def test_a_newer_format_is_refused_before_anything_is_written(path: Path) -> Non
             transaction.put(layout.META_FORMAT, body, db=meta)
     before = (path / "data.mdb").read_bytes()
     for writer in (True, False):
-        with pytest.raises(errors.NewerFormat, match=r"format 7, .* up to 1: run the release"):
+        with pytest.raises(errors.NewerFormat, match=r"format 7, .* up to 2: run the release"):
             BankStore.open(path, writer=writer)
     assert (path / "data.mdb").read_bytes() == before
 
@@ -349,25 +349,33 @@ def test_a_reading_process_sees_each_commit(path: Path) -> None:
 
 def test_every_acknowledged_entry_outlives_a_killed_writer(path: Path) -> None:
     """SIGKILL in the middle of a stream of edits, again and again: what was acknowledged is
-    there, the log has no gap, batches are whole and no key is given twice."""
+    there, the log has no gap, batches are whole and no key is given twice. An extension is there
+    with its change, its record and its rows, or not at all."""
     store_with_bank(path).close()
     acknowledged: list[int] = []
+    extended: list[int] = []
     for round_ in range(KILLS):
         with working("add_forever", path) as writer:
             lines = [writer.line() for _ in range(20 + 7 * round_)]
             lines += [line for line in writer.kill() if line]
-        acknowledged += [int(key) for line in lines for key in line.split()]
+        acknowledged += [int(k) for line in lines if line[0] != "+" for k in line.split()]
+        extended += [int(line) for line in lines if line[0] == "+"]
         with BankStore.open(path, writer=True) as store:
             entries = store.list_entries("spam", limit=10_000)
             assert store.bank("spam").active_entries == len(entries)
             log = store.changes(0, 10_000)
             assert [change.seq for change in log] == list(range(1, store.seq() + 1))
             with store.reading() as reading:
-                active = [key for key, _, _ in reading.active_entries()]
+                rows = {key: len(f.vectors) for key, _, f in reading.active_entries()}
+            active = list(rows)
+        grown = [c.entry_key for c in log if c.kind is ChangeKind.ENTRY_EXTENDED]
+        assert set(extended) <= {key for key, spaces in rows.items() if spaces}
+        assert grown == [key for key, spaces in rows.items() if spaces]
+        assert grown == [entry.key for entry in entries if entry.extended]
         assert len(acknowledged) == len(set(acknowledged))
         assert set(acknowledged) <= set(active)
         assert [entry.key for entry in entries] == active
-        assert [change.entry_key for change in log[1:]] == active
+        assert [c.entry_key for c in log if c.kind is ChangeKind.ENTRY_ADDED] == active
 
 
 def test_slots_of_killed_readers_are_freed(path: Path) -> None:

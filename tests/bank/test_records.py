@@ -242,7 +242,8 @@ def test_lives_and_numbers_of_a_wrong_length_are_corrupt() -> None:
 
 def test_the_layout_on_disk_is_as_it_was() -> None:
     """Names, kinds and packings may not move without a new FORMAT."""
-    assert layout.FORMAT == 1
+    assert (layout.FORMAT_FIRST, layout.FORMAT_EXTENSIONS, layout.FORMAT) == (1, 2, 2)
+    assert layout.extension_key(1, 2) == bytes.fromhex("00000000000000010000000000000002")
     assert layout.bank_entry_key(1, 2) == bytes.fromhex("000000010000000000000002")
     assert layout.digest_prefix(Signal.MD5, b"d") == b"\x02d"
     assert layout.pack_life(layout.Life(1, 2)).hex() == "00000001" + "0" * 15 + "2" + "f" * 16

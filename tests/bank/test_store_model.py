@@ -10,6 +10,10 @@ dead entry, only the first digest of an entry ending, the etag ignored, the vers
 entry retracted twice or through another bank, an aborted transaction that commits, a reading that
 sees what came later or stops at the first dead entry, a subscriber told the seq before.
 
+Later, for extensions, 6 of 6 more: rows of an extension seen one change early, one late or at every
+seq; signals that are there replaced; the changes of earlier extensions forgotten; a subscriber told
+of an edit that changed nothing.
+
 An earlier form asked one random question at a time and missed four of the first seven: hence
 `ask_everything`, with which `teardown` ends every example.
 """
@@ -22,6 +26,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -50,13 +55,19 @@ NAMES = ("spam", "terror")
 SIGNALS = (Signal.SHA256, Signal.TEXT_SHA256)
 DIGESTS = tuple(sha(name) for name in "abc")
 LIMIT = 2
+SPACES = ("toy@000000000000/none/4", "toy@111111111111/none/4")
+ROW = np.eye(1, 4, dtype=np.float32)
 
 names = st.sampled_from(NAMES)
 signals = st.sampled_from(SIGNALS)
 digests = st.sampled_from(DIGESTS)
+some_spaces = st.sets(st.sampled_from(SPACES))
 drafts = st.builds(
-    lambda found: EntryDraft(Fingerprint(digests={s: tuple(v) for s, v in found.items()})),
+    lambda found, spaces: EntryDraft(
+        Fingerprint({s: tuple(v) for s, v in found.items()}, vectors=dict.fromkeys(spaces, ROW))
+    ),
     st.dictionaries(signals, st.lists(digests, min_size=1, max_size=2), min_size=1),
+    some_spaces,
 )
 
 
@@ -72,6 +83,12 @@ class Known:
     draft: EntryDraft
     born: int
     retired: int = NEVER
+    extended: tuple[tuple[int, frozenset[str]], ...] = ()
+    """(seq, the spaces that came with it)"""
+
+    def spaces_at(self, through: int) -> set[str]:
+        later = (spaces for seq, spaces in self.extended if seq <= through)
+        return {*self.draft.fingerprint.vectors}.union(*later)
 
     def alive_at(self, through: int) -> bool:
         return self.born <= through < self.retired
@@ -162,6 +179,24 @@ class StoreMachine(RuleBasedStateMachine):
             assert entry.added.seq == seq
             self.entries[entry.key] = Known(name, draft, seq)
         return multiple(*(entry.key for entry in added))
+
+    @rule(key=active, spaces=st.sets(st.sampled_from(SPACES), min_size=1))
+    def extend(self, key: int, spaces: set[str]) -> None:
+        known = self.entries[key]
+        new = frozenset(spaces - known.spaces_at(NEVER))
+        fingerprint = Fingerprint(vectors=dict.fromkeys(spaces, ROW))
+        entry, added = self.store.extend_entry(known.bank, key, fingerprint, EDIT)
+        assert set(added.vectors) == new
+        if new:
+            seq = self.expect_change(ChangeKind.ENTRY_EXTENDED, known.bank, key)
+            assert entry.last.seq == seq
+            self.entries[key] = replace(known, extended=(*known.extended, (seq, new)))
+
+    @rule(key=keys)
+    def extend_what_is_retracted(self, key: int) -> None:
+        fingerprint = Fingerprint(vectors=dict.fromkeys(SPACES, ROW))
+        with pytest.raises(errors.EntryRetracted):
+            self.store.extend_entry(self.entries[key].bank, key, fingerprint, EDIT)
 
     @rule(target=keys, key=consumes(active))
     def retract(self, key: int) -> int:
@@ -263,8 +298,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert entry == self.store.entry(known.bank, key)
         assert entry.added.seq == known.born
         assert (entry.retracted.seq if entry.retracted else NEVER) == known.retired
-        found = self.store.fingerprints([key])[key].digests
-        assert dict(found) == dict(known.draft.fingerprint.digests)
+        found = self.store.fingerprints([key])[key]
+        assert dict(found.digests) == dict(known.draft.fingerprint.digests)
+        assert set(found.vectors) == known.spaces_at(NEVER) == {*entry.signals} - {*SIGNALS}
+        assert [change.seq for change in entry.extended] == [seq for seq, _ in known.extended]
 
     @rule()
     def begin_reading(self) -> None:
@@ -274,14 +311,30 @@ class StoreMachine(RuleBasedStateMachine):
 
     def check_reading(self, reading: Reading) -> None:
         expected = [
-            (key, self.banks[known.bank].id)
+            (key, self.banks[known.bank].id, known.spaces_at(reading.seq))
             for key, known in sorted(self.entries.items())
             if known.alive_at(reading.seq)
         ]
-        found = [(key, bank_id) for key, bank_id, _ in reading.active_entries()]
+        found = [(key, bank_id, set(f.vectors)) for key, bank_id, f in reading.active_entries()]
         assert found == expected
+        for key, print_ in reading.fingerprints([*self.entries]).items():
+            assert set(print_.vectors) == self.entries[key].spaces_at(reading.seq)
+        self.check_brought(reading)
         assert sum(bank.active_entries for bank in reading.banks()) == len(expected)
         assert [c.seq for c in reading.changes(0, 999)] == list(range(1, reading.seq + 1))
+
+    def check_brought(self, reading: Reading) -> None:
+        """Followed from the first change on, the log gives each entry its rows, each once."""
+        kinds = (ChangeKind.ENTRY_ADDED, ChangeKind.ENTRY_EXTENDED)
+        grown = [c for c in reading.changes(0, 999) if c.kind in kinds]
+        spaces: dict[int, list[str]] = {}
+        for change, print_ in zip(grown, reading.brought(grown), strict=True):
+            spaces.setdefault(change.entry_key, []).extend(print_.vectors)
+        assert {key: sorted(got) for key, got in spaces.items()} == {
+            key: sorted(known.spaces_at(reading.seq))
+            for key, known in self.entries.items()
+            if known.born <= reading.seq
+        }
 
     # ------------------------------------------------------------ always
 

@@ -16,7 +16,7 @@ from typing import IO
 
 from simsearch.bank.store import BankStore
 from simsearch.errors import BankFull, BankLocked
-from tests.bank.worlds import EDIT, digest_draft, large_draft, store_with_bank
+from tests.bank.worlds import EDIT, EXTENSION, digest_draft, large_draft, store_with_bank
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -77,7 +77,7 @@ def hold_writer(path: Path) -> None:
 
 
 def add_forever(path: Path) -> None:
-    """Says each key once its edit is acknowledged."""
+    """Says each key once its edit is acknowledged; `+key` once the entry is extended."""
     with BankStore.open(path, writer=True, map_bytes=1 << 18) as store:
         number = 0
         while True:
@@ -85,6 +85,8 @@ def add_forever(path: Path) -> None:
                 "spam", [digest_draft(f"{number}/{n}") for n in range(1 + number % 3)], EDIT
             )
             say(" ".join(str(entry.key) for entry in entries))
+            extended, _ = store.extend_entry("spam", entries[0].key, EXTENSION, EDIT)
+            say(f"+{extended.key}")
             number += 1
 
 

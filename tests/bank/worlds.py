@@ -71,6 +71,9 @@ def large_draft(seed: int) -> EntryDraft:
     return EntryDraft(Fingerprint(vectors={SPACE: unit(64, 512, seed)}))
 
 
+EXTENSION = Fingerprint(vectors={SPACE: unit(1, 4, 7)})
+
+
 def as_stored(fingerprint: Fingerprint) -> Fingerprint:
     """What comes back: vectors rounded to float16."""
     rounded = {s: v.astype(np.float16).astype(np.float32) for s, v in fingerprint.vectors.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simsearch.bank.sameness import check_contents
 from simsearch.bank.store import BankStore
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print, merge
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
@@ -48,6 +49,7 @@ VECTORS: Vectors = np.array(
     ],
     np.float32,
 )
+WIDE_VECTORS: Vectors = np.pad(VECTORS, ((0, 0), (0, WIDE.dim - SPACE.dim)))
 HASHES = [bytes(32), b"\x0f" + bytes(31), b"\xff\xff" + bytes(30), b"\xff" * 32]
 """Distances between neighbours: 4, 12, 240."""
 DIGESTS = [bytes([n]) * 32 for n in range(3)]
@@ -78,12 +80,14 @@ class WideEncoder(TinyEncoder):
         return np.eye(WIDE.dim, dtype=np.float32)[[len(text) % WIDE.dim for text in texts]]
 
 
-def fingerprinter() -> Fingerprinter:
-    encoders = {
-        "tiny": LoadedEncoder("tiny", Modality.TEXT, text=TinyEncoder()),
-        "wide": LoadedEncoder("wide", Modality.TEXT, text=WideEncoder()),
-    }
-    return Fingerprinter(EncoderSet(encoders), ContentLimits())
+ENCODERS = {
+    "tiny": LoadedEncoder("tiny", Modality.TEXT, text=TinyEncoder()),
+    "wide": LoadedEncoder("wide", Modality.TEXT, text=WideEncoder()),
+}
+
+
+def fingerprinter(names: Sequence[str] = ("tiny", "wide")) -> Fingerprinter:
+    return Fingerprinter(EncoderSet({name: ENCODERS[name] for name in names}), ContentLimits())
 
 
 @dataclass
@@ -91,12 +95,14 @@ class Process:
     """What one server process holds, without the network: open it, kill it, open it again."""
 
     path: Path
+    encoders: Sequence[str] = ("tiny", "wide")
 
     def __post_init__(self) -> None:
         self.store = BankStore.open(self.path, writer=True)
-        self.follower = Follower(self.store, self.path / "snapshots")
+        self.prints = fingerprinter(self.encoders)
+        spaces = {encoder.space.id for encoder in self.prints.encoders if encoder.space}
+        self.follower = Follower(self.store, self.path / "snapshots", spaces)
         self.follower.start()
-        self.prints = fingerprinter()
         self.matcher = Matcher(self.prints, self.follower, hits_max=100)
 
     def close(self) -> None:
@@ -110,6 +116,16 @@ class Process:
         self.wait(entry.added.seq)
         return entry.key
 
+    def extend(self, bank: str, key: int, *contents: Content) -> set[str]:
+        """Give an entry what it lacks; returns the signals that were added, once searches see
+        them."""
+        prints = [p for p in self.prints.ban(contents) if isinstance(p, Print)]
+        stored = self.store.fingerprints([key])[key]
+        check_contents(key, stored, [p.fingerprint for p in prints], partial=False)
+        entry, added = self.store.extend_entry(bank, key, merge(prints), EDIT)
+        self.wait(entry.last.seq)
+        return set(added.rows())
+
     def retract(self, bank: str, key: int) -> None:
         retracted = self.store.retract_entry(bank, key, EDIT).retracted
         assert retracted is not None
@@ -121,6 +137,11 @@ class Process:
 
 def vector(number: int) -> VectorContent:
     return VectorContent("tiny", VECTORS[number : number + 1])
+
+
+def wide(number: int) -> VectorContent:
+    """The same vectors in the other space, which has room for more."""
+    return VectorContent("wide", WIDE_VECTORS[number : number + 1])
 
 
 def pdq(number: int) -> HashContent:
