@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
+from simsearch.config import IndexConfig, check_index, load
 from simsearch.errors import BadConfig, SimsearchError
 
 app = typer.Typer(
@@ -23,7 +25,14 @@ app = typer.Typer(
 
 DataDir = Annotated[Path, typer.Argument(help="the data_dir of `simsearch serve`")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Recall = Annotated[float, typer.Option("--recall", help="share of exact search's finds to reach")]
+ConfigFile = Annotated[
+    Optional[Path],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option("--config", help="simsearch.toml, for its [index]; options here go before it"),
+]
+Recall = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--recall", help="share of exact search's finds to reach (0.995)"),
+]
 Factory = Annotated[
     Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
     typer.Option(
@@ -32,10 +41,18 @@ Factory = Annotated[
         help="a FAISS factory, or Flat, instead of the planned one (repeatable)",
     ),
 ]
+Without = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--without", metavar="SPACE", help="leave this space out, by its id (repeatable)"),
+]
+KeepIfSaid = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--keep", help="newest snapshots to keep (3)"),
+]
 Keep = Annotated[int, typer.Option("--keep", help="newest snapshots to keep")]
 
 SNAPSHOTS = "snapshots"
-KEPT = 3
+KEPT = IndexConfig().keep
 
 
 @app.command("check")
@@ -45,40 +62,65 @@ def check(data_dir: DataDir, as_json: Json = False) -> None:
     Example: simsearch-build check ./banks
     """
     from index_builders.check import check as check_bank
+    from index_builders.progress import counted, shown
     from simsearch.bank.store import BankStore
 
-    with BankStore.open(data_dir, writer=False) as store, _progress() as show:
+    with BankStore.open(data_dir, writer=False) as store, shown(sys.stderr) as progress:
         total = sum(bank.active_entries for bank in store.banks())
-        done = 0
-
-        def advance(entries: int) -> None:
-            nonlocal done
-            done += entries
-            show("checking", done, total)
-
-        report = check_bank(store, advance)
+        report = check_bank(store, counted(progress, "checking", total, "entries"))
     _say(dataclasses.asdict(report), as_json)
     if not report.whole:
         raise typer.Exit(7)
 
 
+@app.command("agree")
+def agree(
+    data_dir: DataDir,
+    old: Annotated[str, typer.Option("--old", help="the id of a space")],
+    new: Annotated[str, typer.Option("--new", help="the id of a space")],
+    queries: Annotated[int, typer.Option(min=1, help="entries to ask with")] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """Before an old space is dropped: which entries lack the new one, and do the two agree?
+
+    Asks with the entries' own vectors about all other entries, at their bank's thresholds.
+
+    Example: simsearch-build agree ./banks --old clip@1f2e/squash/256 --new clip@9a8b/squash/256
+    """
+    from index_builders.agree import agree as agree_on
+    from index_builders.agree import told
+    from simsearch.bank.store import BankStore
+
+    with BankStore.open(data_dir, writer=False) as store:
+        report = agree_on(store, old, new, queries)
+    _say(told(report), as_json)
+
+
 @app.command("plan")
-def plan(data_dir: DataDir, factory: Factory = None, as_json: Json = False) -> None:
+def plan(
+    data_dir: DataDir, factory: Factory = None, config: ConfigFile = None, as_json: Json = False
+) -> None:
     """Say what a build would make of the bank as it is now.
 
     Example: simsearch-build plan ./banks
     """
-    from index_builders.pipeline import BuildOptions, planned
+    from index_builders.pipeline import planned
     from simsearch.bank.store import BankStore
 
+    settings = _settings(config, None, factory, None)
     with BankStore.open(data_dir, writer=False) as store:
-        plans = planned(store, BuildOptions(factories=_factories(factory)))
+        plans = planned(store, _options(settings))
     _say({space: dataclasses.asdict(chosen) for space, chosen in plans.items()}, as_json)
 
 
 @app.command("build")
 def build(
-    data_dir: DataDir, recall: Recall = 0.995, factory: Factory = None, as_json: Json = False
+    data_dir: DataDir,
+    recall: Recall = None,
+    factory: Factory = None,
+    without: Without = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
 ) -> None:
     """Build and verify a snapshot and put it in place, without serving it.
 
@@ -86,16 +128,20 @@ def build(
     """
     from index_builders.publishing import seal
 
-    with _built(data_dir, recall, factory) as (writer, draft):
-        _say({"built": seal(writer, draft).name, "report": dict(draft.report)}, as_json)
+    settings = _settings(config, recall, factory, None)
+    with _built(data_dir, settings, without) as (writer, draft, progress):
+        path = seal(writer, draft, progress)
+    _say({"built": path.name, "report": dict(draft.report)}, as_json)
 
 
 @app.command("run")
 def run(
     data_dir: DataDir,
-    recall: Recall = 0.995,
+    recall: Recall = None,
     factory: Factory = None,
-    keep: Keep = KEPT,
+    without: Without = None,
+    keep: KeepIfSaid = None,
+    config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Build, verify and serve: a running server swaps to it without a failed answer.
@@ -104,9 +150,10 @@ def run(
     """
     from index_builders.publishing import publish, seal
 
-    with _built(data_dir, recall, factory) as (writer, draft):
-        path = seal(writer, draft)
-        removed = publish(data_dir / SNAPSHOTS, path.name, keep)
+    settings = _settings(config, recall, factory, keep)
+    with _built(data_dir, settings, without) as (writer, draft, progress):
+        path = seal(writer, draft, progress)
+        removed = publish(data_dir / SNAPSHOTS, path.name, settings.keep)
     told = {"serving": path.name, "through": draft.built_through, "removed": removed}
     _say(told | {"report": dict(draft.report)}, as_json)
 
@@ -154,9 +201,9 @@ def gc(data_dir: DataDir, keep: Keep = KEPT) -> None:
 
     Example: simsearch-build gc ./banks --keep 1
     """
-    from simsearch.index.snapshot import collect
+    from index_builders.leftovers import clear
 
-    for name in collect(data_dir / SNAPSHOTS, keep):
+    for name in clear(data_dir / SNAPSHOTS, keep):
         sys.stdout.write(f"removed {name}\n")
 
 
@@ -164,16 +211,47 @@ def gc(data_dir: DataDir, keep: Keep = KEPT) -> None:
 
 
 @contextmanager
-def _built(data_dir: Path, recall: float, factory: list[str] | None) -> Iterator[tuple[Any, Any]]:
-    """A finished, unpublished build; what it leaves is kept for the next run to take up."""
-    from index_builders.pipeline import BuildOptions
+def _built(
+    data_dir: Path, settings: IndexConfig, without: list[str] | None
+) -> Iterator[tuple[Any, Any, Any]]:
+    """A finished, unpublished build, and where to tell of what is done with it. Whoever else
+    wants to build is refused until this is left."""
+    from index_builders.locks import only_builder
     from index_builders.pipeline import build as build_it
+    from index_builders.progress import shown
     from simsearch.bank.store import BankStore
 
-    options = BuildOptions(recall_target=recall, factories=_factories(factory))
-    with BankStore.open(data_dir, writer=False) as store, _progress() as show:
-        built = build_it(store, data_dir / SNAPSHOTS, options, show)
-    yield built
+    snapshots = data_dir / SNAPSHOTS
+    with (
+        BankStore.open(data_dir, writer=False) as store,
+        only_builder(snapshots),
+        shown(sys.stderr) as progress,
+    ):
+        options = _options(settings, without)
+        yield *build_it(store, snapshots, options, progress), progress
+
+
+def _settings(
+    config: Path | None, recall: float | None, factory: list[str] | None, keep: int | None
+) -> IndexConfig:
+    """What the options say, else the file, else the defaults. Raises BadConfig."""
+    written = load(config).index if config else IndexConfig()
+    said = _factories(factory)
+    # A model that an option names is not to be overruled by the file's word on one of its spaces.
+    rest = {s: f for s, f in written.factories.items() if s.partition("@")[0] not in said}
+    settings = IndexConfig(
+        factories=rest | said,
+        recall=written.recall if recall is None else recall,
+        keep=written.keep if keep is None else keep,
+    )
+    check_index(settings, "options")
+    return settings
+
+
+def _options(settings: IndexConfig, without: list[str] | None = None) -> Any:
+    from index_builders.pipeline import BuildOptions
+
+    return BuildOptions(settings.recall, settings.factories, frozenset(without or ()))
 
 
 def _factories(written: list[str] | None) -> dict[str, str]:
@@ -182,19 +260,6 @@ def _factories(written: list[str] | None) -> dict[str, str]:
     if any(not (space and equals) for space, equals, _ in pairs):
         raise BadConfig("write --factory SPACE=FACTORY, as in all-MiniLM-L6-v2=IVF1024,PQ96x4fs")
     return {space: factory for space, _, factory in pairs}
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar with what is being done, on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting")
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total
-        )
 
 
 def _say(value: dict[str, Any], as_json: bool) -> None:
@@ -206,6 +271,9 @@ def _say(value: dict[str, Any], as_json: bool) -> None:
 
 
 def main() -> None:
+    # Read when FAISS is loaded. By default its threads spin while they wait for each other: with
+    # busy cores beside it, training took 16 times the CPU, and took it from the server.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except SimsearchError as error:

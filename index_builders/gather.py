@@ -6,8 +6,9 @@ Memory stays bounded whatever the size of the bank: entries are read in chunks a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.bank.reading import Reading
+from simsearch.errors import BadConfig
 from simsearch.types import BITS_BYTES, Fingerprint, Signal
 
 ENTRIES_AT_ONCE = 4096
@@ -54,6 +56,11 @@ class NpyAppender:
         assert self._file.tell() == self._header_bytes, "the header outgrew its padding"
         self._file.close()
 
+    def drop(self) -> None:
+        """Let go of the file, written or not: an open one keeps its disk space when removed."""
+        with suppress(OSError):
+            self._file.close()
+
     def _write_header(self) -> None:
         header = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
@@ -71,16 +78,22 @@ class Gathered:
     spaces: Mapping[str, tuple[int, int]]
     """Count and dim by space id, in the order of their numbers in file names."""
     signals: Mapping[str, int]
+    without: tuple[str, ...] = ()
+    """Spaces that were left out, sorted."""
+
+
+Opened: TypeAlias = Callable[[str, tuple[int, ...], str], NpyAppender]
+"""The file of a name, for rows of a shape and a dtype."""
 
 
 class _Part:
     """The three files of one space or signal."""
 
-    def __init__(self, directory: Path, name: str, kind: str, dim: int, dtype: str) -> None:
+    def __init__(self, opened: Opened, name: str, kind: str, dim: int, dtype: str) -> None:
         self.dim = dim
-        self._rows = NpyAppender(directory / f"{kind}-{name}.npy", (dim,), dtype)
-        self._keys = NpyAppender(directory / f"keys-{name}.npy", (), "<i8")
-        self._groups = NpyAppender(directory / f"groups-{name}.npy", (), "<u4")
+        self._rows = opened(f"{kind}-{name}.npy", (dim,), dtype)
+        self._keys = opened(f"keys-{name}.npy", (), "<i8")
+        self._groups = opened(f"groups-{name}.npy", (), "<u4")
 
     @property
     def count(self) -> int:
@@ -92,32 +105,69 @@ class _Part:
         self._keys.append(np.repeat(np.array([key for key, *_ in entries]), counts))
         self._groups.append(np.repeat(np.array([bank for _, bank, _ in entries]), counts))
 
-    def close(self) -> None:
-        for file in (self._rows, self._keys, self._groups):
-            file.close()
 
+@dataclass
+class _Parts:
+    """What was met so far; of the spaces in `without` that they were."""
 
-def gather(reading: Reading, directory: Path, progress: Progress = lambda _: None) -> Gathered:
-    """Write rows, keys and groups of every active entry, in key order, into `directory`."""
-    spaces: dict[str, _Part] = {}
-    signals: dict[Signal, _Part] = {}
-    for chunk in _chunks(reading):
+    directory: Path
+    without: Collection[str] = ()
+    spaces: dict[str, _Part] = field(default_factory=dict)
+    signals: dict[Signal, _Part] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    files: list[NpyAppender] = field(default_factory=list)
+
+    def opened(self, name: str, row_shape: tuple[int, ...], dtype: str) -> NpyAppender:
+        self.files.append(NpyAppender(self.directory / name, row_shape, dtype))
+        return self.files[-1]
+
+    def append(self, chunk: Chunk) -> None:
         for space, entries in _by_name(chunk, lambda f: f.vectors).items():
-            dim = entries[0][2].shape[1]
-            if space not in spaces:
-                spaces[space] = _Part(directory, str(len(spaces)), "rows", dim, "<f2")
-            spaces[space].append(entries)
+            if space in self.without:
+                self.left_out.add(space)
+                continue
+            if space not in self.spaces:
+                name, dim = str(len(self.spaces)), entries[0][2].shape[1]
+                self.spaces[space] = _Part(self.opened, name, "rows", dim, "<f2")
+            self.spaces[space].append(entries)
         for signal, entries in _by_name(chunk, lambda f: f.bits).items():
-            if signal not in signals:
-                signals[signal] = _Part(directory, signal, "bits", BITS_BYTES, "u1")
-            signals[signal].append(entries)
-        progress(len(chunk))
-    for part in (*spaces.values(), *signals.values()):
-        part.close()
+            if signal not in self.signals:
+                self.signals[signal] = _Part(self.opened, signal, "bits", BITS_BYTES, "u1")
+            self.signals[signal].append(entries)
+
+    def require_left_out(self) -> None:
+        if unknown := sorted({*self.without} - self.left_out):
+            there = ", ".join(sorted({*self.spaces, *self.left_out})) or "no rows in any space"
+            raise BadConfig(f"--without {unknown[0]}: give a space by its id; the bank has {there}")
+
+
+def gather(
+    reading: Reading,
+    directory: Path,
+    progress: Progress = lambda _: None,
+    without: Collection[str] = (),
+) -> Gathered:
+    """Write rows, keys and groups of every active entry, in key order, into `directory`.
+
+    Raises OSError where there is no room, BadConfig where no entry has a row in a space of
+    `without`.
+    """
+    parts = _Parts(directory, without)
+    try:
+        for chunk in _chunks(reading):
+            parts.append(chunk)
+            progress(len(chunk))
+        parts.require_left_out()
+        for file in parts.files:
+            file.close()
+    finally:
+        for file in parts.files:
+            file.drop()
     return Gathered(
         reading.seq,
-        {space: (part.count, part.dim) for space, part in spaces.items()},
-        {str(signal): part.count for signal, part in signals.items()},
+        {space: (part.count, part.dim) for space, part in parts.spaces.items()},
+        {str(signal): part.count for signal, part in parts.signals.items()},
+        tuple(sorted(parts.left_out)),
     )
 
 

@@ -1,53 +1,64 @@
 """From a bank to a snapshot: gather, plan, train, fill, verify. Publishing is a step of its own.
 
 Every finished step is on disk before the next begins; a build that was killed is taken up where
-it stopped. Memory is bounded by one shard's codes and by chunks of rows.
+it stopped. Rows are read in chunks, the training sample apart; filling holds one shard's codes, and
+verifying holds them all, as a server does.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index_builders import report
 from index_builders import state as states
 from index_builders.gather import gather
+from index_builders.judging import judge
+from index_builders.leftovers import removed_when_full, take_up
+from index_builders.measuring import MemoryPeak, Stopwatch
+from index_builders.progress import Progress, counted
+from index_builders.report import BuildReport, SpaceReport, Tried
+from index_builders.score_errors import histogram, score_errors
 from index_builders.state import BuildState
-from index_builders.verify import Recall, recall_of, truth_of
+from simsearch.bank.reading import Reading
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadConfig, RecallTooLow
 from simsearch.index import ivf_build, trained
-from simsearch.index.codec import Codec
+from simsearch.index.codec import GATE_SDS, Codec
 from simsearch.index.ivf import IvfBase
-from simsearch.index.plan import Plan, plan
+from simsearch.index.manifest import stretches
+from simsearch.index.plan import FLAT, Plan, plan
 from simsearch.index.publish import BUILDING
 from simsearch.index.snapshot import ManifestDraft, SignalPart, SnapshotWriter, SpacePart
 from simsearch.index.union import UnionView
 from simsearch.types import Signal
 
-NPROBE_TRIES = 5
-"""How often a search may read twice as many lists before the build is given up."""
-
 
 @dataclass(frozen=True)
 class BuildOptions:
     """`recall_target` at each of verify.FLOORS. `factories` overrule the plan of some spaces, by
-    the id of the space or the model's name in front of its @."""
+    the id of the space or the model's name in front of its @. `without` are ids of spaces to be
+    left out."""
 
     recall_target: float = 0.995
     factories: Mapping[str, str] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
 
     def check(self, spaces: Iterable[str]) -> None:
         """Raises BadConfig where a factory is for no space of the bank."""
-        known = {name for space in spaces for name in (space, _model(space))}
+        known = {n for space in (*spaces, *self.without) for n in (space, _model(space))}
         for name in self.factories.keys() - known:
             raise BadConfig(
-                f"--factory {name}=…: the bank has {', '.join(sorted(known)) or 'none'}"
+                f"there is no space {name!r} to choose an index for: the bank has "
+                f"{', '.join(sorted(known)) or 'none'}; mend --factory, or [index] factories"
             )
 
     def plan(self, space: str, count: int, dim: int) -> Plan:
@@ -59,10 +70,6 @@ def _model(space: str) -> str:
     return space.partition("@")[0]
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-
-
 @dataclass
 class Build:
     """One build under way in its directory."""
@@ -71,7 +78,9 @@ class Build:
     state: BuildState
     options: BuildOptions
     progress: Progress
-    report: dict[str, float] = field(default_factory=dict)
+    clock: Stopwatch
+    measured: dict[int, SpaceReport] = field(default_factory=dict)
+    """By the number of the space."""
 
     @property
     def directory(self) -> Path:
@@ -81,56 +90,127 @@ class Build:
 def build(
     store: BankStore, snapshots: Path, options: BuildOptions, progress: Progress
 ) -> tuple[SnapshotWriter, ManifestDraft]:
-    """Everything but publishing. Raises RecallTooLow, SnapshotFull, BadConfig."""
-    work = _resumed(store, snapshots, options, progress) or _begun(
-        store, snapshots, options, progress
-    )
-    options.check(space for space, *_ in work.state.spaces)
-    spaces = tuple(_build_space(work, number) for number in range(len(work.state.spaces)))
-    signals = tuple(SignalPart.named(Signal(s), count) for s, count in work.state.signals)
-    for leftover in (states.STATE_FILE, *map(_trained_name, range(len(spaces)))):
-        (work.directory / leftover).unlink(missing_ok=True)
-    draft = ManifestDraft(
+    """Everything but publishing, and its report beside the snapshots. A build without room leaves
+    nothing; any other that fails is taken up by the next, as far as that one wants the same.
+
+    Raises RecallTooLow, SnapshotFull, BadConfig, BankLocked.
+    """
+    with store.reading() as reading, MemoryPeak() as memory:
+        taken = take_up(snapshots, store.store_id, reading.seq, partial(_fits, options))
+        writer, state = taken or (_new_writer(snapshots, reading), None)
+        with removed_when_full(writer):
+            clock = Stopwatch()
+            state = state or _gathered(store.store_id, reading, writer, options, progress, clock)
+            work = Build(writer, state, options, progress, clock)
+            tell = partial(_told, work, snapshots, memory, resumed=taken is not None)
+            try:
+                draft = _drafted(work)
+            except RecallTooLow as refusal:
+                states.save(work.state.refused(options.recall_target), work.directory)
+                raise RecallTooLow(f"{refusal}; see {tell(str(refusal))}") from None
+            tell("")
+            return writer, draft
+
+
+def _drafted(work: Build) -> ManifestDraft:
+    _settle_recipes(work)
+    with work.clock.stage("fill"):
+        spaces = tuple(_build_space(work, number) for number in range(len(work.state.spaces)))
+    return ManifestDraft(
         store_id=work.state.store_id,
         built_through=work.state.built_through,
         created_us=time.time_ns() // 1000,
         spaces=spaces,
-        signals=signals,
-        report=work.report,
+        signals=tuple(SignalPart.named(Signal(s), count) for s, count in work.state.signals),
+        without=work.state.left_out,
+        report=report.manifest_lines(work.measured),
     )
-    return work.writer, draft
+
+
+def _told(work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resumed: bool) -> Path:
+    """Write the report; returns the path of its last file, the picture where there is one."""
+    state = work.state
+    spaces = (
+        work.measured.get(number, SpaceReport(space, count, dim, FLAT))
+        for number, (space, count, dim) in enumerate(state.spaces)
+    )
+    files = (path for path in sorted(work.directory.iterdir()) if path.name not in states.SCRATCH)
+    told = BuildReport(
+        snapshot=work.directory.name.removeprefix(BUILDING),
+        store_id=state.store_id,
+        built_through=state.built_through,
+        created=report.now(),
+        recall_target=work.options.recall_target,
+        refused=refusal,
+        resumed=resumed,
+        spaces=tuple(spaces),
+        signals=dict(state.signals),
+        seconds={stage: round(seconds, 3) for stage, seconds in work.clock.seconds.items()},
+        bytes={path.name: path.stat().st_size for path in files},
+        peak_memory_bytes=memory.bytes,
+    )
+    return report.write(snapshots, told)[-1]
 
 
 # ---------------------------------------------------------------- beginning
 
 
-def _resumed(
-    store: BankStore, snapshots: Path, options: BuildOptions, progress: Progress
-) -> Build | None:
-    """A build of this bank that had its rows when it was killed."""
-    for directory in sorted(snapshots.glob(f"{BUILDING}*")):
-        state = states.load(directory)
-        if state and state.store_id == store.store_id:
-            writer = SnapshotWriter(snapshots, directory.name.removeprefix(BUILDING))
-            return Build(writer, state, options, progress)
-    return None
+def _fits(options: BuildOptions, state: BuildState) -> bool:
+    """Whether a dead build could become what is asked for, and was not refused as that."""
+    if options.without != {*state.left_out}:
+        return False
+    try:
+        recipes = _recipes(options, state)
+    except BadConfig:
+        return False
+    return not (recipes == state.recipes and 0 < state.refused_at <= options.recall_target)
 
 
-def _begun(store: BankStore, snapshots: Path, options: BuildOptions, progress: Progress) -> Build:
-    with store.reading() as reading:
-        now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        writer = SnapshotWriter(snapshots, f"{reading.seq:012d}-{now}")
-        total = sum(bank.active_entries for bank in reading.banks())
-        done = 0
+def _recipes(options: BuildOptions, state: BuildState) -> tuple[str, ...]:
+    """How each space's shards are made: shards of equal recipes are equal. Raises BadConfig."""
+    options.check(space for space, *_ in state.spaces)
+    plans = (options.plan(*space) for space in state.spaces)
+    return tuple(f"{p.factory}, {p.shards} shards, {p.train_rows} to train" for p in plans)
 
-        def count(entries: int) -> None:
-            nonlocal done
-            done += entries
-            progress("reading the bank", done, total)
 
-        state = BuildState.of(store.store_id, gather(reading, writer.path(""), count))
+def _settle_recipes(work: Build) -> None:
+    """Shards that were made in another way than is asked for now are made again."""
+    recipes = _recipes(work.options, work.state)
+    if recipes == work.state.recipes:
+        return
+    stale = work.state.stale_spaces(recipes)
+    work.state = work.state.without(stale)
+    states.save(work.state, work.directory)
+    for path in work.directory.iterdir():
+        is_of_shards = path.name not in work.state.gathered_files()
+        if is_of_shards and states.space_number(path.name) in stale:
+            path.unlink()
+    work.state = work.state.with_recipes(recipes)
+    states.save(work.state, work.directory)
+
+
+def _new_writer(snapshots: Path, reading: Reading) -> SnapshotWriter:
+    """Under the log position and the time; several in one second are numbered."""
+    first = f"{reading.seq:012d}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+    names = (first if n == 1 else f"{first}-{n}" for n in itertools.count(1))
+    return SnapshotWriter(snapshots, next(n for n in names if not (snapshots / n).exists()))
+
+
+def _gathered(
+    store_id: str,
+    reading: Reading,
+    writer: SnapshotWriter,
+    options: BuildOptions,
+    progress: Progress,
+    clock: Stopwatch,
+) -> BuildState:
+    total = sum(bank.active_entries for bank in reading.banks())
+    advance = counted(progress, "reading the bank", total, "entries")
+    with clock.stage("gather"):
+        gathered = gather(reading, writer.path(""), advance, options.without)
+    state = BuildState.of(store_id, gathered)
     states.save(state, writer.path(""))
-    return Build(writer, state, options, progress)
+    return state
 
 
 # ---------------------------------------------------------------- one space
@@ -144,7 +224,8 @@ def _build_space(work: Build, number: int) -> SpacePart:
     rows = _read(work, f"rows-{number}.npy")
     _fill_shards(work, number, chosen, rows)
     files = [work.writer.path(name) for name in _shard_names(number, chosen)]
-    shards = _Shards(rows, [trained.read_own(file) for file in files])
+    strays = [_read(work, name) for name in _strays_names(number, chosen)]
+    shards = _Shards(rows, [trained.read_own(file) for file in files], strays)
     codec = ivf_build.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
     nprobe = _enough_nprobe(work, number, chosen, shards, codec)
     return SpacePart.named(
@@ -153,7 +234,7 @@ def _build_space(work: Build, number: int) -> SpacePart:
         dim,
         count,
         factory=chosen.factory,
-        shards=chosen.shards,
+        stray_counts=tuple(map(len, strays)),
         nprobe=nprobe,
         codec_bias=codec.bias,
         codec_sd=codec.sd,
@@ -166,13 +247,15 @@ class _Shards:
 
     rows: NDArray[np.float16]
     indexes: list[Any]
+    strays: list[NDArray[np.int64]]
 
     @property
     def bounds(self) -> list[int]:
         return shard_bounds(len(self.rows), len(self.indexes))
 
     def view(self, groups: NDArray[np.integer], codec: Codec, nprobe: int) -> UnionView:
-        stretches = zip(self.indexes, self.bounds, self.bounds[1:], strict=False)
+        ends = self.bounds[1:]
+        stretches = zip(self.indexes, self.strays, self.bounds, ends, strict=False)
         return UnionView(
             [
                 IvfBase(
@@ -182,8 +265,9 @@ class _Shards:
                     groups[start:end],
                     codec=codec,
                     nprobe=nprobe,
+                    strays=strays,
                 ).freeze(0)
-                for index, start, end in stretches
+                for index, strays, start, end in stretches
             ]
         )
 
@@ -201,10 +285,11 @@ def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float1
     bounds = shard_bounds(len(rows), chosen.shards)
     for k, name in enumerate(names):
         if name not in work.state.shards:
-            work.progress(f"filling {name}", k, chosen.shards)
-            index = trained.empty_copy(begun)
+            index = trained.copy_of(begun)
             part = rows[bounds[k] : bounds[k + 1]]
-            ivf_build.fill(index, part, np.arange(len(part)))
+            filled = counted(work.progress, f"filling {name}", len(part), "rows")
+            strays = ivf_build.fill(index, part, np.arange(len(part)), filled)
+            work.writer.save_array(_strays_names(number, chosen)[k], strays)
             work.writer.save_index(name, index)
             work.state = work.state.with_shard(name)
             states.save(work.state, work.directory)
@@ -215,10 +300,11 @@ def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) 
     path = work.writer.path(_trained_name(number))
     name = path.name
     if name not in work.state.shards:
-        work.progress(f"training {chosen.factory}", 0, 1)
+        work.progress(f"training {chosen.factory}", 0, 0)
         rng = np.random.default_rng(number)
         picked = np.sort(rng.choice(len(rows), min(len(rows), chosen.train_rows), replace=False))
-        begun = ivf_build.train(chosen.factory, np.asarray(rows[picked], np.float32))
+        with work.clock.stage("train"):
+            begun = ivf_build.train(chosen.factory, np.asarray(rows[picked], np.float32))
         work.writer.save_index(name, begun)
         work.state = work.state.with_shard(name)
         states.save(work.state, work.directory)
@@ -230,34 +316,44 @@ def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
 
     Raises RecallTooLow, saying by how much.
     """
+    target = work.options.recall_target
+    space, count, dim = work.state.spaces[number]
     groups = _read(work, f"groups-{number}.npy")
-    work.progress("verifying against exact search", 0, 1)
-    truth = truth_of(shards.rows)
-    nprobe = chosen.nprobe
-    for _ in range(NPROBE_TRIES):
-        recall = recall_of(shards.view(groups, codec, nprobe), groups, truth)
-        work.report |= _lines(number, nprobe, recall)
-        if recall.worst >= work.options.recall_target and not recall.false_hits:
-            return nprobe
-        nprobe = min(2 * nprobe, chosen.nlist)
-    raise RecallTooLow(
-        f"space {number}: {chosen.factory} finds {recall.worst:.4f} of what exact search finds, "
-        f"{work.options.recall_target - recall.worst:.4f} under the target, with "
-        f"{recall.false_hits} false hits: give it a finer --factory; the old snapshot serves on"
+    with work.clock.stage("verify"):
+        view_at = partial(shards.view, groups, codec)
+        lists = (chosen.nprobe, chosen.nlist)
+        verdict = judge(view_at, shards.rows, groups, lists, target, work.progress)
+        empty = trained.read_own(work.writer.path(_trained_name(number)))
+        errors = score_errors(empty, shards.rows[: shards.bounds[1]], codec)
+    work.measured[number] = SpaceReport(
+        space=space,
+        count=count,
+        dim=dim,
+        factory=chosen.factory,
+        shards=chosen.shards,
+        nprobe=verdict.nprobe,
+        tried=tuple(Tried.of(*one) for one in verdict.curve),
+        codec_bias=codec.bias,
+        codec_sd=codec.sd,
+        gate_margin=GATE_SDS * codec.sd,
+        score_errors=histogram(errors, codec),
     )
-
-
-def _lines(number: int, nprobe: int, recall: Recall) -> Mapping[str, float]:
-    lines = {
-        f"space_{number}_nprobe_{nprobe}_recall_{floor}": found
-        for floor, found in recall.by_floor.items()
-    }
-    prefix = f"space_{number}_nprobe_{nprobe}"
-    return lines | {f"{prefix}_itself": recall.itself, f"{prefix}_false_hits": recall.false_hits}
+    if verdict.nprobe:
+        return verdict.nprobe
+    found = verdict.recall
+    raise RecallTooLow(
+        f"space {space}: {chosen.factory} finds {found.worst:.4f} of what exact search finds, "
+        f"{target - found.worst:.4f} under the target, with {found.false_hits} false hits: give it "
+        "a finer --factory or a lower --recall; the old snapshot serves on"
+    )
 
 
 def _shard_names(number: int, chosen: Plan) -> list[str]:
     return [f"shard-{number}-{k}.faiss" for k in range(chosen.shards)]
+
+
+def _strays_names(number: int, chosen: Plan) -> list[str]:
+    return [f"strays-{number}-{k}.npy" for k in range(chosen.shards)]
 
 
 def _trained_name(number: int) -> str:
@@ -277,4 +373,4 @@ def planned(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
 
 def shard_bounds(count: int, shards: int) -> list[int]:
     """Where each shard begins, and the end: stretches of nearly equal size."""
-    return [int(bound) for bound in np.linspace(0, count, shards + 1)]
+    return [0, *itertools.accumulate(stretches(count, shards))]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from index_builders.leftovers import clear, removed_when_full
+from index_builders.progress import Progress, counted, silent
+from index_builders.state import SCRATCH
 from simsearch.errors import BadRequest, BadSnapshot
 from simsearch.index.snapshot import (
     Manifest,
     ManifestDraft,
     SnapshotWriter,
-    collect,
     current,
     list_snapshots,
     open_snapshot,
@@ -17,12 +19,17 @@ from simsearch.index.snapshot import (
 )
 
 
-def seal(writer: SnapshotWriter, draft: ManifestDraft) -> Path:
+def seal(writer: SnapshotWriter, draft: ManifestDraft, progress: Progress = silent) -> Path:
     """The snapshot in its place, opened once as a server would; CURRENT is untouched.
 
-    Raises BadSnapshot, SnapshotFull.
+    Raises BadSnapshot, SnapshotFull; a build that there is no room for is removed.
     """
-    path = writer.publish(draft)
+    files = [path for path in writer.path("").iterdir() if path.name not in SCRATCH]
+    total = sum(path.stat().st_size for path in files)
+    hashed = counted(progress, "hashing", total, "bytes")
+    with removed_when_full(writer):
+        path = writer.publish(draft, SCRATCH, hashed)
+    progress("opening as a server would", 0, 0)
     open_snapshot(path)
     return path
 
@@ -30,7 +37,7 @@ def seal(writer: SnapshotWriter, draft: ManifestDraft) -> Path:
 def publish(snapshots: Path, snapshot_id: str, keep: int) -> list[str]:
     """Serve it from now on, and clear old ones away; returns what was removed."""
     set_current(snapshots, snapshot_id)
-    return collect(snapshots, keep)
+    return clear(snapshots, keep)
 
 
 def rollback(snapshots: Path, to: str | None = None) -> str:

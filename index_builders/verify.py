@@ -6,7 +6,8 @@ banks use; the truth is the exact index over all rows, chunk by chunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.index.exact import ExactIndex
-from simsearch.index.protocol import CosineView
+from simsearch.index.protocol import ROWS_MAX, CosineView
 from simsearch.types import Vectors
 
 FLOORS = (0.90, 0.95)
 QUERIES = 512
 COPIES = 8_192
+COPIES_OF_CURVE = 1_024
+"""For a point of the report's curve, which decides nothing."""
 MOVED_TO = (0.90, 1.0)
 """Cosines between which the queries lie from the rows they were made of."""
 ROWS_AT_ONCE = 65_536
@@ -34,9 +37,16 @@ class Truth:
 
     queries: Vectors
     pairs: Mapping[float, Pairs]
+    crowded: NDArray[np.bool_]
+    """Queries with more rows near them than any search returns: they judge nothing."""
     copies: Vectors
     copied: NDArray[np.int64]
     """Exact copies of rows, and which."""
+
+    def thinned(self, copies: int) -> Truth:
+        """With about so many copies: a search for each is most of what judging costs."""
+        every = max(1, len(self.copied) // copies)
+        return dataclasses.replace(self, copies=self.copies[::every], copied=self.copied[::every])
 
 
 @dataclass(frozen=True)
@@ -54,22 +64,30 @@ class Recall:
         return min(*self.by_floor.values(), self.itself)
 
 
-def truth_of(rows: NDArray[np.float16], seed: int = 0) -> Truth:
-    """Exact search over all rows, in bounded memory."""
+def truth_of(
+    rows: NDArray[np.float16], seed: int = 0, progress: Callable[[int], None] = lambda _: None
+) -> Truth:
+    """Exact search over all rows, in bounded memory; `progress` is told of rows compared."""
     queries = moved_copies(rows, seed)
     found: dict[float, Pairs] = {floor: set() for floor in FLOORS}
+    near_count = np.zeros(len(queries), np.int64)
     for start in range(0, len(rows), ROWS_AT_ONCE):
         chunk = np.asarray(rows[start : start + ROWS_AT_ONCE], np.float32)
-        index = ExactIndex(chunk.shape[1], rows_max=len(chunk))
+        index = ExactIndex(chunk.shape[1], rows_max=ROWS_MAX)
         index.append(chunk, np.arange(len(chunk)), np.zeros(len(chunk), np.int64))
         matches = index.freeze(0).search(queries, {0: min(FLOORS)})
+        near_count += np.bincount(matches.query, minlength=len(queries)) + matches.truncated
+        judging = near_count[matches.query] <= ROWS_MAX
         for floor, pairs in found.items():
-            near = matches.cosine >= floor
+            near = judging & (matches.cosine >= floor)
             rows_near = matches.key[near] + start
             pairs |= set(zip(matches.query[near].tolist(), rows_near.tolist(), strict=True))
+        progress(len(chunk))
+    crowded = near_count > ROWS_MAX
+    found = {floor: {p for p in pairs if not crowded[p[0]]} for floor, pairs in found.items()}
     rng = np.random.default_rng(seed + 1)
     copied = np.sort(rng.choice(len(rows), min(COPIES, len(rows)), replace=False))
-    return Truth(queries, found, np.asarray(rows[copied], np.float32), copied)
+    return Truth(queries, found, crowded, np.asarray(rows[copied], np.float32), copied)
 
 
 def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Recall:
@@ -78,9 +96,9 @@ def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Re
     matches = view.search(truth.queries, asked)
     by_floor, false_hits = {}, 0
     for floor, pairs in truth.pairs.items():
-        near = matches.cosine >= floor
+        near = (matches.cosine >= floor) & ~truth.crowded[matches.query]
         found = set(zip(matches.query[near].tolist(), matches.key[near].tolist(), strict=True))
-        by_floor[floor] = len(found & pairs) / max(1, len(pairs))
+        by_floor[floor] = len(found & pairs) / len(pairs) if pairs else 1.0
         false_hits += len(found - pairs)
     return Recall(by_floor, _found_by_themselves(view, asked, truth), false_hits)
 

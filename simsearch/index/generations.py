@@ -1,7 +1,8 @@
 """The directory of snapshots: which there are, which one is served, which may go.
 
 `CURRENT` holds the id that is served. `<id>/` is a snapshot: manifest.json and the files it lists,
-never changed. `.building-<id>/` is being built, `.removing-<id>/` is being removed.
+never changed. `.building-<id>/` is being built, `.removing-<id>/` is being removed, `reports/` is
+what builders tell of their snapshots.
 """
 
 from __future__ import annotations
@@ -29,11 +30,10 @@ from simsearch.index.manifest import (
     parse,
     require_id,
 )
-from simsearch.index.publish import BUILDING, seal_of
+from simsearch.index.publish import BUILDING, REMOVING, REPORTS, seal_of
 
 CURRENT_FILE = "CURRENT"
 CURRENT_BYTES_MAX = 128
-REMOVING = ".removing-"
 
 _TEMPORARY = f"{CURRENT_FILE}.tmp"
 
@@ -72,9 +72,13 @@ def set_current(snapshots: Path, snapshot_id: str, disk: Disk = REAL_DISK) -> No
     with _locked(snapshots), full_disk_named(snapshots):
         check_files(snapshots / snapshot_id)
         temporary = snapshots / _TEMPORARY
-        disk.write(temporary, f"{snapshot_id}\n".encode())
-        disk.sync_file(temporary)
-        disk.rename(temporary, snapshots / CURRENT_FILE)
+        try:
+            disk.write(temporary, f"{snapshot_id}\n".encode())
+            disk.sync_file(temporary)
+            disk.rename(temporary, snapshots / CURRENT_FILE)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         disk.sync_directory(snapshots)
 
 
@@ -93,7 +97,8 @@ def broken_snapshots(snapshots: Path) -> dict[str, SimsearchError]:
 
 def _published(snapshots: Path) -> Iterator[Path]:
     if snapshots.is_dir():
-        yield from sorted(p for p in snapshots.iterdir() if is_id(p.name) and p.is_dir())
+        ids = (p for p in snapshots.iterdir() if is_id(p.name) and p.name != REPORTS)
+        yield from sorted(p for p in ids if p.is_dir())
 
 
 def _sound(path: Path) -> Manifest | SimsearchError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ from simsearch.index.npy_files import write_npy
 from simsearch.index.shard_files import write_shard
 
 BUILDING = ".building-"
+REMOVING = ".removing-"
+
+REPORTS = "reports"
+"""Beside the snapshots stand what their builders tell of them: no snapshot has this name."""
+
+HASH_BYTES = 1 << 20
 
 
 class SnapshotWriter:
@@ -48,7 +54,7 @@ class SnapshotWriter:
         self._require_new()
         self._building = snapshots / f"{BUILDING}{snapshot_id}"
         with full_disk_named(self._building):
-            _make_durable_directory(disk, snapshots)
+            make_durable_directory(snapshots, disk)
             with suppress(FileExistsError):
                 disk.make_directory(self._building)
         self._lock = DirectoryLock(self._building)
@@ -77,13 +83,25 @@ class SnapshotWriter:
         with full_disk_named(self._building):
             write_shard(self.path(name), index)
 
-    def publish(self, manifest: ManifestDraft) -> Path:
+    def publish(
+        self,
+        manifest: ManifestDraft,
+        scratch: Collection[str] = (),
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Path:
         """Seal the files that `manifest` names and put the snapshot in place; it is durable, and
-        not yet served. Raises SnapshotFull; BadSnapshot where files are missing or too many."""
+        not yet served. Raises SnapshotFull; BadSnapshot where files are missing or too many.
+
+        `scratch` are files of the build itself: they go last, so that a build which dies while
+        its files are hashed can be taken up again. `progress` is called with how many more bytes
+        were hashed.
+        """
         self._require_new()
-        self._require_files(manifest.file_names())
+        self._require_files(manifest.file_names(), scratch)
         with full_disk_named(self._building):
-            files = {name: self._seal(name) for name in manifest.file_names()}
+            files = {name: self._seal(name, progress) for name in manifest.file_names()}
+            for name in scratch:
+                self.path(name).unlink(missing_ok=True)
             self._write_manifest(render(sealed(self._id, manifest, files)))
             target = self._snapshots / self._id
             self._disk.rename(self._building, target)
@@ -92,28 +110,35 @@ class SnapshotWriter:
         return target
 
     def abandon(self) -> None:
-        """Remove what was gathered; after publish there is nothing left to remove."""
-        shutil.rmtree(self._building, ignore_errors=True)
+        """Remove what was gathered; after publish there is nothing left to remove.
+
+        Set aside first: half a build must not be taken for one that can be taken up again.
+        """
+        aside = self._snapshots / f"{REMOVING}{self._building.name}"
+        with suppress(FileNotFoundError):
+            shutil.rmtree(aside, ignore_errors=True)
+            self._building.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
         self._lock.release()
 
     # ------------------------------------------------------------ steps
 
     def _require_new(self) -> None:
-        if os.path.lexists(self._snapshots / self._id):
+        if self._id == REPORTS or os.path.lexists(self._snapshots / self._id):
             raise BadRequest(
                 f"there is a snapshot {self._id} in {self._snapshots}: choose another id"
             )
 
-    def _require_files(self, names: Iterable[str]) -> None:
-        found = {entry.name for entry in self._building.iterdir()} - {MANIFEST_FILE}
+    def _require_files(self, names: Iterable[str], scratch: Collection[str]) -> None:
+        found = {entry.name for entry in self._building.iterdir()} - {MANIFEST_FILE, *scratch}
         if wrong := sorted(found ^ set(names)):
             there = "is there and not in the manifest" if wrong[0] in found else "was not written"
             raise BadSnapshot(f"snapshot {self._building}: {wrong[0]} {there}: build it again")
 
-    def _seal(self, name: str) -> FileSeal:
+    def _seal(self, name: str, progress: Callable[[int], None]) -> FileSeal:
         path = self.path(name)
         self._disk.sync_file(path)
-        return seal_of(path)
+        return seal_of(path, progress)
 
     def _write_manifest(self, data: bytes) -> None:
         path = self.path(MANIFEST_FILE)
@@ -122,20 +147,25 @@ class SnapshotWriter:
         self._disk.sync_directory(self._building)
 
 
-def seal_of(path: Path) -> FileSeal:
-    """Size and SHA-256 of a file, which may not be a link."""
+def seal_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> FileSeal:
+    """Size and SHA-256 of a file, which may not be a link; `progress` gets the bytes read."""
+    digest, size = hashlib.sha256(), 0
     with open(path, "rb", opener=_open_no_link) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileSeal(file.tell(), digest)
+        while data := file.read(HASH_BYTES):
+            digest.update(data)
+            size += len(data)
+            progress(len(data))
+    return FileSeal(size, digest.hexdigest())
 
 
 def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _make_durable_directory(disk: Disk, path: Path) -> None:
+def make_durable_directory(path: Path, disk: Disk = REAL_DISK) -> None:
+    """And those above it; it survives a power cut."""
     if not path.is_dir():
-        _make_durable_directory(disk, path.parent)
+        make_durable_directory(path.parent, disk)
         with suppress(FileExistsError):
             disk.make_directory(path)
         disk.sync_directory(path.parent)

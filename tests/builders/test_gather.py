@@ -8,7 +8,19 @@ import numpy as np
 
 from index_builders.gather import NpyAppender, gather
 from simsearch.bank.store import BankStore
-from tests.flows.world import EDIT, HASHES, POLICY, SPACE, VECTORS, Process, pdq, sha256, vector
+from tests.flows.world import (
+    EDIT,
+    HASHES,
+    POLICY,
+    SPACE,
+    VECTORS,
+    WIDE,
+    Process,
+    pdq,
+    sha256,
+    vector,
+    wide,
+)
 
 
 def test_a_file_appended_to_reads_as_one_array(tmp_path: Path) -> None:
@@ -55,3 +67,24 @@ def test_rows_keys_and_banks_of_active_entries_in_key_order(tmp_path: Path) -> N
     assert read("groups-0.npy").tolist() == [2, 2, 1]
     assert read("bits-pdq.npy").tobytes() == HASHES[3]
     assert read("keys-pdq.npy").tolist() == [two]
+
+
+def test_a_space_is_left_out_on_request(tmp_path: Path) -> None:
+    """Its rows are not written, its files are not there, and the others keep their numbers."""
+    process = Process(tmp_path / "bank")
+    process.store.create_bank("alpha", "", POLICY, EDIT)
+    key = process.add("alpha", vector(1), wide(2))
+    process.add("alpha", vector(3))
+    out = tmp_path / "out"
+    out.mkdir()
+    with process.store.reading() as reading:
+        gathered = gather(reading, out, without=[SPACE.id])
+    process.close()
+    assert gathered.spaces == {WIDE.id: (1, WIDE.dim)}
+    assert gathered.without == (SPACE.id,)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "groups-0.npy",
+        "keys-0.npy",
+        "rows-0.npy",
+    ]
+    assert np.load(out / "keys-0.npy", allow_pickle=False).tolist() == [key]

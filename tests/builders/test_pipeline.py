@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,33 +11,18 @@ import pytest
 from index_builders.pipeline import BuildOptions, build
 from index_builders.publishing import publish, rollback, seal
 from simsearch.errors import BadConfig, BadRequest, RecallTooLow
-from simsearch.index.snapshot import current, list_snapshots
+from simsearch.index.snapshot import current
 from simsearch.live import follower
 from simsearch.types import (
-    CosineRule,
     EntryDraft,
     Fingerprint,
     MatchOptions,
     MatchResult,
-    Modality,
-    Policy,
     VectorContent,
     Vectors,
 )
+from tests.builders.worlds import ANY, FACTORY, cloud
 from tests.flows.world import EDIT, WIDE, Process, pdq, sha256
-
-FACTORY = "IVF16,PQ8x4fs"
-"""For 32 dimensions and a few thousand rows."""
-
-ANY = Policy(cosine=(CosineRule(WIDE.id, Modality.TEXT, log=0.8),))
-
-
-def cloud(count: int, seed: int = 1) -> Vectors:
-    """Unit vectors in clusters, many of them near each other."""
-    rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((400, WIDE.dim))
-    rows = centres[rng.integers(0, 400, count)] + 0.3 * rng.standard_normal((count, WIDE.dim))
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def wide(axis: int) -> VectorContent:
@@ -175,44 +156,6 @@ def test_a_broken_snapshot_is_refused_and_the_old_view_serves(tmp_path: Path) ->
     rollback(snapshots, snapshot)
     swapped(process, snapshot)
     assert process.follower.fault is None
-    process.close()
-
-
-def test_a_killed_build_is_taken_up_again(tmp_path: Path) -> None:
-    """SIGKILL at some point of the build, several times: the next run finishes, what is served
-    is always one whole snapshot, and nothing of the dead builds remains after gc."""
-    process = Process(tmp_path / "bank")
-    process.store.create_bank("alpha", "", ANY, EDIT)
-    fill(process, cloud(4000))
-    queries = cloud(4000)[:20]
-    before = hits(process, queries)
-    process.close()
-    snapshots = tmp_path / "bank" / "snapshots"
-    command = [sys.executable, "-m", "index_builders.app", "run", str(tmp_path / "bank")]
-    command += ["--factory", f"wide={FACTORY}"]
-    for delay_s in (0.7, 1.0, 1.3):
-        child = subprocess.Popen(
-            [*command, "--factory", f"wide={FACTORY}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(delay_s)
-        if child.poll() is None:
-            os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        served = current(snapshots) if snapshots.exists() else None
-        assert served is None or served in {m.id for m in list_snapshots(snapshots)}
-    finished = subprocess.run(
-        [*command, "--keep", "1"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert finished.returncode == 0, finished.stderr
-    left = {p.name for p in snapshots.iterdir()} - {"CURRENT"}
-    assert left == {current(snapshots)}
-    process = Process(tmp_path / "bank")
-    assert hits(process, queries) == before
     process.close()
 
 

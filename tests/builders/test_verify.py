@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from index_builders.verify import FLOORS, recall_of, truth_of
 from simsearch.index.exact import ExactIndex, ExactView
+from simsearch.index.protocol import ROWS_MAX
 from simsearch.index.union import UnionView
 
 GROUPS = np.zeros(2000, np.int64)
@@ -59,3 +60,32 @@ def test_shards_are_judged_as_one_index() -> None:
         parts.append(index.freeze(0))
     recall = recall_of(UnionView(parts), GROUPS, truth_of(rows()))
     assert (recall.worst, recall.false_hits) == (1.0, 0)
+
+
+def test_progress_is_told_of_every_row() -> None:
+    """Comparing is what a large build waits for."""
+    told: list[int] = []
+    truth_of(rows(), progress=told.append)
+    assert sum(told) == 2000
+
+
+def test_a_crowd_judges_nothing() -> None:
+    """A question with more matches than any search returns is not a miss, nor a false hit: the
+    rest is judged as ever."""
+    crowd = np.tile(rows()[:1], (ROWS_MAX + 200, 1))
+    made = np.vstack([rows()[1:1000], crowd])
+    index = ExactIndex(32)
+    groups = np.zeros(len(made), np.int64)
+    index.append(made.astype(np.float32), np.arange(len(made)), groups)
+    truth = truth_of(made)
+    assert 0 < truth.crowded.sum() < len(truth.queries)
+    assert all(not truth.crowded[query] for pairs in truth.pairs.values() for query, _ in pairs)
+    recall = recall_of(index.freeze(0), groups, truth)
+    assert (recall.worst, recall.false_hits) == (1.0, 0)
+
+
+def test_fewer_copies_are_still_copies_of_their_rows() -> None:
+    """Spread over all of them."""
+    thinned = truth_of(rows()).thinned(100)
+    assert 100 <= len(thinned.copied) < 200
+    assert (thinned.copies == rows()[thinned.copied].astype(np.float32)).all()

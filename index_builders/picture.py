@@ -1,0 +1,110 @@
+"""A build's report as a picture: recall against lists read, and the errors of scores.
+
+The only module that knows matplotlib, and it loads it when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from index_builders.report import BuildReport, SpaceReport
+
+WIDTH_INCHES, HEIGHT_INCHES = 12.0, 4.6
+DPI = 110
+
+
+def picture_of(report: BuildReport) -> bytes | None:
+    """A PNG, one line of plots for each space with an index; None without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    spaces = [space for space in report.spaces if space.tried]
+    height_inches = HEIGHT_INCHES * (len(spaces) or 0.5)
+    figure = Figure((WIDTH_INCHES, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_title(report), fontsize=12)
+    if spaces:
+        axes = figure.subplots(len(spaces), 2, squeeze=False)
+        for space, (left, right) in zip(spaces, axes, strict=True):
+            _draw_recall(left, space, report.recall_target)
+            _draw_errors(right, space)
+    else:
+        figure.text(0.5, 0.45, _of_exact(report), ha="center", va="center", fontsize=13)
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=DPI)
+    return out.getvalue()
+
+
+def _title(report: BuildReport) -> str:
+    rows = sum(space.count for space in report.spaces)
+    state = "REFUSED, recall too low" if report.refused else f"recall target {report.recall_target}"
+    return (
+        f"Snapshot {report.snapshot}: {rows:,} vectors, bank through change "
+        f"{report.built_through:,} ({state})"
+    )
+
+
+def _of_exact(report: BuildReport) -> str:
+    lines = [f"{space.space}: {space.count:,} rows" for space in report.spaces]
+    lines += [f"{signal}: {count:,} rows" for signal, count in report.signals.items()]
+    said = "Every row is compared with every question: nothing is approximate, recall is 1."
+    return "\n".join([said, "", *lines] if lines else ["This bank has no rows to search."])
+
+
+def _draw_recall(axes: Axes, space: SpaceReport, target: float) -> None:
+    tried = sorted(space.tried, key=lambda one: one.nprobe)
+    lists = [one.nprobe for one in tried]
+    at = lists.index(space.nprobe) if space.nprobe else -1
+    curves: dict[str, list[float]] = {
+        f"rows at cosine {floor} and above": [one.recall[floor] for one in tried]
+        for floor in tried[0].recall
+    }
+    curves["rows by an exact copy of them"] = [one.copies for one in tried]
+    for (name, shares), marker in zip(curves.items(), "osv", strict=False):
+        label = f"{name}: {shares[at]:.4f} with {lists[at]} lists"
+        axes.plot(lists, shares, marker=marker, label=label, alpha=0.85)
+    axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target}")
+    if space.nprobe:
+        label = f"chosen: {space.nprobe} lists"
+        axes.axvline(space.nprobe, color="tab:red", linestyle=":", linewidth=2, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lists, [str(n) for n in lists])
+    axes.minorticks_off()
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.set_title(f"{space.space}\n{space.count:,} rows, {space.factory}", fontsize=9)
+    axes.set_xlabel("nprobe: lists that a search reads")
+    axes.set_ylabel("share of what exact search finds")
+    axes.grid(alpha=0.3)
+    _legend_below(axes)
+
+
+def _draw_errors(axes: Axes, space: SpaceReport) -> None:
+    shown = space.score_errors
+    if shown is None:
+        axes.set_axis_off()
+        return
+    pairs = sum(shown.counts)
+    axes.stairs(shown.counts, shown.edges, fill=True, alpha=0.7, label=f"{pairs:,} near pairs")
+    label = f"gate: below {-space.gate_margin:.3f} a match would be missed"
+    axes.axvline(-space.gate_margin, color="tab:red", linestyle=":", linewidth=2, label=label)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
+    axes.set_title(
+        f"errors of the codes' scores\nspread {space.codec_sd:.4f}, bias {space.codec_bias:.4f} "
+        "at cosine 0.9",
+        fontsize=9,
+    )
+    axes.set_xlabel("score less what the pair's cosine makes one expect (cosine units)")
+    axes.set_ylabel("pairs (logarithmic)")
+    axes.grid(alpha=0.3)
+    _legend_below(axes)
+
+
+def _legend_below(axes: Any) -> None:
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8, frameon=False)

@@ -1,0 +1,55 @@
+"""`simsearch-build run` in a process of its own, with small shards; says in a file what it is at.
+
+python -m tests.builders.builder DATA_DIR LOG
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from index_builders import app, progress, publishing, verify
+from simsearch.index import plan
+from tests.builders.worlds import FACTORY
+
+SHARD_ROWS = 2000
+
+
+class Stages:
+    """A Progress that writes a line whenever a stage begins."""
+
+    def __init__(self, log: Path) -> None:
+        self._file = log.open("w", buffering=1)
+        self._stage = ""
+
+    def __call__(self, what: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+        if what != self._stage:
+            self._stage = what
+            self._file.write(f"{what}\n")
+
+
+def main(data_dir: Path, log: Path) -> None:
+    stages = Stages(log)
+    publish = publishing.publish
+
+    @contextmanager
+    def shown(_: object) -> Iterator[Stages]:
+        yield stages
+
+    def publishing_(snapshots: Path, snapshot_id: str, keep: int) -> list[str]:
+        stages("publishing")
+        return publish(snapshots, snapshot_id, keep)
+
+    plan.SHARD_ROWS_MAX = SHARD_ROWS  # type: ignore[misc]
+    verify.COPIES, verify.QUERIES = 512, 64
+    progress.shown = shown  # type: ignore[assignment]
+    publishing.publish = publishing_
+    stages("starting")
+    app.run(data_dir, factory=[f"wide={FACTORY}r"])
+    stages("ended")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,212 @@
+"""What a build tells: numbers that are those of the snapshot, and a picture one can open."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index_builders import app, report
+from index_builders.leftovers import clear
+from index_builders.picture import picture_of
+from index_builders.pipeline import BuildOptions, build
+from index_builders.progress import silent
+from index_builders.report import BuildReport, SpaceReport
+from index_builders.score_errors import histogram, score_errors
+from index_builders.verify import FLOORS
+from simsearch.bank.store import BankStore
+from simsearch.errors import RecallTooLow
+from simsearch.index import ivf_build, trained
+from simsearch.index.codec import GATE_SDS, Codec
+from simsearch.index.publish import REPORTS
+from simsearch.index.snapshot import broken_snapshots, current, list_snapshots
+from tests.builders.worlds import FACTORY, bank, cloud
+
+EXACT = BuildReport(
+    snapshot="000000000007-20261122T120000",
+    store_id="a",
+    built_through=7,
+    created=report.now(),
+    recall_target=0.995,
+    refused="",
+    resumed=False,
+    spaces=(SpaceReport("tiny@00/none/4", 3, 4, "Flat"),),
+    signals={"pdq": 2},
+    seconds={"gather": 0.1},
+    bytes={"rows-0.npy": 152},
+    peak_memory_bytes=None,
+)
+
+
+def told(snapshots: Path, name: str) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((snapshots / REPORTS / f"{name}.json").read_text())
+    return said
+
+
+def pixels(picture: bytes) -> tuple[int, int]:
+    """Width and height of a PNG."""
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", picture[16:24])
+    return width, height
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The snapshots of a bank with an IVF, served, with its report."""
+    path = bank(tmp_path_factory.mktemp("built") / "bank", 2000)
+    app.run(path, factory=[f"wide={FACTORY}"])
+    return path / app.SNAPSHOTS
+
+
+def test_the_report_is_about_the_snapshot_that_is_served(built: Path) -> None:
+    """Its numbers are the manifest's, its files are the directory's."""
+    name = current(built)
+    assert name is not None
+    said, (manifest,) = told(built, name), list_snapshots(built)
+    assert (said["snapshot"], said["built_through"]) == (name, manifest.built_through)
+    assert said["store_id"] == manifest.store_id
+    assert said["bytes"] == {file: seal.bytes for file, seal in manifest.files.items()}
+    assert said["signals"] == {"pdq": 20}
+    (space,), (part,) = said["spaces"], manifest.spaces
+    for field in ("space", "count", "dim", "factory", "nprobe", "codec_bias", "codec_sd"):
+        assert space[field] == getattr(part, field)
+    assert space["shards"] == len(part.shards)
+    assert space["gate_margin"] == pytest.approx(GATE_SDS * part.codec_sd)
+    assert set(said["seconds"]) == {"gather", "train", "fill", "verify"}
+    assert all(seconds >= 0 for seconds in said["seconds"].values())
+    assert said["peak_memory_bytes"] is None or said["peak_memory_bytes"] > 1 << 20
+    assert not said["refused"]
+
+
+def test_the_curve_goes_through_the_chosen_nprobe(built: Path) -> None:
+    """Below it by halves down to one list, above it to twice as many; more lists find no less
+    than the target that one list misses."""
+    name = current(built)
+    assert name is not None
+    said = told(built, name)
+    (space,) = said["spaces"]
+    tried = {one["nprobe"]: one for one in space["tried"]}
+    assert list(tried) == sorted(tried)
+    assert {2**k for k in range(space["nprobe"].bit_length())} <= set(tried)
+    assert min(16, 2 * space["nprobe"]) in tried
+    assert all(set(one["recall"]) == {f"{floor:.2f}" for floor in FLOORS} for one in tried.values())
+    chosen = tried[space["nprobe"]]
+    assert min(*chosen["recall"].values(), chosen["copies"]) >= said["recall_target"]
+    assert chosen["false_hits"] == 0
+    assert min(tried[1]["recall"].values()) < min(chosen["recall"].values())
+
+
+def test_the_manifest_keeps_what_the_chosen_nprobe_finds(built: Path) -> None:
+    """A few numbers, the same as in the report."""
+    name = current(built)
+    assert name is not None
+    (space,), (manifest,) = told(built, name)["spaces"], list_snapshots(built)
+    (chosen,) = (one for one in space["tried"] if one["nprobe"] == space["nprobe"])
+    assert dict(manifest.report) == {
+        "space_0_copies": chosen["copies"],
+        **{f"space_0_recall_{floor}": found for floor, found in chosen["recall"].items()},
+    }
+
+
+def test_the_picture_can_be_opened(built: Path) -> None:
+    """One line of plots for the one space."""
+    name = current(built)
+    width, height = pixels((built / REPORTS / f"{name}.png").read_bytes())
+    assert width > height > 300
+
+
+def test_reports_are_no_snapshots(built: Path) -> None:
+    """Whoever lists snapshots, whole or broken, does not come upon them."""
+    assert [manifest.id for manifest in list_snapshots(built)] == [current(built)]
+    assert broken_snapshots(built) == {}
+
+
+def test_an_exact_bank_has_a_report_that_says_so(tmp_path: Path) -> None:
+    """No curve and no histogram, and a picture all the same."""
+    path = bank(tmp_path / "bank", 50)
+    app.run(path)
+    name = current(path / app.SNAPSHOTS)
+    assert name is not None
+    (space,) = told(path / app.SNAPSHOTS, name)["spaces"]
+    assert (space["factory"], space["tried"], space["score_errors"]) == ("Flat", [], None)
+    assert (path / app.SNAPSHOTS / REPORTS / f"{name}.png").exists()
+
+
+def test_a_refused_build_shows_its_curve(tmp_path: Path) -> None:
+    """The refusal names the picture; without a chosen nprobe it is drawn all the same."""
+    path = bank(tmp_path / "bank", 1000)
+    snapshots = path / app.SNAPSHOTS
+    impossible = BuildOptions(recall_target=1.01, factories={"wide": FACTORY})
+    with (
+        BankStore.open(path, writer=False) as store,
+        pytest.raises(RecallTooLow) as refusal,
+    ):
+        build(store, snapshots, impossible, silent)
+    picture = Path(refusal.value.message.rpartition("see ")[2])
+    assert picture.parent == snapshots / REPORTS
+    assert picture.name.endswith(".refused.png")
+    pixels(picture.read_bytes())
+    said = json.loads(picture.with_suffix(".json").read_text())
+    (space,) = said["spaces"]
+    assert "under the target" in said["refused"]
+    assert space["nprobe"] == 0
+    assert [one["nprobe"] for one in space["tried"]] == [16]
+
+
+def test_reports_go_with_their_snapshots(tmp_path: Path) -> None:
+    """Those of what is kept stay; a refused build's goes when a newer build is served."""
+    path = bank(tmp_path / "bank", 20)
+    snapshots = path / app.SNAPSHOTS
+    app.run(path)
+    served = current(snapshots)
+    names = {f"{served}.json", f"{served}.png"}
+    reports = snapshots / REPORTS
+    for old in ("000000000001-20200101T000000", "000000000001-20200101T000000.refused"):
+        (reports / f"{old}.json").write_text("{}")
+    newer = "999999999999-20990101T000000.refused.json"
+    (reports / newer).write_text("{}")
+    (reports / f"{served}.json.tmp").write_text("half")
+    clear(snapshots, keep=3)
+    assert {file.name for file in reports.iterdir()} == names | {newer}
+
+
+def test_without_matplotlib_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of building do not fail for it."""
+    assert picture_of(EXACT) is not None
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert picture_of(EXACT) is None
+
+
+def test_a_bank_without_rows_has_a_picture() -> None:
+    """Nothing to search is a state like any other."""
+    empty = BuildReport(**(vars(EXACT) | {"spaces": (), "signals": {}}))
+    assert pixels(picture_of(empty) or b"")
+
+
+def test_score_errors_are_those_that_the_gate_was_set_by() -> None:
+    """Measured apart from the calibration, they have its spread and no bias."""
+    rows = cloud(1000).astype(np.float16)
+    empty = ivf_build.train("IVF8,PQ16x4fsr", rows)
+    index = trained.copy_of(empty)
+    ivf_build.fill(index, rows, np.arange(len(rows)))
+    codec = ivf_build.calibrate(index, rows)
+    errors = score_errors(empty, rows, codec)
+    assert len(errors) > 900
+    assert abs(errors.mean()) < 0.5 * codec.sd
+    assert errors.std() == pytest.approx(codec.sd, rel=0.3)
+    assert empty.ntotal == 0
+
+
+def test_a_histogram_holds_every_error_and_the_gate() -> None:
+    """Nothing lies outside its edges, so that a long tail is seen."""
+    errors = np.array([-0.5, -0.01, 0.0, 0.02])
+    shown = histogram(errors, Codec(-0.1, 0.016))
+    assert sum(shown.counts) == len(errors)
+    assert shown.edges[0] <= -0.5
+    narrow = histogram(np.zeros(3), Codec(-0.1, 0.016))
+    assert narrow.edges[0] < -GATE_SDS * 0.016
