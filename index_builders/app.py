@@ -251,7 +251,8 @@ def _settings(
 def _options(settings: IndexConfig, without: list[str] | None = None) -> Any:
     from index_builders.pipeline import BuildOptions
 
-    return BuildOptions(settings.recall, settings.factories, frozenset(without or ()))
+    left_out = frozenset(without or ())
+    return BuildOptions(settings.recall, settings.factories, left_out, settings.gpu)
 
 
 def _factories(written: list[str] | None) -> dict[str, str]:

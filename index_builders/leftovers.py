@@ -67,13 +67,13 @@ def clear(snapshots: Path, keep: int) -> list[str]:
     removed = collect(snapshots, keep)
     served = current(snapshots) or ""
     for path in sorted((snapshots / REPORTS).glob("*")):
-        if path.suffix == ".tmp" or not _is_wanted(path, snapshots, served):
+        if not _is_wanted(path, snapshots, served):
             path.unlink()
     return removed
 
 
 def _is_wanted(path: Path, snapshots: Path, served: str) -> bool:
-    name = path.stem  # without .json or .png
+    name = path.stem  # of what was half written, no snapshot's
     if name.endswith(report.REFUSED):
         return name > served
     return (snapshots / name).is_dir() or (snapshots / f"{BUILDING}{name}").is_dir()

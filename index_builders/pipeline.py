@@ -46,11 +46,12 @@ from simsearch.types import Signal
 class BuildOptions:
     """`recall_target` at each of verify.FLOORS. `factories` overrule the plan of some spaces, by
     the id of the space or the model's name in front of its @. `without` are ids of spaces to be
-    left out."""
+    left out. `gpu`: for searching on GPUs."""
 
     recall_target: float = 0.995
     factories: Mapping[str, str] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
+    gpu: bool = False
 
     def check(self, spaces: Iterable[str]) -> None:
         """Raises BadConfig where a factory is for no space of the bank."""
@@ -63,7 +64,7 @@ class BuildOptions:
 
     def plan(self, space: str, count: int, dim: int) -> Plan:
         override = self.factories.get(space) or self.factories.get(_model(space))
-        return plan(count, dim, override=override)
+        return plan(count, dim, override=override, gpu=self.gpu)
 
 
 def _model(space: str) -> str:

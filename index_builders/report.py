@@ -102,7 +102,7 @@ def manifest_lines(measured: Mapping[int, SpaceReport]) -> dict[str, float]:
 
 def write(snapshots: Path, report: BuildReport) -> list[Path]:
     """The files written, each all or nothing: the JSON file, and the picture where matplotlib is
-    installed. Raises SnapshotFull, and then there is neither."""
+    installed. Raises SnapshotFull; `remove` takes away what was written by then."""
     directory = snapshots / REPORTS
     stem = report.snapshot + (REFUSED if report.refused else "")
     contents = {directory / f"{stem}.json": json.dumps(report.as_json(), indent=2).encode()}
@@ -111,12 +111,8 @@ def write(snapshots: Path, report: BuildReport) -> list[Path]:
         contents[directory / f"{stem}.png"] = picture
     with full_disk_named(directory):
         make_durable_directory(directory)
-        try:
-            for path, content in contents.items():
-                _write(path, content)
-        except OSError:
-            remove(snapshots, report.snapshot)
-            raise
+        for path, content in contents.items():
+            _write(path, content)
     return list(contents)
 
 

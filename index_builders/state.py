@@ -60,9 +60,9 @@ class BuildState:
         return {n for n, (old, new) in enumerate(zip(before, recipes, strict=True)) if old != new}
 
     def without(self, stale: set[int]) -> BuildState:
-        """Nothing known of these spaces' shards, and no recipe until `with_recipes`."""
+        """Nothing is known of these spaces' shards."""
         kept = tuple(name for name in self.shards if space_number(name) not in stale)
-        return dataclasses.replace(self, shards=kept, recipes=(), refused_at=0.0)
+        return dataclasses.replace(self, shards=kept, refused_at=0.0)
 
     def with_recipes(self, recipes: tuple[str, ...]) -> BuildState:
         return dataclasses.replace(self, recipes=recipes)

@@ -39,6 +39,7 @@ from simsearch.errors import BadConfig
 T = TypeVar("T")
 
 ENCODER_KINDS = ("open_clip", "sentence-transformers")
+GPU_PLACEMENTS = ("sharded", "replicated")
 ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -113,11 +114,14 @@ def default_encoders() -> dict[str, EncoderConfig]:
 class IndexConfig:
     """What `simsearch-build` makes. `factories` overrule the planned index of some spaces, by the
     space's id or its model's name; `recall` is the share of exact search's finds that an index must
-    reach to be served; `keep` is how many of the newest snapshots stay."""
+    reach to be served; `keep` is how many of the newest snapshots stay. `gpu`: the builder plans
+    for GPUs, and the server searches on those that it finds (docs/gpu.md: unverified on a GPU)."""
 
     factories: Mapping[str, str] = field(default_factory=dict)
     recall: float = 0.995
     keep: int = 3
+    gpu: bool = False
+    gpu_placement: str = "sharded"
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,10 @@ def check_index(index: IndexConfig, where: str) -> None:
     """Raises BadConfig."""
     if not 0 < index.recall <= 1:
         raise BadConfig(f"{where}: recall is a share, over 0 and at most 1, not {index.recall}")
+    if index.gpu_placement not in GPU_PLACEMENTS:
+        raise BadConfig(
+            f"{where}: gpu_placement is {' or '.join(GPU_PLACEMENTS)}, not {index.gpu_placement!r}"
+        )
     if index.keep < 0:
         raise BadConfig(f"{where}: keep is a number of snapshots, 0 or more, not {index.keep}")
 

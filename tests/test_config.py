@@ -371,6 +371,7 @@ def test_an_index_section_is_read() -> None:
         ({"recall": "1"}, "x.toml: index: recall must be float, not '1'"),
         ({"keep": -1}, "x.toml: index: keep is a number of snapshots, 0 or more, not -1"),
         ({"keep": True}, "x.toml: index: keep must be int, not True"),
+        ({"gpu_placement": "all"}, "x.toml: index: gpu_placement is sharded or replicated, not"),
         ({"factories": "Flat"}, "x.toml: index: factories must be a table, not 'Flat'"),
         ({"factories": {"a": 1}}, "x.toml: index: factories.a must be str, not 1"),
     ],

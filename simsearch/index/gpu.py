@@ -125,6 +125,9 @@ class Gpus:
         return (self._dispatchers[number % len(self._dispatchers)],)
 
 
+NO_GPUS = Gpus((), GpuOptions(use=False), "GPUs are switched off in the configuration")
+
+
 @dataclass(frozen=True)
 class Placed:
     """A base, and why the CPU alone answers for it; `reason` is empty where a GPU does."""
@@ -134,28 +137,33 @@ class Placed:
 
 
 def accelerated(
-    shards: Sequence[Shard], *, codec: Codec, nprobe: int, gpus: Gpus, rows_max: int = ROWS_MAX
+    shards: Sequence[Shard],
+    *,
+    codec: Codec,
+    nprobe: int,
+    gpus: Gpus,
+    centres: object | None = None,
+    rows_max: int = ROWS_MAX,
 ) -> list[Placed]:
-    """The bases of `shards`, on GPUs where they can be. Raises Corrupt, as IvfBase does."""
-    return [
-        _placed(shard, number, codec, nprobe, gpus, rows_max) for number, shard in enumerate(shards)
-    ]
+    """The bases of `shards`, on GPUs where they can be; `centres` as for IvfBase. Raises Corrupt,
+    as IvfBase does."""
+    limits = {"codec": codec, "nprobe": nprobe, "centres": centres, "rows_max": rows_max}
+    return [_placed(shard, number, gpus, limits) for number, shard in enumerate(shards)]
 
 
-def _placed(
-    shard: Shard, number: int, codec: Codec, nprobe: int, gpus: Gpus, rows_max: int
-) -> Placed:
+def _placed(shard: Shard, number: int, gpus: Gpus, limits: dict[str, Any]) -> Placed:
     arrays = (shard.index, shard.rows, shard.keys, shard.groups)
-    limits = {"codec": codec, "nprobe": nprobe, "strays": shard.strays, "rows_max": rows_max}
+    codec, nprobe = limits["codec"], limits["nprobe"]
+    limits = limits | {"strays": shard.strays}
     reason = gpus.reason or why_not(shard.index)
     try:
         if not reason:
             on_gpus = OnGpus.of(shard, gpus.for_shard(number), codec, nprobe)
-            return Placed(GpuBase(*arrays, **cast(Any, limits), on_gpus=on_gpus), "")
+            return Placed(GpuBase(*arrays, **limits, on_gpus=on_gpus), "")
     except GpuFault as fault:
         reason = str(fault)
     log.info("gpu_not_used", shard=number, reason=reason)
-    return Placed(IvfBase(*arrays, **cast(Any, limits)), reason)
+    return Placed(IvfBase(*arrays, **limits), reason)
 
 
 # ---------------------------------------------------------------- one shard on GPUs

@@ -21,6 +21,8 @@ from simsearch.errors import (
     NotReady,
     SimsearchError,
 )
+from simsearch.index.gpu import Gpus
+from simsearch.index.gpu_dispatch import GpuStatus
 from simsearch.index.snapshot import current
 from simsearch.live.replica import Replica
 from simsearch.live.view import View
@@ -36,12 +38,18 @@ class Follower:
     """Owns the current view. `start` loads it; `view` is a plain attribute read, no lock."""
 
     def __init__(
-        self, store: BankStore, snapshots: Path, spaces: Container[str] | None = None
+        self,
+        store: BankStore,
+        snapshots: Path,
+        spaces: Container[str] | None = None,
+        gpus: Gpus | None = None,
     ) -> None:
-        """`spaces`: the ids of those that can be asked in; the rows of others are not loaded."""
+        """`spaces`: the ids of those that can be asked in; the rows of others are not loaded.
+        Snapshots are searched on `gpus` as far as they can be; `stop` stops those, too."""
         self._store = store
         self._snapshots = snapshots
         self._spaces = spaces
+        self._gpus = gpus
         self._incoming: Replica | None = None
         self._loader: threading.Thread | None = None
         self._refused: dict[str, SimsearchError] = {}
@@ -66,6 +74,10 @@ class Follower:
         serves; None while all is well."""
         return self._fault or next(iter(self._refused.values()), None)
 
+    @property
+    def gpus(self) -> tuple[GpuStatus, ...]:
+        return self._gpus.status() if self._gpus else ()
+
     def start(self) -> None:
         """Load the current snapshot, or every active entry; then follow the log."""
         self._store.subscribe(lambda _: self._wake.set())
@@ -78,6 +90,8 @@ class Follower:
         for thread in (self._thread, self._loader):
             if thread is not None and thread.is_alive():
                 thread.join()
+        if self._gpus:
+            self._gpus.stop()
 
     def wait_for(self, seq: int, timeout_s: float) -> bool:
         """True once searches see the change `seq`; False when that took longer than allowed."""
@@ -151,7 +165,8 @@ class Follower:
 
     def _from_snapshot(self, snapshot_id: str) -> Replica | None:
         try:
-            return Replica.from_snapshot(self._store, self._snapshots / snapshot_id, self._spaces)
+            path = self._snapshots / snapshot_id
+            return Replica.from_snapshot(self._store, path, self._spaces, self._gpus)
         except (BadSnapshot, NewerFormat, Corrupt) as refused:
             self._refused = {snapshot_id: refused}
             log.error("snapshot_refused", snapshot=snapshot_id, message=refused.message)

@@ -14,6 +14,7 @@ from pathlib import Path
 from simsearch.bank.reading import Reading
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadSnapshot
+from simsearch.index.gpu import Gpus
 from simsearch.index.snapshot import Manifest, open_snapshot
 from simsearch.live.rows import Added, LiveRows
 from simsearch.live.view import View
@@ -87,10 +88,14 @@ class Replica:
 
     @classmethod
     def from_snapshot(
-        cls, store: BankStore, path: Path, spaces: Container[str] | None = None
+        cls,
+        store: BankStore,
+        path: Path,
+        spaces: Container[str] | None = None,
+        gpus: Gpus | None = None,
     ) -> Replica:
-        """The rows of a snapshot of this bank, of `spaces` where they are given; `step` then
-        applies what was edited since.
+        """The rows of a snapshot of this bank, of `spaces` where they are given and on `gpus` as
+        far as they can be; `step` then applies what was edited since.
 
         Raises BadSnapshot, NewerFormat.
         """
@@ -107,7 +112,7 @@ class Replica:
             banks = reading.banks()
         for part in manifest.spaces:
             intake.put_aside(part.space, part.count)
-        rows = LiveRows.of(snapshot, spaces)
+        rows = LiveRows.of(snapshot, spaces, gpus)
         return cls(store, rows, intake, manifest.built_through, banks, manifest.id)
 
     @property

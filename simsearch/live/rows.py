@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.index.codec import Codec
+from simsearch.index.gpu import NO_GPUS, Gpus, accelerated
 from simsearch.index.hamming import HammingIndex
-from simsearch.index.ivf import IvfBase
 from simsearch.index.protocol import CosineView, HammingView
 from simsearch.index.segment import Known, Mould
-from simsearch.index.snapshot import Shard, Snapshot, SpaceRows
+from simsearch.index.snapshot import Snapshot, SpaceRows
 from simsearch.index.trained import from_bytes
 from simsearch.live.space import LiveSpace
 from simsearch.types import Fingerprint, Signal
@@ -38,18 +38,24 @@ class LiveRows:
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="sealer")
 
     @classmethod
-    def of(cls, snapshot: Snapshot, spaces: Container[str] | None = None) -> LiveRows:
-        """The rows of a snapshot; `spaces` says of which spaces, None of all."""
+    def of(
+        cls,
+        snapshot: Snapshot,
+        spaces: Container[str] | None = None,
+        gpus: Gpus | None = None,
+    ) -> LiveRows:
+        """The rows of a snapshot; `spaces` says of which spaces, None of all. Bases are searched on
+        `gpus` as far as they can be."""
         rows = cls()
         for space, part in snapshot.spaces.items():
             if spaces is None or space in spaces:
-                rows._cosine[space] = rows._space_of(part)
+                rows._cosine[space] = rows._space_of(part, gpus)
         for signal, bits in snapshot.signals.items():
             rows._hamming[signal] = HammingIndex()
             rows._hamming[signal].append(bits.bits, bits.keys, bits.groups)
         return rows
 
-    def _space_of(self, rows: SpaceRows) -> LiveSpace:
+    def _space_of(self, rows: SpaceRows, gpus: Gpus | None) -> LiveSpace:
         """What is searched exactly grows in place; an IVF base has a segment beside it."""
         part = rows.part
         if not rows.shards:
@@ -58,7 +64,14 @@ class LiveRows:
             return space
         assert rows.trained is not None
         known = Known(Codec(part.codec_bias, part.codec_sd), part.nprobe)
-        bases = [_base(known, shard, rows.trained) for shard in rows.shards]
+        placed = accelerated(
+            rows.shards,
+            codec=known.codec,
+            nprobe=known.nprobe,
+            gpus=gpus or NO_GPUS,
+            centres=rows.trained,
+        )
+        bases = [one.base for one in placed]
         mould = Mould(partial(from_bytes, rows.trained), known, centres=rows.trained)
         return LiveSpace(part.dim, self._sealer, bases, mould)
 
@@ -103,19 +116,6 @@ class LiveRows:
             {name: space.freeze(through) for name, space in self._cosine.items()},
             {signal: index.freeze(through) for signal, index in self._hamming.items()},
         )
-
-
-def _base(known: Known, shard: Shard, centres: object) -> IvfBase:
-    return IvfBase(
-        shard.index,
-        shard.rows,
-        shard.keys,
-        shard.groups,
-        codec=known.codec,
-        nprobe=known.nprobe,
-        strays=shard.strays,
-        centres=centres,
-    )
 
 
 def _names(maps: Iterable[Mapping[Name, object]]) -> list[Name]:

@@ -14,6 +14,7 @@ from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
 from simsearch.encode.image import ImageLimits
 from simsearch.encode.registry import EncoderSet, EncoderSpec, LoadedEncoder, load_encoders
 from simsearch.encode.text import TextLimits
+from simsearch.index.gpu import GpuOptions, Gpus, Placement
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher
 from simsearch.match.policy import check_policy, default_policy
@@ -51,7 +52,9 @@ class Core:
         encoders = batched(load_encoders(_specs(config), config.server.torch_threads))
         fingerprinter = Fingerprinter(encoders, _limits(config.limits))
         snapshots = Path(config.server.data_dir) / SNAPSHOTS
-        follower = Follower(store, snapshots, served_spaces(encoders))
+        placement = Placement(config.index.gpu_placement)
+        gpus = Gpus.found(GpuOptions(use=config.index.gpu, placement=placement))
+        follower = Follower(store, snapshots, served_spaces(encoders), gpus)
         follower.start()
         matcher = Matcher(fingerprinter, follower, config.limits.hits_max)
         return cls(config, store, encoders, fingerprinter, follower, matcher)

@@ -46,6 +46,16 @@ def _status(core: Core) -> index_pb2.GetStatusResponse:
         ],
         fault=fault.message if fault else "",
         default_policy=policy_to(core.default_policy()),
+        gpus=[
+            index_pb2.GpuStatus(
+                name=gpu.name,
+                reason=gpu.reason,
+                queries=gpu.queries,
+                faults=gpu.faults,
+                index_bytes=gpu.nbytes,
+            )
+            for gpu in core.follower.gpus
+        ],
     )
 
 

@@ -47,7 +47,7 @@ def main(data_dir: Path, log: Path) -> None:
     progress.shown = shown  # type: ignore[assignment]
     publishing.publish = publishing_
     stages("starting")
-    app.run(data_dir, factory=[f"wide={FACTORY}r"])
+    app.run(data_dir, recall=0.5, factory=[f"wide={FACTORY}r"])  # a refusal is not what is tried
     stages("ended")
 
 
