@@ -29,6 +29,7 @@ STRAY_SHORT: Final = 0.05
 below what a near pair is expected to score: of sentence vectors 2 in 10,000 came that close."""
 
 PAIRS: Final = 4096
+SD_MIN: Final = 0.002
 TAIL: Final = 0.001
 TAIL_SDS: Final = 3.09
 """Of a normal distribution 1 in 1,000 lies more than 3.09 standard deviations below the mean."""
@@ -166,8 +167,8 @@ def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Codec:
 
 def _spread(errors: NDArray[np.float64]) -> float:
     """The standard deviation, or where the lower tail is longer than a normal one, that of the
-    normal distribution with such a tail."""
-    return float(max(errors.std(), -np.quantile(errors, TAIL) / TAIL_SDS))
+    normal distribution with such a tail. Of few pairs either may be nearly nothing by chance."""
+    return float(max(errors.std(), -np.quantile(errors, TAIL) / TAIL_SDS, SD_MIN))
 
 
 def _directions(near: Vectors, rng: np.random.Generator) -> Vectors:

@@ -23,7 +23,7 @@ from index_builders.locks import LOCK_FILE
 from simsearch.bank.store import BankStore
 from simsearch.errors import SnapshotFull
 from simsearch.index.publish import REPORTS
-from simsearch.index.snapshot import current, list_snapshots, open_snapshot
+from simsearch.index.snapshot import current, list_snapshots, open_snapshot, set_current
 from tests.builders.worlds import add, bank, cloud
 
 FACTORY = "IVF4,PQ16x4fsr"
@@ -141,6 +141,18 @@ def test_the_refusal_says_what_to_do_and_the_next_run_succeeds(path: Path, room:
     room.left = 1 << 30
     app.run(path)
     assert {m.id for m in list_snapshots(path / SNAPSHOTS)} > {old}
+
+
+@pytest.mark.parametrize("enough", range(3))
+def test_a_pointer_without_room_is_not_half_there(path: Path, room: Room, enough: int) -> None:
+    """Opening it, writing it and syncing it: nothing is left of any, and CURRENT is as it was."""
+    before, served = listing(path), current(path / SNAPSHOTS)
+    assert served is not None
+    room.left = enough
+    with pytest.raises(SnapshotFull):
+        set_current(path / SNAPSHOTS, served)
+    assert room.refused[-1] == "CURRENT.tmp"
+    assert listing(path) == before
 
 
 def test_a_report_without_room_is_not_half_there(path: Path, room: Room) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,17 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
 )
 
+from index_builders import report
+from index_builders.pipeline import BuildOptions, build
+from index_builders.progress import silent
+from index_builders.publishing import publish, rollback, seal
 from simsearch.errors import EntryInOtherBank, EntryRetracted, SimsearchError
+from simsearch.index.snapshot import current, list_snapshots
+from simsearch.live import follower, space
 from simsearch.types import (
     Band,
     Content,
@@ -156,6 +164,12 @@ class Model(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(space, "SEAL_ROWS", 1)
+        self.patch.setattr(follower, "POLL_S", 0.005)
+        self.patch.setattr(report, "picture_of", lambda _: None)
+        self.builds = 0
+        self.patch.setattr(time, "strftime", lambda *_: f"t{self.builds}")
         self.directory = Path(tempfile.mkdtemp(prefix="simsearch-model-"))
         self.process = Process(self.directory / "bank")
         self.banned: dict[int, Banned] = {}
@@ -170,6 +184,7 @@ class Model(RuleBasedStateMachine):
         if hasattr(self, "process"):
             self.process.close()
             shutil.rmtree(self.directory)
+            self.patch.undo()
 
     @rule(target=keys, bank=bank_names, chosen=st.lists(items, min_size=1, max_size=3))
     def add(self, bank: str, chosen: list[Item]) -> object:
@@ -261,6 +276,40 @@ class Model(RuleBasedStateMachine):
         encoders = {"vector": "tiny", "wide": "wide"}
         kept = [name for kind, name in encoders.items() if kind not in self.dropped]
         self.process = Process(self.directory / "bank", kept)
+
+    @rule(factory=st.sampled_from(["Flat", "IVF1,SQ8", "IVF2,SQfp16"]), left_out=st.booleans())
+    def build(self, factory: str, left_out: bool) -> None:
+        """A snapshot of all entries, swapped in; `left_out`: without the spaces that were dropped.
+        What is edited after it is sealed at once."""
+        snapshots = self.directory / "bank" / "snapshots"
+        stored = [kind for entry in self.banned.values() for kind, _ in entry.items]
+        kinds = {kind for kind in NAMES if stored.count(kind) >= 2}
+        without = kinds & self.dropped if left_out else set()
+        options = BuildOptions(
+            factories={NAMES[kind][0]: factory for kind in kinds - without},
+            without=frozenset(NAMES[kind][0] for kind in without),
+        )
+        self.builds += 1
+        writer, draft = build(self.process.store, snapshots, options, silent)
+        publish(snapshots, seal(writer, draft).name, keep=2)
+        self.swapped()
+
+    @precondition(lambda self: len(list_snapshots(self.directory / "bank" / "snapshots")) > 1)
+    @rule()
+    def roll_back_or_forward(self) -> None:
+        snapshots = self.directory / "bank" / "snapshots"
+        served = current(snapshots)
+        other = next(m for m in list_snapshots(snapshots) if m.id != served)
+        if {NAMES[kind][0] for kind in NAMES.keys() - self.dropped}.isdisjoint(other.without):
+            rollback(snapshots, other.id)
+            self.swapped()
+
+    def swapped(self) -> None:
+        served = current(self.directory / "bank" / "snapshots")
+        deadline = time.monotonic() + 30
+        while self.process.follower.view.snapshot != served:
+            assert time.monotonic() < deadline, self.process.follower.fault
+            time.sleep(0.001)
 
     @rule(banks=asked_banks)
     def match(self, banks: tuple[str, ...]) -> None:
