@@ -73,7 +73,7 @@ def clear(snapshots: Path, keep: int) -> list[str]:
 
 
 def _is_wanted(path: Path, snapshots: Path, served: str) -> bool:
-    name = path.stem  # of what was half written, no snapshot's
+    name = Path(path.name.removesuffix(".tmp")).stem  # the builder may be alive, and writing it
     if name.endswith(report.REFUSED):
         return name > served
     return (snapshots / name).is_dir() or (snapshots / f"{BUILDING}{name}").is_dir()

@@ -32,6 +32,9 @@ log = EventLog(__name__)
 
 POLL_S = 0.5
 READER_CHECK_S = 60.0
+LOAD_PAUSE_S = 0.005
+"""Between two steps of a snapshot on its way in: nobody waits for it, and searches do for the
+interpreter."""
 
 
 class Follower:
@@ -188,7 +191,7 @@ class Follower:
         try:
             replica = self._from_snapshot(snapshot_id)
             while replica is not None and not self._stopping and replica.step():
-                pass
+                time.sleep(LOAD_PAUSE_S)
             if replica is not None and not self._stopping:
                 replica.settle()
             self._incoming = replica

@@ -156,6 +156,20 @@ def test_files_are_on_the_disk_before_the_state_that_speaks_of_them(
     assert (tmp_path / state.STATE_FILE).exists()
 
 
+def test_a_state_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the last moment the one before it stands."""
+    first = state.BuildState("id", 1, (), ())
+    state.save(first, tmp_path)
+
+    def killed(*_: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(Killed):
+        state.save(first.with_shard("shard-0-0.faiss"), tmp_path)
+    assert state.load(tmp_path) == first
+
+
 def test_half_a_removal_is_no_dead_build(
     store: BankStore, path: Path, fills: Fills, monkeypatch: pytest.MonkeyPatch
 ) -> None:

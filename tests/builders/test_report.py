@@ -23,7 +23,8 @@ from simsearch.bank.store import BankStore
 from simsearch.errors import RecallTooLow
 from simsearch.index import ivf_build, trained
 from simsearch.index.codec import GATE_SDS, Codec
-from simsearch.index.publish import REPORTS
+from simsearch.index.disk import DirectoryLock
+from simsearch.index.publish import BUILDING, REPORTS
 from simsearch.index.snapshot import broken_snapshots, current, list_snapshots
 from tests.builders.worlds import FACTORY, bank, cloud
 
@@ -166,13 +167,18 @@ def test_reports_go_with_their_snapshots(tmp_path: Path) -> None:
     served = current(snapshots)
     names = {f"{served}.json", f"{served}.png"}
     reports = snapshots / REPORTS
-    for old in ("000000000001-20200101T000000", "000000000001-20200101T000000.refused"):
-        (reports / f"{old}.json").write_text("{}")
+    old = "000000000001-20200101T000000"
+    for end in (".json", ".refused.json", ".png.tmp"):
+        (reports / f"{old}{end}").write_text("{}")
+    alive = "000000000009-20260101T000000"
+    (path / app.SNAPSHOTS / f"{BUILDING}{alive}").mkdir()
+    (reports / f"{alive}.json.tmp").write_text("half")
     newer = "999999999999-20990101T000000.refused.json"
     (reports / newer).write_text("{}")
-    (reports / f"{served}.json.tmp").write_text("half")
-    clear(snapshots, keep=3)
-    assert {file.name for file in reports.iterdir()} == names | {newer}
+    with DirectoryLock(snapshots / f"{BUILDING}{alive}"):
+        clear(snapshots, keep=3)
+    left = {file.name for file in reports.iterdir()}
+    assert left == names | {newer, f"{alive}.json.tmp"}
 
 
 def test_without_matplotlib_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
