@@ -24,7 +24,7 @@ check: $(SYNCED)
 $(SYNCED): pyproject.toml requirements.txt $(PROTOS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/pip install --quiet uv
-	$(BIN)/uv pip install --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --no-deps --require-hashes -r requirements.txt
 	$(BIN)/uv pip install --no-deps --no-build-isolation --editable .
 	touch $@
 

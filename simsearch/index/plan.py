@@ -31,8 +31,8 @@ graph over the centres finds the nearest."""
 NPROBE: Final = 16
 NPROBE_OF_GRAPH: Final = 32
 
-TRAIN_ROWS_PER_LIST: Final = 64
-"""FAISS warns below 39 and ignores what is above 256; more than 64 did not show in recall."""
+TRAIN_ROWS_PER_LIST: Final = 40
+"""FAISS warns below 39 and ignores what is above 256; 64 did not show in recall over 40."""
 
 NUMBERS_PER_CODE: Final = 4
 """Four numbers of a vector become 4 bits: 48 bytes for 384. x4fsr codes what is left of a row
