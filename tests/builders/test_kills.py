@@ -175,7 +175,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    "kills", [3, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
+    "kills", [2, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
 )
 def test_a_builder_that_keeps_being_killed(tmp_path: Path, kills: int) -> None:
     """After every kill the snapshots hold exactly the rows of the states that they say, finished
