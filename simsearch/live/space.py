@@ -46,6 +46,7 @@ class LiveSpace:
         self._sealer = sealer
         self._sealing: Future[Segment] | None = None
         self._sealed_of = 0
+        self._unsealable = 0
 
     # ------------------------------------------------------------ edits
 
@@ -84,7 +85,8 @@ class LiveSpace:
         from now on is searched faster. Rows that ended by `through` are left out."""
         adopted = self._adopt()
         rows = len(self._newest) + sum(map(len, self._waiting))
-        if self._sealing is None and rows >= (SEAL_ROWS if self._mould else FLAT_ROWS_MAX + 1):
+        enough = SEAL_ROWS if self._mould else FLAT_ROWS_MAX + 1
+        if self._sealing is None and rows >= self._unsealable + enough:
             self._begin(through)
         return adopted
 
@@ -110,14 +112,19 @@ class LiveSpace:
             return False
         sealing, self._sealing = self._sealing, None
         if fault := sealing.exception():
-            # They stay where they are searched exactly; with the next rows it is tried again.
-            log.error("sealing_failed", rows=sum(map(len, self._waiting)), fault=repr(fault))
+            # They stay where they are searched exactly, and are tried again with as many more.
+            self._unsealable = sum(map(len, self._waiting))
+            log.error("sealing_failed", rows=self._unsealable, fault=repr(fault))
             return False
+        self._unsealable = 0
         self._segment = sealing.result()
         self._mould = self._segment.mould
         self._waiting = self._waiting[self._sealed_of :]
-        for base in self._segment.bases:
-            for keys, seqs in self._ended:
+        if self._ended:
+            # As one: base by base and edit by edit, edits would wait for thousands of them.
+            keys, seqs = (np.concatenate(column) for column in zip(*self._ended, strict=True))
+            self._ended = [(keys, seqs)]
+            for base in self._segment.bases:
                 base.retire(keys, seqs)
         log.info("rows_sealed", rows=len(self._segment))
         return True

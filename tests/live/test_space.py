@@ -237,6 +237,18 @@ def test_rows_that_cannot_be_sealed_stay_exact(held: Held, monkeypatch: pytest.M
     assert same(space.freeze(1), exact, 1, new)
 
 
+def test_settling_ends_where_rows_cannot_be_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot on its way in would else never arrive."""
+    monkeypatch.setattr(ivf_build, "fill", lambda *_: 1 / 0)
+    with ThreadPoolExecutor(1) as sealer:
+        space = based(sealer)
+        keys = np.arange(7000, 7900)
+        space.append(rows(7, 900), keys, keys % 3)
+        space.settle(1)
+        assert not space.tend(1)
+        assert len(space.freeze(1)) == ROWS + 900
+
+
 def test_settling_waits_until_all_is_sealed() -> None:
     with ThreadPoolExecutor(1) as sealer:
         space = based(sealer)
