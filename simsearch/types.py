@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
@@ -309,6 +310,31 @@ class MatchOptions:
     banks: tuple[str, ...] = ()
     hits_max: int = 10
     with_stage_times: bool = False
+
+
+class Lane(IntEnum):
+    """Whose work waits for whose: an upload in flight goes before a stocktaking."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """For whom work is done, and how long it is worth anything. `deadline` is on the clock of
+    time.monotonic(), in seconds; `is_wanted` turns False for good once the caller has gone."""
+
+    lane: Lane = Lane.INTERACTIVE
+    deadline: float = math.inf
+    is_wanted: Callable[[], bool] = _always
+
+
+NO_CALL = CallContext()
+"""Work that nobody waits for with a deadline: builds, tests, edits."""
 
 
 @dataclass(frozen=True)
