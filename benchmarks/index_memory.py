@@ -2,10 +2,11 @@
 
     python -m benchmarks.index_memory [--rows N] [--fewer N] [--gathered N] [--cache DIR] [--json]
 
-Memory is resident memory that no file stands behind (RssAnon; Linux alone tells). Vectors, keys
-and groups of a snapshot stay on the disk and in the page cache, which the system takes back when
-it wants. The vectors are 384 numbers each: sentence vectors, extended by mixup
-(benchmarks/vectors.py); hashes are 256 random bits.
+Memory is resident memory that no file stands behind (RssAnon; Linux alone tells), and of what is
+mapped the lists of codes, whole: each search reads some of them. Vectors, keys and groups of a
+snapshot stay on the disk and in the page cache, which the system takes back when it wants. The
+vectors are 384 numbers each: sentence vectors, extended by mixup (benchmarks/vectors.py); hashes
+are 256 random bits.
 
 bytes_per_vector          by how much a process grows in which a snapshot is opened, frozen and
 bytes_per_hash            searched once, as the server does it; a small one was before, so that the
@@ -292,8 +293,12 @@ def _grown(small: Path, snapshot: Path) -> dict[str, int]:
     _searched(small)
     before = _held_bytes()
     held = _searched(snapshot)
-    grown = _held_bytes() - before
+    grown = _held_bytes() - before + _lists_bytes(snapshot)
     return {"before": before, "grown": grown, "rows": held.rows, "found": held.found}
+
+
+def _lists_bytes(snapshot: Path) -> int:
+    return sum(path.stat().st_size for path in snapshot.glob("shard-*"))
 
 
 @dataclass(frozen=True)

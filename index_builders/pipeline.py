@@ -224,9 +224,10 @@ def _build_space(work: Build, number: int) -> SpacePart:
         return SpacePart.named(number, space, dim, count)
     rows = _read(work, f"rows-{number}.npy")
     _fill_shards(work, number, chosen, rows)
+    begun = work.writer.path(_trained_name(number))
     files = [work.writer.path(name) for name in _shard_names(number, chosen)]
     strays = [_read(work, name) for name in _strays_names(number, chosen)]
-    shards = _Shards(rows, [trained.read_own(file) for file in files], strays)
+    shards = _Shards(rows, [trained.read_own(begun, file) for file in files], strays)
     codec = ivf_build.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
     nprobe = _enough_nprobe(work, number, chosen, shards, codec)
     return SpacePart.named(
@@ -291,7 +292,7 @@ def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float1
             filled = counted(work.progress, f"filling {name}", len(part), "rows")
             strays = ivf_build.fill(index, part, np.arange(len(part)), filled)
             work.writer.save_array(_strays_names(number, chosen)[k], strays)
-            work.writer.save_index(name, index)
+            work.writer.save_lists(name, index)
             work.state = work.state.with_shard(name)
             states.save(work.state, work.directory)
 
@@ -350,7 +351,7 @@ def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
 
 
 def _shard_names(number: int, chosen: Plan) -> list[str]:
-    return [f"shard-{number}-{k}.faiss" for k in range(chosen.shards)]
+    return [f"shard-{number}-{k}.npy" for k in range(chosen.shards)]
 
 
 def _strays_names(number: int, chosen: Plan) -> list[str]:

@@ -12,6 +12,10 @@ from pathlib import Path
 import simsearch
 from index_builders.gather import Gathered
 from simsearch.index.disk import REAL_DISK
+from simsearch.index.manifest import FORMAT
+
+RELEASE = f"{simsearch.__version__}, format {FORMAT}"
+"""What a build is only taken up by."""
 
 STATE_FILE = "build.json"
 TEMPORARY = f"{STATE_FILE}.tmp"
@@ -39,7 +43,7 @@ class BuildState:
     shards: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
     refused_at: float = 0.0
-    release: str = simsearch.__version__
+    release: str = RELEASE
 
     @classmethod
     def of(cls, store_id: str, gathered: Gathered) -> BuildState:
@@ -77,7 +81,7 @@ class BuildState:
 
 
 def space_number(name: str) -> int | None:
-    """Of a file that was made for one space, as `shard-<space>-<shard>.faiss` was."""
+    """Of a file that was made for one space, as `shard-<space>-<shard>.npy` was."""
     found = _OF_SPACE.match(name)
     return int(found[1]) if found else None
 
@@ -103,7 +107,7 @@ def load(directory: Path) -> BuildState | None:
         said = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    if said.get("release") != simsearch.__version__:
+    if said.get("release") != RELEASE:
         return None
     return BuildState(
         said["store_id"],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from simsearch.errors import Corrupt
 from simsearch.index.batch import Batch, Nearest
+from simsearch.index.list_files import lists_nbytes
 from simsearch.types import Vectors
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
@@ -212,14 +213,7 @@ def holds(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np
 
 def index_nbytes(index: Any) -> int:
     """Of codes, ids and centroids, by their lengths; FAISS may have allocated more."""
-    lists = index.invlists
-    sizes = np.array([lists.list_size(number) for number in range(index.nlist)], np.int64)
-    packed = getattr(lists, "n_per_block", 0)
-    if packed:
-        codes = int((-(-sizes // packed)).sum()) * int(lists.block_size)
-    else:
-        codes = int(sizes.sum()) * int(index.code_size)
-    return codes + 8 * int(sizes.sum()) + 4 * int(index.nlist) * int(index.d)
+    return lists_nbytes(index) + 4 * int(index.nlist) * int(index.d)
 
 
 def _narrowed(keys: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -18,14 +18,14 @@ from simsearch.errors import BadRequest, BadSnapshot, NewerFormat
 from simsearch.index.strict import read
 from simsearch.types import BINARY, Signal
 
-FORMAT = 1
-"""Raised by whatever an older release would read wrongly; a newer snapshot is refused by name."""
+FORMAT = 2
+"""Raised by whatever an older release would read wrongly: any other snapshot is refused by name."""
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_BYTES_MAX = 1 << 24
 
 EXACT = "Flat"
-"""The factory of a part without FAISS files: its rows are searched exactly."""
+"""The factory of a part without shards: its rows are searched exactly."""
 
 _ID = re.compile(r"(?!CURRENT)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -35,8 +35,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 @dataclass(frozen=True)
 class SpacePart:
     """The vectors of one space. Row i of `rows`, `keys` and `groups` belong together, ordered
-    by key. The FAISS shards hold one stretch of rows each, `shard_rows` of them, one after the
-    other, with ids from 0 on in every shard.
+    by key. The shards, lists of a FAISS IVF, hold one stretch of rows each, `shard_rows` of them,
+    one after the other, with ids from 0 on in every shard.
 
     `factory` is "Flat" where there are no shards, else FAISS's; `nprobe` is 0 unless it is an
     IVF. `codec_bias`, `codec_sd`: mean and spread of proposed less exact cosine. `strays` names
@@ -86,7 +86,7 @@ class SpacePart:
             nprobe=nprobe,
             codec_bias=codec_bias,
             codec_sd=codec_sd,
-            shards=tuple(f"shard-{number}-{k}.faiss" for k in range(shards)),
+            shards=tuple(f"shard-{number}-{k}.npy" for k in range(shards)),
             shard_rows=stretches(count, shards),
             trained=f"trained-{number}.faiss" if shards else "",
             strays=tuple(f"strays-{number}-{k}.npy" for k in range(shards)),
@@ -257,6 +257,8 @@ def _require_format(number: object) -> None:
             f"it has format {number}, this release reads up to {FORMAT}: run the release of "
             "simsearch that built it, or a later one"
         )
+    if number < FORMAT:
+        raise ValueError(f"is of an earlier release (format {number}, now {FORMAT})")
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from simsearch.errors import BadRequest, BadSnapshot
 from simsearch.index.disk import REAL_DISK, DirectoryLock, Disk, full_disk_named
+from simsearch.index.list_files import write_lists
 from simsearch.index.manifest import (
     MANIFEST_FILE,
     FileSeal,
@@ -27,7 +28,7 @@ from simsearch.index.manifest import (
     sealed,
 )
 from simsearch.index.npy_files import write_npy
-from simsearch.index.shard_files import write_shard
+from simsearch.index.shard_files import write_index
 
 BUILDING = ".building-"
 REMOVING = ".removing-"
@@ -79,9 +80,15 @@ class SnapshotWriter:
             write_npy(self.path(name), dtype, shape, chunks)
 
     def save_index(self, name: str, index: Any) -> None:
-        """A FAISS index. Raises SnapshotFull, where faiss.write_index may stay silent."""
+        """A FAISS index without rows. Raises SnapshotFull, where faiss.write_index may stay
+        silent."""
         with full_disk_named(self._building):
-            write_shard(self.path(name), index)
+            write_index(self.path(name), index)
+
+    def save_lists(self, name: str, index: Any) -> None:
+        """The rows of a FAISS index that began as one that was saved. Raises SnapshotFull."""
+        with full_disk_named(self._building):
+            write_lists(self.path(name), index)
 
     def publish(
         self,

@@ -1,13 +1,14 @@
-"""FAISS files: written without losing errors, and trusted only after they find their own rows.
+"""Shards: written without losing errors, and trusted only after they find their own rows.
 
-FAISS checks little of what it reads: of damaged files 38 % load and answer with other
-neighbours. So nothing here reads a file whose SHA-256 has not been checked before.
+A shard is the index that all shards of a space were begun with, a FAISS file without rows, and a
+file of its lists. FAISS checks little of what it reads: of damaged files 38 % load and answer with
+other neighbours. So nothing here reads a file whose SHA-256 has not been checked before.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.list_files import ids_of, map_lists
 from simsearch.index.manifest import SpacePart
 from simsearch.index.rescore import exact_cosines
 
@@ -34,7 +36,7 @@ _WRITE_BYTES = 1 << 20
 _LIMIT = threading.Lock()
 
 
-def write_shard(path: Path, index: Any) -> None:
+def write_index(path: Path, index: Any) -> None:
     """Through Python's file, which says when the disk is full; FAISS's own may lose the last
     error when it closes."""
     with path.open("wb") as file:
@@ -50,15 +52,15 @@ def read_shards(
     """Each shard of `part` with its stretch of `rows`, checked against them; none holds the rows
     of its stretch that are numbered in its `strays`.
 
-    Their nprobe is set to the part's. Raises ValueError with what is wrong.
+    The lists stay in their files, mapped. Raises ValueError with what is wrong.
     """
     found = []
     start = 0
     for path, count, own in zip(paths, part.shard_rows, strays, strict=True):
-        shard = _read(path, _allowance(path.parent / part.trained))
+        shard = _begun(path.parent / part.trained, part)
         at = slice(start, start + count)
         try:
-            _check_kind(shard, part)
+            map_lists(path, shard)
             _check(shard, rows[at], own)
         except ValueError as fault:
             raise ValueError(f"{path.name} {fault}") from None
@@ -67,47 +69,33 @@ def read_shards(
     return found
 
 
-def check_trained(path: Path, part: SpacePart, shards: Iterable[Any]) -> None:
-    """The empty index that the `shards` of `part` were begun with: all have the same centres of
-    lists, which are compared with a query once for all of them. Raises ValueError."""
-    trained = _read(path, _allowance(path))
+def _begun(path: Path, part: SpacePart) -> Any:
+    """The index without rows that the shards of `part` were begun with, its nprobe set to the
+    part's."""
+    trained = _read(path)
     try:
         _check_kind(trained, part)
-        if trained.ntotal:
-            raise ValueError(f"holds {trained.ntotal} vectors instead of none")
-        centres = _centres_of(trained)
-        if not all(np.array_equal(centres, _centres_of(shard)) for shard in shards):
-            raise ValueError("has other centres of lists than a shard")
     except ValueError as fault:
         raise ValueError(f"{path.name} {fault}") from None
-
-
-def _centres_of(index: Any) -> NDArray[np.float32]:
-    ivf = _faiss.try_extract_index_ivf(index)
-    if ivf is None:
-        return np.empty((0, 0), np.float32)
-    centres: NDArray[np.float32] = ivf.quantizer.reconstruct_n(0, ivf.nlist)
-    return centres
+    trained.nprobe = part.nprobe
+    return trained
 
 
 def _check(shard: Any, rows: NDArray[np.float16], strays: NDArray[np.int64]) -> None:
     held = np.ones(len(rows), np.bool_)
     held[strays] = False
-    if not _holds_each(_ids_of(shard), held):
+    if not _holds_each(ids_of(shard), held):
         raise ValueError(f"has other ids than those of its rows, 0 to {len(rows) - 1}")
     _check_canary(shard, rows, np.flatnonzero(held))
 
 
-def _allowance(trained: Path) -> int:
-    return TRAINED_BYTES_FACTOR * trained.stat().st_size
-
-
-def _read(path: Path, allowance: int) -> Any:
-    """No vector in the file is longer than the file: FAISS is told before it allocates one. The
-    `allowance` is for what it thinks of allocating besides."""
+def _read(path: Path) -> Any:
+    """No vector in the file is longer than the file, and the tables that FAISS thinks of are not
+    endless: it is told before it allocates one."""
     with _LIMIT:  # the limit is one for the whole process
         before = _faiss.get_deserialization_vector_byte_limit()
-        _faiss.set_deserialization_vector_byte_limit(path.stat().st_size + allowance)
+        limit = TRAINED_BYTES_FACTOR * path.stat().st_size
+        _faiss.set_deserialization_vector_byte_limit(limit)
         try:
             return _faiss.read_index(str(path))
         except RuntimeError as error:
@@ -116,40 +104,19 @@ def _read(path: Path, allowance: int) -> Any:
             _faiss.set_deserialization_vector_byte_limit(before)
 
 
-def _check_kind(shard: Any, part: SpacePart) -> None:
-    if shard.d != part.dim:
-        raise ValueError(f"holds vectors of dim {shard.d}, not {part.dim}")
-    if shard.metric_type != _faiss.METRIC_INNER_PRODUCT:
+def _check_kind(trained: Any, part: SpacePart) -> None:
+    if not isinstance(trained, _faiss.IndexIVF):
+        raise ValueError("is no IVF")
+    if trained.d != part.dim:
+        raise ValueError(f"holds vectors of dim {trained.d}, not {part.dim}")
+    if trained.metric_type != _faiss.METRIC_INNER_PRODUCT:
         raise ValueError("does not search by inner product")
-    if not shard.is_trained:
+    if not trained.is_trained:
         raise ValueError("is not trained")
-    ivf = _faiss.try_extract_index_ivf(shard)
-    if ivf is not None:
-        if part.nprobe < 1:
-            raise ValueError("is an IVF, and the manifest gives it no nprobe")
-        ivf.nprobe = part.nprobe
-
-
-def _ids_of(shard: Any) -> NDArray[np.int64]:
-    """The ids it answers with: given ones, or else the numbers from 0 on."""
-    if isinstance(shard, _faiss.IndexIDMap):
-        ids: NDArray[np.int64] = _faiss.vector_to_array(shard.id_map)
-        return ids
-    ivf = _faiss.try_extract_index_ivf(shard)
-    return np.arange(shard.ntotal) if ivf is None else _ids_in_lists(ivf)
-
-
-def _ids_in_lists(ivf: Any) -> NDArray[np.int64]:
-    lists = ivf.invlists
-    sizes = [lists.list_size(number) for number in range(ivf.nlist)]
-    views = [
-        _faiss.rev_swig_ptr(lists.get_ids(number), size)
-        for number, size in enumerate(sizes)
-        if size
-    ]
-    if sum(sizes) != ivf.ntotal:
-        raise ValueError(f"has {sum(sizes)} vectors in its lists, and says {ivf.ntotal}")
-    return np.concatenate([np.empty(0, np.int64), *views])
+    if trained.ntotal:
+        raise ValueError(f"holds {trained.ntotal} vectors instead of none")
+    if part.nprobe < 1:
+        raise ValueError("is an IVF, and the manifest gives it no nprobe")
 
 
 def _holds_each(ids: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:

@@ -34,7 +34,7 @@ from simsearch.index.manifest import (
 )
 from simsearch.index.npy_files import load_npy, map_npy
 from simsearch.index.publish import SnapshotWriter
-from simsearch.index.shard_files import CANARY_ROWS, check_trained, read_shards
+from simsearch.index.shard_files import CANARY_ROWS, read_shards
 from simsearch.types import BITS_BYTES, Bits, Signal
 
 __all__ = [
@@ -131,7 +131,6 @@ def _open_space(path: Path, part: SpacePart) -> SpaceRows:
         Shard(index, rows[at], keys[at], groups[at], own)
         for (index, at), own in zip(read, strays, strict=True)
     )
-    check_trained(path / part.trained, part, (shard.index for shard in shards))
     trained = np.memmap(path / part.trained, np.uint8, "r")
     return SpaceRows(part, rows, keys, groups, shards, trained)
 

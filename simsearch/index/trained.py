@@ -9,13 +9,18 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.list_files import map_lists
+
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 
-def read_own(path: Path) -> Any:
-    """A FAISS file that this process's own build wrote: not for files from anywhere else, which
-    open_snapshot checks first."""
-    return _faiss.read_index(str(path))
+def read_own(path: Path, lists: Path | None = None) -> Any:
+    """A FAISS file that this process's own build wrote, and the file of `lists` that belong to it,
+    which stay there, mapped: not for files from anywhere else, which open_snapshot checks first."""
+    index = _faiss.read_index(str(path))
+    if lists is not None:
+        map_lists(lists, index)
+    return index
 
 
 def from_bytes(written: NDArray[np.uint8]) -> Any:

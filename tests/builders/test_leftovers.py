@@ -104,16 +104,20 @@ def dead(path: Path) -> list[str]:
     return [p.name for kind in (BUILDING, REMOVING) for p in snapshots.glob(f"{kind}*")]
 
 
+def of_shards(directory: Path) -> list[Path]:
+    return [p for p in directory.iterdir() if p.name.startswith(("shard-", "trained-"))]
+
+
 def test_the_same_build_goes_on_where_it_stopped(
     store: BankStore, path: Path, fills: Fills
 ) -> None:
     """Finished shards are the same files; another recall target does not touch them."""
     directory = kill_one(store, path, fills, options())
-    before = {p.name: p.stat().st_mtime_ns for p in directory.glob("*.faiss")}
-    assert set(before) == {"trained-0.faiss", "shard-0-0.faiss", "shard-0-1.faiss"}
+    before = {p.name: p.stat().st_mtime_ns for p in of_shards(directory)}
+    assert set(before) == {"trained-0.faiss", "shard-0-0.npy", "shard-0-1.npy"}
     name = finish(store, path, options(recall=0.9))
     assert directory.name == f"{BUILDING}{name}"
-    after = {p.name: p.stat().st_mtime_ns for p in (path / app.SNAPSHOTS / name).glob("*.faiss")}
+    after = {p.name: p.stat().st_mtime_ns for p in of_shards(path / app.SNAPSHOTS / name)}
     assert {file: after[file] for file in before} == before
     assert fills.done == 1
     assert dead(path) == []
@@ -141,7 +145,7 @@ def test_files_are_on_the_disk_before_the_state_that_speaks_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a power cut, a state would vouch for files that are empty."""
-    (tmp_path / "shard-0-0.faiss").write_bytes(b"shard")
+    (tmp_path / "shard-0-0.npy").write_bytes(b"shard")
     (tmp_path / "strays-0-0.npy").write_bytes(b"strays")
     synced = []
 
@@ -152,7 +156,7 @@ def test_files_are_on_the_disk_before_the_state_that_speaks_of_them(
 
     monkeypatch.setattr(state, "REAL_DISK", Noting())
     state.save(state.BuildState("id", 1, (), ()), tmp_path)
-    assert sorted(synced) == ["shard-0-0.faiss", "strays-0-0.npy"]
+    assert sorted(synced) == ["shard-0-0.npy", "strays-0-0.npy"]
     assert (tmp_path / state.STATE_FILE).exists()
 
 
@@ -166,7 +170,7 @@ def test_a_state_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "rename", killed)
     with pytest.raises(Killed):
-        state.save(first.with_shard("shard-0-0.faiss"), tmp_path)
+        state.save(first.with_shard("shard-0-0.npy"), tmp_path)
     assert state.load(tmp_path) == first
 
 
@@ -211,7 +215,7 @@ def test_shards_that_are_no_longer_wanted_are_removed(
     """An exact part has none, and a snapshot admits no file that it does not name."""
     kill_one(store, path, fills, options())
     name = finish(store, path, options("Flat"))
-    assert list((path / app.SNAPSHOTS / name).glob("*.faiss")) == []
+    assert list(of_shards(path / app.SNAPSHOTS / name)) == []
 
 
 def test_a_change_of_factory_that_is_killed_leaves_no_old_shard(
@@ -244,7 +248,7 @@ def test_another_release_begins_anew(
     """It may mean something else by the same files; the old ones are removed."""
     kill_one(store, path, fills, options())
     with monkeypatch.context() as patched:
-        patched.setattr("simsearch.__version__", "99.0")
+        patched.setattr("index_builders.state.RELEASE", "99.0")
         pipeline.build(store, path / app.SNAPSHOTS, options(), silent)
     assert fills.done == 3
 

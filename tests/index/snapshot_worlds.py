@@ -91,7 +91,7 @@ def write_fine(writer: SnapshotWriter, seed: int) -> SpacePart:
     writer.save_index(part.trained, trained)
     for shard, rows in enumerate(np.split(vectors, 2)):
         index = shard_of(rows, strays=STRAYS[shard], begun_with=trained)
-        writer.save_index(part.shards[shard], index)
+        writer.save_lists(part.shards[shard], index)
         writer.save_array(part.strays[shard], np.array(STRAYS[shard]))
     return part
 

@@ -348,7 +348,7 @@ def test_a_broken_snapshot_is_listed_apart_with_its_reason(snapshots: Path) -> N
     """One bad directory does not hide the others."""
     built_small(snapshots, "good", 0)
     (built_small(snapshots, "short", 1) / "keys-1.npy").write_bytes(b"x")
-    edit_manifest(built_small(snapshots, "newer", 2), lambda m: m.update(format=2))
+    edit_manifest(built_small(snapshots, "newer", 2), lambda m: m.update(format=3))
     (snapshots / "empty").mkdir()
     assert [manifest.id for manifest in list_snapshots(snapshots)] == ["good"]
     broken = broken_snapshots(snapshots)
@@ -384,7 +384,7 @@ def test_collecting_knows_what_is_not_its_to_remove(snapshots: Path) -> None:
     (built_small(snapshots, "served", 0) / MANIFEST_FILE).write_text("{}")
     (snapshots / CURRENT_FILE).write_text("served\n")
     (built_small(snapshots, "broken", 1) / MANIFEST_FILE).write_text("{}")
-    edit_manifest(built_small(snapshots, "newer", 2), lambda m: m.update(format=2))
+    edit_manifest(built_small(snapshots, "newer", 2), lambda m: m.update(format=3))
     (snapshots / "photos").mkdir()
     assert collect(snapshots, keep=0) == ["broken"]
     assert {p.name for p in snapshots.iterdir()} == {"served", "newer", "photos", CURRENT_FILE}
@@ -415,7 +415,7 @@ def test_the_manifest_is_json_that_people_can_read(snapshots: Path) -> None:
     """One line a value, with the file names in it."""
     text = (built(snapshots, "one") / MANIFEST_FILE).read_text()
     document = json.loads(text)
-    assert document["spaces"][0]["shards"] == ["shard-0-0.faiss", "shard-0-1.faiss"]
+    assert document["spaces"][0]["shards"] == ["shard-0-0.npy", "shard-0-1.npy"]
     assert document["files"]["bits-pdq.npy"]["bytes"] == 128 + 150 * 32
     assert '\n "built_through": 100,\n' in text
 
@@ -430,9 +430,9 @@ def test_a_snapshot_of_few_rows_for_its_codebooks_can_be_opened(tmp_path: Path) 
     write_space(writer, part, vectors)
     begun = trained_on(vectors, factory)
     writer.save_index(part.trained, begun)
-    writer.save_index(part.shards[0], shard_of(vectors, begun_with=begun))
+    writer.save_lists(part.shards[0], shard_of(vectors, begun_with=begun))
     writer.save_array(part.strays[0], np.empty(0, np.int64))
     path = writer.publish(draft(0, (part,), ()))
-    assert (path / part.shards[0]).stat().st_size < 128 * 16 * 16 * 4
+    assert (path / part.trained).stat().st_size < 128 * 16 * 16 * 4
     for _ in range(3):
         assert open_snapshot(path).spaces[FINE].trained is not None

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from simsearch.errors import BadSnapshot, NewerFormat
+from simsearch.index.list_files import write_lists
 from simsearch.index.manifest import MANIFEST_FILE
-from simsearch.index.shard_files import write_shard
+from simsearch.index.shard_files import write_index
 from simsearch.index.snapshot import SnapshotWriter, SpacePart, open_snapshot, set_current
 from tests.index.snapshot_worlds import (
     FINE,
@@ -33,9 +34,11 @@ from tests.index.snapshot_worlds import (
 
 _faiss: Any = faiss
 
-PAGE_BYTES = 4096
+PAGE_BYTES = 1024
+"""The shards are smaller than a page of a disk."""
 HELD = np.setdiff1d(np.arange(SHARD_ROWS), STRAYS[0])
-SHARD, OTHER_SHARD, ROWS = "shard-0-0.faiss", "shard-0-1.faiss", "rows-0.npy"
+TRAINED = "trained-0.faiss"
+SHARD, OTHER_SHARD, ROWS = "shard-0-0.npy", "shard-0-1.npy", "rows-0.npy"
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +91,7 @@ def test_a_truncated_file(snapshots: Path) -> None:
 
 
 def test_a_zeroed_page(snapshots: Path) -> None:
-    """FAISS alone loads two thirds of such files and finds other neighbours."""
+    """Nothing in it looks wrong: codes of zero are codes."""
     path = snapshots / "next" / SHARD
     data = path.read_bytes()
     assert len(data) > PAGE_BYTES
@@ -115,7 +118,7 @@ def test_a_missing_file(snapshots: Path) -> None:
     refused(snapshots, f"{OTHER_SHARD} is missing")
 
 
-@pytest.mark.parametrize("name", ["shard-0-2.faiss", ".nfs0001", "sub"])
+@pytest.mark.parametrize("name", ["shard-0-2.npy", ".nfs0001", "sub"])
 def test_an_extra_file(snapshots: Path, name: str) -> None:
     """Nobody but the builder writes into a snapshot; not a directory either."""
     path = snapshots / "next" / name
@@ -193,11 +196,17 @@ def test_a_huge_manifest(snapshots: Path) -> None:
 
 def test_a_newer_format(snapshots: Path) -> None:
     """By another name than damage: nothing is wrong with the snapshot."""
-    edit_manifest(snapshots / "next", lambda m: m.update(format=2))
-    with pytest.raises(NewerFormat, match=r"snapshot .*next: it has format 2"):
+    edit_manifest(snapshots / "next", lambda m: m.update(format=3))
+    with pytest.raises(NewerFormat, match=r"snapshot .*next: it has format 3"):
         open_snapshot(snapshots / "next")
-    with pytest.raises(NewerFormat, match="has format 2"):
+    with pytest.raises(NewerFormat, match="has format 3"):
         set_current(snapshots, "next")
+
+
+def test_an_older_format(snapshots: Path) -> None:
+    """Nobody converts a snapshot: the bank has all that is needed to build another."""
+    edit_manifest(snapshots / "next", lambda m: m.update(format=1))
+    refused(snapshots, r"manifest\.json is of an earlier release \(format 1, now 2\).*build this")
 
 
 # ------------------------------------------------- a builder at fault: all hashes are right
@@ -215,9 +224,9 @@ def test_another_space_or_dim(snapshots: Path) -> None:
     refused(snapshots, r"rows-0\.npy holds float16 \(400, 16\) instead of float16 \(400, 17\)")
     as_built(path, space=FINE, dim=16)
     open_snapshot(path)
-    write_shard(path / SHARD, shard_of(unit(2, SHARD_ROWS, 8)))
+    write_index(path / TRAINED, trained_on(unit(2, SHARD_ROWS, 8)))
     as_built(path)
-    refused(snapshots, f"{SHARD} holds vectors of dim 8, not 16")
+    refused(snapshots, f"{TRAINED} holds vectors of dim 8, not 16")
 
 
 def other_dtype(path: Path) -> None:
@@ -258,48 +267,82 @@ def other_rows(path: Path) -> None:
 
 
 def no_index(path: Path) -> None:
-    (path / SHARD).write_bytes(b"IwPf" + bytes(500))
+    (path / TRAINED).write_bytes(b"IwPf" + bytes(500))
 
 
 def greedy_index(path: Path) -> None:
     """32 GiB announced where the length of the centroids stands."""
-    data = (path / SHARD).read_bytes()
-    index = _faiss.read_index(str(path / SHARD))  # keeps its quantizer alive
+    data = (path / TRAINED).read_bytes()
+    index = _faiss.read_index(str(path / TRAINED))  # keeps its quantizer alive
     at = data.index(index.quantizer.reconstruct_n(0, 4).tobytes()) - 8
     assert int.from_bytes(data[at : at + 8], "little") == 4 * 16
-    (path / SHARD).write_bytes(data[:at] + (1 << 33).to_bytes(8, "little") + data[at + 8 :])
+    (path / TRAINED).write_bytes(data[:at] + (1 << 33).to_bytes(8, "little") + data[at + 8 :])
+
+
+def no_ivf(path: Path) -> None:
+    write_index(path / TRAINED, _faiss.IndexFlatIP(16))
 
 
 def l2_metric(path: Path) -> None:
-    index = _faiss.IndexFlatL2(16)
-    index.add(unit(2, 400, 16)[:SHARD_ROWS])
-    write_shard(path / SHARD, index)
+    index = _faiss.index_factory(16, "IVF4,PQ8x4fs", _faiss.METRIC_L2)
+    index.is_trained = True
+    write_index(path / TRAINED, index)
 
 
 def untrained(path: Path) -> None:
-    write_shard(path / SHARD, _faiss.index_factory(16, "IVF4,PQ8", _faiss.METRIC_INNER_PRODUCT))
+    write_index(path / TRAINED, _faiss.index_factory(16, "IVF4,PQ8", _faiss.METRIC_INNER_PRODUCT))
+
+
+def no_bytes(path: Path) -> None:
+    np.save(path / SHARD, np.zeros(2000, np.int16))
+
+
+def headless(path: Path) -> None:
+    np.save(path / SHARD, np.zeros(63, np.uint8))
+
+
+def changed_sizes(path: Path, sizes: list[int]) -> None:
+    lists = np.load(path / SHARD)
+    lists[: 8 * len(sizes)] = np.array(sizes, "<i8").view(np.uint8)
+    np.save(path / SHARD, lists)
+
+
+def negative_size(path: Path) -> None:
+    changed_sizes(path, [-1])
+
+
+def endless_list(path: Path) -> None:
+    changed_sizes(path, [1 << 62])
+
+
+def longer_list(path: Path) -> None:
+    changed_sizes(path, [SHARD_ROWS])
+
+
+def cut_lists(path: Path) -> None:
+    np.save(path / SHARD, np.load(path / SHARD)[:-1])
 
 
 def fewer_vectors(path: Path) -> None:
-    write_shard(path / OTHER_SHARD, shard_of(unit(2, 400, 16)[SHARD_ROWS:-1], strays=STRAYS[1]))
+    write_lists(path / OTHER_SHARD, shard_of(unit(2, 400, 16)[SHARD_ROWS:-1], strays=STRAYS[1]))
 
 
 def global_ids(path: Path) -> None:
     index = shard_of(unit(2, 400, 16)[SHARD_ROWS:])
     index.reset()
     index.add_with_ids(unit(2, 400, 16)[SHARD_ROWS:][HELD], SHARD_ROWS + HELD)
-    write_shard(path / OTHER_SHARD, index)
+    write_lists(path / OTHER_SHARD, index)
 
 
 def one_id_twice(path: Path) -> None:
     index = shard_of(unit(2, 400, 16)[:SHARD_ROWS])
     index.reset()
     index.add_with_ids(unit(2, 400, 16)[HELD], np.maximum(HELD, 1))
-    write_shard(path / SHARD, index)
+    write_lists(path / SHARD, index)
 
 
 def a_stray_too(path: Path) -> None:
-    write_shard(path / SHARD, shard_of(unit(2, 400, 16)[:SHARD_ROWS], strays=STRAYS[0][:1]))
+    write_lists(path / SHARD, shard_of(unit(2, 400, 16)[:SHARD_ROWS], strays=STRAYS[0][:1]))
 
 
 def strays_in_disorder(path: Path) -> None:
@@ -311,22 +354,23 @@ def strays_beyond(path: Path) -> None:
 
 
 def other_centres(path: Path) -> None:
-    write_shard(path / SHARD, shard_of(unit(2, 400, 16)[:SHARD_ROWS], strays=STRAYS[0]))
+    """Of rows that are numbered the other way round: each list holds what another should."""
+    write_index(path / TRAINED, trained_on(unit(2, 400, 16)[::-1]))
 
 
 def trained_with_rows(path: Path) -> None:
-    write_shard(path / "trained-0.faiss", shard_of(unit(2, 400, 16)))
+    write_index(path / TRAINED, shard_of(unit(2, 400, 16)))
 
 
 def other_vectors(path: Path) -> None:
-    write_shard(path / SHARD, shard_of(unit(3, SHARD_ROWS, 16), strays=STRAYS[0]))
+    write_lists(path / SHARD, shard_of(unit(3, SHARD_ROWS, 16), strays=STRAYS[0]))
 
 
 def scrambled_ids(path: Path) -> None:
     index = shard_of(unit(2, 400, 16)[:SHARD_ROWS])
     index.reset()
     index.add_with_ids(unit(2, 400, 16)[HELD], np.roll(HELD, 1))
-    write_shard(path / SHARD, index)
+    write_lists(path / SHARD, index)
 
 
 AT_FAULT: dict[Callable[[Path], None], str] = {
@@ -339,15 +383,22 @@ AT_FAULT: dict[Callable[[Path], None], str] = {
     short_npy: "mmap length",
     not_unit: r"rows-0\.npy holds vectors that are not of unit length",
     other_rows: f"{SHARD} does not find its row",
-    no_index: f"{SHARD} is no FAISS index",
-    greedy_index: f"{SHARD} is no FAISS index",
-    l2_metric: f"{SHARD} does not search by inner product",
-    untrained: f"{SHARD} is not trained",
+    no_index: f"{TRAINED} is no FAISS index",
+    greedy_index: f"{TRAINED} is no FAISS index",
+    no_ivf: f"{TRAINED} is no IVF",
+    l2_metric: f"{TRAINED} does not search by inner product",
+    untrained: f"{TRAINED} is not trained",
+    no_bytes: f"{SHARD} holds int16 .* instead of bytes",
+    headless: f"{SHARD} is too short to say how long 4 lists are",
+    negative_size: f"{SHARD} has lists with numbers of rows out of range",
+    endless_list: f"{SHARD} has lists with numbers of rows out of range",
+    longer_list: f"{SHARD} is not as long as the lists",
+    cut_lists: f"{SHARD} is not as long as the lists",
     fewer_vectors: f"{OTHER_SHARD} has other ids than those of its rows",
     a_stray_too: f"{SHARD} has other ids than those of its rows",
     strays_in_disorder: r"strays-0-0\.npy does not hold ascending numbers of rows",
     strays_beyond: r"strays-0-0\.npy does not hold ascending numbers of rows",
-    other_centres: r"trained-0\.faiss has other centres of lists than a shard",
+    other_centres: f"{SHARD} does not find its row",
     trained_with_rows: r"trained-0\.faiss holds 400 vectors instead of none",
     global_ids: f"{OTHER_SHARD} has other ids than those of its rows, 0 to 199",
     one_id_twice: f"{SHARD} has other ids",
@@ -374,7 +425,7 @@ def test_swapped_shards_with_all_hashes_made_right(snapshots: Path) -> None:
 
 def test_an_ivf_without_nprobe(snapshots: Path) -> None:
     as_built(snapshots / "next", nprobe=0)
-    refused(snapshots, f"{SHARD} is an IVF, and the manifest gives it no nprobe")
+    refused(snapshots, f"{TRAINED} is an IVF, and the manifest gives it no nprobe")
 
 
 def test_the_canary_notices_what_a_wrong_way_to_add_leaves(snapshots: Path) -> None:
@@ -386,7 +437,7 @@ def test_the_canary_notices_what_a_wrong_way_to_add_leaves(snapshots: Path) -> N
     ids, lists = HELD.copy(), index.quantizer.search(vectors, 1)[1].ravel()
     index.add_core(len(ids), *map(_faiss.swig_ptr, (vectors, ids, lists)))
     assert index.ntotal == len(HELD)
-    write_shard(snapshots / "next" / SHARD, index)
+    write_lists(snapshots / "next" / SHARD, index)
     as_built(snapshots / "next")
     refused(snapshots, f"{SHARD} does not find its row")
 
@@ -398,8 +449,9 @@ def test_the_canary_lets_crowds_of_near_copies_pass(tmp_path: Path) -> None:
     writer = SnapshotWriter(tmp_path, "crowd")
     part = SpacePart.named(0, FINE, 16, 600, factory="IVF2,PQ2x4fs", stray_counts=(0,), nprobe=2)
     write_space(writer, part, crowd)
-    writer.save_index(part.trained, trained_on(crowd, part.factory))
-    writer.save_index(part.shards[0], shard_of(crowd, part.factory))
+    begun = trained_on(crowd, part.factory)
+    writer.save_index(part.trained, begun)
+    writer.save_lists(part.shards[0], shard_of(crowd, begun_with=begun))
     writer.save_array(part.strays[0], np.empty(0, np.int64))
     open_snapshot(writer.publish(draft(0, (part,), ())))
 

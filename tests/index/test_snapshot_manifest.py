@@ -21,7 +21,7 @@ SPACE = SpacePart.named(
 HASHES = SignalPart.named(Signal.MINHASH, 4)
 FILES = {n: FileSeal(7, "ab" * 32) for n in (*SPACE.file_names(), *HASHES.file_names())}
 MANIFEST = Manifest(
-    format=1,
+    format=2,
     id="one",
     store_id=STORE,
     built_through=5,
@@ -112,6 +112,7 @@ CHANGES = {
     "the manifest itself": (renamed("rows-0.npy", MANIFEST_FILE), "no plain file name"),
     "no format": (lambda m: m.pop("format"), "no format version"),
     "format 0": (lambda m: m.update(format=0), "no format version"),
+    "format 1": (lambda m: m.update(format=1), "of an earlier release"),
     "format true": (lambda m: m.update(format=True), "no format version"),
 }
 
@@ -129,8 +130,8 @@ def test_a_manifest_that_says_something_else_is_refused(
 
 def test_a_newer_format_is_refused_before_anything_else_is_judged(tmp_path: Path) -> None:
     """Its keys and its hash may be others; the message says which release to run."""
-    data = edited(tmp_path, lambda m: m.update(format=2, more={}), reseal=False)
-    with pytest.raises(NewerFormat, match="it has format 2, this release reads up to 1: run"):
+    data = edited(tmp_path, lambda m: m.update(format=3, more={}), reseal=False)
+    with pytest.raises(NewerFormat, match="it has format 3, this release reads up to 2: run"):
         parse(data, "it")
 
 

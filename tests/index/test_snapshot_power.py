@@ -368,6 +368,8 @@ def test_a_device_that_is_full_in_truth(tmp_path: Path) -> None:
         writer.save_array("x", np.zeros(4, np.int64))
     with pytest.raises(SnapshotFull, match="no disk space"):
         writer.save_index("x", shard_of(unit(0, 200, 16)))
+    with pytest.raises(SnapshotFull, match="no disk space"):
+        writer.save_lists("x", shard_of(unit(0, 200, 16)))
     writer.abandon()
     assert list(tmp_path.iterdir()) == []
 
