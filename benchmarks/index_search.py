@@ -53,10 +53,11 @@ from benchmarks.vectors import (
 from simsearch.index.codec import Codec
 from simsearch.index.ivf import IvfBase
 from simsearch.index.ivf_build import calibrate, fill, train
+from simsearch.index.list_files import write_lists
 from simsearch.index.plan import Plan, plan
 from simsearch.index.protocol import CosineMatches, CosineView
 from simsearch.index.segment import Known, Mould
-from simsearch.index.trained import copy_of
+from simsearch.index.trained import copy_of, read_own
 from simsearch.live.space import LiveSpace
 from simsearch.types import Vectors
 
@@ -179,7 +180,8 @@ def made_world(real: Real, rows: int, cache: Path, nprobe: int | None) -> World:
         chosen = plan(rows, bank.shape[1], override="IVF256,PQ96x4fsr")
     if nprobe:
         chosen = replace(chosen, nprobe=nprobe)
-    index, empty, strays = _index(bank, chosen, cache / _index_name(real.source, rows, chosen))
+    name = f"{real.source}-{rows}-{chosen.factory.replace(',', '-')}"
+    index, empty, strays = _index(bank, chosen, cache / name)
     codec = calibrate(index, bank)
     keys = _keys(rows, cache)
     rng = np.random.default_rng(2)
@@ -191,23 +193,20 @@ def made_world(real: Real, rows: int, cache: Path, nprobe: int | None) -> World:
     return World(*parts, near, benign, alike, real.source)
 
 
-def _index_name(source: str, rows: int, chosen: Plan) -> str:
-    return f"{source}-{rows}-{chosen.factory.replace(',', '-')}.faiss"
-
-
 def _index(bank: Half, chosen: Plan, path: Path) -> tuple[Any, Any, NDArray[np.int64]]:
-    """Filled, empty, and the strays."""
+    """Filled, its lists mapped as in a server; empty; and the strays."""
     empty_path, strays_path = path.with_suffix(".empty"), path.with_suffix(".npy")
-    if not path.is_file():
+    lists_path = path.with_suffix(".lists.npy")
+    if not lists_path.is_file():
         rng = np.random.default_rng(0)
         sample = np.sort(rng.choice(len(bank), chosen.train_rows, replace=False))
         empty = train(chosen.factory, bank[sample])
         _faiss.write_index(empty, str(empty_path))
         index = copy_of(empty)
         np.save(strays_path, fill(index, bank, np.arange(len(bank))), allow_pickle=False)
-        _faiss.write_index(index, str(path))
+        write_lists(lists_path, index)
     strays = np.load(strays_path, allow_pickle=False)
-    return _faiss.read_index(str(path)), _faiss.read_index(str(empty_path)), strays
+    return read_own(empty_path, lists_path), read_own(empty_path), strays
 
 
 def _keys(rows: int, cache: Path) -> NDArray[np.int64]:

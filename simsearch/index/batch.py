@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ class Nearest(NamedTuple):
     lists: NDArray[np.int64]
     scores: NDArray[np.float32]
 
+    def first(self, nprobe: int) -> Nearest:
+        return Nearest(self.lists[:, :nprobe], self.scores[:, :nprobe])
+
     def of(self, queries: slice | NDArray[np.bool_]) -> Nearest:
         return Nearest(
             np.ascontiguousarray(self.lists[queries]), np.ascontiguousarray(self.scores[queries])
@@ -32,9 +36,12 @@ class Batch:
     a segment that shares its centres with the base beside it need not do it again.
     """
 
-    def __init__(self, given: Vectors) -> None:
+    def __init__(self, given: Vectors, widest: Mapping[int, int] = MappingProxyType({})) -> None:
+        """`widest`: by the id of what stands for centres, how many of their lists any part of the
+        view reads."""
         self.given = given
-        self._nearest: dict[tuple[int, int], tuple[object, Nearest]] = {}
+        self._widest = widest
+        self._nearest: dict[int, tuple[object, Nearest]] = {}
 
     def __len__(self) -> int:
         return len(self.given)
@@ -50,10 +57,12 @@ class Batch:
         unit: Vectors = self.queries / lengths[:, np.newaxis]
         return unit
 
-    def nearest(self, centres: object, nprobe: int, find: Callable[[], Nearest]) -> Nearest:
-        """What `find` finds, the first time that these centres are asked for so many."""
-        known = self._nearest.get((id(centres), nprobe))
-        if known is None:
-            known = centres, find()  # with the centres, so that no other gets their id
-            self._nearest[id(centres), nprobe] = known
-        return known[1]
+    def nearest(self, centres: object, nprobe: int, find: Callable[[int], Nearest]) -> Nearest:
+        """The `nprobe` lists nearest to each query. `find` finds so many as it is told, the first
+        time that these centres are asked for: as many as any part will read."""
+        known = self._nearest.get(id(centres))
+        if known is None or known[1].lists.shape[1] < nprobe:
+            count = max(nprobe, self._widest.get(id(centres), 0))
+            known = centres, find(count)  # with the centres, so that no other gets their id
+            self._nearest[id(centres)] = known
+        return known[1].first(nprobe)

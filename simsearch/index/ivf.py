@@ -128,6 +128,11 @@ class IvfView:
     def through(self) -> int:
         return self._through
 
+    @property
+    def probed(self) -> tuple[object, int]:
+        """As SharesWork.probed."""
+        return self._store.centres, self._living.nprobe
+
     def __len__(self) -> int:
         return len(self._living)
 

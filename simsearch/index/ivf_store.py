@@ -78,13 +78,12 @@ class IvfStore:
     def nearest(self, batch: Batch, parameters: Any) -> Nearest:
         """The lists that a search with `parameters` reads for each query."""
 
-        def find() -> Nearest:
+        def find(count: int) -> Nearest:
             coarse = parameters.quantizer_params
-            scores, lists = self.index.quantizer.search(batch.unit, nprobe, params=coarse)
+            scores, lists = self.index.quantizer.search(batch.unit, count, params=coarse)
             return Nearest(lists, scores)
 
-        nprobe = int(parameters.nprobe)
-        return batch.nearest(self.centres, nprobe, find)
+        return batch.nearest(self.centres, int(parameters.nprobe), find)
 
     def scan(
         self, unit: Vectors, nearest: Nearest, count: int, parameters: Any
@@ -150,6 +149,7 @@ class Living:
 
     def __init__(self, store: IvfStore, dead: NDArray[np.int64], nprobe: int) -> None:
         self.dead = dead
+        self.nprobe = min(nprobe, int(store.index.nlist))
         self._count = len(store) - len(dead)
         self.parameters: Callable[[bytes], Any]
         self.parameters = remembered(partial(_parameters, store, dead, nprobe))

@@ -32,6 +32,11 @@ only how many rows are alive."""
 class SharesWork(Protocol):
     """A CosineView that can use what others have computed for a batch."""
 
+    @property
+    def probed(self) -> tuple[object, int]:
+        """What stands for the centres of its lists, and how many of these a search reads."""
+        ...
+
     def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches: ...
 
 
@@ -47,6 +52,11 @@ class UnionView:
         self._parts: tuple[CosineView, ...] = _flattened(parts)
         self._dim = self._parts[0].dim
         self._rows_max = rows_max
+        self._widest: dict[int, int] = {}
+        for part in self._parts:
+            if isinstance(part, SharesWork):
+                centres, nprobe = part.probed
+                self._widest[id(centres)] = max(nprobe, self._widest.get(id(centres), 0))
         if any(part.dim != self._dim for part in self._parts):
             raise SpaceMismatch(
                 f"views of dim {', '.join(str(part.dim) for part in self._parts)} cannot be "
@@ -68,7 +78,7 @@ class UnionView:
         """As CosineView.search."""
         if queries.ndim != 2 or queries.shape[1] != self._dim:
             self._parts[0].search(queries, floors)  # which refuses them
-        batch = Batch(queries)
+        batch = Batch(queries, self._widest)
         found = [_searched(part, batch, floors) for part in self._parts]
         pairs = [Pairs(m.query, m.row, m.key, m.group, -m.cosine) for m in found]
         best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
