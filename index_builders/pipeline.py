@@ -41,6 +41,10 @@ from simsearch.index.snapshot import ManifestDraft, SignalPart, SnapshotWriter, 
 from simsearch.index.union import UnionView
 from simsearch.types import Signal
 
+STRAYS_MAX = 1024
+STRAYS_MAX_SHARE = 0.01
+"""Of sentence vectors 2 in 10,000 are strays."""
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -227,6 +231,7 @@ def _build_space(work: Build, number: int) -> SpacePart:
     begun = work.writer.path(_trained_name(number))
     files = [work.writer.path(name) for name in _shard_names(number, chosen)]
     strays = [_read(work, name) for name in _strays_names(number, chosen)]
+    _require_few(work.state.spaces[number][0], chosen, sum(map(len, strays)), count)
     shards = _Shards(rows, [trained.read_own(begun, file) for file in files], strays)
     codec = ivf_build.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
     nprobe = _enough_nprobe(work, number, chosen, shards, codec)
@@ -241,6 +246,15 @@ def _build_space(work: Build, number: int) -> SpacePart:
         codec_bias=codec.bias,
         codec_sd=codec.sd,
     )
+
+
+def _require_few(space: str, chosen: Plan, strays: int, rows: int) -> None:
+    """Strays are compared one by one, and held in memory whole. Raises RecallTooLow."""
+    if strays > max(STRAYS_MAX, STRAYS_MAX_SHARE * rows):
+        raise RecallTooLow(
+            f"space {space}: {chosen.factory} describes {strays} of {rows} rows so badly that it "
+            "could miss them: give it a finer --factory; the old snapshot serves on"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index_builders import pipeline
 from index_builders.pipeline import BuildOptions, build
 from index_builders.publishing import publish, rollback, seal
 from simsearch.errors import BadConfig, BadRequest, RecallTooLow
@@ -131,6 +132,20 @@ def test_below_the_recall_target_nothing_is_served(tmp_path: Path) -> None:
     with pytest.raises(RecallTooLow, match="under the target"):
         built(process, impossible)
     assert current(tmp_path / "bank" / "snapshots") == good
+    process.close()
+
+
+def test_codes_that_describe_many_rows_badly_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they could miss would be compared one by one, in memory: not half a bank."""
+    monkeypatch.setattr(pipeline, "STRAYS_MAX", 2)
+    process = Process(tmp_path / "bank")
+    process.store.create_bank("alpha", "", ANY, EDIT)
+    fill(process, cloud(3000))
+    with pytest.raises(RecallTooLow, match=r"PQ4x4fsr describes \d+ of 3000 rows so badly"):
+        built(process, BuildOptions(factories={"wide": "IVF16,PQ4x4fsr"}))
+    assert current(tmp_path / "bank" / "snapshots") is None
     process.close()
 
 

@@ -277,7 +277,7 @@ class Model(RuleBasedStateMachine):
         kept = [name for kind, name in encoders.items() if kind not in self.dropped]
         self.process = Process(self.directory / "bank", kept)
 
-    @rule(factory=st.sampled_from(["Flat", "IVF1,SQfp16", "IVF2,SQfp16"]), left_out=st.booleans())
+    @rule(factory=st.sampled_from(["Flat", "IVF1,SQ8", "IVF2,SQfp16"]), left_out=st.booleans())
     def build(self, factory: str, left_out: bool) -> None:
         """A snapshot of all entries, swapped in; `left_out`: without the spaces that were dropped.
         What is edited after it is sealed at once."""

@@ -55,6 +55,7 @@ def strays_of(
 ) -> NDArray[np.int64]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ivf_build, "STRAY_SHORT", stray_short)
+        patch.setattr(ivf_build, "WHOLE_SHORT", stray_short / 5)
         return fill(index, rows, np.arange(len(rows)))
 
 
@@ -389,7 +390,8 @@ def test_every_row_finds_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {(key, key) for key in keys.tolist()} <= found
 
 
-def test_rows_unlike_those_it_was_trained_on_are_found_all_the_same() -> None:
+@pytest.mark.parametrize("codec", ["PQ32x4fsr", "PQ32x4fs", "PQ32", "SQ8"])
+def test_rows_unlike_those_it_was_trained_on_are_found_all_the_same(codec: str) -> None:
     """Codes trained on one kind of rows describe others badly, and a gate turns those away even
     when they are asked for as they are: they come out of `fill` as strays, searched exactly."""
     w = world()
@@ -398,10 +400,10 @@ def test_rows_unlike_those_it_was_trained_on_are_found_all_the_same() -> None:
     keys = np.arange(len(rows))
 
     def lost(stray_short: float) -> int:
-        index = train("IVF4,PQ32x4fsr", w.vectors)
+        index = train(f"IVF4,{codec}", w.vectors)
         strays = strays_of(index, rows, stray_short)
-        codec = calibrate(index, rows[: len(w.vectors)])
-        base = IvfBase(index, rows, keys, keys * 0, codec=codec, nprobe=4, strays=strays)
+        codec_known = calibrate(index, rows[: len(w.vectors)])
+        base = IvfBase(index, rows, keys, keys * 0, codec=codec_known, nprobe=4, strays=strays)
         found = base.freeze(0).search(others, {0: 0.99}).key
         return int((~np.isin(np.arange(len(w.vectors), len(rows)), found)).sum())
 
