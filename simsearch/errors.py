@@ -2,18 +2,21 @@
 
 SimsearchError
 ├── BadInput                what the caller sent cannot be used
-│   ├── EmptyContent   BadContent   ContentTooLarge   NoSignal
+│   ├── EmptyContent   BadContent   ContentTooLarge   NoSignal   DecoderFailed
 │   ├── BadVector      BadHash      SpaceMismatch
 │   ├── BadPolicy      BadBankName  BadRequest        LimitExceeded
 ├── NotFound                what the caller named is not there
 │   ├── BankNotFound   EntryNotFound   EntryInOtherBank   UnknownSpace
 ├── Conflict                what the caller wants clashes with what is there
 │   ├── BankExists     BankChanged     EntryRetracted   ContentMismatch
+├── NotAllowed              who the caller is, or what the caller may do
+│   ├── Unauthenticated   PermissionDenied
 ├── Unavailable             try again, here or elsewhere
 │   ├── Overloaded     NotReady   NotYetVisible   SpaceUnavailable   Unreachable
+│   ├── DeadlinePassed
 └── Fault                   an operator must act
     ├── BankFull   BankLocked   NewerFormat   Corrupt   BadConfig   WeightsMissing   InternalFault
-    ├── BadSnapshot   SnapshotFull   RecallTooLow
+    ├── BadSnapshot   SnapshotFull   RecallTooLow   NoSandbox
 
 A message says what happened, to which thing, and what to do; it never holds content or vectors.
 `reason` is the name in proto ErrorReason; `simsearch.serve.errors` gives each its status code.
@@ -52,6 +55,12 @@ class ContentTooLarge(BadInput):
 
 class NoSignal(BadInput):
     reason = "NO_SIGNAL"
+
+
+class DecoderFailed(BadInput):
+    """An image that cannot be judged: it is neither a match nor no match."""
+
+    reason = "DECODER_FAILED"
 
 
 class BadVector(BadInput):
@@ -122,6 +131,18 @@ class ContentMismatch(Conflict):
     reason = "CONTENT_MISMATCH"
 
 
+class NotAllowed(SimsearchError):
+    """Another caller could: this one is not known, or may not."""
+
+
+class Unauthenticated(NotAllowed):
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(NotAllowed):
+    reason = "PERMISSION_DENIED"
+
+
 class Unavailable(SimsearchError):
     """Not now: try again, here or elsewhere."""
 
@@ -150,6 +171,10 @@ class SpaceUnavailable(Unavailable):
 
 class Unreachable(Unavailable):
     reason = "UNREACHABLE"
+
+
+class DeadlinePassed(Unavailable):
+    reason = "DEADLINE_PASSED"
 
 
 class Fault(SimsearchError):
@@ -190,6 +215,10 @@ class SnapshotFull(Fault):
 
 class RecallTooLow(Fault):
     reason = "RECALL_TOO_LOW"
+
+
+class NoSandbox(Fault):
+    reason = "NO_SANDBOX"
 
 
 class InternalFault(Fault):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -281,7 +282,8 @@ class WaitUntil(Enum):
 class Evidence:
     """One signal by which an entry was hit. Exactly one of `cosine`, `hamming` is set, or
     neither for an equal digest. `threshold` is in the same scale; `rows` is how many rows of
-    the entry lie within the loosest band of this signal."""
+    the entry lie within the loosest band of this signal. Where `withheld`, this caller is not
+    granted scores: measure and threshold are None and `rows` is 0, whatever the signal."""
 
     signal: str
     band: Band
@@ -289,6 +291,7 @@ class Evidence:
     hamming: int | None = None
     threshold: float | None = None
     rows: int = 1
+    withheld: bool = False
 
 
 @dataclass(frozen=True)
@@ -303,13 +306,41 @@ class Hit:
     capped: bool = False
 
 
+class Role(StrEnum):
+    """What an identity is for; serve/permissions.py says what each may do."""
+
+    INGEST = "ingest"
+    ANALYST = "analyst"
+    APPROVER = "approver"
+    BUILDER = "builder"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class BankAccess:
+    """The banks that are there for somebody, by name or with `*` for any characters. Any other is
+    for them as if it did not exist."""
+
+    patterns: tuple[str, ...] = ("*",)
+
+    def __contains__(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+
+EVERY_BANK = BankAccess()
+
+
 @dataclass(frozen=True)
 class MatchOptions:
-    """`banks` empty means all of them."""
+    """`banks` empty means all of them that lie within `access`. With `stop_at_block`, content that
+    is blocked by a digest is asked about no further: the answer is `stopped_early`."""
 
     banks: tuple[str, ...] = ()
     hits_max: int = 10
     with_stage_times: bool = False
+    access: BankAccess = EVERY_BANK
+    stop_at_block: bool = False
 
 
 class Lane(IntEnum):
@@ -341,7 +372,8 @@ NO_CALL = CallContext()
 class MatchResult:
     """The answer about one content. `complete` is False when a signal that an asked bank's
     policy uses could not be computed or searched, or when no asked bank has a rule for a ready hash
-    or vector, or when there is no bank: NONE then does not mean "no match"."""
+    or vector, or when there is no bank: NONE then does not mean "no match". It is False, too, when
+    the answer was `stopped_early` at a BLOCK: there may be more hits."""
 
     verdict: Band
     hits: tuple[Hit, ...]
@@ -351,3 +383,4 @@ class MatchResult:
     snapshot: str
     seq: int
     stage_ms: Mapping[str, float] = field(default_factory=dict)
+    stopped_early: bool = False

@@ -10,7 +10,7 @@ import numpy as np
 from simsearch.encode.image import Picture
 from simsearch.encode.protocol import Pixels
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
-from simsearch.types import Modality, Space, Vectors
+from simsearch.types import NO_CALL, CallContext, Modality, Space, Vectors
 
 DIM = 8
 SIDE_PX = 8
@@ -41,7 +41,7 @@ def near(vector: Vectors, cosine: float) -> Vectors:
 
 class FakeTextEncoder:
     """A TextEncoder. `placed` fixes the vector of a text, `asked` keeps what each call was
-    given, and `on_encode` runs within each call."""
+    given, `calls` for whom it was, and `on_encode` runs within each call."""
 
     precision = "float32"
 
@@ -53,18 +53,21 @@ class FakeTextEncoder:
     ) -> None:
         self.space = space
         self.asked: list[list[str]] = []
+        self.calls: list[CallContext] = []
         self._placed = placed or {}
         self._on_encode = on_encode
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+    def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         self.asked.append(list(texts))
+        self.calls.append(call)
         self._on_encode()
         rows = [self._placed.get(t, unit_of(t, self.space.dim)) for t in texts]
         return np.stack(rows) if rows else np.empty((0, self.space.dim), np.float32)
 
 
 class FakeImageEncoder:
-    """An ImageEncoder: equal pixels get equal vectors; `asked` counts the images of each call."""
+    """An ImageEncoder: equal pixels get equal vectors; `asked` counts the images of each call, and
+    `calls` says for whom it was."""
 
     precision = "float32"
 
@@ -72,14 +75,16 @@ class FakeImageEncoder:
         self.space = space
         self.prepared = 0
         self.asked: list[int] = []
+        self.calls: list[CallContext] = []
         self._on_encode = on_encode
 
     def prepare(self, picture: Picture) -> Pixels:
         self.prepared += 1
         return np.asarray(picture.rgb().resize((SIDE_PX, SIDE_PX)), np.uint8)
 
-    def encode_images(self, pixels: Sequence[Pixels]) -> Vectors:
+    def encode_images(self, pixels: Sequence[Pixels], call: CallContext = NO_CALL) -> Vectors:
         self.asked.append(len(pixels))
+        self.calls.append(call)
         self._on_encode()
         return np.stack([unit_of(p.tobytes(), self.space.dim) for p in pixels])
 

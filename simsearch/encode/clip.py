@@ -17,7 +17,7 @@ from simsearch.encode.precision import BFLOAT16, FLOAT32, choose_precision, devi
 from simsearch.encode.preprocess import Preprocess
 from simsearch.encode.protocol import Pixels
 from simsearch.errors import BadConfig, Corrupt, WeightsMissing
-from simsearch.types import Space, Vectors
+from simsearch.types import NO_CALL, CallContext, Space, Vectors
 
 if TYPE_CHECKING:
     import torch
@@ -82,11 +82,11 @@ class ClipEncoder:
         """(height, width, 3) uint8. Raises BadContent, ContentTooLarge."""
         return self.preprocess.fit(picture)
 
-    def encode_images(self, pixels: Sequence[Pixels]) -> Vectors:
+    def encode_images(self, pixels: Sequence[Pixels], call: CallContext = NO_CALL) -> Vectors:
         """(n, dim) float32, unit, in the order of `pixels`, each from `prepare`."""
         return self._all(pixels, partial(self._embed_images, self._precision))
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+    def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         """(n, dim) float32, unit, in the order of `texts`; what is beyond the model's context
         is not read."""
         return self._all(texts, partial(self._embed_texts, self._precision))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.types import Space, Vectors
+from simsearch.types import NO_CALL, CallContext, Space, Vectors
 
 if TYPE_CHECKING:
     from simsearch.encode.image import Picture
@@ -26,8 +26,9 @@ class TextEncoder(Protocol):
     @property
     def precision(self) -> str: ...
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """(n, dim) float32, unit, in the order of `texts` (normalised already, none empty)."""
+    def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
+        """(n, dim) float32, unit, in the order of `texts` (normalised already, none empty). `call`
+        is for encoders that let callers wait; those that compute at once have no use for it."""
         ...
 
 
@@ -44,6 +45,6 @@ class ImageEncoder(Protocol):
         """Decode and resize one picture. Raises BadContent, ContentTooLarge."""
         ...
 
-    def encode_images(self, pixels: Sequence[Pixels]) -> Vectors:
-        """(n, dim) float32, unit, in the order of `pixels`."""
+    def encode_images(self, pixels: Sequence[Pixels], call: CallContext = NO_CALL) -> Vectors:
+        """(n, dim) float32, unit, in the order of `pixels`; `call` as for texts."""
         ...

@@ -14,7 +14,7 @@ from simsearch.encode.precision import BFLOAT16, FLOAT32, choose_precision, devi
 from simsearch.encode.sentence_files import ModelFiles, find_model
 from simsearch.encode.text import NORMALISATION_ID
 from simsearch.errors import BadConfig
-from simsearch.types import Space, Vectors
+from simsearch.types import NO_CALL, CallContext, Space, Vectors
 
 if TYPE_CHECKING:  # torch takes seconds to import: only a process that encodes pays for it
     from sentence_transformers import SentenceTransformer
@@ -72,7 +72,7 @@ class SentenceEncoder:
     def precision(self) -> str:
         return self._precision
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+    def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         """(n, dim) float32, unit, in the order of `texts`.
 
         A text of more tokens than the model takes (32 words of rare letters can be) is not cut:

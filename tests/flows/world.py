@@ -15,7 +15,9 @@ from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher
 from simsearch.types import (
+    NO_CALL,
     Band,
+    CallContext,
     Content,
     CosineRule,
     DigestRule,
@@ -67,7 +69,7 @@ class TinyEncoder:
     space = SPACE
     precision = "float32"
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+    def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         return np.vstack([VECTORS[len(text) % len(VECTORS)] for text in texts])
 
 
@@ -76,7 +78,7 @@ class WideEncoder(TinyEncoder):
 
     space = WIDE
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+    def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         return np.eye(WIDE.dim, dtype=np.float32)[[len(text) % WIDE.dim for text in texts]]
 
 
