@@ -6,22 +6,34 @@ send a text into a space of images; a banned item stores one row of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from simsearch.encode import digests, minhash, pdq, text
-from simsearch.encode.image import ImageLimits, Picture, open_picture
-from simsearch.encode.protocol import Pixels
+from simsearch.encode import digests, minhash, text
+from simsearch.encode.decoding import (
+    DecodedImage,
+    ImageAsk,
+    ImageDecoder,
+    InProcessDecoder,
+    PdqRows,
+    preprocess_of,
+)
+from simsearch.encode.image import ImageLimits, open_picture
+from simsearch.encode.protocol import ImageEncoder, Pixels
+from simsearch.encode.ready import check_all
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
-from simsearch.errors import BadVector, LimitExceeded, SimsearchError
+from simsearch.errors import BadVector, SimsearchError
 from simsearch.types import (
     BINARY,
     BITS_BYTES,
+    NO_CALL,
     Bits,
+    CallContext,
     Content,
     Fingerprint,
     HashContent,
@@ -38,9 +50,6 @@ from simsearch.types import (
 T = TypeVar("T")
 P = TypeVar("P")
 
-NORM_TOLERANCE = 0.01
-"""How far from 1 the length of a caller's vector may be; float16 rounding is a tenth of it."""
-
 
 class Side(Enum):
     """Which side of the comparison content is on."""
@@ -48,6 +57,8 @@ class Side(Enum):
     BAN = "ban"
     QUERY = "query"
 
+
+PDQ_ROWS = {Side.BAN: PdqRows.UPRIGHT, Side.QUERY: PdqRows.EVERY_WAY}
 
 Wanted: TypeAlias = Container[tuple[str, Modality | None]]
 """Signals worth computing: (signal or space id, modality of the query; None for hashes)."""
@@ -102,36 +113,55 @@ Outcome: TypeAlias = Print | SimsearchError
 class Fingerprinter:
     """Computes signals in batches; one bad content never fails its neighbours."""
 
-    def __init__(self, encoders: EncoderSet, limits: ContentLimits) -> None:
+    def __init__(
+        self, encoders: EncoderSet, limits: ContentLimits, decoder: ImageDecoder | None = None
+    ) -> None:
+        """`decoder`: where images are decoded; in this process if nothing else is given."""
         self.encoders = encoders
         self.limits = limits
+        self.decoder: ImageDecoder = decoder or InProcessDecoder(limits.image)
 
-    def ban(self, contents: Sequence[Content]) -> list[Outcome]:
-        """What to store for each content, or why it cannot be used."""
-        return self._run(contents, Side.BAN, Everything())
+    def ban(self, contents: Sequence[Content], call: CallContext = NO_CALL) -> list[Outcome]:
+        """What to store for each content, or why it cannot be used. Raises what concerns the
+        whole call: Overloaded, DeadlinePassed, NotReady."""
+        return self._run(contents, Side.BAN, Everything(), call)
 
-    def query(self, contents: Sequence[Content], wanted: Wanted) -> list[Outcome]:
-        """What to ask with for each content, or why it cannot be used."""
-        return self._run(contents, Side.QUERY, wanted)
+    def query(
+        self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
+    ) -> list[Outcome]:
+        """What to ask with for each content, or why it cannot be used. Raises as `ban` does."""
+        return self._run(contents, Side.QUERY, wanted, call)
 
-    def _run(self, contents: Sequence[Content], side: Side, wanted: Wanted) -> list[Outcome]:
-        drafts = [self._begin(content, side, wanted) for content in contents]
+    def _run(
+        self, contents: Sequence[Content], side: Side, wanted: Wanted, call: CallContext
+    ) -> list[Outcome]:
+        ready = self._ready_vectors(contents, side)
+        drafts = [
+            ready[number]
+            if isinstance(content, VectorContent)
+            else self._begin(content, side, wanted, call)
+            for number, content in enumerate(contents)
+        ]
         begun = [d for d in drafts if isinstance(d, _Draft)]
         for encoder in self.encoders:
-            self._embed_images(encoder, begun)
-            self._embed_texts(encoder, begun, side, wanted)
+            self._embed_images(encoder, begun, call)
+            self._embed_texts(encoder, begun, side, wanted, call)
         return [d.print() if isinstance(d, _Draft) else d for d in drafts]
 
-    def _begin(self, content: Content, side: Side, wanted: Wanted) -> _Draft | SimsearchError:
+    def _begin(
+        self,
+        content: ImageContent | TextContent | HashContent,
+        side: Side,
+        wanted: Wanted,
+        call: CallContext,
+    ) -> _Draft | SimsearchError:
         """Everything about one content that needs no other: checks, hashes, decoding."""
         try:
             match content:
                 case ImageContent(data):
-                    return self._begin_image(data, side, wanted)
+                    return self._begin_image(data, side, wanted, call)
                 case TextContent(words):
                     return self._begin_text(words, side, wanted)
-                case VectorContent():
-                    return self._begin_vector(content, side)
                 case HashContent(signal, value):
                     return _begin_hash(signal, value)
         except SimsearchError as refusal:
@@ -139,21 +169,39 @@ class Fingerprinter:
 
     # ------------------------------------------------------------ one kind each
 
-    def _begin_image(self, data: bytes, side: Side, wanted: Wanted) -> _Draft:
-        picture = open_picture(data, self.limits.image)
+    def _begin_image(self, data: bytes, side: Side, wanted: Wanted, call: CallContext) -> _Draft:
+        decoded = self.decoder.decode(data, self._image_ask(side, wanted), call)
         draft = _Draft(Modality.IMAGE)
         draft.digests[Signal.SHA256] = (digests.sha256(data),)
         draft.digests[Signal.MD5] = (digests.md5(data),)
         for signal in (Signal.SHA256, Signal.MD5):
             draft.report(signal, SignalState.SEARCHED)
         if (Signal.PDQ, None) in wanted:
-            _add_pdq(draft, picture, side)
+            _add_bits(draft, Signal.PDQ, decoded.pdq, "the image is too plain or too small")
         for encoder in self.encoders:
             if encoder.image is None:
                 _report_off(draft, encoder, side)
             elif (encoder.image.space.id, Modality.IMAGE) in wanted:
-                draft.pixels[encoder.image.space.id] = encoder.image.prepare(picture)
+                draft.pixels[encoder.image.space.id] = self._pixels(encoder.image, decoded, data)
         return draft
+
+    def _image_ask(self, side: Side, wanted: Wanted) -> ImageAsk:
+        asking = [
+            encoder.image
+            for encoder in self.encoders
+            if encoder.image and (encoder.image.space.id, Modality.IMAGE) in wanted
+        ]
+        ways = [way for encoder in asking if (way := preprocess_of(encoder))]
+        rows = PDQ_ROWS[side] if (Signal.PDQ, None) in wanted else PdqRows.NONE
+        return ImageAsk(rows, tuple(dict.fromkeys(ways)))
+
+    def _pixels(self, encoder: ImageEncoder, decoded: DecodedImage, data: bytes) -> Pixels:
+        """An encoder that cannot say how its pixels are made makes them itself, in this process:
+        of an image that the decoder has survived."""
+        way = preprocess_of(encoder)
+        if way is None:
+            return encoder.prepare(open_picture(data, self.limits.image))
+        return decoded.pixels[way]
 
     def _begin_text(self, words: str, side: Side, wanted: Wanted) -> _Draft:
         normal = text.checked(words, self.limits.text)
@@ -167,39 +215,66 @@ class Fingerprinter:
             _report_off(draft, encoder, side)
         return draft
 
-    def _begin_vector(self, content: VectorContent, side: Side) -> _Draft:
-        encoder = self.encoders.resolve(content.space)
-        assert encoder.space is not None
-        vectors = check_vectors(content.vectors, encoder.space.dim, self.limits.vectors_max)
-        modality = content.modality or encoder.home
-        if side is Side.BAN and modality is not encoder.home:
-            raise BadVector(
-                f"the space {content.space!r} holds {encoder.home}s: a vector of another kind of "
-                "content can ask in it, and cannot be banned in it"
-            )
-        if modality not in encoder.modalities:
-            raise BadVector(f"the space {content.space!r} has no {modality} side: ask as its own")
-        draft = _Draft(modality)
-        draft.vectors[encoder.space.id] = vectors
-        draft.report(encoder.space.id, SignalState.SEARCHED)
-        return draft
-
     # ------------------------------------------------------------ all together
 
-    def _embed_images(self, encoder: LoadedEncoder, drafts: Iterable[_Draft]) -> None:
+    def _ready_vectors(self, contents: Sequence[Content], side: Side) -> dict[int, Outcome]:
+        """The prints of the contents that are vectors, by position; those that say the same of
+        themselves are looked at together."""
+        groups: dict[tuple[str, Modality | None], list[int]] = {}
+        vectors: dict[int, NDArray[np.floating]] = {}
+        for number, content in enumerate(contents):
+            if isinstance(content, VectorContent):
+                groups.setdefault((content.space, content.modality), []).append(number)
+                vectors[number] = content.vectors
+        prints: dict[int, Outcome] = {}
+        for (space, modality), numbers in groups.items():
+            rows = [vectors[number] for number in numbers]
+            prints |= zip(numbers, self._vector_prints(space, modality, rows, side), strict=True)
+        return prints
+
+    def _vector_prints(
+        self,
+        space_or_name: str,
+        modality: Modality | None,
+        vectors: Sequence[NDArray[np.floating]],
+        side: Side,
+    ) -> Sequence[Outcome]:
+        try:
+            encoder = self.encoders.resolve(space_or_name)
+        except SimsearchError as refusal:
+            return [refusal] * len(vectors)
+        assert encoder.space is not None
+        space, kind = encoder.space.id, modality or encoder.home
+        wrong_kind = _wrong_kind(encoder, kind, space_or_name, side)
+        reports = (SignalReport(space, SignalState.SEARCHED),)
+        return [
+            rows
+            if isinstance(rows, SimsearchError)
+            else wrong_kind or Print(Fingerprint(vectors={space: rows}), kind, reports)
+            for rows in check_all(vectors, encoder.space.dim, self.limits.vectors_max)
+        ]
+
+    def _embed_images(
+        self, encoder: LoadedEncoder, drafts: Iterable[_Draft], call: CallContext
+    ) -> None:
         if encoder.image is None:
             return
         space = encoder.image.space.id
         ready = [d for d in drafts if space in d.pixels]
         if not ready:
             return
-        vectors = encoder.image.encode_images([d.pixels.pop(space) for d in ready])
+        vectors = encoder.image.encode_images([d.pixels.pop(space) for d in ready], call)
         for draft, vector in zip(ready, vectors, strict=True):
             draft.vectors[space] = vector[np.newaxis]
             draft.report(space, SignalState.SEARCHED)
 
     def _embed_texts(
-        self, encoder: LoadedEncoder, drafts: Iterable[_Draft], side: Side, wanted: Wanted
+        self,
+        encoder: LoadedEncoder,
+        drafts: Iterable[_Draft],
+        side: Side,
+        wanted: Wanted,
+        call: CallContext,
     ) -> None:
         """A banned text is stored in spaces of texts only; a query asks wherever a bank allows."""
         crossing = encoder.home is not Modality.TEXT
@@ -209,11 +284,22 @@ class Fingerprinter:
         ready = [d for d in drafts if d.windows]
         if not ready or (space, Modality.TEXT) not in wanted:
             return
-        vectors = encoder.text.encode_texts([w for d in ready for w in d.windows])
+        vectors = encoder.text.encode_texts([w for d in ready for w in d.windows], call)
         ends = np.cumsum([len(d.windows) for d in ready])
         for draft, rows in zip(ready, np.split(vectors, ends[:-1]), strict=True):
             draft.vectors[space] = rows
             draft.report(space, SignalState.SEARCHED)
+
+
+def _wrong_kind(encoder: LoadedEncoder, kind: Modality, named: str, side: Side) -> BadVector | None:
+    if side is Side.BAN and kind is not encoder.home:
+        return BadVector(
+            f"the space {named!r} holds {encoder.home}s: a vector of another kind of "
+            "content can ask in it, and cannot be banned in it"
+        )
+    if kind not in encoder.modalities:
+        return BadVector(f"the space {named!r} has no {kind} side: ask as its own")
+    return None
 
 
 def _report_off(draft: _Draft, encoder: LoadedEncoder, side: Side) -> None:
@@ -233,38 +319,12 @@ def _begin_hash(signal: Signal, value: bytes) -> _Draft:
     return draft
 
 
-def _add_pdq(draft: _Draft, picture: Picture, side: Side) -> None:
-    hashes: Mapping[Side, Callable[[Picture], Bits | None]] = {
-        Side.BAN: pdq.pdq_of,
-        Side.QUERY: pdq.pdq_dihedral,
-    }
-    _add_bits(draft, Signal.PDQ, hashes[side](picture), "the image is too plain or too small")
-
-
 def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) -> None:
     if rows is None or len(rows) == 0:
         draft.report(signal, SignalState.LOW_INFORMATION, why_not)
     else:
         draft.bits[signal] = rows
         draft.report(signal, SignalState.SEARCHED)
-
-
-def check_vectors(vectors: np.ndarray, dim: int, rows_max: int) -> Vectors:
-    """A caller's vectors as float32, exactly unit. Raises BadVector, LimitExceeded."""
-    if vectors.dtype not in (np.float16, np.float32):
-        raise BadVector(f"vectors are {vectors.dtype}: send float16 or float32")
-    if vectors.ndim != 2 or vectors.shape[1] != dim or len(vectors) == 0:
-        raise BadVector(f"vectors have shape {vectors.shape}: this space takes (n, {dim})")
-    if len(vectors) > rows_max:
-        raise LimitExceeded(f"{len(vectors)} vectors in one content: {rows_max} at most")
-    wide = vectors.astype(np.float64)
-    if not np.isfinite(wide).all():
-        raise BadVector("a vector holds NaN or infinity: check the encoder that made it")
-    norms = np.linalg.norm(wide, axis=1)
-    worst = norms[np.argmax(np.abs(norms - 1))]
-    if abs(worst - 1) > NORM_TOLERANCE:
-        raise BadVector(f"a vector has length {worst:.4g}: send unit vectors (length 1)")
-    return np.asarray(wide / norms[:, np.newaxis], dtype=np.float32)
 
 
 def merge(prints: Sequence[Print]) -> Fingerprint:

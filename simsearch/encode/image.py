@@ -66,17 +66,22 @@ def open_picture(data: bytes, limits: ImageLimits) -> Picture:
     Raises EmptyContent, BadContent (another format, broken, 0 pixels) and ContentTooLarge
     (bytes, pixels, frames, pieces).
     """
+    check_length(data, limits)
+    container = read_container(data, limits.frames_max)
+    _check_size(container.size, limits)
+    with _named_errors(container.format), _decoder(container) as image:
+        _check_size(image.size, limits)
+        return Picture(container, image.size)
+
+
+def check_length(data: bytes, limits: ImageLimits) -> None:
+    """Raises EmptyContent, ContentTooLarge."""
     if not data:
         raise EmptyContent("the image has 0 bytes: send the file's content")
     if len(data) > limits.bytes_max:
         raise ContentTooLarge(
             f"the image has {len(data)} bytes, {limits.bytes_max} are allowed: send a smaller copy"
         )
-    container = read_container(data, limits.frames_max)
-    _check_size(container.size, limits)
-    with _named_errors(container.format), _decoder(container) as image:
-        _check_size(image.size, limits)
-        return Picture(container, image.size)
 
 
 def _check_size(size: Size, limits: ImageLimits) -> None:

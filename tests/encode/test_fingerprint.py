@@ -16,11 +16,11 @@ from simsearch.encode.fingerprint import (
     Outcome,
     Print,
     Wanted,
-    check_vectors,
     merge,
 )
 from simsearch.encode.image import ImageLimits
 from simsearch.encode.pdq import pdq_dihedral, pdq_of
+from simsearch.encode.ready import check_vectors
 from simsearch.encode.registry import EncoderSet
 from simsearch.encode.text import TextLimits
 from simsearch.errors import BadVector, LimitExceeded, SimsearchError
