@@ -1,23 +1,31 @@
 """The matcher: contents in, results out, every hit decided by an exact measure.
 
 contents → signals → one view, taken once → digests, bits and vectors asked at each bank's
-loosest threshold → evidence per entry → policy per bank → hits and a verdict.
+loosest threshold → evidence per entry → policy per bank → hits and a verdict. Who asks to stop at
+a block has digests asked before anything is decoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from threading import BoundedSemaphore
 from typing import Protocol, TypeAlias
 
-from simsearch.encode.fingerprint import Fingerprinter, Print
+from simsearch.encode.fingerprint import ContentLimits, Print, Wanted
+from simsearch.encode.fingerprint import Outcome as PrintOutcome
+from simsearch.encode.known import digests_alone
 from simsearch.errors import BankNotFound, LimitExceeded, SimsearchError
 from simsearch.match import policy as rules
 from simsearch.match.asking import Question, View, ask
 from simsearch.telemetry import StageClock
 from simsearch.types import (
+    EVERY_BANK,
+    NO_CALL,
     Band,
     Bank,
+    BankAccess,
+    CallContext,
     Content,
     Entry,
     Hit,
@@ -37,46 +45,95 @@ class ViewSource(Protocol):
     def view(self) -> View: ...
 
 
+class Prints(Protocol):
+    """What contents are asked with: a Fingerprinter, or one that remembers."""
+
+    @property
+    def limits(self) -> ContentLimits: ...
+
+    def query(
+        self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
+    ) -> list[PrintOutcome]: ...
+
+
 Outcome: TypeAlias = MatchResult | SimsearchError
 
 
 class Matcher:
     """Answers batches; safe to call from any number of threads."""
 
-    def __init__(self, fingerprinter: Fingerprinter, views: ViewSource, hits_max: int) -> None:
-        self._fingerprinter = fingerprinter
+    def __init__(
+        self, prints: Prints, views: ViewSource, hits_max: int, searches_max: int = 2
+    ) -> None:
+        """`searches_max`: how many threads search at a time, while others encode or wait."""
+        self._prints = prints
         self._views = views
         self._hits_max = hits_max
+        self._may_search = BoundedSemaphore(searches_max)
 
-    def match(self, contents: Sequence[Content], options: MatchOptions) -> list[Outcome]:
+    def match(
+        self, contents: Sequence[Content], options: MatchOptions, call: CallContext = NO_CALL
+    ) -> list[Outcome]:
         """One result or refusal per content, in order.
 
-        Raises BankNotFound and LimitExceeded, which concern the whole call.
+        Raises BankNotFound and LimitExceeded, which concern the whole call, and where encoders
+        let it wait Overloaded, DeadlinePassed and NotReady.
         """
         if not 1 <= options.hits_max <= self._hits_max:
             raise LimitExceeded(f"hits_max is {options.hits_max}: ask for 1 to {self._hits_max}")
         clock = StageClock()
-        banks = _asked_banks(self._views.view.banks, options.banks)
+        stopped = self._stopped(contents, options, clock) if options.stop_at_block else {}
+        rest = [content for i, content in enumerate(contents) if i not in stopped]
+        answers = iter(self._answered(rest, options, clock, call))
+        outcomes = [stopped[i] if i in stopped else next(answers) for i in range(len(contents))]
+        return [_timed(o, clock) for o in outcomes] if options.with_stage_times else outcomes
+
+    def _stopped(
+        self, contents: Sequence[Content], options: MatchOptions, clock: StageClock
+    ) -> dict[int, MatchResult]:
+        """The contents, by position, that are blocked by a digest alone."""
+        view = self._views.view
+        banks = asked_banks(view.banks, options)
+        with clock.stage("digests"):
+            alone = [(i, digests_alone(c, self._prints.limits)) for i, c in enumerate(contents)]
+            questions = {i: Question(p) for i, p in alone if p is not None}
+            ask(list(questions.values()), view, banks)
+            results = {i: _stopped_answer(q, view, banks, options) for i, q in questions.items()}
+        return {i: result for i, result in results.items() if result.verdict is Band.BLOCK}
+
+    def _answered(
+        self,
+        contents: Sequence[Content],
+        options: MatchOptions,
+        clock: StageClock,
+        call: CallContext,
+    ) -> list[Outcome]:
+        banks = asked_banks(self._views.view.banks, options)
         wanted = _wanted(banks)
         with clock.stage("encode"):
-            prints = self._fingerprinter.query(contents, wanted)
+            prints = self._prints.query(contents, wanted, call)
         view = self._views.view
-        banks = _asked_banks(view.banks, options.banks)
+        banks = asked_banks(view.banks, options)
         if not _wanted(banks) <= wanted:  # a policy was given a rule meanwhile
             with clock.stage("encode"):
-                prints = self._fingerprinter.query(contents, _wanted(banks))
+                prints = self._prints.query(contents, _wanted(banks), call)
         questions = [Question(p) for p in prints if isinstance(p, Print)]
-        with clock.stage("search"):
+        with clock.stage("search"), self._may_search:
             ask(questions, view, banks)
         with clock.stage("decide"):
-            results = [_answer(q, view, banks, options) for q in questions]
-        if options.with_stage_times:
-            results = [replace(result, stage_ms=dict(clock.ms)) for result in results]
-        answers = iter(results)
+            answers = iter(_answers(questions, view, banks, options))
         return [next(answers) if isinstance(p, Print) else p for p in prints]
 
 
-def _asked_banks(banks: Mapping[str, Bank], names: Sequence[str]) -> list[Bank]:
+def _timed(outcome: Outcome, clock: StageClock) -> Outcome:
+    if isinstance(outcome, MatchResult):
+        return replace(outcome, stage_ms=dict(clock.ms))
+    return outcome
+
+
+def asked_banks(existing: Mapping[str, Bank], options: MatchOptions) -> list[Bank]:
+    """The banks that the options name and give access to, each once. Raises BankNotFound."""
+    banks, names = _within(options.access, existing), options.banks
     for name in names:
         if name not in banks:
             known = sorted(banks)
@@ -84,6 +141,12 @@ def _asked_banks(banks: Mapping[str, Bank], names: Sequence[str]) -> list[Bank]:
             there = ", ".join(known[:BANKS_NAMED]) or "none yet"
             raise BankNotFound(f"there is no bank {name!r}; there are: {there}{others}")
     return [banks[name] for name in (dict.fromkeys(names) if names else banks)]
+
+
+def _within(access: BankAccess, banks: Mapping[str, Bank]) -> Mapping[str, Bank]:
+    if access == EVERY_BANK:
+        return banks
+    return {name: bank for name, bank in banks.items() if name in access}
 
 
 def _wanted(banks: Iterable[Bank]) -> set[tuple[str, Modality | None]]:
@@ -97,6 +160,29 @@ def _wanted(banks: Iterable[Bank]) -> set[tuple[str, Modality | None]]:
 
 
 # ---------------------------------------------------------------- answering
+
+
+def _answers(
+    questions: Sequence[Question], view: View, banks: Sequence[Bank], options: MatchOptions
+) -> list[MatchResult]:
+    """Those without a hit, as most are, share one answer where they are alike."""
+    alike: dict[tuple[object, ...], MatchResult] = {}
+    answers = []
+    for question in questions:
+        if question.evidence or question.truncated:
+            answers.append(_answer(question, view, banks, options))
+            continue
+        kind = _kind(question.print)
+        if kind not in alike:
+            alike[kind] = _answer(question, view, banks, options)
+        answers.append(alike[kind])
+    return answers
+
+
+def _kind(asked: Print) -> tuple[object, ...]:
+    """All of a print but the values of its signals."""
+    signals = asked.fingerprint
+    return (asked.reports, asked.modality, *signals.digests, *signals.bits, *signals.vectors)
 
 
 def _answer(
@@ -119,6 +205,18 @@ def _answer(
         signals=reports,
         snapshot=view.snapshot,
         seq=view.seq,
+    )
+
+
+def _stopped_answer(
+    question: Question, view: View, banks: Sequence[Bank], options: MatchOptions
+) -> MatchResult:
+    """Nothing but digests was asked: another signal would have found more hits, none stronger."""
+    return replace(
+        _answer(question, view, banks, options),
+        complete=False,
+        signals=tuple(_asked_for(question, banks)),
+        stopped_early=True,
     )
 
 

@@ -1,0 +1,74 @@
+"""Work in flight: who asks for what another call is computing waits for it instead."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+from simsearch.types import CallContext, Lane
+
+K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
+
+POLL_S = 0.05
+"""How soon a call that waits notices that its caller has gone."""
+
+
+class Flight(Generic[R]):
+    """One piece of work on its way. Whoever leads it lands it, whatever happens."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self._landed = threading.Event()
+        self._result: R | None = None
+
+    def land(self, result: R | None) -> None:
+        """None: it came to nothing that another call could use."""
+        self._result = result
+        self._landed.set()
+
+    def wait(self, call: CallContext, wait_s_max: float) -> R | None:
+        """What it brought; None where it came to nothing, or where `call` has no time left, or
+        after `wait_s_max`."""
+        until = min(call.deadline, time.monotonic() + wait_s_max)
+        while call.is_wanted() and (left := until - time.monotonic()) > 0:
+            if self._landed.wait(min(left, POLL_S)):
+                return self._result
+        return None
+
+
+class Flights(Generic[K, R]):
+    """All the work in flight, by key."""
+
+    def __init__(self) -> None:
+        self._flying: dict[K, Flight[R]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def board(self, keys: Iterable[K], lane: Lane) -> tuple[dict[K, Flight[R]], dict[K, Flight[R]]]:
+        """The flights that the caller now leads, and those of others that it can wait for.
+
+        Nobody waits for work of a lane behind its own: that is led once more, and joined from
+        then on. Every flight that is led must be given to `land`.
+        """
+        led: dict[K, Flight[R]] = {}
+        joined: dict[K, Flight[R]] = {}
+        with self._lock:
+            for key in keys:
+                flying = self._flying.get(key)
+                if flying is not None and flying.lane <= lane:
+                    joined[key] = flying
+                else:
+                    led[key] = self._flying[key] = Flight(lane)
+        return led, joined
+
+    def land(self, key: K, flight: Flight[R], result: R | None) -> None:
+        """Take a flight out and wake those who wait for it."""
+        with self._lock:
+            if self._flying.get(key) is flight:
+                del self._flying[key]
+        flight.land(result)
