@@ -276,16 +276,18 @@ def test_a_policy_of_an_unknown_space_is_refused() -> None:
         banks=st.lists(words, max_size=3).map(tuple),
         hits_max=st.integers(1, 2**31 - 1),
         with_stage_times=st.booleans(),
+        stop_at_block=st.booleans(),
     )
 )
 def test_options_come_through(options: MatchOptions) -> None:
-    """Banks in their order, the bound, the wish for times."""
+    """Banks in their order, the bound, the wishes for times and for an early stop."""
     assert wire.options_from(wire.options_to(options)) == options
 
 
 def test_options_left_out_are_the_defaults() -> None:
-    """No options: every bank, ten hits, no times."""
-    assert wire.options_from(match_pb2.MatchOptions()) == MatchOptions((), 10, False)
+    """No options: every bank, ten hits, no times, no early stop."""
+    expected = MatchOptions((), 10, False, stop_at_block=False)
+    assert wire.options_from(match_pb2.MatchOptions()) == expected
 
 
 @given(texts, texts)
@@ -394,6 +396,7 @@ results = st.builds(
     snapshot=texts,
     seq=st.integers(0, 2**63 - 1),
     stage_ms=st.dictionaries(words, finite, max_size=3),
+    stopped_early=st.booleans(),
 )
 
 

@@ -1,104 +1,225 @@
-"""Where blocking work runs: match threads and edit threads, each a bounded pool.
+"""Where blocking work runs: match threads, for which calls are admitted and queue; edit threads.
 
 A call that is given up must cost nothing more: one that waits lets go of its request at once, one
-that runs is told to stop and does so between two slices of its work.
+that runs is told to stop and does so between two steps of its work.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextvars
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, TypeVar
 
-from simsearch.errors import NotReady, Overloaded
+from simsearch.config import ServerConfig
+from simsearch.errors import DeadlinePassed, NotReady, Overloaded, SimsearchError
+from simsearch.serve.admission import (
+    AdmissionCounts,
+    Bounds,
+    Cause,
+    Demand,
+    Limiter,
+    Refusal,
+    Ticket,
+)
 from simsearch.serve.core import Core
+from simsearch.serve.turns import Job, Steps, Turns, expired
+from simsearch.types import CallContext, Lane
+from simsearch.wire.weight import Weight
 
 T = TypeVar("T")
 
-EDIT_THREADS = 16
+Task: TypeAlias = Callable[[Core, CallContext], Steps[T]]
 
+EDIT_THREADS: Final = 16
+WAIT_MAX_S: Final = 0.1
+"""How long one who waits for room sleeps at most before looking again."""
 
-class Stop:
-    """Asked between slices of long work: does anybody still want it?"""
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-
-    def ask(self) -> None:
-        self._asked.set()
-
-    def check(self) -> None:
-        """Raises NotReady once nobody waits for the answer any more."""
-        if self._asked.is_set():
-            raise NotReady("the call was given up or the server is shutting down")
-
-
-class _Job(Generic[T]):
-    """A task on its way through a pool. Pools keep cancelled items queued: this one lets go."""
-
-    def __init__(self, task: Callable[[Core, Stop], T]) -> None:
-        self._task: Callable[[Core, Stop], T] | None = task
-        self.stop = Stop()
-
-    def __call__(self, core: Core) -> T:
-        task = self._task
-        self.stop.check()
-        assert task is not None  # abandon() asks to stop first
-        return task(core, self.stop)
-
-    def abandon(self) -> None:
-        self.stop.ask()
-        self._task = None
+_REFUSALS: Final = {
+    Cause.QUEUE: "calls queue for as long as this server lets them: retry after the hinted delay",
+    Cause.DEADLINE: "the deadline would pass before the answer: retry later, or wait longer for it",
+    Cause.SPACE: "as many items or bytes are in flight as this server takes: retry after the delay",
+}
 
 
 class Work:
-    """Runs a function of the core off the event loop. Before `begin`, refuses with NotReady."""
+    """Runs work on the core off the event loop. Before `begin`, refuses with NotReady."""
 
-    def __init__(self, match_threads: int, match_timeout_s: float) -> None:
+    def __init__(self, config: ServerConfig) -> None:
         self._core: Core | None = None
-        self._match_timeout_s = match_timeout_s
-        self._match_pool = ThreadPoolExecutor(match_threads, thread_name_prefix="match")
+        self.config = config
+        self.limiter = Limiter(
+            Bounds(
+                workers=config.match_threads,
+                queue_time_max_s=config.queue_time_max_s,
+                items_max=config.items_in_flight_max,
+                bytes_max=config.bytes_in_flight_max,
+            )
+        )
+        self.draining = asyncio.Event()
+        self._turns = Turns(config.match_threads)
+        self._jobs: dict[Job[Any], asyncio.Future[Any]] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._edit_pool = ThreadPoolExecutor(EDIT_THREADS, thread_name_prefix="edit")
-        self._jobs: set[_Job[Any]] = set()
 
     def begin(self, core: Core) -> None:
         self._core = core
 
-    async def match(self, task: Callable[[Core, Stop], T]) -> T:
-        """Raises Overloaded where it takes longer than one call may."""
+    def drain(self) -> None:
+        """From now on admit nothing; what was admitted goes on."""
+        self.limiter.drain()
+        self.draining.set()
+
+    @property
+    def counts(self) -> AdmissionCounts:
+        return self.limiter.counts
+
+    def demand(self, weight: Weight, lane: Lane, remaining_s: float | None) -> Demand:
+        """With a deadline for the caller who set none, and none beyond what one call may take."""
+        wanted_s = self.config.default_deadline_s if remaining_s is None else remaining_s
+        allowed_s = min(wanted_s, self.config.match_timeout_s)
+        return Demand(weight, lane, time.monotonic() + allowed_s)
+
+    # ------------------------------------------------------------ matching
+
+    async def match(self, task: Task[T], demand: Demand) -> T:
+        """Raises Overloaded at once where it would not be answered in time, DeadlinePassed where
+        it was not."""
+        core = self.loaded()
+        return await self._serve(core, task, self._admitted(demand))
+
+    async def match_in_turn(self, task: Task[T], demand: Demand) -> T:
+        """As `match`, but waits for room. Raises Overloaded where the deadline leaves no time."""
+        core = self.loaded()
+        await self._room(demand)
+        return await self._serve(core, task, self._admitted(demand))
+
+    def _admitted(self, demand: Demand) -> Ticket:
+        outcome = self.limiter.admit(demand, time.monotonic())
+        if isinstance(outcome, Refusal):
+            raise _error(outcome)
+        return outcome
+
+    async def _room(self, demand: Demand) -> None:
+        """Returns once the demand would be admitted, or never will be."""
+        while refusal := self.limiter.check(demand, time.monotonic()):
+            if refusal.cause in (Cause.DEADLINE, Cause.DRAINING):
+                return
+            left = asyncio.get_running_loop().create_future()
+            self._waiting.append(left)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_MAX_S):
+                    await left
+
+    async def _serve(self, core: Core, task: Task[T], ticket: Ticket) -> T:
+        """The answer to an admitted call; its ticket is given back whatever happens."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        demand = ticket.demand
+
+        def settle(value: T | None, error: BaseException | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody is there to be told
+                loop.call_soon_threadsafe(_settle, answer, value, error)
+
+        job = Job(lambda call: task(core, call), demand.lane, demand.deadline, settle)
+        self._jobs[job] = answer
+        spent_s = None
         try:
-            return await asyncio.wait_for(self._run(self._match_pool, task), self._match_timeout_s)
+            self._turns.put(job)
+            async with asyncio.timeout(demand.deadline - time.monotonic()):
+                value = await answer
+            spent_s = job.spent_s
+            return value
+        except (TimeoutError, DeadlinePassed):
+            self.limiter.expired()
+            raise expired() from None
+        except asyncio.CancelledError:
+            self.limiter.cancelled()
+            raise
+        finally:
+            del self._jobs[job]
+            job.abandon()
+            if spent_s is None:
+                self._turns.drop(job)
+            self.limiter.give_back(ticket, spent_s)
+            self._call_who_waits()
+
+    def _call_who_waits(self) -> None:
+        while self._waiting:
+            left = self._waiting.popleft()
+            if not left.done():
+                left.set_result(None)
+                return
+
+    async def probe(self, task: Task[T], timeout_s: float) -> T:
+        """One job of the server's own, past admission: having too much to do is not being broken.
+        Raises DeadlinePassed where it was not done in time, and whatever the task raises."""
+        core, loop = self.loaded(), asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(value: T | None, error: BaseException | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody is there to be told
+                loop.call_soon_threadsafe(_settle, answer, value, error)
+
+        deadline = time.monotonic() + timeout_s
+        job = Job(lambda call: task(core, call), Lane.INTERACTIVE, deadline, settle)
+        self._turns.put(job)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
         except TimeoutError:
-            raise Overloaded(
-                f"no answer within {self._match_timeout_s:g} s: send smaller batches, or later"
-            ) from None
-
-    async def edit(self, task: Callable[[Core], T]) -> T:
-        return await self._run(self._edit_pool, lambda core, _: task(core))
-
-    async def _run(self, pool: ThreadPoolExecutor, task: Callable[[Core, Stop], T]) -> T:
-        core = self._core
-        if core is None:
-            raise NotReady("the server is still loading its index and encoders: ask again soon")
-        job = _Job(task)
-        self._jobs.add(job)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, job, core)
+            raise expired() from None
         finally:
             job.abandon()
-            self._jobs.discard(job)
+            self._turns.drop(job)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a match thread."""
+        return len(self._turns)
+
+    # ------------------------------------------------------------ edits
+
+    async def edit(self, task: Callable[[Core], T]) -> T:
+        core, context = self.loaded(), contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._edit_pool, context.run, task, core
+        )
+
+    def loaded(self) -> Core:
+        """Raises NotReady before `begin`."""
+        if self._core is None:
+            raise NotReady("the server is still loading its index and encoders: ask again soon")
+        return self._core
 
     def close(self, timeout_s: float) -> bool:
         """Stop what runs and wait for it; False where some of it did not end in time."""
         for job in list(self._jobs):
+            job.refuse(NotReady("the server is shutting down: ask another one"))
             job.abandon()
-        pools = (self._match_pool, self._edit_pool)
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
-        deadline = time.monotonic() + timeout_s
-        for thread in [t for pool in pools for t in pool._threads]:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(t.is_alive() for pool in pools for t in pool._threads)
+        self._turns.close()
+        self._edit_pool.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + timeout_s
+        matching = self._turns.join(timeout_s)
+        for thread in self._edit_pool._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return matching and not any(thread.is_alive() for thread in self._edit_pool._threads)
+
+
+def _settle(answer: asyncio.Future[T], value: T | None, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(value)  # type: ignore[arg-type]  # None only where T is None
+
+
+def _error(refusal: Refusal) -> SimsearchError:
+    if refusal.cause is Cause.DRAINING:
+        return NotReady("the server is shutting down: ask another one")
+    return Overloaded(_REFUSALS[refusal.cause], retry_after_ms=refusal.retry_after_ms)

@@ -10,7 +10,7 @@ from simsearch.wire.banks import (
     wait_from,
     wait_to,
 )
-from simsearch.wire.contents import content_from, content_to
+from simsearch.wire.contents import content_from, content_to, contents_from
 from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
 from simsearch.wire.policies import policy_from, policy_to
 from simsearch.wire.refusals import error_from, item_error_from, reason_number
@@ -22,6 +22,7 @@ __all__ = [
     "bank_to",
     "content_from",
     "content_to",
+    "contents_from",
     "edit_from",
     "edit_to",
     "entry_to",

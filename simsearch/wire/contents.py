@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from simsearch.errors import (
     BadRequest,
     BadVector,
     EmptyContent,
+    SimsearchError,
 )
 from simsearch.types import (
     Content,
@@ -47,6 +48,51 @@ def content_from(message: content_pb2.Content, dim_of: Callable[[str], int]) -> 
             return HashContent(hash_signal(message.hash.signal), message.hash.value)
         case _:
             raise EmptyContent("the content is empty: set image, text, vector or hash")
+
+
+def contents_from(
+    messages: Sequence[content_pb2.Content], dim_of: Callable[[str], int]
+) -> list[Content | SimsearchError]:
+    """What a caller submitted, or why it cannot be read, in order; as `content_from`. Vectors that
+    say the same of themselves are read together, and are rows of one array."""
+    read: list[Content | SimsearchError | None] = [None] * len(messages)
+    alike: dict[tuple[str, int, int, int], list[int]] = {}
+    data: dict[int, bytes] = {}
+    for number, message in enumerate(messages):
+        if message.HasField("vector"):
+            vector = message.vector
+            data[number] = vector.data
+            kind = (vector.space, vector.dtype, len(data[number]), vector.modality)
+            alike.setdefault(kind, []).append(number)
+        else:
+            read[number] = _read(message, dim_of)
+    for numbers in alike.values():
+        together = _vectors_from(messages[numbers[0]], [data[n] for n in numbers], dim_of)
+        for number, content in zip(numbers, together, strict=True):
+            read[number] = content
+    return [content for content in read if content is not None]
+
+
+def _vectors_from(
+    first: content_pb2.Content, data: Sequence[bytes], dim_of: Callable[[str], int]
+) -> Sequence[Content | SimsearchError]:
+    """Contents like the first one, each with data of its own."""
+    model = _read(first, dim_of)
+    if not isinstance(model, VectorContent):
+        return [model] * len(data)
+    wire = DTYPES[first.vector.dtype]
+    rows = np.frombuffer(b"".join(data), wire).astype(wire.newbyteorder("="), copy=False)
+    return [
+        VectorContent(model.space, vectors, model.modality)
+        for vectors in rows.reshape(len(data), *model.vectors.shape)
+    ]
+
+
+def _read(message: content_pb2.Content, dim_of: Callable[[str], int]) -> Content | SimsearchError:
+    try:
+        return content_from(message, dim_of)
+    except SimsearchError as refusal:
+        return refusal
 
 
 def _vector_from(message: content_pb2.Vector, dim_of: Callable[[str], int]) -> VectorContent:

@@ -34,6 +34,7 @@ def options_from(message: match_pb2.MatchOptions) -> MatchOptions:
         banks=tuple(message.banks),
         hits_max=message.hits_max or HITS_DEFAULT,
         with_stage_times=message.with_stage_times,
+        stop_at_block=message.stop_at_block,
     )
 
 
@@ -42,6 +43,7 @@ def options_to(options: MatchOptions) -> match_pb2.MatchOptions:
         banks=options.banks,
         hits_max=options.hits_max,
         with_stage_times=options.with_stage_times,
+        stop_at_block=options.stop_at_block,
     )
 
 
@@ -60,6 +62,7 @@ def result_to(result: MatchResult) -> match_pb2.MatchResult:
         snapshot=result.snapshot,
         seq=result.seq,
         stage_times=[match_pb2.StageTime(stage=s, ms=ms) for s, ms in result.stage_ms.items()],
+        stopped_early=result.stopped_early,
     )
 
 
@@ -83,7 +86,9 @@ def _evidence_to(evidence: Evidence) -> match_pb2.Evidence:
         threshold=evidence.threshold,
         rows=evidence.rows,
     )
-    if evidence.cosine is not None:
+    if evidence.withheld:
+        message.withheld = True
+    elif evidence.cosine is not None:
         message.cosine = evidence.cosine
     elif evidence.hamming is not None:
         message.hamming = evidence.hamming
@@ -106,6 +111,7 @@ def result_from(message: match_pb2.MatchResult) -> MatchResult:
         snapshot=message.snapshot,
         seq=message.seq,
         stage_ms={t.stage: t.ms for t in message.stage_times},
+        stopped_early=message.stopped_early,
     )
 
 
@@ -133,6 +139,7 @@ def _evidence_from(message: match_pb2.Evidence) -> Evidence:
         hamming=message.hamming if measure == "hamming" else None,
         threshold=message.threshold if message.HasField("threshold") else None,
         rows=message.rows,
+        withheld=measure == "withheld",
     )
 
 
