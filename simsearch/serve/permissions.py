@@ -1,0 +1,67 @@
+"""One table: which roles may call which RPC, and what of a request the guard looks at.
+
+Deny by default: an RPC without a row is refused to everybody, and fails the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from simsearch.types import Role
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`roles` None: anybody, known or not. `bank` is the field of the request that names a bank;
+    `edits`: that bank is edited, and the edit is signed with the caller's name. A request weighs
+    as much as its repeated field `items` is long, or 1."""
+
+    roles: frozenset[Role] | None
+    bank: str = ""
+    edits: bool = False
+    items: str = ""
+
+
+_MATCHERS = frozenset({Role.INGEST, Role.ANALYST, Role.APPROVER, Role.ADMIN})
+_EDITORS = frozenset({Role.ANALYST, Role.APPROVER, Role.ADMIN})
+_POLICY_MAKERS = frozenset({Role.APPROVER, Role.ADMIN})
+_ENTRY_READERS = frozenset({Role.ANALYST, Role.APPROVER, Role.AUDITOR, Role.ADMIN})
+_BANK_READERS = _ENTRY_READERS | {Role.BUILDER}
+_EVERY_ROLE = frozenset(Role)
+
+_MATCH = "/simsearch.v1.MatchService"
+_BANK = "/simsearch.v1.BankService"
+_INDEX = "/simsearch.v1.IndexService"
+_HEALTH = "/grpc.health.v1.Health"
+_REFLECTION = "/grpc.reflection.v1alpha.ServerReflection"
+
+PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
+    {
+        f"{_MATCH}/Match": Rule(_MATCHERS),
+        f"{_MATCH}/BatchMatch": Rule(_MATCHERS, items="contents"),
+        f"{_MATCH}/StreamMatch": Rule(_MATCHERS, items="items"),
+        f"{_BANK}/CreateBank": Rule(_POLICY_MAKERS, bank="name", edits=True),
+        f"{_BANK}/GetBank": Rule(_BANK_READERS, bank="name"),
+        f"{_BANK}/ListBanks": Rule(_BANK_READERS),
+        f"{_BANK}/UpdateBank": Rule(_POLICY_MAKERS, bank="name", edits=True),
+        f"{_BANK}/AddEntry": Rule(_EDITORS, bank="bank", edits=True),
+        f"{_BANK}/BatchAddEntries": Rule(_EDITORS, bank="bank", edits=True, items="entries"),
+        f"{_BANK}/GetEntry": Rule(_ENTRY_READERS, bank="bank"),
+        f"{_BANK}/ListEntries": Rule(_ENTRY_READERS, bank="bank"),
+        f"{_BANK}/ExtendEntry": Rule(_EDITORS, bank="bank", edits=True),
+        f"{_BANK}/RetractEntry": Rule(_EDITORS, bank="bank", edits=True),
+        f"{_INDEX}/GetStatus": Rule(_EVERY_ROLE),
+        # Probes have no identity; whether a server is up is no secret from who can reach it.
+        f"{_HEALTH}/Check": Rule(None),
+        f"{_HEALTH}/Watch": Rule(None),
+        f"{_HEALTH}/List": Rule(None),
+        f"{_REFLECTION}/ServerReflectionInfo": Rule(_EVERY_ROLE),
+    }
+)
+
+
+def rule_of(method: str) -> Rule:
+    """The row of an RPC, "/package.Service/Method"; of one without a row, one that nobody meets."""
+    return PERMISSIONS.get(method, Rule(frozenset()))
