@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -42,6 +42,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.processes import anonymous_bytes, with_children
 from benchmarks.report import finish
 from benchmarks.vectors import EDIT, Half, ban, bank_of, real_vectors
 from index_builders import state as states
@@ -224,7 +225,7 @@ def _peaks(process: subprocess.Popen[Any], phase: Callable[[], str]) -> Peaks:
     """Until it has ended. Ends the run where it could never be looked at."""
     peaks: Peaks = Counter()
     while process.poll() is None:
-        now, held = phase(), sum(map(_anonymous_bytes, _with_children(process.pid)))
+        now, held = phase(), sum(map(anonymous_bytes, with_children(process.pid)))
         peaks[now] = max(peaks[now], held)
         time.sleep(LOOK_S)
     if not any(peaks.values()):
@@ -242,26 +243,6 @@ def _phase(snapshots: Path) -> str:
     if "trained-0.faiss" not in names:
         return "train"
     return "verify" if any(name.startswith("strays-") for name in names) else "fill"
-
-
-def _with_children(pid: int) -> Iterator[int]:
-    yield pid
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = path.read_text(encoding="ascii").split()
-        except OSError:  # it has just ended
-            continue
-        for child in children:
-            yield from _with_children(int(child))
-
-
-def _anonymous_bytes(pid: int | str) -> int:
-    """0 where it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return 1024 * next((int(x.split()[1]) for x in lines if x.startswith("RssAnon")), 0)
 
 
 # ---------------------------------------------------------------- what is served
@@ -335,7 +316,7 @@ def _held_bytes() -> int:
     """Less what is free."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return _anonymous_bytes("self")
+    return anonymous_bytes("self")
 
 
 # ---------------------------------------------------------------- the report

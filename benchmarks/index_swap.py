@@ -40,6 +40,7 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.processes import anonymous_bytes
 from benchmarks.report import finish
 from benchmarks.vectors import EDIT, MODEL, Half, Real, ban, bank_of, more_of, real_vectors
 from simsearch.bank.store import BankStore
@@ -331,7 +332,7 @@ def _swapped(server: ServerProcess, world: World, swaps: int) -> Run:
             until = since + run.swaps[-1].until - run.swaps[-1].since
             _look(client, until)
             run.quiet.append((since, until))
-            run.anonymous.append(_anonymous_bytes(server.pid))
+            run.anonymous.append(anonymous_bytes(server.pid))
         status = client.status()
     if status.fault or status.snapshot != world.newer:
         raise SystemExit(f"in the end {status.snapshot} serves; fault: {status.fault}")
@@ -366,11 +367,6 @@ def _look(client: Client, until: float) -> None:
     while time.perf_counter() < until:
         client.status()
         time.sleep(LOOK_S)
-
-
-def _anonymous_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 # ---------------------------------------------------------------- the report

@@ -75,6 +75,14 @@ def real_vectors(cache: Path) -> Real:
     return Real(stored, *asked, graph, cosines, source)
 
 
+def shared_texts() -> list[str]:
+    """The distinct ones, normalised, in an order that mixes their sources; none where they are
+    not there."""
+    texts = list(_labelled()) if SHARED_TEXTS.is_dir() else []
+    order = np.random.default_rng(3).permutation(len(texts))
+    return [texts[at] for at in order]
+
+
 def bank_of(real: Real, rows: int, cache: Path) -> Half:
     """`rows` vectors: the real ones, then made ones, in random order; a memmap.
 

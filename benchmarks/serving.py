@@ -1,0 +1,77 @@
+"""What the benchmarks of the server share: a real server on a bank of one space."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from benchmarks.vectors import EDIT, MODEL, Half, ban
+from simsearch.bank.store import BankStore
+from simsearch.cli.background import ServerProcess
+from simsearch.encode.sentence import load_sentence
+from simsearch.types import (
+    CosineRule,
+    HammingRule,
+    Modality,
+    Policy,
+    Signal,
+    VectorContent,
+    Vectors,
+)
+
+BANK: Final = "banned"
+FLOOR: Final = 0.90
+NAME: Final = "minilm"
+
+CONFIG: Final = f"""
+[encoders.{NAME}]
+kind = "sentence-transformers"
+model = "{MODEL}"
+
+[metrics]
+listen = ""
+
+[sandbox]
+workers = 0
+"""
+"""No images are asked, and what another part would cost is not asked about."""
+
+FORGETFUL: Final = """
+[known]
+prints_bytes_max = 0
+verdicts_max = 0
+"""
+
+
+def policy() -> Policy:
+    """One threshold for vectors and, beside it, one for the words of texts."""
+    space = load_sentence(MODEL).space.id
+    return Policy(
+        (CosineRule(space, Modality.TEXT, review=FLOOR),),
+        (HammingRule(Signal.MINHASH, review=60),),
+    )
+
+
+@contextmanager
+def served(rows: Half | None = None, more_config: str = "") -> Iterator[ServerProcess]:
+    """`simsearch serve` with the MiniLM encoder and one bank, of `rows` or empty."""
+    with tempfile.TemporaryDirectory(prefix="simsearch-bench-") as directory:
+        config = Path(directory) / "simsearch.toml"
+        config.write_text(CONFIG + more_config, encoding="utf-8")
+        rules = policy()
+        with BankStore.open(Path(directory) / "data", writer=True) as store:
+            store.create_bank(BANK, "", rules, EDIT)
+            if rows is not None:
+                ban(store, BANK, rules.cosine[0].space, rows)
+        server = ServerProcess(Path(directory), config)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def vector(row: Vectors) -> VectorContent:
+    return VectorContent(NAME, row[None])
