@@ -67,6 +67,7 @@ MODEL_NAME: Final = "sentences"
 SPACE: Final = f"{MODEL_NAME}@000000000000/benchmark/384"
 BANK: Final = "banned"
 GROUPS: Final = 8
+POLICY: Final = Policy()
 FLOOR: Final = 0.90
 ASKED: Final = 64
 LOOK_S: Final = 0.1
@@ -126,7 +127,7 @@ def _hashes(rows: int) -> Bits:
 def _built(data: Path, rows: Half, bits: Bits, *options: str) -> tuple[Path, Peaks]:
     """A snapshot of one space, one signal or both, and what the builder held. Ends the run where
     it was not made of these rows."""
-    _lay_out(data, rows, bits)
+    lay_out(data, rows, bits)
     peaks = _watched("run", data, *options)
     snapshots = data / "snapshots"
     served = current(snapshots)
@@ -165,32 +166,42 @@ class Gathered:
         return max(0, self.peak - self.small_peak) / (self.entries - SMALL_BANK)
 
 
-def _lay_out(data: Path, rows: Half, bits: Bits) -> None:
+def lay_out(
+    data: Path,
+    rows: Half,
+    bits: Bits,
+    *,
+    space: str = SPACE,
+    groups: int = GROUPS,
+    policy: Policy = POLICY,
+) -> None:
     """A bank's directory in which a builder has died once it had gathered its rows."""
     with BankStore.open(data, writer=True) as store:
-        store.create_bank(BANK, "", Policy(), EDIT)
+        store.create_bank(BANK, "", policy, EDIT)
         store_id, seq = store.store_id, store.seq()
     directory = data / "snapshots" / f"{BUILDING}{seq:012d}-laid-out"
     directory.mkdir(parents=True)
     spaces: tuple[tuple[str, int, int], ...] = ()
     signals: tuple[tuple[str, int], ...] = ()
     if len(rows):
-        spaces = ((SPACE, *rows.shape),)
-        _write(directory, "rows", "0", rows, np.float16)
+        spaces = ((space, *rows.shape),)
+        _write(directory, "rows", "0", rows, np.float16, groups)
     if len(bits):
         signals = ((str(Signal.PDQ), len(bits)),)
-        _write(directory, "bits", Signal.PDQ, bits, np.uint8)
+        _write(directory, "bits", Signal.PDQ, bits, np.uint8, groups)
     states.save(BuildState(store_id, seq, spaces, signals), directory)
 
 
-def _write(directory: Path, kind: str, name: str, rows: NDArray[T], dtype: type[T]) -> None:
+def _write(
+    directory: Path, kind: str, name: str, rows: NDArray[T], dtype: type[T], groups: int
+) -> None:
     """In parts, with keys from 1 on: the machine may not hold the rows twice."""
     starts = range(0, len(rows), AT_ONCE)
     parts = (rows[start : start + AT_ONCE] for start in starts)
     write_npy(directory / f"{kind}-{name}.npy", dtype, rows.shape, parts)
     keys = np.arange(1, len(rows) + 1)
     np.save(directory / f"keys-{name}.npy", keys)
-    np.save(directory / f"groups-{name}.npy", (keys % GROUPS + 1).astype(np.uint32))
+    np.save(directory / f"groups-{name}.npy", (keys % groups + 1).astype(np.uint32))
 
 
 def _gathered(data: Path, rows: Half) -> int:

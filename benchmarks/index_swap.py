@@ -176,14 +176,15 @@ def _wide(row: Half) -> Vectors:
 
 
 def _built(data: Path) -> str:
-    _command("run", data)
+    run_builder("run", data)
     served = current(data / "snapshots")
     if served is None:
         raise SystemExit("the builder has not published what it built")
     return served
 
 
-def _command(name: str, data: Path, *arguments: str) -> None:
+def run_builder(name: str, data: Path, *arguments: str) -> None:
+    """`simsearch-build`; ends the run where it fails."""
     started = _started(name, data, *arguments)
     if started.wait():
         raise SystemExit(f"simsearch-build {name} failed")

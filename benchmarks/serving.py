@@ -56,21 +56,28 @@ def policy() -> Policy:
 
 
 @contextmanager
+def started(directory: Path, more_config: str = "") -> Iterator[ServerProcess]:
+    """`simsearch serve` with the MiniLM encoder on the bank in `directory`/data."""
+    config = directory / "simsearch.toml"
+    config.write_text(CONFIG + more_config, encoding="utf-8")
+    server = ServerProcess(directory, config)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
 def served(rows: Half | None = None, more_config: str = "") -> Iterator[ServerProcess]:
-    """`simsearch serve` with the MiniLM encoder and one bank, of `rows` or empty."""
+    """As `started`, on one bank, of `rows` or empty."""
     with tempfile.TemporaryDirectory(prefix="simsearch-bench-") as directory:
-        config = Path(directory) / "simsearch.toml"
-        config.write_text(CONFIG + more_config, encoding="utf-8")
         rules = policy()
         with BankStore.open(Path(directory) / "data", writer=True) as store:
             store.create_bank(BANK, "", rules, EDIT)
             if rows is not None:
                 ban(store, BANK, rules.cosine[0].space, rows)
-        server = ServerProcess(Path(directory), config)
-        try:
+        with started(Path(directory), more_config) as server:
             yield server
-        finally:
-            server.stop()
 
 
 def vector(row: Vectors) -> VectorContent:
