@@ -1,4 +1,4 @@
-"""Compiles proto/ into simsearch/v1 and simsearch/storage/v1 whenever the package is built."""
+"""Compiles proto/ into packages below simsearch/ whenever the package is built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PACKAGES = ("simsearch/v1", "simsearch/storage/v1")
+PACKAGES = ("simsearch/v1", "simsearch/storage/v1", "simsearch/internal/v1")
+TOPS = ("simsearch/v1", "simsearch/storage", "simsearch/internal")
 
 
 def compile_protos(root: Path) -> list[str]:
@@ -35,13 +36,13 @@ def compile_protos(root: Path) -> list[str]:
         for grpc_module in (root / package).glob("*_pb2_grpc.py"):
             if "class " not in grpc_module.read_text():
                 grpc_module.unlink()  # a file without services leaves an empty shell
-    for package in ("simsearch/v1", "simsearch/storage", "simsearch/storage/v1"):
+    for package in dict.fromkeys((*TOPS, *PACKAGES)):
         init = root / package / "__init__.py"
         init.parent.mkdir(parents=True, exist_ok=True)
         init.write_text('"""Generated from proto/ when the package is built: do not edit."""\n')
     return sorted(
         str(p.relative_to(root))
-        for top in ("simsearch/v1", "simsearch/storage")
+        for top in TOPS
         for p in (root / top).rglob("*.py*")
         if p.suffix in (".py", ".pyi")
     )

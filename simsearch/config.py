@@ -17,6 +17,31 @@ thresholds = { review = 0.85, log = 0.75 }
 factories = { "all-MiniLM-L6-v2" = "IVF1024,PQ96x4fsr" }
 recall = 0.995
 keep = 3
+
+[known]
+prints_bytes_max = 268435456
+verdicts_max = 100000
+
+[sandbox]
+workers = 2
+timeout_s = 20
+
+[tls]
+cert = "server.pem"
+key = "server.key"
+client_ca = "clients.pem"
+
+[identity]
+file = "identities.toml"
+
+[metrics]
+listen = "127.0.0.1:9464"
+
+[canary]
+every_s = 10
+
+[telemetry]
+log_format = "json"
 ```
 """
 
@@ -40,23 +65,51 @@ T = TypeVar("T")
 
 ENCODER_KINDS = ("open_clip", "sentence-transformers")
 GPU_PLACEMENTS = ("sharded", "replicated")
+LOG_FORMATS = ("lines", "json")
+RENAMED = {
+    "allow_remote": "insecure_allow_remote_without_tls, and not needed with [tls] and [identity]",
+}
+MAY_BE_ZERO = ("fronts",)
+WORKER_BYTES = 160 << 20
+"""Address space of a decode worker at rest: 154 MiB measured."""
+WORKER_BYTES_PER_PIXEL = 32
+"""What the worst format takes on the way to RGB (WebP with alpha): 29 measured at 40 megapixels."""
 ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """`listen` is host:port; anything but loopback is refused without `allow_remote`."""
+    """`listen` is host:port; anything but loopback is refused without TLS and identities, unless
+    `insecure_allow_remote_without_tls` says that anybody who gets there may do anything.
+
+    `match_threads` calls are worked on at a time, most of them waiting for an encoder, which takes
+    them together; `search_threads` of them search, about one a core.
+
+    Matching is admitted while it would queue for at most `queue_time_max_s`, and `requests_max`
+    bounds the other calls. A match call whose caller set no deadline gets `default_deadline_s`;
+    none takes longer than `match_timeout_s`. `stream_window_items` of one stream are in flight.
+
+    `fronts` processes hold the port before one that encodes and searches; 0: one does it all."""
 
     listen: str = "127.0.0.1:50070"
-    allow_remote: bool = False
+    insecure_allow_remote_without_tls: bool = False
     data_dir: str = "simsearch-data"
+    match_threads: int = 16
     search_threads: int = 2
     torch_threads: int = 2
     requests_max: int = 128
     message_bytes_max: int = 32 << 20
+    items_in_flight_max: int = 4_096
+    bytes_in_flight_max: int = 512 << 20
+    queue_time_max_s: float = 0.5
+    default_deadline_s: float = 10.0
     match_timeout_s: float = 60.0
+    streams_max: int = 32
+    stream_window_items: int = 256
+    stream_idle_s: float = 60.0
     visible_timeout_s: float = 10.0
     drain_timeout_s: float = 10.0
+    fronts: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +121,7 @@ class LimitsConfig:
     image_frames_max: int = 300
     text_chars_max: int = 20_000
     vectors_max: int = 256
-    batch_items_max: int = 256
+    batch_items_max: int = 1_024
     contents_per_entry_max: int = 64
     hits_max: int = 1_000
     page_size_max: int = 1_000
@@ -125,22 +178,136 @@ class IndexConfig:
 
 
 @dataclass(frozen=True)
+class KnownConfig:
+    """What is remembered of content seen before: `prints_bytes_max` of fingerprints and
+    `verdicts_max` answers (and hits: each counts as one more), 0 for none. `single_flight`:
+    content that one call is encoding is not encoded for others at the same time."""
+
+    prints_bytes_max: int = 256 << 20
+    verdicts_max: int = 100_000
+    single_flight: bool = True
+
+
+@dataclass(frozen=True)
+class SandboxConfig:
+    """The processes in which images are decoded. With 0 `workers` the server decodes them itself,
+    and an image that crashes the decoder ends it. `memory_bytes_max` is all of one worker's
+    address space; `timeout_s` is for one image, on the clock; a worker that was given
+    `images_per_worker` is replaced."""
+
+    workers: int = 2
+    memory_bytes_max: int = 1536 << 20
+    timeout_s: float = 20.0
+    images_per_worker: int = 1_000
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """Files in PEM. With `cert` and `key` the server speaks TLS 1.3 and nothing else; with
+    `client_ca` it also refuses every client without a certificate from there. Changed files are
+    taken up by the next connection. Relative paths are relative to where the server is started."""
+
+    cert: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """`file` lists who may call (docs/identity.md) and is read again when it changes; without one
+    nobody is asked who they are."""
+
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """`listen` is host:port of plain HTTP: `/metrics` for Prometheus, `/ready` and `/live` for
+    probes; empty for none. Whoever reaches it reads the names of banks, and needs no identity."""
+
+    listen: str = ""
+
+
+@dataclass(frozen=True)
+class CanaryConfig:
+    """Known content is asked and stored rows are looked up every `every_s`; a server that answers
+    wrongly, twice in a row not within `timeout_s`, or with an edit that searches have not seen for
+    `lag_max_s`, is not ready until it is right again."""
+
+    every_s: float = 10.0
+    timeout_s: float = 8.0
+    lag_max_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class TelemetryConfig:
+    """`log_format`: "lines" for people, "json" for programs. With an `otlp_endpoint`, as in
+    "http://127.0.0.1:4317", every call is a span; it needs the extra `otel`."""
+
+    log_format: str = "lines"
+    otlp_endpoint: str = ""
+
+
+@dataclass(frozen=True)
+class CallerConfig:
+    """One `[identities.NAME]` of that file. `banks` may be read and `edit_banks` also edited,
+    each by name or with `*` for any letters; `tokens` and `certificates` prove the name."""
+
+    roles: tuple[str, ...]
+    banks: tuple[str, ...]
+    edit_banks: tuple[str, ...] = ()
+    scores: bool = False
+    tokens: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+    items_per_s: float | None = None
+    in_flight_max: int | None = None
+
+
+@dataclass(frozen=True)
+class Callers:
+    """The identities file."""
+
+    identities: Mapping[str, CallerConfig]
+
+
+@dataclass(frozen=True)
 class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     encoders: Mapping[str, EncoderConfig] = field(default_factory=default_encoders)
     index: IndexConfig = field(default_factory=IndexConfig)
+    known: KnownConfig = field(default_factory=KnownConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
 
 def load(path: Path) -> Config:
     """Read and check one file. Raises BadConfig naming the key and what to do."""
+    return parse(_read(path), str(path))
+
+
+def load_callers(path: Path) -> Mapping[str, CallerConfig]:
+    """Read an identities file; who they are is checked where they are told apart.
+
+    Raises BadConfig.
+    """
+    identities = _build(Callers, _read(path), str(path)).identities
+    if not identities:
+        raise BadConfig(f"{path}: there is no [identities.NAME]: nobody could call")
+    return identities
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
         raise BadConfig(f"cannot read {path}: {fault.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise BadConfig(f"{path} is not TOML: {fault}") from None
-    return parse(table, str(path))
 
 
 def parse(table: Mapping[str, Any], origin: str = "configuration") -> Config:
@@ -157,6 +324,8 @@ def _build(cls: type[T], table: Any, where: str) -> T:
     assert dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     for key in table.keys() - hints.keys():
+        if key in RENAMED:
+            raise BadConfig(f"{where}: {key!r} is now {RENAMED[key]}")
         raise BadConfig(f"{where}: unknown key {key!r}{_did_you_mean(key, hints)}")
     missing = [
         f.name
@@ -174,6 +343,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     """One value, checked against its type annotation."""
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        return _strings(value, where)
     if typing.get_origin(hint) is not None and typing.get_origin(hint) is not types.UnionType:
         item = typing.get_args(hint)[1]
         if not isinstance(value, Mapping):
@@ -188,6 +359,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    if not (isinstance(value, list) and all(type(item) is str for item in value)):
+        raise BadConfig(f"{where} must be a list of strings")
+    return tuple(value)
+
+
 def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
@@ -195,9 +372,11 @@ def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
 
 def _check(config: Config, origin: str) -> None:
     """Ranges and combinations that types cannot say."""
-    for section in (config.server, config.limits):
+    for section in (config.server, config.limits, config.canary):
         for item in dataclasses.fields(section):
             value = getattr(section, item.name)
+            if item.name in MAY_BE_ZERO and value == 0:
+                continue
             if type(value) in (int, float) and not 0 < value < math.inf:
                 raise BadConfig(f"{origin}: {item.name} must be over 0 and finite, not {value}")
     split_address(config.server.listen, origin)
@@ -206,9 +385,60 @@ def _check(config: Config, origin: str) -> None:
             f"{origin}: image_bytes_max ({config.limits.image_bytes_max}) must be below "
             f"message_bytes_max ({config.server.message_bytes_max}): no such image could arrive"
         )
+    _check_admission(config, f"{origin}: server")
     for name, encoder in config.encoders.items():
         _check_encoder(name, encoder, f"{origin}: encoders.{name}")
     check_index(config.index, f"{origin}: index")
+    _check_sandbox(config.sandbox, config.limits, f"{origin}: sandbox")
+    _check_tls(config.tls, f"{origin}: tls")
+    _check_known(config.known, f"{origin}: known")
+    _check_telemetry(config.telemetry, f"{origin}: telemetry")
+    if config.metrics.listen:
+        split_address(config.metrics.listen, f"{origin}: metrics")
+
+
+def _check_sandbox(sandbox: SandboxConfig, limits: LimitsConfig, where: str) -> None:
+    if sandbox.workers < 0:
+        raise BadConfig(f"{where}: workers is 0 (none) or more, not {sandbox.workers}")
+    if sandbox.images_per_worker < 1:
+        raise BadConfig(f"{where}: images_per_worker is 1 or more, not {sandbox.images_per_worker}")
+    if not 0 < sandbox.timeout_s < math.inf:
+        raise BadConfig(f"{where}: timeout_s is over 0 and finite, not {sandbox.timeout_s}")
+    needed = (
+        WORKER_BYTES + WORKER_BYTES_PER_PIXEL * limits.image_pixels_max + 2 * limits.image_bytes_max
+    )
+    if sandbox.workers and sandbox.memory_bytes_max < needed:
+        raise BadConfig(
+            f"{where}: memory_bytes_max is {sandbox.memory_bytes_max}, and an image of "
+            f"image_pixels_max = {limits.image_pixels_max} can take {needed}: raise it, or lower "
+            "the limit of pixels"
+        )
+
+
+def _check_admission(config: Config, where: str) -> None:
+    """Bulk work may fill half of what is in flight: the largest call must fit into it."""
+    server, limits = config.server, config.limits
+    if server.default_deadline_s > server.match_timeout_s:
+        raise BadConfig(
+            f"{where}: default_deadline_s ({server.default_deadline_s:g}) is over match_timeout_s "
+            f"({server.match_timeout_s:g}), which no call gets beyond: lower it"
+        )
+    for part, whole in (
+        (limits.batch_items_max, "items_in_flight_max"),
+        (server.message_bytes_max, "bytes_in_flight_max"),
+    ):
+        if getattr(server, whole) < 2 * part:
+            raise BadConfig(
+                f"{where}: {whole} must be at least {2 * part}, twice the largest call: bulk work "
+                "may fill half of it"
+            )
+
+
+def _check_tls(tls: TlsConfig, where: str) -> None:
+    if bool(tls.cert) != bool(tls.key):
+        raise BadConfig(f"{where}: cert and key go together: give both files, or neither")
+    if tls.client_ca and not tls.cert:
+        raise BadConfig(f"{where}: client_ca needs cert and key: there is no TLS without them")
 
 
 def _check_encoder(name: str, encoder: EncoderConfig, where: str) -> None:
@@ -236,6 +466,25 @@ def check_index(index: IndexConfig, where: str) -> None:
         )
     if index.keep < 0:
         raise BadConfig(f"{where}: keep is a number of snapshots, 0 or more, not {index.keep}")
+
+
+def _check_known(known: KnownConfig, where: str) -> None:
+    for name in ("prints_bytes_max", "verdicts_max"):
+        value = getattr(known, name)
+        if value < 0:
+            raise BadConfig(f"{where}: {name} is 0 (off) or more, not {value}")
+
+
+def _check_telemetry(telemetry: TelemetryConfig, where: str) -> None:
+    if telemetry.log_format not in LOG_FORMATS:
+        raise BadConfig(
+            f"{where}: log_format is {' or '.join(LOG_FORMATS)}, not {telemetry.log_format!r}"
+        )
+    if telemetry.otlp_endpoint and not telemetry.otlp_endpoint.startswith(("http://", "https://")):
+        raise BadConfig(
+            f"{where}: otlp_endpoint is a URL, as in http://127.0.0.1:4317, not "
+            f"{telemetry.otlp_endpoint!r}"
+        )
 
 
 def split_address(listen: str, origin: str = "listen") -> tuple[str, int]:

@@ -1,12 +1,42 @@
-"""Stage clocks and structured log events. Never content, never vectors."""
+"""Stage clocks and who hears them, and structured log events. Never content, vectors or scores."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Final
+
+FIELD_CHARS_MAX: Final = 500
+"""Of one field of an event. What is longer was not meant for a log."""
+
+OURS: Final = ("simsearch", "index_builders")
+
+
+# ---------------------------------------------------------------- the running call
+
+
+@dataclass(frozen=True)
+class RunningCall:
+    """The call that work is done for. `on_stage` hears of each stage as it ends: its name, and its
+    begin and end in seconds of time.perf_counter(). Any thread may call it; it must not raise."""
+
+    id: str
+    on_stage: Callable[[str, float, float], None]
+
+
+_running: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
+
+
+def work_for(call: RunningCall) -> None:
+    """The task that asks works for this call until it ends, and so do those that it starts."""
+    _running.set(call)
 
 
 class StageClock:
@@ -17,16 +47,24 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        began = time.perf_counter()
         try:
             yield
         finally:
-            spent = (time.perf_counter() - started) * 1e3
-            self.ms[name] = self.ms.get(name, 0.0) + spent
+            ended = time.perf_counter()
+            self.ms[name] = self.ms.get(name, 0.0) + (ended - began) * 1e3
+            if call := _running.get():
+                call.on_stage(name, began, ended)
+
+
+# ---------------------------------------------------------------- events
 
 
 class EventLog:
-    """Log events, not sentences: `log.info("view_swapped", through=seq)` writes one JSON line."""
+    """Log events, not sentences: `log.info("view_swapped", through=seq)` writes one JSON line.
+
+    Fields are numbers and short words; of anything else its type alone is written, so that content
+    or vectors given by mistake do not get out."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
@@ -41,20 +79,91 @@ class EventLog:
         self._write(logging.ERROR, event, fields, exc_info=exc_info)
 
     def _write(
-        self, level: int, event: str, fields: dict[str, object], exc_info: bool = False
+        self, level: int, event: str, fields: Mapping[str, object], exc_info: bool = False
     ) -> None:
         if self._logger.isEnabledFor(level):
-            line = json.dumps({"event": event} | fields, default=str)
-            self._logger.log(level, "%s", line, exc_info=exc_info)
+            written = {"event": event} | {k: _plain(v) for k, v in fields.items()}
+            if call := _running.get():
+                written["call"] = call.id
+            line = json.dumps(written)
+            extra = {"written": written}
+            self._logger.log(level, "%s", line, exc_info=exc_info, extra=extra)
 
 
-def log_to_stderr(level: str = "INFO") -> None:
-    """One line per event on standard error, with a UTC time and the level."""
+def _plain(value: object) -> str | int | float | bool | None:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            cut = len(value) > FIELD_CHARS_MAX
+            return f"{value[: FIELD_CHARS_MAX - 1]}…" if cut else str(value)
+        case Integral():
+            return int(value)
+        case Real():
+            return float(value)
+        case _:
+            return f"<{type(value).__name__}>"
+
+
+# ---------------------------------------------------------------- where they go
+
+
+def log_to_stderr(level: str = "INFO", log_format: str = "lines") -> None:
+    """One event per line on standard error, with a UTC time and the level; "json" writes nothing
+    but JSON. Warnings of libraries go there, too, without their arguments."""
     handler = logging.StreamHandler()
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s %(message)s")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    root = logging.getLogger("simsearch")
-    root.handlers[:] = [handler]
-    root.setLevel(level)
-    root.propagate = False
+    handler.setFormatter(_JsonLines() if log_format == "json" else _Lines())
+    for name in ("", *OURS):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level if name else logging.WARNING)
+        logger.propagate = False
+
+
+class _Lines(logging.Formatter):
+    """Of an exception its type and where it came from: its message may quote what it met."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)sZ %(levelname)s %(name)s %(message)s")
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name.partition(".")[0] not in OURS:
+            record = _of_a_library(record)
+        return super().format(record)
+
+    def formatException(self, ei: object) -> str:
+        assert isinstance(ei, tuple)
+        return "\n".join(f"  {line}" for line in _frames(ei[1]))
+
+
+class _JsonLines(_Lines):
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name.partition(".")[0] not in OURS:
+            record = _of_a_library(record)
+        line: dict[str, object] = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+        }
+        line |= getattr(record, "written", None) or {"event": record.getMessage()}
+        if record.exc_info:
+            line["trace"] = _frames(record.exc_info[1])
+        return json.dumps(line)
+
+
+def _of_a_library(record: logging.LogRecord) -> logging.LogRecord:
+    """The first line of what it always says, and nothing of what it was about."""
+    lines = str(record.msg).splitlines() or [""]
+    said = lines[0][:FIELD_CHARS_MAX]
+    return logging.makeLogRecord(vars(record) | {"msg": "%s", "args": (said,), "exc_text": None})
+
+
+def _frames(error: BaseException | None) -> list[str]:
+    """Where an exception came from, innermost last, and its type; then what it came of."""
+    if error is None:
+        return []
+    stack = traceback.extract_tb(error.__traceback__)
+    lines = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in stack]
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return [*lines, type(error).__name__, *(_frames(cause) if cause else [])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from simsearch.config import (
     Config,
     EncoderConfig,
     IndexConfig,
+    KnownConfig,
     LimitsConfig,
     ServerConfig,
     ThresholdsConfig,
@@ -69,13 +71,21 @@ def test_every_default_is_what_the_documents_say() -> None:
     assert config == Config()
     assert dataclasses.asdict(config.server) == {
         "listen": "127.0.0.1:50070",
-        "allow_remote": False,
+        "insecure_allow_remote_without_tls": False,
         "data_dir": "simsearch-data",
+        "match_threads": 16,
         "search_threads": 2,
         "torch_threads": 2,
         "requests_max": 128,
         "message_bytes_max": 33_554_432,
+        "items_in_flight_max": 4_096,
+        "bytes_in_flight_max": 536_870_912,
+        "queue_time_max_s": 0.5,
+        "default_deadline_s": 10.0,
         "match_timeout_s": 60.0,
+        "streams_max": 32,
+        "stream_window_items": 256,
+        "stream_idle_s": 60.0,
         "visible_timeout_s": 10.0,
         "drain_timeout_s": 10.0,
     }
@@ -85,10 +95,16 @@ def test_every_default_is_what_the_documents_say() -> None:
         "image_frames_max": 300,
         "text_chars_max": 20_000,
         "vectors_max": 256,
-        "batch_items_max": 256,
+        "batch_items_max": 1_024,
         "contents_per_entry_max": 64,
         "hits_max": 1_000,
         "page_size_max": 1_000,
+    }
+    assert dataclasses.asdict(config.sandbox) == {
+        "workers": 2,
+        "memory_bytes_max": 1_610_612_736,
+        "timeout_s": 20.0,
+        "images_per_worker": 1_000,
     }
     assert {name: (e.kind, e.model, e.device) for name, e in config.encoders.items()} == {
         "copyclip": ("open_clip", "copyclip", "auto"),
@@ -158,7 +174,12 @@ def test_encoders_in_a_file_replace_the_default_ones() -> None:
             "revue",
             "did you mean 'review'?",
         ),
-        ({"zzz": 1}, "x.toml", "zzz", "known are encoders, index, limits, server"),
+        (
+            {"zzz": 1},
+            "x.toml",
+            "zzz",
+            "known are encoders, identity, index, known, limits, sandbox, server, tls",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
@@ -189,7 +210,10 @@ def test_an_encoder_needs_a_kind_and_a_model(missing: str) -> None:
         ({"server": {"search_threads": "2"}}, "search_threads must be int"),
         ({"server": {"visible_timeout_s": True}}, "visible_timeout_s must be float"),
         ({"server": {"visible_timeout_s": "10"}}, "visible_timeout_s must be float"),
-        ({"server": {"allow_remote": 1}}, "allow_remote must be bool"),
+        (
+            {"server": {"insecure_allow_remote_without_tls": 1}},
+            "insecure_allow_remote_without_tls must be bool",
+        ),
         ({"server": {"listen": 50070}}, "listen must be str"),
         ({"server": []}, "server must be a table"),
         ({"limits": 3}, "limits must be a table"),
@@ -383,6 +407,48 @@ def test_an_index_section_that_cannot_be_used_is_refused(
     assert refused({"index": section}).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"server": {"default_deadline_s": 61}}, "default_deadline_s (61) is over match_timeout_s"),
+        ({"server": {"items_in_flight_max": 2047}}, "items_in_flight_max must be at least 2048"),
+        ({"limits": {"batch_items_max": 4096}}, "items_in_flight_max must be at least 8192"),
+        (
+            {"server": {"bytes_in_flight_max": 1 << 20}},
+            "bytes_in_flight_max must be at least 67108",
+        ),
+    ],
+)
+def test_the_largest_call_must_have_a_chance(table: dict[str, Any], said: str) -> None:
+    """Bounds of what is in flight under which some call could never be admitted are refused."""
+    assert said in refused(table)
+
+
+# ---------------------------------------------------------------- known
+
+
+def test_a_known_section_is_read() -> None:
+    """What is remembered, up to how much; 0 and false turn each part off."""
+    default = KnownConfig(prints_bytes_max=256 << 20, verdicts_max=100_000, single_flight=True)
+    assert parse({}).known == default
+    off = {"prints_bytes_max": 0, "verdicts_max": 0, "single_flight": False}
+    assert parse({"known": off}).known == KnownConfig(0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"print_bytes_max": 1}, "unknown key 'print_bytes_max'; did you mean 'prints_bytes_max'?"),
+        ({"prints_bytes_max": -1}, "prints_bytes_max is 0 (off) or more, not -1"),
+        ({"verdicts_max": -5}, "verdicts_max is 0 (off) or more, not -5"),
+        ({"single_flight": 1}, "single_flight must be bool, not 1"),
+    ],
+)
+def test_a_known_section_that_cannot_be_used_is_refused(section: dict[str, Any], said: str) -> None:
+    """By the key that is wrong."""
+    assert refused({"known": section}) == f"x.toml: known: {said}"
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -415,3 +481,29 @@ def test_a_refusal_names_the_key_and_the_file(tmp_path: Path) -> None:
     with pytest.raises(BadConfig) as refusal:
         load(path)
     assert refusal.value.message == f"{path}: limits: hits_max must be int, not 'many'"
+
+
+# ---------------------------------------------------------------- the decode sandbox
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "words"),
+    [
+        ({"workers": -1}, "workers is 0 (none) or more, not -1"),
+        ({"images_per_worker": 0}, "images_per_worker is 1 or more, not 0"),
+        ({"timeout_s": 0}, "timeout_s is over 0 and finite, not 0.0"),
+        ({"timeout_s": math.inf}, "timeout_s is over 0 and finite, not inf"),
+        ({"memory_bytes_max": 1 << 30}, "memory_bytes_max is 1073741824, and an image of"),
+    ],
+)
+def test_a_sandbox_that_could_not_decode_is_refused(sandbox: dict[str, Any], words: str) -> None:
+    """Bounds have to leave room for the images that are allowed."""
+    assert refused({"sandbox": sandbox}).startswith(f"x.toml: sandbox: {words}")
+
+
+def test_a_sandbox_needs_the_memory_that_its_images_can_take() -> None:
+    """Smaller images need less, and no sandbox needs none."""
+    small = {"sandbox": {"memory_bytes_max": 1 << 29}}
+    assert "lower the limit of pixels" in refused(small)
+    assert parse(small | {"limits": {"image_pixels_max": 9_000_000}})
+    assert parse({"sandbox": {"memory_bytes_max": 1, "workers": 0}})

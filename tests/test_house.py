@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-GENERATED = {ROOT / "simsearch" / "v1", ROOT / "simsearch" / "storage"}
+GENERATED = {ROOT / "simsearch" / name for name in ("v1", "storage", "internal")}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from simsearch import __version__
-from simsearch.cli import banks, entries, matching, serving
+from simsearch.cli import banks, entries, matching, serving, tokens
 from simsearch.cli.options import EXIT_CODES_HELP, exit_code
 from simsearch.cli.output import print_line, printable
 from simsearch.errors import BadConfig, BadRequest, SimsearchError
@@ -46,6 +46,7 @@ app.command("demo")(serving.demo)
 app.add_typer(banks.app, name="bank")
 app.add_typer(entries.app, name="entry")
 app.add_typer(serving.config_app, name="config")
+app.add_typer(tokens.app, name="token")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
 from simsearch.cli.output import plain, print_json, print_line, print_table
 from simsearch.cli.policies import changed, policy_rows, read_policy
@@ -38,6 +39,7 @@ TwoDescriptors = Annotated[
 
 
 @app.command("create")
+@asks_a_server
 def create(
     name: str,
     reason: Reason,
@@ -53,14 +55,13 @@ def create(
 
     Example: simsearch bank create scam-images --reason "case 4711"
     """
-    from simsearch.client import Client
     from simsearch.v1.bank_pb2 import CreateBankRequest
     from simsearch.wire import edit_to
 
     request = CreateBankRequest(
         name=name, description=description, edit=edit_to(edit_by(actor, reason))
     )
-    with Client(server) as client:
+    with connect(server) as client:
         if policy or threshold or two_descriptors is not None:
             base = read_policy(policy)[0] if policy else client.default_policy()
             request.policy.CopyFrom(changed(base, threshold, two_descriptors, client))
@@ -69,14 +70,13 @@ def create(
 
 
 @app.command("list")
+@asks_a_server
 def list_(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """List the banks.
 
     Example: simsearch bank list
     """
-    from simsearch.client import Client
-
-    with Client(server) as client:
+    with connect(server) as client:
         found = client.list_banks()
     if as_json:
         print_json([plain(bank) for bank in found])
@@ -86,19 +86,19 @@ def list_(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
 
 
 @app.command("get")
+@asks_a_server
 def get(name: str, server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """Show one bank and its policy.
 
     Example: simsearch bank get scam-images --json
     """
-    from simsearch.client import Client
-
-    with Client(server) as client:
+    with connect(server) as client:
         bank = client.get_bank(name)
     _print(bank, as_json)
 
 
 @app.command("update")
+@asks_a_server
 def update(
     name: str,
     reason: Reason,
@@ -115,11 +115,10 @@ def update(
 
     Example: simsearch bank update scam-images --threshold copyclip.review=0.9 --reason "too many"
     """
-    from simsearch.client import Client
     from simsearch.v1.bank_pb2 import UpdateBankRequest
     from simsearch.wire import edit_to
 
-    with Client(server) as client:
+    with connect(server) as client:
         bank = client.get_bank(name)
         request = UpdateBankRequest(
             name=name,

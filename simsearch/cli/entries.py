@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from simsearch.cli import migration
+from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
 from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, Wait, edit_by
 from simsearch.cli.output import plain, print_json, print_line, print_table
@@ -23,6 +24,7 @@ app.command("agree")(migration.agree)
 
 
 @app.command("add")
+@asks_a_server
 def add(
     bank: str,
     reason: Reason,
@@ -43,10 +45,8 @@ def add(
 
     Example: simsearch entry add scam-images poster.png --label scam --reason "case 4711"
     """
-    from simsearch.client import Client
-
     contents = [content for _, content in contents_of(images, text, hash_, vector)]
-    with Client(server) as client:
+    with connect(server) as client:
         added = client.add_entry(
             bank,
             contents,
@@ -69,14 +69,13 @@ def add(
 
 
 @app.command("get")
+@asks_a_server
 def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """Show one entry: who banned it, when and why. Never the content: it is not kept.
 
     Example: simsearch entry get scam-images 17
     """
-    from simsearch.client import Client
-
-    with Client(server) as client:
+    with connect(server) as client:
         entry = client.get_entry(bank, key)
     if as_json:
         print_json(plain(entry))
@@ -85,6 +84,7 @@ def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = Fa
 
 
 @app.command("list")
+@asks_a_server
 def list_(
     bank: str,
     state: Annotated[str, typer.Option(help="active, retracted or all")] = "all",
@@ -97,10 +97,8 @@ def list_(
 
     Example: simsearch entry list scam-images --state active
     """
-    from simsearch.client import Client
-
     wanted = None if state == "all" else _state(state)
-    with Client(server) as client:
+    with connect(server) as client:
         page = client.list_entries(bank, page_size=page_size, page_token=page_token, state=wanted)
     if as_json:
         print_json(plain(page))
@@ -112,6 +110,7 @@ def list_(
 
 
 @app.command("retract")
+@asks_a_server
 def retract(
     bank: str,
     key: int,
@@ -125,9 +124,7 @@ def retract(
 
     Example: simsearch entry retract scam-images 17 --reason "appeal 88 upheld"
     """
-    from simsearch.client import Client
-
-    with Client(server) as client:
+    with connect(server) as client:
         gone = client.retract_entry(bank, key, edit_by(actor, reason), wait_until=wait)
     if as_json:
         print_json(plain(gone))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
 from simsearch.cli.options import SERVER_DEFAULT, Json, Server, exit_code
 from simsearch.cli.output import hit_words, print_json, print_table, result_json, verdict_name
@@ -14,6 +15,7 @@ from simsearch.errors import SimsearchError
 from simsearch.types import MatchOptions, MatchResult
 
 
+@asks_a_server
 def match(
     images: Images = None,
     text: Texts = None,
@@ -31,11 +33,9 @@ def match(
 
     Example: simsearch match upload.jpg --text "send 1 coin, get 2 back"
     """
-    from simsearch.client import Client
-
     given = contents_of(images, text, hash_, vector)
     options = MatchOptions(tuple(bank or ()), hits_max, with_stage_times=True)
-    with Client(server) as client:
+    with connect(server) as client:
         outcomes = client.match_batch([content for _, content in given], options)
     names = [name for name, _ in given]
     if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
 from simsearch.cli.options import (
     SERVER_DEFAULT,
@@ -45,6 +46,7 @@ Partial = Annotated[
 HitsMax = Annotated[int, typer.Option("--hits-max", min=1, help="hits to ask for each")]
 
 
+@asks_a_server
 def extend(
     bank: str,
     key: int,
@@ -66,10 +68,8 @@ def extend(
 
     Example: simsearch entry extend scam-images 17 poster.png --reason "new image encoder"
     """
-    from simsearch.client import Client
-
     contents = [content for _, content in contents_of(images, text, hash_, vector)]
-    with Client(server) as client:
+    with connect(server) as client:
         done = client.extend_entry(
             bank, key, contents, edit_by(actor, reason), partial=partial, wait_until=wait
         )
@@ -104,6 +104,7 @@ class Backfill:
         self.error = self.error or error
 
 
+@asks_a_server
 def backfill(
     bank: str,
     reason: Reason,
@@ -123,12 +124,10 @@ def backfill(
 
     Example: simsearch entry backfill scam-images --images ./evidence --reason "new encoder"
     """
-    from simsearch.client import Client
-
     modality, samples = samples_of(images, texts)
     report = Backfill()
     edit = edit_by(actor, reason)
-    with Client(server) as client:
+    with connect(server) as client:
         _require_digest_rule(client, bank, modality)
         by_entry = _recognised(client, bank, modality, samples, hits_max, report)
         for key, own in sorted(by_entry.items()):
@@ -244,6 +243,7 @@ class Comparison:
         return Agreement.of((pair.old.band, pair.new.band) for pair in self.pairs)
 
 
+@asks_a_server
 def agree(
     bank: str,
     old: Annotated[str, typer.Option("--old", help="a space or its encoder's name")],
@@ -261,10 +261,8 @@ def agree(
 
     Example: simsearch entry agree scam-images --old copyclip --new copyclip2 --images ./sample
     """
-    from simsearch.client import Client
-
     modality, samples = samples_of(images, texts)
-    with Client(server) as client:
+    with connect(server) as client:
         spaces = {s.name: s.space for s in client.status().spaces if s.name}
         old, new = spaces.get(old, old), spaces.get(new, new)
         _require_rules(client, bank, modality, old, new)

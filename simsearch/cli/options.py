@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from simsearch.cli.connecting import is_known
 from simsearch.errors import (
     BadInput,
     BadRequest,
     Conflict,
     Fault,
     InternalFault,
+    NotAllowed,
     NotFound,
     SimsearchError,
     Unavailable,
@@ -25,10 +27,11 @@ EXIT_CODES: tuple[tuple[type[SimsearchError], int], ...] = (
     (Conflict, 5),
     (Unavailable, 6),
     (Fault, 7),
+    (NotAllowed, 8),
 )
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 a fault of ours, 2 wrong usage, 3 bad input, 4 not found, "
-    "5 conflict, 6 unavailable (try again), 7 an operator must act."
+    "5 conflict, 6 unavailable (try again), 7 an operator must act, 8 not allowed."
 )
 
 
@@ -45,7 +48,11 @@ Server = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Actor = Annotated[
     str,
-    typer.Option("--actor", envvar="SIMSEARCH_ACTOR", help="who edits  [default: your login]"),
+    typer.Option(
+        "--actor",
+        envvar="SIMSEARCH_ACTOR",
+        help="who edits  [default: your login, or whom the server knows you as]",
+    ),
 ]
 Wait = Annotated[
     WaitUntil,
@@ -57,7 +64,8 @@ SERVER_DEFAULT = "127.0.0.1:50070"
 
 
 def edit_by(actor: str, reason: str) -> Edit:
-    return Edit(actor or _login(), reason)
+    """Signed as asked; where the server knows who calls, it signs itself."""
+    return Edit(actor or ("" if is_known() else _login()), reason)
 
 
 def _login() -> str:

@@ -107,6 +107,8 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def _evidence_json(evidence: Evidence) -> dict[str, Any]:
+    if evidence.withheld:
+        return {"signal": evidence.signal, "band": evidence.band.name, "withheld": True}
     measured: Mapping[str, Any] = {
         "cosine": evidence.cosine,
         "hamming": evidence.hamming,
@@ -120,6 +122,8 @@ def _evidence_json(evidence: Evidence) -> dict[str, Any]:
 def evidence_words(evidence: Evidence) -> str:
     """As in "pdq 14 ≤ 31 bits" or "copyclip cosine 0.91234 ≥ 0.86"."""
     name = evidence.signal.partition("@")[0]
+    if evidence.withheld:
+        return f"{name} {evidence.band.name} (score not granted)"
     if evidence.hamming is not None:
         return f"{name} {evidence.hamming} ≤ {evidence.threshold or 0:.0f} bits"
     if evidence.cosine is not None:

@@ -6,15 +6,18 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Json, Server
 from simsearch.cli.output import plain, print_json, print_line, print_table
 from simsearch.config import Config, load
+from simsearch.errors import BadRequest
 
 config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 
@@ -40,9 +43,20 @@ def serve(
     data_dir: Annotated[
         str, typer.Option(help="where the banks are kept  [default: simsearch-data]")
     ] = "",
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="listen beyond this machine, unguarded")
+    insecure_allow_remote_without_tls: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-allow-remote-without-tls",
+            help="listen beyond this machine although anybody there could read along, and ban",
+        ),
     ] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", hidden=True)] = False,
+    fronts: Annotated[
+        Optional[int],  # noqa: UP045  # typer reads the annotation at run time
+        typer.Option(
+            min=0, help="processes that hold the port; 0: this one does all  [default: 0]"
+        ),
+    ] = None,
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="how much standard error says")
     ] = LogLevel.WARNING,
@@ -52,15 +66,23 @@ def serve(
 
     Example: simsearch serve --data-dir ./banks --listen 127.0.0.1:50070
     """
+    if allow_remote:
+        raise BadRequest(
+            "--allow-remote is now --insecure-allow-remote-without-tls, and not needed with TLS "
+            "and identities: see docs/identity.md"
+        )
     # Before any tokenizer or CLIP library loads: nothing at start-up may reach for a model hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say, this server says by name
-    from simsearch.serve.server import run
+    from simsearch.serve.tls_1_3 import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: later, or in a child
     from simsearch.telemetry import log_to_stderr
 
-    log_to_stderr(log_level.value)
-    chosen = _with_options(load(config) if config else Config(), listen, data_dir, allow_remote)
+    read = load(config) if config else Config()
+    log_to_stderr(log_level.value, read.telemetry.log_format)
+    chosen = _with_options(read, listen, data_dir, insecure_allow_remote_without_tls, fronts)
 
     def announce(address: str) -> None:
         line = (
@@ -73,27 +95,42 @@ def serve(
 
     if not as_json:
         sys.stderr.write("loading encoders and banks …\n")
-    run(chosen, announce)
+    _run(chosen, log_level, announce)
 
 
-def _with_options(config: Config, listen: str, data_dir: str, allow_remote: bool) -> Config:
+def _run(config: Config, log_level: LogLevel, announce: Callable[[str], None]) -> None:
+    """As one process, or as the parent of several, which stays as small as a front."""
+    if config.server.fronts:
+        from simsearch.serve.supervisor import run as run_fronts
+
+        raise typer.Exit(run_fronts(config, log_level.value, announce))
+    from simsearch.serve.server import run
+
+    run(config, announce)
+
+
+def _with_options(
+    config: Config, listen: str, data_dir: str, insecure: bool, fronts: int | None
+) -> Config:
     server = dataclasses.replace(
         config.server,
         listen=listen or config.server.listen,
         data_dir=data_dir or config.server.data_dir,
-        allow_remote=allow_remote or config.server.allow_remote,
+        insecure_allow_remote_without_tls=(
+            insecure or config.server.insecure_allow_remote_without_tls
+        ),
+        fronts=config.server.fronts if fronts is None else fronts,
     )
     return dataclasses.replace(config, server=server)
 
 
+@asks_a_server
 def status(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """What a server searches with, and how far its searches are behind the bank.
 
     Example: simsearch status --server 127.0.0.1:50070
     """
-    from simsearch.client import Client
-
-    with Client(server) as client:
+    with connect(server) as client:
         answer = client.status()
     if as_json:
         print_json(plain(answer))
@@ -104,6 +141,11 @@ def status(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     )
     if answer.fault:
         print_line(f"FAULT: {answer.fault}")
+    if not answer.ready:
+        print_line("NOT READY: it loads, drains, or its canary found a fault")
+    for found in answer.canary:
+        if not found.right:
+            print_line(f"CANARY: {found.part} {found.signal}: {found.detail}")
     print_table(
         ("encoder", "state", "rows", "space"),
         [(s.name or "(none)", "on" if s.available else "OFF", str(s.rows), s.space or s.reason)
@@ -120,6 +162,10 @@ def config_check(path: Path, as_json: Json = False) -> None:
     Example: simsearch config check simsearch.toml
     """
     config = load(path)
+    if config.identity.file:
+        from simsearch.serve.directory import load_directory
+
+        load_directory(Path(config.identity.file))
     if as_json:
         print_json(dataclasses.asdict(config))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simsearch.bank.checks import check_drafts
 from simsearch.bank.sameness import check_contents
@@ -12,6 +12,8 @@ from simsearch.encode.fingerprint import Print, merge
 from simsearch.errors import (
     BadRequest,
     EmptyContent,
+    EntryInOtherBank,
+    EntryNotFound,
     LimitExceeded,
     NotYetVisible,
     SimsearchError,
@@ -19,9 +21,18 @@ from simsearch.errors import (
 from simsearch.match.policy import check_policy
 from simsearch.serve.core import Core
 from simsearch.serve.errors import item_error
+from simsearch.serve.identity import Identity, current
 from simsearch.serve.interceptors import Context
 from simsearch.serve.work import Work
-from simsearch.types import Content, EntryDraft, Policy, SignalState, WaitUntil
+from simsearch.types import (
+    EVERY_BANK,
+    BankAccess,
+    Content,
+    EntryDraft,
+    Policy,
+    SignalState,
+    WaitUntil,
+)
 from simsearch.v1 import bank_pb2, bank_pb2_grpc, content_pb2, policy_pb2
 from simsearch.wire import (
     bank_to,
@@ -47,7 +58,11 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
         self._work = work
 
     async def _edit(self, task: Callable[[Core, Request], Response], request: Request) -> Response:
-        return await self._work.edit(lambda core: task(core, request))
+        caller = current()
+        try:
+            return await self._work.edit(lambda core: task(core, request))
+        except EntryInOtherBank as fault:
+            raise _seen_by(caller, request, fault) from None
 
     async def CreateBank(
         self, request: bank_pb2.CreateBankRequest, context: Context
@@ -62,7 +77,8 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
     async def ListBanks(
         self, request: bank_pb2.ListBanksRequest, context: Context
     ) -> bank_pb2.ListBanksResponse:
-        return await self._edit(_list_banks, request)
+        reads = current().reads
+        return await self._work.edit(lambda core: _list_banks(core, reads))
 
     async def UpdateBank(
         self, request: bank_pb2.UpdateBankRequest, context: Context
@@ -100,6 +116,12 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
         return await self._edit(_retract_entry, request)
 
 
+def _seen_by(caller: Identity, request: Any, fault: EntryInOtherBank) -> SimsearchError:
+    """A key must not tell a caller of banks that are not there for them."""
+    everything = caller.reads == EVERY_BANK
+    return fault if everything else EntryNotFound(f"there is no entry {request.key}")
+
+
 # ---------------------------------------------------------------- banks
 
 
@@ -116,8 +138,10 @@ def _get_bank(core: Core, request: bank_pb2.GetBankRequest) -> bank_pb2.GetBankR
     return bank_pb2.GetBankResponse(bank=bank_to(core.store.bank(request.name)))
 
 
-def _list_banks(core: Core, request: bank_pb2.ListBanksRequest) -> bank_pb2.ListBanksResponse:
-    return bank_pb2.ListBanksResponse(banks=[bank_to(bank) for bank in core.store.banks()])
+def _list_banks(core: Core, reads: BankAccess) -> bank_pb2.ListBanksResponse:
+    return bank_pb2.ListBanksResponse(
+        banks=[bank_to(bank) for bank in core.store.banks() if bank.name in reads]
+    )
 
 
 def _update_bank(core: Core, request: bank_pb2.UpdateBankRequest) -> bank_pb2.UpdateBankResponse:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from simsearch.bank.store import BankStore
-from simsearch.config import Config, LimitsConfig
+from simsearch.config import Config, KnownConfig, LimitsConfig
 from simsearch.encode.batched import BatchedImageEncoder, BatchedTextEncoder
+from simsearch.encode.decoding import ImageDecoder, InProcessDecoder
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
 from simsearch.encode.image import ImageLimits
+from simsearch.encode.known import KnownPrints
 from simsearch.encode.registry import EncoderSet, EncoderSpec, LoadedEncoder, load_encoders
+from simsearch.encode.sandbox import Sandbox, SandboxOptions
 from simsearch.encode.text import TextLimits
 from simsearch.index.gpu import GpuOptions, Gpus, Placement
 from simsearch.live.follower import Follower
-from simsearch.match.matcher import Matcher
+from simsearch.match.known import KnownMatcher
+from simsearch.match.matcher import Matcher, ViewSource
 from simsearch.match.policy import check_policy, default_policy
+from simsearch.serve.standing import Standing
+from simsearch.serve.tally import Answers
+from simsearch.telemetry import EventLog
 from simsearch.types import CosineRule, Policy
+
+log = EventLog(__name__)
 
 SNAPSHOTS = "snapshots"
 """Below the data directory: what simsearch-build publishes."""
@@ -33,31 +43,41 @@ class Core:
     encoders: EncoderSet
     fingerprinter: Fingerprinter
     follower: Follower
-    matcher: Matcher
+    matcher: Matcher | KnownMatcher
+    prints: Fingerprinter | KnownPrints
+    """What the matcher asks with; `fingerprinter` itself where nothing is remembered."""
+    answers: Answers = field(default_factory=Answers)
+    standing: Standing = field(default_factory=Standing)
 
     @classmethod
     def open(cls, config: Config) -> Core:
         """Open the bank, load the encoders and the view. Raises the faults of each by name."""
         # Search threads are the parallelism: BLAS threads beside them slow every search down.
         threadpool_limits(limits=1, user_api="blas")
-        store = BankStore.open(Path(config.server.data_dir), writer=True)
-        try:
-            return cls._on(store, config)
-        except BaseException:
-            store.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            store = BankStore.open(Path(config.server.data_dir), writer=True)
+            undo.callback(store.close)
+            decoder = image_decoder(config)
+            undo.callback(decoder.close)
+            core = cls._on(store, config, decoder)
+            undo.pop_all()
+        return core
 
     @classmethod
-    def _on(cls, store: BankStore, config: Config) -> Core:
+    def _on(cls, store: BankStore, config: Config, decoder: ImageDecoder) -> Core:
         encoders = batched(load_encoders(_specs(config), config.server.torch_threads))
-        fingerprinter = Fingerprinter(encoders, _limits(config.limits))
+        fingerprinter = Fingerprinter(encoders, _limits(config.limits), decoder)
         snapshots = Path(config.server.data_dir) / SNAPSHOTS
         placement = Placement(config.index.gpu_placement)
         gpus = Gpus.found(GpuOptions(use=config.index.gpu, placement=placement))
         follower = Follower(store, snapshots, served_spaces(encoders), gpus)
         follower.start()
-        matcher = Matcher(fingerprinter, follower, config.limits.hits_max)
-        return cls(config, store, encoders, fingerprinter, follower, matcher)
+        prints = known_prints(fingerprinter, config.known)
+        matcher = Matcher(
+            prints, follower, config.limits.hits_max, config.server.search_threads
+        )
+        answers = known_answers(matcher, follower, config.known)
+        return cls(config, store, encoders, fingerprinter, follower, answers, prints)
 
     def close(self) -> None:
         self.follower.stop()
@@ -65,6 +85,7 @@ class Core:
             for side in {encoder.image, encoder.text}:
                 if isinstance(side, BatchedImageEncoder | BatchedTextEncoder):
                     side.close()
+        self.fingerprinter.decoder.close()
         self.store.close()
 
     def space_id(self, name_or_space: str) -> str:
@@ -89,6 +110,37 @@ class Core:
             if encoder.space and (t.block, t.review, t.log) != (None, None, None):
                 rules.append(CosineRule(encoder.space.id, encoder.home, t.block, t.review, t.log))
         return rules
+
+
+def known_prints(fingerprinter: Fingerprinter, known: KnownConfig) -> Fingerprinter | KnownPrints:
+    """What is off is not in the path."""
+    if not known.prints_bytes_max and not known.single_flight:
+        return fingerprinter
+    return KnownPrints(fingerprinter, known.prints_bytes_max, known.single_flight)
+
+
+def known_answers(
+    matcher: Matcher, views: ViewSource, known: KnownConfig
+) -> Matcher | KnownMatcher:
+    return KnownMatcher(matcher, views, known.verdicts_max) if known.verdicts_max else matcher
+
+
+def image_decoder(config: Config) -> ImageDecoder:
+    """Worker processes, ready to decode, or this one where none are configured. Raises
+    NoSandbox."""
+    limits, chosen = _limits(config.limits).image, config.sandbox
+    if not chosen.workers:
+        log.warning("images_are_decoded_in_the_server")
+        return InProcessDecoder(limits)
+    options = SandboxOptions(
+        workers=chosen.workers,
+        memory_bytes_max=chosen.memory_bytes_max,
+        timeout_s=chosen.timeout_s,
+        images_per_worker=chosen.images_per_worker,
+    )
+    sandbox = Sandbox(limits, options)
+    sandbox.open()
+    return sandbox
 
 
 def served_spaces(encoders: EncoderSet) -> frozenset[str]:

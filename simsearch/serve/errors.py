@@ -45,6 +45,8 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "NO_SIGNAL": grpc.StatusCode.INVALID_ARGUMENT,
         "LIMIT_EXCEEDED": grpc.StatusCode.INVALID_ARGUMENT,
         "BAD_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
+        "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
+        "PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED,
         "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
         # Durable, so a blind retry would add it twice: not a status that clients retry.
         "NOT_YET_VISIBLE": grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -55,10 +57,14 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "CORRUPT": grpc.StatusCode.DATA_LOSS,
         "BAD_CONFIG": grpc.StatusCode.FAILED_PRECONDITION,
         "WEIGHTS_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
+        "DEADLINE_PASSED": grpc.StatusCode.DEADLINE_EXCEEDED,
         "UNREACHABLE": grpc.StatusCode.UNAVAILABLE,
         "BAD_SNAPSHOT": grpc.StatusCode.DATA_LOSS,
         "SNAPSHOT_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
         "RECALL_TOO_LOW": grpc.StatusCode.FAILED_PRECONDITION,
+        # The image's own doing as far as one can tell: not a status that clients retry.
+        "DECODER_FAILED": grpc.StatusCode.INVALID_ARGUMENT,
+        "NO_SANDBOX": grpc.StatusCode.FAILED_PRECONDITION,
     }
 )
 

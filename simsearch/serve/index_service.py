@@ -6,9 +6,10 @@ from simsearch import __version__
 from simsearch.encode.registry import LoadedEncoder
 from simsearch.live.view import View
 from simsearch.serve.core import Core
+from simsearch.serve.identity import current
 from simsearch.serve.interceptors import Context
 from simsearch.serve.work import Work
-from simsearch.types import BINARY
+from simsearch.types import BINARY, BankAccess
 from simsearch.v1 import index_pb2, index_pb2_grpc
 from simsearch.wire import policy_to
 
@@ -20,10 +21,11 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
     async def GetStatus(
         self, request: index_pb2.GetStatusRequest, context: Context
     ) -> index_pb2.GetStatusResponse:
-        return await self._work.edit(_status)
+        reads = current().reads
+        return await self._work.edit(lambda core: _status(core, reads))
 
 
-def _status(core: Core) -> index_pb2.GetStatusResponse:
+def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
     view, durable = core.follower.view, core.store.seq()
     fault = core.follower.fault
     return index_pb2.GetStatusResponse(
@@ -43,6 +45,7 @@ def _status(core: Core) -> index_pb2.GetStatusResponse:
         banks=[
             index_pb2.BankStatus(name=b.name, active_entries=b.active_entries)
             for b in core.store.banks()
+            if b.name in reads
         ],
         fault=fault.message if fault else "",
         default_policy=policy_to(core.default_policy()),
@@ -55,6 +58,13 @@ def _status(core: Core) -> index_pb2.GetStatusResponse:
                 index_bytes=gpu.nbytes,
             )
             for gpu in core.follower.gpus
+        ],
+        ready=core.standing.ready,
+        canary=[
+            index_pb2.CanaryFinding(
+                part=found.part, signal=found.signal, right=found.right, detail=found.fault
+            )
+            for found in core.standing.findings
         ],
     )
 

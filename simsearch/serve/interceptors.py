@@ -1,10 +1,15 @@
-"""Around every call: a bound on calls in flight, and errors by name."""
+"""Around every call: a bound on edits, look-ups and streams in flight, and errors by name.
+
+How many Match and BatchMatch calls are let in is the limiter's business (`admission.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -20,16 +25,31 @@ else:
     Context = grpc.aio.ServicerContext
 
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
+StreamBehaviour = Callable[[Any, Context], AsyncGenerator[Any, None]]
 
 OURS = "/simsearch.v1."
+LIMITED = "/simsearch.v1.MatchService/"
+
+
+@dataclass(frozen=True)
+class GateCounts:
+    """Calls; `in_flight` and `streams` are now, the others since the start."""
+
+    admitted: int
+    refused_full: int
+    refused_draining: int
+    in_flight: int
+    streams: int
 
 
 class Gate(grpc.aio.ServerInterceptor):
     """Admits calls up to a bound, refuses the rest at once, and turns errors into statuses."""
 
-    def __init__(self, in_flight_max: int) -> None:
+    def __init__(self, in_flight_max: int, streams_max: int = 32) -> None:
         self._in_flight_max = in_flight_max
-        self._in_flight = 0
+        self._streams_max = streams_max
+        self._in_flight = self._bounded = self._streams = 0
+        self._admitted = self._refused_full = self._refused_draining = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -37,6 +57,16 @@ class Gate(grpc.aio.ServerInterceptor):
     @property
     def in_flight(self) -> int:
         return self._in_flight
+
+    @property
+    def counts(self) -> GateCounts:
+        return GateCounts(
+            admitted=self._admitted,
+            refused_full=self._refused_full,
+            refused_draining=self._refused_draining,
+            in_flight=self._in_flight,
+            streams=self._streams,
+        )
 
     def drain(self) -> None:
         """From now on refuse new calls; those in flight go on."""
@@ -53,8 +83,14 @@ class Gate(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(details)
         method: str = details.method
-        if handler is None or handler.unary_unary is None or not method.startswith(OURS):
+        if handler is None or not method.startswith(OURS):
             return handler
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._guarded_stream(handler.stream_stream, method),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self._guarded(handler.unary_unary, method),
             handler.request_deserializer,
@@ -63,25 +99,48 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _guarded(self, behaviour: Behaviour, method: str) -> Behaviour:
         async def guarded(request: Any, context: Context) -> Any:
-            try:
-                self._admit()
-            except SimsearchError as refusal:
-                return _refuse(context, refusal)
-            self._enter()
-            try:
+            with answered(context, method), self._call(bounded=not method.startswith(LIMITED)):
                 return await behaviour(request, context)
-            except SimsearchError as error:
-                return _refuse(context, error)
-            except Exception:
-                # The boundary: whatever is not named must still be answered, logged and not leak.
-                log.error("call_failed", method=method, exc_info=True)
-                return _refuse(context, HIDDEN)
-            finally:
-                self._leave()
 
         return guarded
 
+    def _guarded_stream(self, behaviour: StreamBehaviour, method: str) -> StreamBehaviour:
+        async def guarded(requests: Any, context: Context) -> AsyncGenerator[Any, None]:
+            with answered(context, method), self._stream():
+                async with aclosing(behaviour(requests, context)) as responses:
+                    async for response in responses:
+                        yield response
+
+        return guarded
+
+    @contextmanager
+    def _call(self, *, bounded: bool) -> Iterator[None]:
+        self._check_draining()
+        if bounded and self._bounded >= self._in_flight_max:
+            self._refuse_full(f"{self._bounded} calls are in flight")
+        self._bounded += bounded
+        self._enter()
+        try:
+            yield
+        finally:
+            self._bounded -= bounded
+            self._leave()
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        self._check_draining()
+        if self._streams >= self._streams_max:
+            self._refuse_full(f"{self._streams} streams are open")
+        self._streams += 1
+        self._enter()
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            self._leave()
+
     def _enter(self) -> None:
+        self._admitted += 1
         self._in_flight += 1
         self._idle.clear()
 
@@ -90,13 +149,27 @@ class Gate(grpc.aio.ServerInterceptor):
         if self._in_flight == 0:
             self._idle.set()
 
-    def _admit(self) -> None:
+    def _check_draining(self) -> None:
         if self._draining:
+            self._refused_draining += 1
             raise NotReady("the server is shutting down: ask another one")
-        if self._in_flight >= self._in_flight_max:
-            raise Overloaded(
-                f"{self._in_flight} calls are in flight, as many as this server takes: retry"
-            )
+
+    def _refuse_full(self, what: str) -> NoReturn:
+        self._refused_full += 1
+        raise Overloaded(f"{what}, as many as this server takes: retry")
+
+
+@contextmanager
+def answered(context: Context, method: str) -> Iterator[None]:
+    """Whatever goes wrong within is the caller's answer, by name."""
+    try:
+        yield
+    except SimsearchError as error:
+        _refuse(context, error)
+    except Exception:
+        # The boundary: whatever is not named must still be answered, logged and not leak.
+        log.error("call_failed", method=method, exc_info=True)
+        _refuse(context, HIDDEN)
 
 
 def _refuse(context: Context, error: SimsearchError) -> None:

@@ -1,59 +1,153 @@
-"""MatchService: content in, results out; work goes to the match threads, in slices."""
+"""MatchService: content in, results out. Calls are admitted by what they weigh, then parsed,
+matched and answered on the match threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
 
-from simsearch.errors import LimitExceeded, SimsearchError
+import grpc
+
+from simsearch.config import LimitsConfig
+from simsearch.errors import BadRequest, LimitExceeded, SimsearchError
 from simsearch.match.matcher import Outcome
+from simsearch.serve.admission import Demand
 from simsearch.serve.core import Core
 from simsearch.serve.errors import item_error
+from simsearch.serve.identity import current
 from simsearch.serve.interceptors import Context
-from simsearch.serve.work import Stop, Work
-from simsearch.types import Content, ImageContent, MatchOptions, TextContent, VectorContent
-from simsearch.v1 import content_pb2, match_pb2, match_pb2_grpc
-from simsearch.wire import content_from, options_from, result_to
+from simsearch.serve.matching import match_all
+from simsearch.serve.stream import MatchStream
+from simsearch.serve.turns import Steps
+from simsearch.serve.work import Work
+from simsearch.types import BankAccess, CallContext, Lane, MatchOptions
+from simsearch.v1 import match_pb2
+from simsearch.wire import options_from, result_to
+from simsearch.wire.weight import (
+    Unparsed,
+    Weight,
+    weighed_batch,
+    weighed_match,
+    weighed_stream,
+)
 
-SLICE_COST = 32_000
-"""How much is encoded and searched before a call is asked whether it is still wanted."""
+SERVICE: Final = match_pb2.DESCRIPTOR.services_by_name["MatchService"].full_name
 
-IMAGE_COST = 2_000
-HITS_PER_CALL_MAX = 10_000
-"""Contents × hits_max: bounds the size of an answer, which is built whole."""
+HITS_PER_CALL_MAX: Final = 10_240
+"""Contents × hits_max: bounds an answer, which is built whole. A batch of 1,024 may ask for the
+10 hits each that are the default."""
+
+LANE_KEY: Final = "simsearch-lane"
+LANES: Final = {lane.name.lower(): lane for lane in Lane}
 
 
-class MatchService(match_pb2_grpc.MatchServiceServicer):
-    """Judges one content or a batch."""
+def add_match_service(work: Work, server: grpc.aio.Server) -> None:
+    """Not as generated: requests come weighed and unparsed."""
+    service = MatchService(work)
+    methods: dict[str, Any] = {
+        "Match": grpc.unary_unary_rpc_method_handler(
+            service.Match, weighed_match, match_pb2.MatchResponse.SerializeToString
+        ),
+        "BatchMatch": grpc.unary_unary_rpc_method_handler(
+            service.BatchMatch, weighed_batch, match_pb2.BatchMatchResponse.SerializeToString
+        ),
+        "StreamMatch": grpc.stream_stream_rpc_method_handler(
+            service.StreamMatch, weighed_stream, match_pb2.StreamMatchResponse.SerializeToString
+        ),
+    }
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+
+
+class MatchService:
+    """Judges one content, a batch, or a stream of them."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
 
     async def Match(
-        self, request: match_pb2.MatchRequest, context: Context
+        self, request: Unparsed[match_pb2.MatchRequest], context: Context
     ) -> match_pb2.MatchResponse:
-        def one(core: Core, stop: Stop) -> match_pb2.MatchResponse:
-            outcome = _match(core, [request.content], options_from(request.options), stop)[0]
+        access = current().reads
+
+        def one(core: Core, call: CallContext) -> Steps[match_pb2.MatchResponse]:
+            message = request.parse()
+            options = _options(message.options, access)
+            [outcome] = yield from match_all(core, [message.content], options, call)
             if isinstance(outcome, SimsearchError):
                 raise outcome
             return match_pb2.MatchResponse(result=result_to(outcome))
 
-        return await self._work.match(one)
+        return await self._work.match(one, self._demand(request.weight, context, Lane.INTERACTIVE))
 
     async def BatchMatch(
-        self, request: match_pb2.BatchMatchRequest, context: Context
+        self, request: Unparsed[match_pb2.BatchMatchRequest], context: Context
     ) -> match_pb2.BatchMatchResponse:
-        def all_of_them(core: Core, stop: Stop) -> match_pb2.BatchMatchResponse:
-            options = options_from(request.options)
-            _check_size(len(request.contents), options, core.config.limits.batch_items_max)
-            outcomes = _match(core, request.contents, options, stop)
-            return match_pb2.BatchMatchResponse(items=[_item(o) for o in outcomes])
+        access = current().reads
+        self._check_count(request.weight.items)
 
-        return await self._work.match(all_of_them)
+        def all_of_them(core: Core, call: CallContext) -> Steps[match_pb2.BatchMatchResponse]:
+            message = request.parse()
+            options = _options(message.options, access)
+            _check_hits(len(message.contents), options, core.config.limits)
+            outcomes = yield from match_all(core, message.contents, options, call)
+            response = match_pb2.BatchMatchResponse(items=_items(outcomes))
+            _check_answer(response.ByteSize(), core.config.server.message_bytes_max)
+            return response
+
+        demand = self._demand(request.weight, context, Lane.INTERACTIVE)
+        return await self._work.match(all_of_them, demand)
+
+    async def StreamMatch(
+        self, requests: AsyncIterator[Unparsed[match_pb2.StreamMatchRequest]], context: Context
+    ) -> AsyncGenerator[match_pb2.StreamMatchResponse, None]:
+        access = current().reads
+
+        def demand(weight: Weight) -> Demand:
+            return self._demand(weight, context, Lane.BULK, math.inf)
+
+        def options(raw: match_pb2.MatchOptions) -> MatchOptions:
+            return _options(raw, access)
+
+        stream = MatchStream(self._work, requests, demand, options)
+        async with aclosing(stream.answers()) as answers:
+            async for response in answers:
+                yield response
+
+    def _demand(
+        self, weight: Weight, context: Context, lane: Lane, default_s: float | None = None
+    ) -> Demand:
+        """`default_s` in place of the server's default deadline."""
+        remaining_s = context.time_remaining()
+        return self._work.demand(
+            weight, _lane(context, lane), default_s if remaining_s is None else remaining_s
+        )
+
+    def _check_count(self, count: int) -> None:
+        count_max = self._work.loaded().config.limits.batch_items_max
+        if count > count_max:
+            raise LimitExceeded(f"{count} contents in one batch: {count_max} at most; send several")
 
 
-def _check_size(count: int, options: MatchOptions, count_max: int) -> None:
-    if count > count_max:
-        raise LimitExceeded(f"{count} contents in one batch: {count_max} at most; send several")
+def _lane(context: Context, default: Lane) -> Lane:
+    for key, value in context.invocation_metadata() or ():
+        if key == LANE_KEY:
+            if value not in LANES:
+                raise BadRequest(
+                    f"there is no lane of that name: set {LANE_KEY} to "
+                    f"{' or '.join(LANES)}, or leave it out"
+                )
+            return LANES[value]
+    return default
+
+
+def _options(message: match_pb2.MatchOptions, access: BankAccess) -> MatchOptions:
+    return replace(options_from(message), access=access)
+
+
+def _check_hits(count: int, options: MatchOptions, limits: LimitsConfig) -> None:
     if count * options.hits_max > HITS_PER_CALL_MAX:
         raise LimitExceeded(
             f"{count} contents with {options.hits_max} hits each: {HITS_PER_CALL_MAX} hits in one "
@@ -61,49 +155,18 @@ def _check_size(count: int, options: MatchOptions, count_max: int) -> None:
         )
 
 
-def _match(
-    core: Core, messages: Sequence[content_pb2.Content], options: MatchOptions, stop: Stop
-) -> list[Outcome]:
-    """One outcome per message: those that cannot be read are refused, the others matched."""
-    read = [_read(core, message) for message in messages]
-    contents = [c for c in read if not isinstance(c, SimsearchError)]
-    matched: list[Outcome] = []
-    for part in _slices(contents):
-        stop.check()
-        matched += core.matcher.match(part, options)
-    outcomes = iter(matched)
-    return [c if isinstance(c, SimsearchError) else next(outcomes) for c in read]
+def _check_answer(nbytes: int, nbytes_max: int) -> None:
+    if nbytes > nbytes_max:
+        raise LimitExceeded(
+            f"the answer has {nbytes} bytes: {nbytes_max} in one message at most; ask for fewer "
+            "hits or send fewer contents"
+        )
 
 
-def _slices(contents: Sequence[Content]) -> Iterator[Sequence[Content]]:
-    """Neighbours together up to a cost; an empty batch is one slice, whose options are checked."""
-    start = cost = 0
-    for end, content in enumerate(contents):
-        cost += _cost(content)
-        if cost > SLICE_COST and end > start:
-            yield contents[start:end]
-            start, cost = end, _cost(content)
-    yield contents[start:]
-
-
-def _cost(content: Content) -> int:
-    """In characters of text, roughly."""
-    match content:
-        case ImageContent(data):
-            return IMAGE_COST + len(data) // 200
-        case TextContent(text):
-            return len(text)
-        case VectorContent(vectors=vectors):
-            return 100 * len(vectors)
-        case _:
-            return 100
-
-
-def _read(core: Core, message: content_pb2.Content) -> Content | SimsearchError:
-    try:
-        return content_from(message, core.dim_of)
-    except SimsearchError as refusal:
-        return refusal
+def _items(outcomes: Sequence[Outcome]) -> list[match_pb2.BatchMatchItem]:
+    """One each; equal answers are one message, which is copied where it goes."""
+    made: dict[int, match_pb2.BatchMatchItem] = {}
+    return [made.get(id(o)) or made.setdefault(id(o), _item(o)) for o in outcomes]
 
 
 def _item(outcome: Outcome) -> match_pb2.BatchMatchItem:

@@ -41,7 +41,9 @@ def match_all(
             yield
         matched += core.matcher.match(part, options, call)
     outcomes = iter(matched)
-    return [c if isinstance(c, SimsearchError) else next(outcomes) for c in read]
+    answers = [c if isinstance(c, SimsearchError) else next(outcomes) for c in read]
+    core.answers.add(answers)
+    return answers
 
 
 def slices(contents: Sequence[Content], cost_max: int) -> Iterator[Sequence[Content]]:

@@ -1,64 +1,98 @@
 """The server process: listen, load, serve, drain.
 
-The port opens first and answers NOT_READY; the health service says SERVING once every encoder
-and the view are loaded, and NOT_SERVING from the moment a stop is asked for.
+The port opens first and answers NOT_READY; the health service says SERVING once every encoder and
+the view are loaded and warm and the canary is right, and NOT_SERVING from the moment a stop is
+asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from simsearch.config import Config, ServerConfig, split_address
-from simsearch.errors import BadConfig
+from simsearch.config import Config, ServerConfig
 from simsearch.serve.bank_service import BankService
-from simsearch.serve.core import Core
+from simsearch.serve.guard import Guard
 from simsearch.serve.index_service import IndexService
 from simsearch.serve.interceptors import Gate
-from simsearch.serve.match_service import MatchService
+from simsearch.serve.listening import STOP_GRACE_S, Port, check_listen, directory_of, tls_of
+from simsearch.serve.match_service import add_match_service
+from simsearch.serve.observing import Observer
+from simsearch.serve.operations import Operations, open_warm
+from simsearch.serve.tls import ServerTls
+from simsearch.serve.tracing import tracing_to
 from simsearch.serve.work import Work
 from simsearch.telemetry import EventLog
-from simsearch.v1 import (
-    bank_pb2,
-    bank_pb2_grpc,
-    index_pb2,
-    index_pb2_grpc,
-    match_pb2,
-    match_pb2_grpc,
-)
+from simsearch.v1 import bank_pb2_grpc, index_pb2_grpc
 
 log = EventLog(__name__)
 
 SWITCH_INTERVAL_S = 0.001
 
-SERVICES = (
-    match_pb2.DESCRIPTOR.services_by_name["MatchService"].full_name,
-    bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name,
-    index_pb2.DESCRIPTOR.services_by_name["IndexService"].full_name,
-)
 
-HEADERS_BYTES_MAX = 16 << 10
+class Door(Protocol):
+    """Where calls come in: the public port, or in an engine the fronts that hold it."""
 
-STOP_GRACE_S = 2.0
-"""For refusals still on their way out and open health watches, once no call is in flight."""
+    guard: Guard
+
+    async def open(self) -> str:
+        """From now on calls come in; returns the address. Raises BadConfig."""
+        ...
+
+    async def set_serving(self, serving: bool) -> None:
+        """What those who ask are told."""
+        ...
+
+    async def close(self, grace_s: float | None) -> None: ...
 
 
-def run(config: Config, on_ready: Callable[[str], None]) -> None:
+Interceptors: TypeAlias = Sequence[grpc.aio.ServerInterceptor]
+
+DoorOf: TypeAlias = Callable[[Config, Work, Gate, Interceptors], Door]
+"""The interceptors stand before its guard and its gate, the first of them outermost."""
+
+
+class PublicDoor(Port):
+    """The port of a server of one process: guard, gate and services behind each other."""
+
+    def __init__(
+        self,
+        config: Config,
+        work: Work,
+        gate: Gate,
+        before: Interceptors = (),
+        guard: Guard | None = None,
+        tls: ServerTls | None = None,
+    ) -> None:
+        """With the guard and the certificates that the configuration names, if none are given.
+
+        Raises BadConfig.
+        """
+        self.guard = guard or Guard(directory_of(config.identity))
+        super().__init__(config.server, [*before, self.guard, gate], tls or tls_of(config.tls))
+        add_services(work, self.server)
+
+
+def add_services(work: Work, server: grpc.aio.Server) -> None:
+    add_match_service(work, server)
+    bank_pb2_grpc.add_BankServiceServicer_to_server(BankService(work), server)
+    index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(work), server)
+
+
+def run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf = PublicDoor) -> None:
     """Serve until SIGINT or SIGTERM; `on_ready` gets the address once searches are answered.
 
     Raises BadConfig, BankLocked and the other faults that keep a server from starting.
     """
-    check_listen(config.server)
-    asyncio.run(_run(config, on_ready))
+    check_listen(config)
+    asyncio.run(_run(config, on_ready, door_of))
 
 
 def _leave_at_once(event: str, status: int) -> None:
@@ -67,35 +101,19 @@ def _leave_at_once(event: str, status: int) -> None:
     os._exit(status)
 
 
-def check_listen(server: ServerConfig) -> None:
-    """Refuse to listen beyond this machine unless told to. Raises BadConfig."""
-    host, _ = split_address(server.listen)
-    if not (server.allow_remote or _is_loopback(host)):
-        raise BadConfig(
-            f"listen = {server.listen!r} is reachable from other machines and this server asks "
-            "nobody who they are: use 127.0.0.1, or set allow_remote = true behind your own guard"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
+async def _run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    work = Work(config.server.search_threads, config.server.match_timeout_s)
-    gate = Gate(config.server.requests_max)
-    probe = health.aio.HealthServicer()
-    server = _server(config.server, work, gate, probe)
-    port = _bind(server, config.server.listen)
-    await _set_health(probe, serving=False)
-    await server.start()
-    loading = asyncio.create_task(asyncio.to_thread(Core.open, config))
+    work = Work(config.server)
+    gate = Gate(config.server.requests_max, config.server.streams_max)
+    tracing = tracing_to(config.telemetry.otlp_endpoint)
+    observer = Observer(tracing)
+    door = door_of(config, work, gate, (observer,))
+    operations = Operations(config, work, gate, door.guard, observer, door.set_serving)
+    operations.open()
+    address = await door.open()
+    loading = asyncio.create_task(asyncio.to_thread(open_warm, config))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,18 +125,21 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
             _spare_the_collector()
             _share_the_interpreter()
             if not stop.is_set():
-                await _set_health(probe, serving=True)
-                host, _ = split_address(config.server.listen)
-                on_ready(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                operations.begin(core, lambda: on_ready(address))
             await stop.wait()
         finally:
-            await _drain(config.server, server, gate, probe)
+            await operations.drain()
+            await _drain(config.server, door, gate, work)
             if not work.close(config.server.drain_timeout_s):
                 _leave_at_once("left_with_work_running", 1)
+            operations.forget_core()
             core.close()
     finally:
         stopping.cancel()
-        await server.stop(None)
+        await door.close(None)
+        if tracing:
+            await asyncio.to_thread(tracing.close)
+        operations.close()
     log.info("server_stopped")
 
 
@@ -135,57 +156,12 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _server(
-    config: ServerConfig, work: Work, gate: Gate, probe: health.aio.HealthServicer
-) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        interceptors=[gate],
-        options=[
-            ("grpc.max_receive_message_length", config.message_bytes_max),
-            ("grpc.max_send_message_length", config.message_bytes_max),
-            ("grpc.max_metadata_size", HEADERS_BYTES_MAX),
-            ("grpc.max_concurrent_streams", config.requests_max),
-            # Two servers on one port would each hold half of the truth about who is up.
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    match_pb2_grpc.add_MatchServiceServicer_to_server(MatchService(work), server)
-    bank_pb2_grpc.add_BankServiceServicer_to_server(BankService(work), server)
-    index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(work), server)
-    health_pb2_grpc.add_HealthServicer_to_server(probe, server)
-    reflection.enable_server_reflection(
-        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-    )
-    return server
-
-
-def _bind(server: grpc.aio.Server, listen: str) -> int:
-    try:
-        return server.add_insecure_port(listen)
-    except RuntimeError:
-        raise BadConfig(
-            f"cannot listen on {listen}: is another server there? choose another port"
-        ) from None
-
-
-async def _set_health(probe: health.aio.HealthServicer, *, serving: bool) -> None:
-    status = (
-        health_pb2.HealthCheckResponse.SERVING
-        if serving
-        else health_pb2.HealthCheckResponse.NOT_SERVING
-    )
-    for service in ("", *SERVICES):
-        await probe.set(service, status)
-
-
-async def _drain(
-    config: ServerConfig, server: grpc.aio.Server, gate: Gate, probe: health.aio.HealthServicer
-) -> None:
-    """Not ready, then no new calls, then those in flight to their end, then stop."""
-    await _set_health(probe, serving=False)
+async def _drain(config: ServerConfig, door: Door, gate: Gate, work: Work) -> None:
+    """No new calls, then those in flight to their end, then stop."""
     gate.drain()
+    work.drain()
     try:
         await asyncio.wait_for(gate.idle(), config.drain_timeout_s)
     except TimeoutError:
         log.warning("drain_cut_short", in_flight=gate.in_flight)
-    await server.stop(STOP_GRACE_S)
+    await door.close(STOP_GRACE_S)

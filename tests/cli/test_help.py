@@ -45,6 +45,7 @@ def test_the_commands_are_those_we_know() -> None:
         "simsearch match",
         "simsearch serve",
         "simsearch status",
+        "simsearch token new",
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.types import Edit
+from tests.serve.doors import FORM, Form
 
 EDIT = Edit("tester", "a test")
 
@@ -28,6 +29,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[Client]:
     with Client(server.address) as client:
         yield client
+
+
+@pytest.fixture(scope="module", params=list(Form))
+def form(request: pytest.FixtureRequest) -> Iterator[Form]:
+    """For modules that hold for both forms of a server: they run once on each."""
+    before = FORM.set(request.param)
+    yield request.param
+    FORM.reset(before)
 
 
 _numbers = itertools.count(1)

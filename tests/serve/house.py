@@ -6,45 +6,51 @@ import asyncio
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health
-
 from simsearch.bank.store import BankStore
-from simsearch.config import Config, EncoderConfig, ThresholdsConfig
+from simsearch.config import Config, EncoderConfig, KnownConfig, ThresholdsConfig
+from simsearch.encode.decoding import ImageDecoder
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher
-from simsearch.serve import server
-from simsearch.serve.core import SNAPSHOTS, Core, served_spaces
+from simsearch.serve.core import SNAPSHOTS, Core, known_answers, known_prints, served_spaces
+from simsearch.serve.guard import Guard
 from simsearch.serve.interceptors import Gate
+from simsearch.serve.tls import ServerTls
 from simsearch.serve.work import Work
+from tests.serve.doors import opened
+
+KNOWN = KnownConfig()
 
 
 @contextmanager
-def served(path: Path, encoders: Mapping[str, LoadedEncoder]) -> Iterator[str]:
+def served(
+    path: Path,
+    encoders: Mapping[str, LoadedEncoder],
+    known: KnownConfig = KNOWN,
+    match_threads: int = 1,
+    guard: Guard | None = None,
+    tls: ServerTls | None = None,
+    decoder: ImageDecoder | None = None,
+) -> Iterator[str]:
     """The address of a server on the bank at `path`, which it makes where there is none."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    core = _core(path, EncoderSet(encoders))
-    work = Work(1, core.config.server.match_timeout_s)
+    core = _core(path, EncoderSet(encoders), known, decoder)
+    work = Work(replace(core.config.server, match_threads=match_threads))
     work.begin(core)
 
-    async def start() -> tuple[grpc.aio.Server, int]:
-        gate = Gate(core.config.server.requests_max)
-        begun = server._server(core.config.server, work, gate, health.aio.HealthServicer())
-        port = begun.add_insecure_port("127.0.0.1:0")
-        await begun.start()
-        return begun, port
-
-    begun, port = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    gate = Gate(core.config.server.requests_max, core.config.server.streams_max)
+    door = opened(core.config, work, gate, guard, tls)
+    address = asyncio.run_coroutine_threadsafe(door.__aenter__(), loop).result(10)
     try:
-        yield f"127.0.0.1:{port}"
+        yield address
     finally:
-        asyncio.run_coroutine_threadsafe(begun.stop(None), loop).result(10)
+        asyncio.run_coroutine_threadsafe(door.__aexit__(None, None, None), loop).result(10)
         assert work.close(10)
         core.close()
         loop.call_soon_threadsafe(loop.stop)
@@ -52,14 +58,18 @@ def served(path: Path, encoders: Mapping[str, LoadedEncoder]) -> Iterator[str]:
         loop.close()
 
 
-def _core(path: Path, encoders: EncoderSet) -> Core:
+def _core(
+    path: Path, encoders: EncoderSet, known: KnownConfig, decoder: ImageDecoder | None
+) -> Core:
     thresholds = ThresholdsConfig(review=0.9, log=0.7)
     named = {
         e.name: EncoderConfig("sentence-transformers", "", "cpu", thresholds) for e in encoders
     }
     store = BankStore.open(path, writer=True)
-    fingerprinter = Fingerprinter(encoders, ContentLimits())
+    fingerprinter = Fingerprinter(encoders, ContentLimits(), decoder)
     follower = Follower(store, path / SNAPSHOTS, served_spaces(encoders))
     follower.start()
-    matcher = Matcher(fingerprinter, follower, hits_max=100)
-    return Core(Config(encoders=named), store, encoders, fingerprinter, follower, matcher)
+    prints = known_prints(fingerprinter, known)
+    matcher = known_answers(Matcher(prints, follower, hits_max=100), follower, known)
+    config = Config(encoders=named, known=known)
+    return Core(config, store, encoders, fingerprinter, follower, matcher, prints)

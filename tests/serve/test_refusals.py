@@ -135,7 +135,7 @@ REFUSALS: list[tuple[str, str, Call]] = [
      lambda c, b: c.match_batch([TextContent("a b")] * 200, MatchOptions(hits_max=100))),
     ("a page too long", "LIMIT_EXCEEDED", lambda c, b: c.list_entries(b, page_size=10**6)),
     ("a page token of ours?", "BAD_REQUEST", lambda c, b: c.list_entries(b, page_token="next")),
-    ("a batch too long", "LIMIT_EXCEEDED", lambda c, b: c.match_batch([TextContent("a b")] * 300)),
+    ("a batch too long", "LIMIT_EXCEEDED", lambda c, b: c.match_batch([TextContent("a b")] * 1025)),
     ("too many labels", "LIMIT_EXCEEDED",
      lambda c, b: c.add_entry(b, [TextContent("some text to ban")], EDIT, labels=["x"] * 40)),
 ]  # fmt: skip

@@ -25,11 +25,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from simsearch.bank import layout
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
-from simsearch.config import ServerConfig
+from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig
 from simsearch.errors import BadConfig, NotReady, Overloaded, SimsearchError, Unreachable
 from simsearch.serve.errors import HIDDEN
 from simsearch.serve.interceptors import Gate
-from simsearch.serve.server import check_listen
+from simsearch.serve.listening import check_listen
 from simsearch.types import Band, HashContent, Signal
 from tests.serve.conftest import EDIT
 
@@ -163,10 +163,25 @@ def _serve(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50070", "192.168.1.5:50070", "example.org:1"])
 def test_other_machines_are_not_listened_to_by_accident(listen: str) -> None:
-    """There is no authentication yet: beyond loopback only where somebody says so."""
-    with pytest.raises(BadConfig, match="allow_remote"):
-        check_listen(ServerConfig(listen=listen))
-    check_listen(ServerConfig(listen=listen, allow_remote=True))
+    """Beyond loopback with TLS and identities, or where somebody says so in so many words."""
+    server, tls = ServerConfig(listen=listen), TlsConfig(cert="c", key="k")
+    identity = IdentityConfig(file="identities.toml")
+    for tempting, missing in (
+        (Config(server), r"without \[tls\]"),
+        (Config(server, identity=identity), r"without \[tls\]"),
+        (Config(server, tls=tls), r"without \[identity\]"),
+    ):
+        with pytest.raises(BadConfig, match=missing):
+            check_listen(tempting)
+    check_listen(Config(server, tls=tls, identity=identity))
+    check_listen(Config(ServerConfig(listen=listen, insecure_allow_remote_without_tls=True)))
+
+
+def test_the_old_flag_points_to_the_new_one() -> None:
+    """Nobody goes on without noticing what it stood for."""
+    refused = _serve("--allow-remote")
+    assert refused.returncode == 3
+    assert "--insecure-allow-remote-without-tls" in refused.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -225,7 +240,7 @@ class FakeContext:
 
 async def _call(gate: Gate, behaviour: Any) -> FakeContext:
     context = FakeContext()
-    await gate._guarded(behaviour, "/simsearch.v1.MatchService/Match")(None, cast(Any, context))
+    await gate._guarded(behaviour, "/simsearch.v1.BankService/GetBank")(None, cast(Any, context))
     return context
 
 

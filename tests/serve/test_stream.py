@@ -14,16 +14,14 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health
 
 from simsearch.config import Config, ServerConfig
 from simsearch.errors import BadHash, BankNotFound, DeadlinePassed, Overloaded
 from simsearch.match.matcher import Outcome
-from simsearch.serve import server
 from simsearch.serve.admission import Cause
 from simsearch.serve.core import Core
-from simsearch.serve.guard import Guard
 from simsearch.serve.interceptors import Gate
+from simsearch.serve.tally import Answers
 from simsearch.serve.work import Work
 from simsearch.types import (
     Band,
@@ -37,6 +35,9 @@ from simsearch.types import (
     MatchResult,
 )
 from simsearch.v1 import content_pb2, error_pb2, match_pb2, match_pb2_grpc
+from tests.serve.doors import opened
+
+pytestmark = pytest.mark.usefixtures("form")
 
 WAIT_S = 10.0
 """Until a test gives up; none should come near it."""
@@ -96,20 +97,22 @@ async def house(released: bool = True, **settings: Any) -> AsyncIterator[House]:
     matcher = FakeMatcher()
     if released:
         matcher.released.set()
-    core = SimpleNamespace(config=config, matcher=matcher, dim_of=lambda space: 4)
+    core = SimpleNamespace(
+        config=config, matcher=matcher, answers=Answers(), dim_of=lambda space: 4
+    )
     work = Work(config.server)
     work.begin(cast(Core, core))
     gate = Gate(config.server.requests_max, config.server.streams_max)
-    made = server._server(config.server, work, [Guard(), gate], health.aio.HealthServicer())
-    port = made.add_insecure_port("127.0.0.1:0")
-    await made.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with (
+            opened(config, work, gate) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
             stub: Any = match_pb2_grpc.MatchServiceStub(channel)
             yield House(matcher, work, gate, stub, channel)
+            matcher.released.set()
     finally:
         matcher.released.set()
-        await made.stop(None)
         assert await asyncio.to_thread(work.close, WAIT_S)
 
 

@@ -33,6 +33,8 @@ from tests.cli.shell import runner
 from tests.serve.callers import Callers, Served, guarded
 from tests.serve.certificates import Authority, Pair
 
+pytestmark = pytest.mark.usefixtures("form")
+
 SIGNED = Edit("", "a test")
 HASH = HashContent(Signal.PDQ, b"\x96" * 32)
 GET_STATUS = index_pb2.GetStatusRequest()
