@@ -41,7 +41,9 @@ from simsearch.types import MatchResult, TextContent
 SECONDS: Final = 10.0
 ITEMS: Final = 16
 TIMES: Final = (5, 10)
-CALLERS_AT_PEAK: Final = 4
+CALLERS_AT_PEAK: Final = 3
+PAUSE_S: Final = 0.05
+"""After a refusal, of a caller in the closed loop."""
 DEADLINE_S: Final = 1.0
 WARM_S: Final = 3.0
 WORDS_MAX: Final = 40
@@ -131,7 +133,8 @@ async def _closed(client: AsyncClient, batches: Iterator[Batch], seconds: float)
 
     async def caller() -> None:
         while not outcome.is_over:
-            await _call(client, next(batches), outcome)
+            if not await _call(client, next(batches), outcome):
+                await asyncio.sleep(PAUSE_S)
 
     await asyncio.gather(*(caller() for _ in range(CALLERS_AT_PEAK)))
     return outcome
@@ -143,7 +146,7 @@ async def _open(
     """`rate` calls a second, whatever becomes of them."""
     rng = np.random.default_rng(0)
     outcome = Outcome(seconds)
-    calls: set[asyncio.Task[None]] = set()
+    calls: set[asyncio.Task[bool]] = set()
     due = outcome.begun
     while not outcome.is_over:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -156,7 +159,8 @@ async def _open(
     return outcome
 
 
-async def _call(client: AsyncClient, batch: Batch, outcome: Outcome) -> None:
+async def _call(client: AsyncClient, batch: Batch, outcome: Outcome) -> bool:
+    """Whether it was answered."""
     begun = time.perf_counter()
     try:
         results = await client.match_batch(batch)
@@ -166,6 +170,7 @@ async def _call(client: AsyncClient, batch: Batch, outcome: Outcome) -> None:
         what = refusal.reason
     ms = (time.perf_counter() - begun) * 1e3
     outcome.add("late" if what == "answered" and ms > DEADLINE_S * 1e3 else what, ms)
+    return what == "answered"
 
 
 def _reason(outcome: object) -> str:

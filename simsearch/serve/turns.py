@@ -23,13 +23,18 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]
 """Work that may be stopped or overtaken wherever it yields; it returns the answer."""
 
+TOGETHER_S: Final = 0.1
+"""About what an encoder takes for the largest batch that is worth making."""
+
 OWED_MAX_S: Final = 1.0
 BULK_STEP_S: Final = 0.05
 """How long a step of bulk work takes, before one was seen."""
 
 
 class Job(Generic[T]):
-    """Work on its way through the match threads. `spent_s` is what it took of one so far.
+    """Work on its way through the match threads. `cost_s` is what it is expected to take of the
+    server alone; `spent_s` is how long it was worked on so far, and `share_s` its share of that
+    time: of two jobs at once, half each.
 
     It works in the context that it was made in. `settle` is called once, in any thread, with the
     answer or the error.
@@ -41,9 +46,12 @@ class Job(Generic[T]):
         lane: Lane,
         deadline: float,
         settle: Callable[[T | None, BaseException | None], None],
+        cost_s: float = 0.0,
     ) -> None:
         self.call = CallContext(lane, deadline, self.is_wanted)
+        self.cost_s = cost_s
         self.spent_s = 0.0
+        self.share_s = 0.0
         self._steps: Steps[T] | None = begin(self.call)
         self._settle = settle
         self._wanted = True
@@ -58,23 +66,27 @@ class Job(Generic[T]):
         self._wanted = False
         self._steps = None
 
-    def step(self) -> bool:
-        """Work up to the next yield; False where there is nothing left to do."""
+    def step(self, shared_s: Callable[[], float]) -> bool:
+        """Work up to the next yield; False where there is nothing left to do. `shared_s` is a
+        clock that goes the slower, the more jobs are worked on."""
         steps = self._steps
         if steps is None:
             return False
-        begun = time.monotonic()
+        begun, share_begun = time.monotonic(), shared_s()
         try:
             if begun >= self.call.deadline:
                 raise expired()
             self._context.run(next, steps)
         except StopIteration as end:
-            self._end(begun, end.value, None)
-        except BaseException as error:  # whatever it is, it is the caller's answer
-            self._end(begun, None, error)
+            answer, error = end.value, None
+        except BaseException as fault:  # whatever it is, it is the caller's answer
+            answer, error = None, fault
         else:
-            self.spent_s += time.monotonic() - begun
+            self._spend(begun, shared_s() - share_begun)
             return True
+        self._spend(begun, shared_s() - share_begun)
+        self._steps = None
+        self._settle(answer, error)
         return False
 
     def refuse(self, error: BaseException) -> None:
@@ -82,10 +94,9 @@ class Job(Generic[T]):
         if self._wanted:
             self._settle(None, error)
 
-    def _end(self, begun: float, answer: T | None, error: BaseException | None) -> None:
+    def _spend(self, begun: float, share_s: float) -> None:
         self.spent_s += time.monotonic() - begun
-        self._steps = None
-        self._settle(answer, error)
+        self.share_s += share_s
 
 
 def expired() -> DeadlinePassed:
@@ -96,9 +107,19 @@ def expired() -> DeadlinePassed:
 
 class Turns:
     """Threads that work jobs off, earliest deadline first, interactive ones before bulk. While
-    both wait, bulk is owed a part of the time, so that it never stands still."""
+    both wait, bulk is owed a part of the time, so that it never stands still.
 
-    def __init__(self, threads: int) -> None:
+    Many jobs at once let an encoder take them together; so many that each of them takes a second
+    would let all of them be late. A job is begun beside others while what all of them cost is
+    under TOGETHER_S, or fewer than `together_min` are worked on.
+    """
+
+    def __init__(self, threads: int, together_min: int = 2) -> None:
+        self._together_min = together_min
+        self._working = 0
+        self._working_s = 0.0
+        self._shared_s = 0.0
+        self._shared_at = time.monotonic()
         self._changed = threading.Condition()
         self._queues: dict[Lane, list[tuple[float, int, Job[Any]]]] = {lane: [] for lane in Lane}
         self._numbers = itertools.count()
@@ -154,8 +175,8 @@ class Turns:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             before_s = job.spent_s
-            unfinished = job.step()
-            self._account(job.call.lane, job.spent_s - before_s)
+            unfinished = job.step(self._share)
+            self._account(job, job.spent_s - before_s)
             if unfinished:
                 self._put_back(job)
             del job  # an idle thread holds on to nobody's request
@@ -163,11 +184,36 @@ class Turns:
     def _next(self) -> Job[Any] | None:
         """None once closed."""
         with self._changed:
-            while not (self._closed or any(self._queues.values())):
+            while not (self._closed or self._may_begin()):
                 self._changed.wait()
             if self._closed:
                 return None
-            return heapq.heappop(self._queues[self._turn()])[2]
+            job = heapq.heappop(self._queues[self._turn()])[2]
+            self._work_on(job, 1)
+            return job
+
+    def _may_begin(self) -> bool:
+        if not any(self._queues.values()):
+            return False
+        job = self._queues[self._turn()][0][2]
+        return self._working < self._together_min or self._working_s + job.cost_s <= TOGETHER_S
+
+    def _work_on(self, job: Job[Any], sign: int) -> None:
+        """With the lock held: one job more or less is worked on."""
+        self._advance()
+        self._working += sign
+        self._working_s = self._working_s + sign * job.cost_s if self._working else 0.0
+
+    def _share(self) -> float:
+        """Seconds of the server that each job worked on has had so far."""
+        with self._changed:
+            self._advance()
+            return self._shared_s
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        self._shared_s += (now - self._shared_at) / max(1, self._working)
+        self._shared_at = now
 
     def _turn(self) -> Lane:
         if not self._queues[Lane.BULK]:
@@ -176,9 +222,12 @@ class Turns:
             return Lane.BULK
         return Lane.INTERACTIVE
 
-    def _account(self, lane: Lane, spent_s: float) -> None:
+    def _account(self, job: Job[Any], spent_s: float) -> None:
         """Time is owed and paid where one lane holds the other up."""
+        lane = job.call.lane
         with self._changed:
+            self._work_on(job, -1)
+            self._changed.notify_all()
             if lane is Lane.BULK:
                 self._bulk_step_s = min(spent_s, OWED_MAX_S / 2)
             if lane is Lane.INTERACTIVE and self._queues[Lane.BULK]:

@@ -54,14 +54,14 @@ class Work:
         self.config = config
         self.limiter = Limiter(
             Bounds(
-                workers=config.match_threads,
+                workers=1,  # costs are shares of the whole server
                 queue_time_max_s=config.queue_time_max_s,
                 items_max=config.items_in_flight_max,
                 bytes_max=config.bytes_in_flight_max,
             )
         )
         self.draining = asyncio.Event()
-        self._turns = Turns(config.match_threads)
+        self._turns = Turns(config.match_threads, config.search_threads)
         self._jobs: dict[Job[Any], asyncio.Future[Any]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._edit_pool = ThreadPoolExecutor(EDIT_THREADS, thread_name_prefix="edit")
@@ -125,14 +125,16 @@ class Work:
             with suppress(RuntimeError):  # the loop is closed: nobody is there to be told
                 loop.call_soon_threadsafe(_settle, answer, value, error)
 
-        job = Job(lambda call: task(core, call), demand.lane, demand.deadline, settle)
+        job = Job(
+            lambda call: task(core, call), demand.lane, demand.deadline, settle, ticket.cost_s
+        )
         self._jobs[job] = answer
-        spent_s = None
+        came_to_an_end = False
         try:
             self._turns.put(job)
             async with asyncio.timeout(demand.deadline - time.monotonic()):
                 value = await answer
-            spent_s = job.spent_s
+            came_to_an_end = True
             return value
         except (TimeoutError, DeadlinePassed):
             self.limiter.expired()
@@ -143,9 +145,11 @@ class Work:
         finally:
             del self._jobs[job]
             job.abandon()
-            if spent_s is None:
+            if not came_to_an_end:
                 self._turns.drop(job)
-            self.limiter.give_back(ticket, spent_s)
+            # What was given up unfinished costs as much at least, or nothing would be learnt of it.
+            learnt = came_to_an_end or job.share_s > ticket.cost_s
+            self.limiter.give_back(ticket, job.share_s if learnt else None)
             self._call_who_waits()
 
     def _call_who_waits(self) -> None:
