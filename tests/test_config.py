@@ -88,6 +88,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "stream_idle_s": 60.0,
         "visible_timeout_s": 10.0,
         "drain_timeout_s": 10.0,
+        "fronts": 0,
     }
     assert dataclasses.asdict(config.limits) == {
         "image_bytes_max": 20_971_520,
@@ -178,7 +179,8 @@ def test_encoders_in_a_file_replace_the_default_ones() -> None:
             {"zzz": 1},
             "x.toml",
             "zzz",
-            "known are encoders, identity, index, known, limits, sandbox, server, tls",
+            "known are canary, encoders, identity, index, known, limits, metrics, sandbox, server, "
+            "telemetry, tls",
         ),
     ],
 )
@@ -241,7 +243,7 @@ NUMBERS = [
     (section, item.name)
     for section, cls in (("server", ServerConfig), ("limits", LimitsConfig))
     for item in dataclasses.fields(cls)
-    if item.type in ("int", "float")
+    if item.type in ("int", "float") and item.name != "fronts"
 ]
 
 
@@ -252,6 +254,13 @@ def test_every_bound_is_over_zero(section: str, key: str, value: int) -> None:
     message = refused({section: {key: value}})
     assert message.startswith("x.toml: ")
     assert f"{key} must be over 0" in message
+
+
+def test_there_may_be_no_fronts_but_not_fewer() -> None:
+    """0 is a server of one process."""
+    assert parse({"server": {"fronts": 0}}).server.fronts == 0
+    assert parse({"server": {"fronts": 2}}).server.fronts == 2
+    assert "fronts must be over 0" in refused({"server": {"fronts": -1}})
 
 
 @pytest.mark.parametrize("key", ["visible_timeout_s", "drain_timeout_s"])
@@ -507,3 +516,38 @@ def test_a_sandbox_needs_the_memory_that_its_images_can_take() -> None:
     assert "lower the limit of pixels" in refused(small)
     assert parse(small | {"limits": {"image_pixels_max": 9_000_000}})
     assert parse({"sandbox": {"memory_bytes_max": 1, "workers": 0}})
+
+
+# ---------------------------------------------------------------- what operators set
+
+
+def test_sections_of_operations_are_read() -> None:
+    """Off where nothing is said: no port beside the server's, and no spans."""
+    assert Config().metrics.listen == Config().telemetry.otlp_endpoint == ""
+    assert (Config().canary.every_s, Config().canary.timeout_s) == (10.0, 8.0)
+    table = {
+        "metrics": {"listen": "127.0.0.1:9464"},
+        "canary": {"every_s": 5, "lag_max_s": 60},
+        "telemetry": {"log_format": "json", "otlp_endpoint": "http://127.0.0.1:4317"},
+    }
+    config = parse(table)
+    assert config.metrics.listen == "127.0.0.1:9464"
+    assert (config.canary.every_s, config.canary.lag_max_s) == (5.0, 60.0)
+    assert config.telemetry.log_format == "json"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"metrics": {"listen": "9464"}}, "x.toml: metrics: an address is host:port"),
+        ({"canary": {"every_s": 0.0}}, "x.toml: every_s must be over 0"),
+        ({"canary": {"timeout_s": math.inf}}, "x.toml: timeout_s must be over 0 and finite"),
+        ({"telemetry": {"log_format": "xml"}}, "x.toml: telemetry: log_format is lines or json"),
+        ({"telemetry": {"otlp_endpoint": "host:4317"}}, "x.toml: telemetry: otlp_endpoint is"),
+    ],
+)  # fmt: skip
+def test_sections_of_operations_that_cannot_be_used_are_refused(
+    table: dict[str, Any], said: str
+) -> None:
+    """By the key, and with what it should be."""
+    assert refused(table).startswith(said)

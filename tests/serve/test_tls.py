@@ -32,8 +32,7 @@ from simsearch.v1 import index_pb2, index_pb2_grpc
 from tests.cli.shell import runner
 from tests.serve.callers import Callers, Served, guarded
 from tests.serve.certificates import Authority, Pair
-
-pytestmark = pytest.mark.usefixtures("form")
+from tests.serve.doors import Form
 
 SIGNED = Edit("", "a test")
 HASH = HashContent(Signal.PDQ, b"\x96" * 32)
@@ -69,7 +68,7 @@ def house(tmp_path: Path) -> House:
 
 
 @pytest.fixture
-def served(house: House) -> Iterator[Served]:
+def served(house: House, form: Form) -> Iterator[Served]:
     """Asks for client certificates."""
     with guarded(house.directory, house.callers, tls=ServerTls(house.config)) as served:
         yield served

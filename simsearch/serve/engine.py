@@ -1,0 +1,425 @@
+"""The engine's door: calls that fronts relay, handled as if their callers had come in themselves.
+
+`EngineDoor` stands where the public port of a server of one process stands (server.py): the same
+guard, gate and services, over a ZeroMQ socket that only this user can reach. Who calls was found
+out by the front; what they may do, and their share over all fronts, is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import grpc
+import zmq
+from google.protobuf.message import DecodeError
+
+from simsearch import __version__
+from simsearch.config import Config
+from simsearch.errors import DeadlinePassed, Unauthenticated
+from simsearch.internal.v1 import relay_pb2
+from simsearch.serve.arena import ArenaView
+from simsearch.serve.guard import Guard, GuardCounts
+from simsearch.serve.identity import LOCAL, Identity
+from simsearch.serve.interceptors import Context, Gate, answered
+from simsearch.serve.relay import (
+    Headers,
+    Inflow,
+    Outflow,
+    Wire,
+    caller_from,
+    headers_from,
+    headers_to,
+    socket_of,
+)
+from simsearch.serve.server import add_services
+from simsearch.serve.work import Work
+from simsearch.telemetry import EventLog
+
+log = EventLog(__name__)
+
+SILENCE_MAX_S: Final = 10.0
+"""A front that has not reported for so long is taken for dead; it reports every second."""
+
+WATCH_S: Final = 1.0
+SETTLE_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class FrontCounts:
+    """Calls, over all fronts since the engine began: relayed, given up by their caller, lost with
+    an engine, refused by a front that was full or had no engine. `fronts` is how many there are."""
+
+    fronts: int = 0
+    relayed: int = 0
+    given_up: int = 0
+    lost: int = 0
+    refused_full: int = 0
+    refused_not_ready: int = 0
+
+
+class EngineGuard(Guard):
+    """The guard of an engine: asks nobody who they are, for their front did."""
+
+    def __init__(
+        self,
+        *,
+        asks: bool,
+        clock: Callable[[], float] = time.monotonic,
+        at_fronts: Callable[[], GuardCounts] = GuardCounts,
+    ) -> None:
+        """`asks`: the fronts ask for identities, and nobody is LOCAL. `at_fronts` is what they
+        refused."""
+        super().__init__(clock=clock)
+        self._asks = asks
+        self._at_fronts = at_fronts
+
+    def who(self, context: Context) -> Identity:
+        caller = cast(RelayedContext, context).caller
+        if self._asks and caller is LOCAL:
+            raise Unauthenticated("this engine takes calls of known callers only")
+        return caller
+
+    @property
+    def counts(self) -> GuardCounts:
+        own, theirs = super().counts, self._at_fronts()
+        return GuardCounts(
+            **{f.name: getattr(own, f.name) + getattr(theirs, f.name) for f in fields(GuardCounts)}
+        )
+
+
+class RelayedContext:
+    """What a handler may ask of the call, and set on its answer: see relay.py."""
+
+    def __init__(self, opening: relay_pb2.Opening) -> None:
+        self.caller = caller_from(opening.caller)
+        self.ending = relay_pb2.Ending()
+        self._deadline_s = opening.deadline_s
+        self._peer = opening.peer
+        self._headers = headers_from(opening.headers)
+
+    def time_remaining(self) -> float | None:
+        return self._deadline_s - time.monotonic() if self._deadline_s else None
+
+    def invocation_metadata(self) -> Headers:
+        return self._headers
+
+    def peer(self) -> str:
+        return self._peer
+
+    def code(self) -> int:
+        return self.ending.code
+
+    def trailing_metadata(self) -> Headers:
+        return headers_from(self.ending.trailers)
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.ending.code = code.value[0]
+
+    def set_details(self, words: str) -> None:
+        self.ending.details = words
+
+    def set_trailing_metadata(self, trailers: Headers) -> None:
+        del self.ending.trailers[:]
+        self.ending.trailers.extend(headers_to(trailers))
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What an interceptor asks about a call before it begins."""
+
+    method: str
+    invocation_metadata: tuple[()] = ()
+
+
+class _Handlers:
+    """Takes services as a gRPC server does, and gives each method's handler behind the
+    interceptors, the first of them outermost."""
+
+    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
+        self._interceptors = interceptors
+        self._generic: list[grpc.GenericRpcHandler] = []
+        self._made: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        self._generic += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """The same once more, for a server that can make use of it."""
+
+    async def of(self, method: str) -> Any:
+        """None where there is no such method."""
+        if method not in self._made:
+            made: Callable[[grpc.HandlerCallDetails], Awaitable[Any]] = self._service
+            for interceptor in reversed(self._interceptors):
+                made = partial(interceptor.intercept_service, made)
+            self._made[method] = await made(cast(grpc.HandlerCallDetails, _Details(method)))
+        return self._made[method]
+
+    async def _service(self, details: grpc.HandlerCallDetails) -> Any:
+        found = (generic.service(details) for generic in self._generic)
+        return next((handler for handler in found if handler is not None), None)
+
+
+@dataclass
+class _Call:
+    """One relayed call on its way; `task` works on it."""
+
+    requests: Inflow
+    responses: Outflow
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(eq=False)
+class _Front:
+    """One front, as the engine sees it, from its Hello until it is gone."""
+
+    name: bytes
+    heard_at: float
+    memory: ArenaView | None = None
+    calls: dict[int, _Call] = field(default_factory=dict)
+    report: relay_pb2.Report = field(default_factory=relay_pb2.Report)
+
+
+class EngineDoor:
+    """Where fronts come in: a socket at `path`, in a directory that is this user's alone."""
+
+    def __init__(
+        self,
+        config: Config,
+        work: Work,
+        gate: Gate,
+        before: Sequence[grpc.aio.ServerInterceptor] = (),
+        *,
+        path: Path,
+        guard: EngineGuard | None = None,
+    ) -> None:
+        self.guard: Guard = guard or EngineGuard(
+            asks=bool(config.identity.file), at_fronts=self._refused_at_fronts
+        )
+        self._path = path
+        self._handlers = _Handlers([*before, self.guard, gate])
+        add_services(work, cast(grpc.aio.Server, self._handlers))
+        self._fronts: dict[bytes, _Front] = {}
+        self._gone = relay_pb2.Report()
+        self._standing = relay_pb2.STANDING_NOT_SERVING
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._wire: Wire | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def open(self) -> str:
+        socket = socket_of(self._context, zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an answer to nobody must not go unnoticed
+        socket.bind(f"ipc://{self._path}")
+        self._wire = Wire(socket, self._received)
+        self._watch = asyncio.create_task(self._drop_the_silent())
+        return str(self._path)
+
+    async def set_serving(self, serving: bool) -> None:
+        self._standing = relay_pb2.STANDING_SERVING if serving else relay_pb2.STANDING_NOT_SERVING
+        for front in list(self._fronts.values()):
+            self._send(front, self._state(front))
+
+    async def close(self, grace_s: float | None) -> None:
+        """Answers that were made go out within the grace; who still works is stopped."""
+        if self._wire is None or self._watch is None:
+            return
+        if grace_s:  # what was sent before its front knew is still refused by name
+            await asyncio.sleep(SETTLE_S)
+        self._watch.cancel()
+        for front in list(self._fronts.values()):
+            self._drop(front)
+        self._wire.close(int(1_000 * (grace_s or 0)))
+        self._wire = None
+        await asyncio.to_thread(self._context.term)
+
+    @property
+    def counts(self) -> FrontCounts:
+        reports = self._reports()
+        names = [f.name for f in fields(FrontCounts) if f.name != "fronts"]
+        sums = {name: sum(getattr(report, name) for report in reports) for name in names}
+        return FrontCounts(fronts=len(self._fronts), **sums)
+
+    def _refused_at_fronts(self) -> GuardCounts:
+        reports = self._reports()
+        return GuardCounts(
+            unauthenticated=sum(report.unauthenticated for report in reports),
+            denied=sum(report.denied for report in reports),
+        )
+
+    def _reports(self) -> list[relay_pb2.Report]:
+        """Of all fronts there ever were; asked by other threads, too."""
+        return [self._gone, *(front.report for front in list(self._fronts.values()))]
+
+    # ------------------------------------------------------------ fronts
+
+    def _received(self, parts: list[bytes]) -> None:
+        name, header, *payload = parts
+        try:
+            frame = relay_pb2.Frame.FromString(header)
+        except DecodeError:
+            log.error("front_garbled")
+            return
+        if frame.HasField("hello"):
+            self._greet(name, frame.hello)
+        elif front := self._fronts.get(name):
+            front.heard_at = time.monotonic()
+            self._of_front(front, frame, payload[0] if payload else self._shared(front, frame))
+        else:
+            self._disown(_Front(name, 0.0))
+
+    def _greet(self, name: bytes, hello: relay_pb2.Hello) -> None:
+        front = _Front(name, time.monotonic())
+        if hello.release != __version__:
+            log.error("front_of_another_release", release=hello.release)
+            state = relay_pb2.State(standing=relay_pb2.STANDING_FOREIGN, release=__version__)
+            self._send(front, relay_pb2.Frame(state=state))
+            return
+        try:
+            front.memory = ArenaView(hello.memory) if hello.memory else None
+        except OSError as fault:
+            log.warning("front_memory_not_shared", fault=str(fault))
+        self._fronts[name] = front
+        log.info("front_came", fronts=len(self._fronts))
+        self._send(front, self._state(front))
+
+    def _of_front(self, front: _Front, frame: relay_pb2.Frame, payload: bytes) -> None:
+        call = front.calls.get(frame.call)
+        match frame.WhichOneof("body"):
+            case "report":
+                front.report = frame.report
+            case "opening":
+                self._begin(front, frame.call, frame.opening, payload)
+            case "request" if call:
+                call.requests.put(payload)
+            case "half_close" if call:
+                call.requests.put(None)
+            case "credit" if call:
+                call.responses.grow(frame.credit.nbytes)
+            case "cancel" if call and call.task:
+                call.task.cancel()
+
+    def _shared(self, front: _Front, frame: relay_pb2.Frame) -> bytes:
+        """The payload that lies in the front's memory, if it does, which may be used again."""
+        if not frame.HasField("block"):
+            return b""
+        assert front.memory is not None  # or it was told not to use it
+        payload = front.memory.read(frame.block)
+        release = relay_pb2.Release(offset=frame.block.offset)
+        self._send(front, relay_pb2.Frame(release=release))
+        return payload
+
+    def _state(self, front: _Front) -> relay_pb2.Frame:
+        state = relay_pb2.State(
+            standing=self._standing,
+            release=__version__,
+            reads_memory=front.memory is not None,
+        )
+        return relay_pb2.Frame(state=state)
+
+    def _send(self, front: _Front, frame: relay_pb2.Frame, *payload: bytes) -> None:
+        if self._wire is None:  # closed: whoever was there has been told
+            return
+        try:
+            self._wire.send([front.name, frame.SerializeToString(), *payload])
+        except zmq.ZMQError as fault:
+            if front.name in self._fronts:
+                log.warning("front_gone", fault=str(fault), calls=len(front.calls))
+                self._drop(front)
+
+    def _drop(self, front: _Front) -> None:
+        """Nobody waits for its calls any more."""
+        if self._fronts.pop(front.name, None) is None:
+            return
+        _add(self._gone, front.report)
+        if front.memory is not None:
+            front.memory.close()
+        for call in front.calls.values():
+            if call.task:
+                call.task.cancel()
+
+    def _disown(self, front: _Front) -> None:
+        """It was taken for dead. If it is not, it must begin anew."""
+        self._send(front, relay_pb2.Frame(state=relay_pb2.State(release=__version__)))
+
+    async def _drop_the_silent(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            since = time.monotonic() - SILENCE_MAX_S
+            for front in [f for f in self._fronts.values() if f.heard_at < since]:
+                log.warning("front_silent", calls=len(front.calls))
+                self._drop(front)
+                self._disown(front)
+
+    # ------------------------------------------------------------ calls
+
+    def _begin(
+        self, front: _Front, number: int, opening: relay_pb2.Opening, payload: bytes
+    ) -> None:
+        def grow(nbytes: int) -> None:
+            credit = relay_pb2.Credit(nbytes=nbytes)
+            self._send(front, relay_pb2.Frame(call=number, credit=credit))
+
+        call = front.calls[number] = _Call(Inflow(grow), Outflow())
+        call.task = asyncio.create_task(self._serve(front, number, call, opening, payload))
+        call.task.add_done_callback(lambda done: front.calls.pop(number))
+
+    async def _serve(
+        self,
+        front: _Front,
+        number: int,
+        call: _Call,
+        opening: relay_pb2.Opening,
+        payload: bytes,
+    ) -> None:
+        context = RelayedContext(opening)
+
+        def send(raw: bytes) -> None:
+            self._send(front, relay_pb2.Frame(call=number, response=relay_pb2.Response()), raw)
+
+        answer: list[bytes] = []
+        try:
+            with answered(cast(Context, context), opening.method):
+                answer = await self._answer(call, context, opening.method, payload, send)
+        except asyncio.CancelledError:
+            context.set_code(grpc.StatusCode.CANCELLED)
+        if front.name in self._fronts:
+            self._send(front, relay_pb2.Frame(call=number, ending=context.ending), *answer)
+
+    async def _answer(
+        self,
+        call: _Call,
+        context: RelayedContext,
+        method: str,
+        payload: bytes,
+        send: Callable[[bytes], None],
+    ) -> list[bytes]:
+        """The response, or nothing: after an error, which is on the context, and at a stream's
+        end. Raises DeadlinePassed."""
+        left_s = context.time_remaining()
+        if left_s is not None and left_s <= 0:
+            raise DeadlinePassed("the deadline passed on the way: nobody waits any more")
+        handler = await self._handlers.of(method)
+        if handler is None:
+            context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+            return []
+        if handler.stream_stream is None:
+            response = await handler.unary_unary(payload, context)
+            return [] if response is None else [handler.response_serializer(response)]
+        async with aclosing(handler.stream_stream(call.requests, context)) as responses:
+            async for response in responses:
+                raw: bytes = handler.response_serializer(response)
+                await call.responses.take(len(raw))
+                send(raw)
+        return []
+
+
+def _add(total: relay_pb2.Report, report: relay_pb2.Report) -> None:
+    for name in relay_pb2.Report.DESCRIPTOR.fields_by_name:
+        setattr(total, name, getattr(total, name) + getattr(report, name))
