@@ -73,9 +73,7 @@ class Core:
         follower = Follower(store, snapshots, served_spaces(encoders), gpus)
         follower.start()
         prints = known_prints(fingerprinter, config.known)
-        matcher = Matcher(
-            prints, follower, config.limits.hits_max, config.server.search_threads
-        )
+        matcher = Matcher(prints, follower, config.limits.hits_max, config.server.search_threads)
         answers = known_answers(matcher, follower, config.known)
         return cls(config, store, encoders, fingerprinter, follower, answers, prints)
 
