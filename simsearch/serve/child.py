@@ -32,9 +32,9 @@ def main(role: str) -> int:
     with open(0, "rb", buffering=0, closefd=False) as pipe:
         settings = json.loads(pipe.readline())
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
-    log_to_stderr(settings["log_level"])
     try:
         config = parse(settings["config"])
+        log_to_stderr(settings["log_level"], config.telemetry.log_format)
         ROLES[role](config, Path(settings["socket"]), partial(tell, {"serving": role}))
     except SimsearchError as refusal:
         tell({"refused": refusal.reason, "message": refusal.message})

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import grpc
 import zmq
@@ -22,22 +21,13 @@ from google.protobuf.message import DecodeError
 
 from simsearch import __version__
 from simsearch.config import Config
-from simsearch.errors import DeadlinePassed, Unauthenticated
+from simsearch.errors import DeadlinePassed
 from simsearch.internal.v1 import relay_pb2
 from simsearch.serve.arena import ArenaView
 from simsearch.serve.guard import Guard, GuardCounts
-from simsearch.serve.identity import LOCAL, Identity
+from simsearch.serve.handlers import EngineGuard, Handlers, RelayedContext
 from simsearch.serve.interceptors import Context, Gate, answered
-from simsearch.serve.relay import (
-    Headers,
-    Inflow,
-    Outflow,
-    Wire,
-    caller_from,
-    headers_from,
-    headers_to,
-    socket_of,
-)
+from simsearch.serve.relay import Inflow, Outflow, Wire, socket_of
 from simsearch.serve.server import add_services
 from simsearch.serve.work import Work
 from simsearch.telemetry import EventLog
@@ -62,109 +52,6 @@ class FrontCounts:
     lost: int = 0
     refused_full: int = 0
     refused_not_ready: int = 0
-
-
-class EngineGuard(Guard):
-    """The guard of an engine: asks nobody who they are, for their front did."""
-
-    def __init__(
-        self,
-        *,
-        asks: bool,
-        clock: Callable[[], float] = time.monotonic,
-        at_fronts: Callable[[], GuardCounts] = GuardCounts,
-    ) -> None:
-        """`asks`: the fronts ask for identities, and nobody is LOCAL. `at_fronts` is what they
-        refused."""
-        super().__init__(clock=clock)
-        self._asks = asks
-        self._at_fronts = at_fronts
-
-    def who(self, context: Context) -> Identity:
-        caller = cast(RelayedContext, context).caller
-        if self._asks and caller is LOCAL:
-            raise Unauthenticated("this engine takes calls of known callers only")
-        return caller
-
-    @property
-    def counts(self) -> GuardCounts:
-        own, theirs = super().counts, self._at_fronts()
-        return GuardCounts(
-            **{f.name: getattr(own, f.name) + getattr(theirs, f.name) for f in fields(GuardCounts)}
-        )
-
-
-class RelayedContext:
-    """What a handler may ask of the call, and set on its answer: see relay.py."""
-
-    def __init__(self, opening: relay_pb2.Opening) -> None:
-        self.caller = caller_from(opening.caller)
-        self.ending = relay_pb2.Ending()
-        self._deadline_s = opening.deadline_s
-        self._peer = opening.peer
-        self._headers = headers_from(opening.headers)
-
-    def time_remaining(self) -> float | None:
-        return self._deadline_s - time.monotonic() if self._deadline_s else None
-
-    def invocation_metadata(self) -> Headers:
-        return self._headers
-
-    def peer(self) -> str:
-        return self._peer
-
-    def code(self) -> int:
-        return self.ending.code
-
-    def trailing_metadata(self) -> Headers:
-        return headers_from(self.ending.trailers)
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self.ending.code = code.value[0]
-
-    def set_details(self, words: str) -> None:
-        self.ending.details = words
-
-    def set_trailing_metadata(self, trailers: Headers) -> None:
-        del self.ending.trailers[:]
-        self.ending.trailers.extend(headers_to(trailers))
-
-
-@dataclass(frozen=True)
-class _Details:
-    """What an interceptor asks about a call before it begins."""
-
-    method: str
-    invocation_metadata: tuple[()] = ()
-
-
-class _Handlers:
-    """Takes services as a gRPC server does, and gives each method's handler behind the
-    interceptors, the first of them outermost."""
-
-    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
-        self._interceptors = interceptors
-        self._generic: list[grpc.GenericRpcHandler] = []
-        self._made: dict[str, Any] = {}
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        self._generic += handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """The same once more, for a server that can make use of it."""
-
-    async def of(self, method: str) -> Any:
-        """None where there is no such method."""
-        if method not in self._made:
-            made: Callable[[grpc.HandlerCallDetails], Awaitable[Any]] = self._service
-            for interceptor in reversed(self._interceptors):
-                made = partial(interceptor.intercept_service, made)
-            self._made[method] = await made(cast(grpc.HandlerCallDetails, _Details(method)))
-        return self._made[method]
-
-    async def _service(self, details: grpc.HandlerCallDetails) -> Any:
-        found = (generic.service(details) for generic in self._generic)
-        return next((handler for handler in found if handler is not None), None)
 
 
 @dataclass
@@ -204,7 +91,7 @@ class EngineDoor:
             asks=bool(config.identity.file), at_fronts=self._refused_at_fronts
         )
         self._path = path
-        self._handlers = _Handlers([*before, self.guard, gate])
+        self._handlers = Handlers([*before, self.guard, gate])
         add_services(work, cast(grpc.aio.Server, self._handlers))
         self._fronts: dict[bytes, _Front] = {}
         self._gone = relay_pb2.Report()

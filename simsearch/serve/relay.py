@@ -3,7 +3,7 @@
 The seam is the RPC handler behind its interceptors: bytes and a context in, bytes out. A server of
 one process gets both from gRPC. With fronts, a front has gRPC's context, finds out who calls, and
 sends the bytes on with what of the context a service may ask for: caller, deadline, headers, peer.
-In the engine `RelayedContext` (engine.py) answers these questions, and cancels the handler's task
+In the engine `RelayedContext` (handlers.py) answers these questions, and cancels the handler's task
 where the caller went away; what the handler sets on it (status, details, trailers) goes back. So
 guard, gate, services and streams are the same code in both forms.
 

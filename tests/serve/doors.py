@@ -11,9 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from simsearch.config import Config
-from simsearch.serve.engine import EngineDoor, EngineGuard
+from simsearch.serve.engine import EngineDoor
 from simsearch.serve.front import Front, FrontGuard
 from simsearch.serve.guard import Guard
+from simsearch.serve.handlers import EngineGuard
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.server import PublicDoor
 from simsearch.serve.tls import ServerTls

@@ -1,7 +1,7 @@
 """A server process with encoders that need no model: `python -m tests.serve.fake_process CONFIG`.
 
-Its texts take `SLOW_S` to encode where they begin with SLOW, and cannot be encoded where they begin
-with BROKEN. SIGUSR1 turns its vectors of texts, and the next one turns them back. It prints its
+Its texts take `SLOW_S` to encode for each time that they say SLOW, and cannot be encoded where they
+begin with BROKEN. SIGUSR1 turns its vectors of texts, and the next one turns them back. It prints its
 address once it serves.
 """
 
@@ -40,8 +40,7 @@ class TryingTextEncoder(FakeTextEncoder):
     turned = False
 
     def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
-        if any(text.startswith(SLOW) for text in texts):
-            time.sleep(SLOW_S)
+        time.sleep(SLOW_S * max((text.split().count(SLOW) for text in texts), default=0))
         if broken := [text for text in texts if text.startswith(BROKEN)]:
             raise ValueError(f"cannot encode {broken}")
         vectors = super().encode_texts(texts, call)

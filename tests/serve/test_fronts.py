@@ -23,12 +23,14 @@ from simsearch.internal.v1 import relay_pb2
 from simsearch.match.matcher import Outcome
 from simsearch.serve import engine as engines
 from simsearch.serve import front as fronts
+from simsearch.serve import link as links
 from simsearch.serve import relay
 from simsearch.serve.arena import Arena, ArenaView
 from simsearch.serve.core import Core
 from simsearch.serve.directory import load_directory
-from simsearch.serve.engine import EngineDoor, EngineGuard
+from simsearch.serve.engine import EngineDoor
 from simsearch.serve.front import Front, FrontGuard
+from simsearch.serve.handlers import EngineGuard, RelayedContext
 from simsearch.serve.identity import LOCAL, Identity, Quota
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.relay import Inflow, Outflow, caller_from, caller_to
@@ -223,7 +225,7 @@ def test_a_front_of_another_release_is_turned_away(
     """What its messages mean is not known."""
 
     async def story() -> None:
-        monkeypatch.setattr(fronts, "__version__", "0.0.0")
+        monkeypatch.setattr(links, "__version__", "0.0.0")
         world = Relayed(Config(ServerConfig(listen="127.0.0.1:0")), tmp_path / "engine")
         await world.start()
         front = Front(world.config, world.path, FrontGuard())
@@ -322,7 +324,7 @@ def test_a_front_refuses_what_it_cannot_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, by number and by bytes; nothing waits in a queue of ZeroMQ."""
-    monkeypatch.setattr(fronts, "CALLS_MAX", 2)
+    monkeypatch.setattr(links, "CALLS_MAX", 2)
 
     async def story() -> None:
         async with relayed(tmp_path) as world:
@@ -377,7 +379,7 @@ def test_a_large_payload_goes_through_shared_memory(
             written.append(-1 if block is None else block.offset)
             return block
 
-    monkeypatch.setattr(fronts, "arena", lambda: Watched(5 << 20))
+    monkeypatch.setattr(links, "arena", lambda: Watched(5 << 20))
     pictures = [bytes([n]) * (2 << 20) for n in range(3)] + [b"\x09" * (6 << 20), b"small"]
 
     async def story() -> None:
@@ -472,13 +474,13 @@ def test_a_token_stays_at_the_front(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     callers = Callers(tmp_path / "identities.toml")
     callers.add("ingest", "ingest")
     seen: list[Any] = []
-    before = engines.RelayedContext.__init__
+    before = RelayedContext.__init__
 
     def noting(self: Any, opening: Any) -> None:
         before(self, opening)
         seen.append((self.caller.name, dict(self.invocation_metadata()), opening))
 
-    monkeypatch.setattr(engines.RelayedContext, "__init__", noting)
+    monkeypatch.setattr(RelayedContext, "__init__", noting)
 
     async def story() -> None:
         async with relayed(tmp_path, callers=callers) as world:
