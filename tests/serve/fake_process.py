@@ -1,8 +1,8 @@
 """A server process with encoders that need no model: `python -m tests.serve.fake_process CONFIG`.
 
 Its texts take `SLOW_S` to encode for each time that they say SLOW, and cannot be encoded where they
-begin with BROKEN. SIGUSR1 turns its vectors of texts, and the next one turns them back. It prints its
-address once it serves.
+begin with BROKEN. SIGUSR1 turns its vectors of texts, and the next one turns them back. It prints
+its address once it serves.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -22,7 +24,9 @@ from simsearch.client import Client
 from simsearch.config import KnownConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, BankNotFound, SimsearchError, every_error
-from simsearch.serve.metric_table import METRICS, Kind
+from simsearch.index.gpu_dispatch import GpuStatus
+from simsearch.serve.metric_table import METRICS, Kind, Page
+from simsearch.serve.metrics import _gpus, _index
 from simsearch.serve.observing import Observer
 from simsearch.serve.operations import _lives
 from simsearch.serve.scraping import CONNECTIONS_MAX, ScrapePort
@@ -315,6 +319,39 @@ def test_the_lag_of_an_empty_bank_is_none(tmp_path: Path) -> None:
     BankStore.open(tmp_path, writer=True).close()
     core = _core(tmp_path, EncoderSet({}), KnownConfig(), None)
     assert lag_of(core.store, core.follower).changes == 0
+    core.close()
+
+
+class OneGpu:
+    """A server's GPUs, of which one was asked seven times and is off."""
+
+    def status(self) -> tuple[GpuStatus, ...]:
+        return (GpuStatus("gpu0", "too hot", 2, 7, 3, 0, 4096),)
+
+    def stop(self) -> None: ...
+
+
+def test_snapshots_gpus_and_rows_left_aside_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a small server has none of."""
+    core = _core(tmp_path, EncoderSet({}), KnownConfig(), None)
+    core.follower._gpus = OneGpu()  # type: ignore[assignment]
+    core.follower._view = replace(core.follower.view, snapshot="s-1", aside={"old@1": 5})
+    built_us = (time.time() - 60) * 1e6
+    monkeypatch.setattr(
+        "simsearch.serve.metrics.read_manifest", lambda path: SimpleNamespace(created_us=built_us)
+    )
+    page = Page()
+    _index(page, core)
+    _gpus(page, core)
+    found = samples({family.name: family for family in page.families})
+    assert 59 < value(found, "simsearch_index_age_seconds") < 70
+    assert value(found, "simsearch_index_rows_aside", space="old@1") == 5
+    assert value(found, "simsearch_gpu_up", gpu="gpu0") == 0
+    assert value(found, "simsearch_gpu_queries_total", gpu="gpu0") == 7
+    assert value(found, "simsearch_gpu_faults_total", gpu="gpu0") == 3
+    assert value(found, "simsearch_gpu_index_bytes", gpu="gpu0") == 4096
     core.close()
 
 

@@ -154,7 +154,8 @@ def _request(words: str) -> match_pb2.MatchRequest:
 
 
 def _slow_call(stub: Any, number: int) -> str:
-    words = f"{f'{SLOW} ' * LONG} sentence with the number {number}"
+    times = LONG if number == 0 else 1
+    words = f"{f'{SLOW} ' * times} sentence with the number {number}"
     return _outcome(lambda: stub.Match(_request(words), timeout=20))
 
 

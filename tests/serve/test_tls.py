@@ -416,7 +416,8 @@ def test_the_command_line_says_who_calls(
     assert run("bank", "list", *tls, "--cert", gateway.cert, "--key", gateway.key).code == 0
 
 
-def test_a_real_server_speaks_tls_1_3_and_asks_who_calls(house: House) -> None:
+@pytest.mark.parametrize("fronts", [0, 2])
+def test_a_real_server_speaks_tls_1_3_and_asks_who_calls(house: House, fronts: int) -> None:
     """The process as an operator starts it: TLS 1.2 is turned away; a token, a role, a ban, a
     verdict; then the token is taken out of the file, and the next call is refused."""
     config = house.directory / "simsearch.toml"
@@ -424,7 +425,7 @@ def test_a_real_server_speaks_tls_1_3_and_asks_who_calls(house: House) -> None:
         f'[encoders]\n[tls]\ncert = "{house.config.cert}"\nkey = "{house.config.key}"\n'
         f'[identity]\nfile = "{house.callers.path}"\n'
     )
-    server = ServerProcess(house.directory, config)
+    server = ServerProcess(house.directory, config, fronts)
     try:
         assert negotiated(server.address, ssl.TLSVersion.TLSv1_2) == ""
         assert negotiated(server.address, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
