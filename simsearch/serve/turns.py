@@ -190,6 +190,8 @@ class Turns:
                 return None
             job = heapq.heappop(self._queues[self._turn()])[2]
             self._work_on(job, 1)
+            if self._may_begin():  # by another thread; this one takes the next job by itself
+                self._changed.notify()
             return job
 
     def _may_begin(self) -> bool:
@@ -227,7 +229,6 @@ class Turns:
         lane = job.call.lane
         with self._changed:
             self._work_on(job, -1)
-            self._changed.notify_all()
             if lane is Lane.BULK:
                 self._bulk_step_s = min(spent_s, OWED_MAX_S / 2)
             if lane is Lane.INTERACTIVE and self._queues[Lane.BULK]:
