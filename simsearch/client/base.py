@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ DEADLINE_S: Final = 30.0
 LANE: Final = "simsearch-lane"
 
 
-class BaseClient:
+class BaseClient(ABC):
     """`addresses`: one "host:port" or several that serve the same banks. `deadline_s` bounds every
     call, retries and waiting included; each method takes one of its own. `channels`: connections
     to each address, by default one for two cores, four at most. `token` and `tls`: who the caller
@@ -62,11 +63,11 @@ class BaseClient:
         """Those that failed or asked for a pause, and are not asked now."""
         return tuple(self._sender.pool.aside())
 
-    def _begin(self, bounds: AutoBatch | None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _begin(self, bounds: AutoBatch | None) -> None: ...
 
-    def _open_channel(self, address: str) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _open_channel(self, address: str) -> Any: ...
 
 
 def _lane_metadata(lane: Lane | None) -> Metadata:

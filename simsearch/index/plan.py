@@ -131,7 +131,7 @@ def _checked(factory: str, rows: int, dim: int) -> tuple[int, bool]:
     if parsed is None:
         raise BadConfig(
             f"index {factory!r} is not known: write Flat, or IVF<lists>[_HNSW<links>],<codec> with "
-            "a codec PQ<m>x4fsr, PQ<m>x4fs, PQ<m>, SQ8, SQfp16 or Flat, as in IVF2048,PQ96x4fsrr"
+            "a codec PQ<m>x4fsr, PQ<m>x4fs, PQ<m>, SQ8, SQfp16 or Flat, as in IVF2048,PQ96x4fsr"
         )
     nlist, m = int(parsed["nlist"]), int(parsed["m"] or 1)
     if m == 0 or dim % m:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from simsearch.config import ServerConfig
@@ -121,10 +122,7 @@ class Work:
         answer: asyncio.Future[T] = loop.create_future()
         demand = ticket.demand
 
-        def settle(value: T | None, error: BaseException | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is there to be told
-                loop.call_soon_threadsafe(_settle, answer, value, error)
-
+        settle = partial(_tell, loop, answer)
         job = Job(
             lambda call: task(core, call), demand.lane, demand.deadline, settle, ticket.cost_s
         )
@@ -165,10 +163,7 @@ class Work:
         core, loop = self.loaded(), asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
-        def settle(value: T | None, error: BaseException | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is there to be told
-                loop.call_soon_threadsafe(_settle, answer, value, error)
-
+        settle = partial(_tell, loop, answer)
         deadline = time.monotonic() + timeout_s
         job = Job(lambda call: task(core, call), Lane.INTERACTIVE, deadline, settle)
         self._turns.put(job)
@@ -212,6 +207,17 @@ class Work:
         for thread in self._edit_pool._threads:
             thread.join(max(0.0, until - time.monotonic()))
         return matching and not any(thread.is_alive() for thread in self._edit_pool._threads)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    answer: asyncio.Future[T],
+    value: T | None,
+    error: BaseException | None,
+) -> None:
+    """From any thread."""
+    with suppress(RuntimeError):  # the loop is closed: nobody is there to be told
+        loop.call_soon_threadsafe(_settle, answer, value, error)
 
 
 def _settle(answer: asyncio.Future[T], value: T | None, error: BaseException | None) -> None:
