@@ -63,8 +63,12 @@ class Guard(grpc.aio.ServerInterceptor):
         self,
         directory: Reloading[Directory] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        tls: bool = True,
     ) -> None:
+        """`tls`: the port may speak it, so that its version is to be looked at."""
         self._directory = directory
+        self._tls = tls
         self.meters = Meters(clock)
         self._counted = dict.fromkeys((f.name for f in fields(GuardCounts)), 0)
 
@@ -96,6 +100,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def who(self, context: Context) -> Identity:
         """Raises Unauthenticated."""
+        if self._directory is None and not self._tls:
+            return LOCAL
         auth = context.auth_context()
         if list(auth.get("transport_security_type", ())) == [b"ssl"]:
             _check_tls_version(list(auth.get("ssl_tls_version", ())))

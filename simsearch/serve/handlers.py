@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -14,7 +13,7 @@ from simsearch.errors import Unauthenticated
 from simsearch.internal.v1 import relay_pb2
 from simsearch.serve.guard import Guard, GuardCounts
 from simsearch.serve.identity import LOCAL, Identity
-from simsearch.serve.interceptors import Context
+from simsearch.serve.interceptors import Chain, Context
 from simsearch.serve.relay import Headers, caller_from, headers_from, headers_to
 
 
@@ -97,9 +96,8 @@ class Handlers:
     interceptors, the first of them outermost."""
 
     def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
-        self._interceptors = interceptors
+        self._chain = Chain(interceptors)
         self._generic: list[grpc.GenericRpcHandler] = []
-        self._made: dict[str, Any] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         self._generic += handlers
@@ -109,12 +107,8 @@ class Handlers:
 
     async def of(self, method: str) -> Any:
         """None where there is no such method."""
-        if method not in self._made:
-            made: Callable[[grpc.HandlerCallDetails], Awaitable[Any]] = self._service
-            for interceptor in reversed(self._interceptors):
-                made = partial(interceptor.intercept_service, made)
-            self._made[method] = await made(cast(grpc.HandlerCallDetails, _Details(method)))
-        return self._made[method]
+        details = cast(grpc.HandlerCallDetails, _Details(method))
+        return await self._chain.intercept_service(self._service, details)
 
     async def _service(self, details: grpc.HandlerCallDetails) -> Any:
         found = (generic.service(details) for generic in self._generic)

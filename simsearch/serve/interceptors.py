@@ -6,9 +6,10 @@ How many Match and BatchMatch calls are let in is the limiter's business (`admis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
@@ -29,6 +30,31 @@ StreamBehaviour = Callable[[Any, Context], AsyncGenerator[Any, None]]
 
 OURS = "/simsearch.v1."
 LIMITED = "/simsearch.v1.MatchService/"
+
+
+class Chain(grpc.aio.ServerInterceptor):
+    """Interceptors one within the other, the first outermost, asked once for each method: what
+    they make of its handler must depend on nothing else."""
+
+    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
+        self._interceptors = interceptors
+        self._made: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """None where there is no such method, of which none is remembered."""
+        made = self._made.get(details.method)
+        if made is None:
+            inner = continuation
+            for interceptor in reversed(self._interceptors):
+                inner = partial(interceptor.intercept_service, inner)
+            made = await inner(details)
+            if made is not None:
+                self._made[details.method] = made
+        return made
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig, split_address
 from simsearch.errors import BadConfig
 from simsearch.serve.directory import Directory, load_directory
+from simsearch.serve.interceptors import Chain
 from simsearch.serve.reloading import Reloading
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.tls_1_3 import check_only_tls_1_3
@@ -103,11 +104,13 @@ class Port:
         self._tls = tls
         self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(
-            interceptors=interceptors,
+            interceptors=[Chain(interceptors)],
             options=[
                 ("grpc.max_receive_message_length", config.message_bytes_max),
                 ("grpc.max_send_message_length", config.message_bytes_max),
                 ("grpc.max_metadata_size", HEADERS_BYTES_MAX),
+                # Else a quarter more: what lies between the two is refused by chance.
+                ("grpc.absolute_max_metadata_size", HEADERS_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
                 # Two servers on one port would each hold half of the truth about who is up.
                 ("grpc.so_reuseport", int(shared)),

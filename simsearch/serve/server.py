@@ -75,8 +75,9 @@ class PublicDoor(Port):
 
         Raises BadConfig.
         """
-        self.guard = guard or Guard(directory_of(config.identity))
-        super().__init__(config.server, [*before, self.guard, gate], tls or tls_of(config.tls))
+        tls = tls or tls_of(config.tls)
+        self.guard = guard or Guard(directory_of(config.identity), tls=tls is not None)
+        super().__init__(config.server, [*before, self.guard, gate], tls)
         add_services(work, self.server)
 
 
@@ -92,7 +93,12 @@ def run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf = Publi
     Raises BadConfig, BankLocked and the other faults that keep a server from starting.
     """
     check_listen(config)
-    asyncio.run(_run(config, on_ready, door_of))
+    try:
+        asyncio.run(_run(config, on_ready, door_of))
+    finally:
+        # What stays frozen is not taken down with the interpreter, and libraries that count their
+        # objects (nanobind's, by way of torch) print them on standard error as leaked.
+        gc.unfreeze()
 
 
 def _leave_at_once(event: str, status: int) -> None:
