@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from simsearch.bank import chain
 from simsearch.bank.fingerprints import fingerprint_to_bytes
 from simsearch.bank.layout import Life
 from simsearch.bank.tables import Tables
@@ -31,7 +32,7 @@ def create_bank(
     now_us = _now_us()
     bank = Bank(tables.next_bank_id(), name, description, policy, now_us, 1, 0)
     tables.put_bank(bank)
-    return bank, tables.append_change(ChangeKind.BANK_CREATED, bank.id, 0, edit, now_us)
+    return bank, _log_bank(tables, ChangeKind.BANK_CREATED, bank, edit, now_us)
 
 
 def update_bank(
@@ -52,7 +53,7 @@ def update_bank(
         version=bank.version + 1,
     )
     tables.put_bank(updated)
-    return updated, tables.append_change(ChangeKind.BANK_UPDATED, bank.id, 0, edit, _now_us())
+    return updated, _log_bank(tables, ChangeKind.BANK_UPDATED, updated, edit, _now_us())
 
 
 def add_entries(
@@ -68,9 +69,11 @@ def add_entries(
     entries = []
     for draft, fingerprint in zip(drafts, fingerprints, strict=True):
         key = tables.next_entry_key()
-        change = tables.append_change(ChangeKind.ENTRY_ADDED, bank.id, key, edit, now_us)
-        entries.append(_entry(draft, change))
-        tables.put_entry(entries[-1])
+        change = tables.next_change(ChangeKind.ENTRY_ADDED, bank.id, key, edit, now_us)
+        entry = _entry(draft, change)
+        tables.append_change(change, chain.content_of_entry(entry, fingerprint))
+        entries.append(entry)
+        tables.put_entry(entry)
         tables.put_fingerprint(key, fingerprint)
         tables.put_life(key, Life(bank.id, change.seq), draft.fingerprint.digests)
     tables.put_bank(replace(bank, active_entries=bank.active_entries + len(entries)))
@@ -82,7 +85,9 @@ def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
-    change = tables.append_change(ChangeKind.ENTRY_RETRACTED, bank.id, key, edit, _now_us())
+    change = tables.append_change(
+        tables.next_change(ChangeKind.ENTRY_RETRACTED, bank.id, key, edit, _now_us())
+    )
     retracted = replace(entry, state=EntryState.RETRACTED, retracted=change)
     tables.put_entry(retracted)
     digests = tables.fingerprint_or_raise(key, change.seq).digests
@@ -102,13 +107,22 @@ def extend_entry(
     new = _without(fingerprint, tables.fingerprint_or_raise(key, tables.seq()))
     if not new.rows():
         return entry, new
-    change = tables.append_change(ChangeKind.ENTRY_EXTENDED, bank.id, key, edit, _now_us())
+    record = fingerprint_to_bytes(new)
+    change = tables.append_change(
+        tables.next_change(ChangeKind.ENTRY_EXTENDED, bank.id, key, edit, _now_us()),
+        chain.content_of_extension(record),
+    )
     extended = replace(
         entry, signals={**entry.signals, **new.rows()}, extended=(*entry.extended, change)
     )
     tables.put_entry(extended)
-    tables.put_extension(key, change.seq, fingerprint_to_bytes(new))
+    tables.put_extension(key, change.seq, record)
     return extended, new
+
+
+def _log_bank(tables: Tables, kind: ChangeKind, bank: Bank, edit: Edit, now_us: int) -> Change:
+    change = tables.next_change(kind, bank.id, 0, edit, now_us)
+    return tables.append_change(change, chain.content_of_bank(bank))
 
 
 def _without(fingerprint: Fingerprint, had: Fingerprint) -> Fingerprint:

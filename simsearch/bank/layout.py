@@ -9,13 +9,9 @@ from typing import NamedTuple
 from simsearch.errors import Corrupt
 from simsearch.types import Signal
 
-FORMAT = 2
-"""The newest that this release reads; a newer store is refused by name. A store is created with
-FORMAT_FIRST and raised by the first edit that an older release would read wrongly."""
-
-FORMAT_FIRST = 1
-FORMAT_EXTENSIONS = 2
-"""Fingerprints have records beside the first."""
+FORMAT = 3
+"""What this release writes: an older store is raised to it by its first edit, a newer one refused
+by name. 1 had one record a fingerprint; 2 records beside it; 3 links the log (chain.py)."""
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"

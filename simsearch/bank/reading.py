@@ -9,16 +9,18 @@ this is what it must not break.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from simsearch.bank.environment import Environment
 from simsearch.bank.fingerprints import fingerprint_from_bytes
 from simsearch.bank.tables import Tables
 from simsearch.types import Bank, Change, Fingerprint
+
+T = TypeVar("T")
 
 CHUNK_ENTRIES = 512
 CHUNK_BYTES = 8 << 20
@@ -56,6 +58,10 @@ class Reading:
         if limit <= 0:
             return []
         return self._environment.read(lambda tables: tables.changes(after_seq, limit))
+
+    def read(self, work: Callable[[Tables], T]) -> T:
+        """One short transaction: it may see what is younger than `seq`."""
+        return self._environment.read(work)
 
     def fingerprints(self, keys: Sequence[int]) -> dict[int, Fingerprint]:
         """The fingerprints of `keys`, of retracted entries too; keys unknown at `seq` are

@@ -118,8 +118,16 @@ def _hamming_rule(rule: pb.HammingRuleRecord) -> HammingRule:
 # ---------------------------------------------------------------- changes and entries
 
 
-def change_to_bytes(change: Change) -> bytes:
-    return _change_to_record(change).SerializeToString()
+def change_to_bytes(change: Change, content: bytes) -> bytes:
+    """`content`: the SHA-256 of what the change stored."""
+    record = _change_to_record(change)
+    record.content = content
+    return record.SerializeToString()
+
+
+def content_of_change(seq: int, data: bytes) -> bytes:
+    """The SHA-256 of what a change stored; empty where it does not say."""
+    return read_record(f"change {seq}", lambda: bytes(pb.ChangeRecord.FromString(data).content))
 
 
 def change_from_bytes(seq: int, data: bytes) -> Change:

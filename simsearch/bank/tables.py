@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from simsearch.bank import layout, records
+from simsearch.bank import chain, layout, records
 from simsearch.bank.checks import BANKS_MAX
 from simsearch.bank.fingerprints import fingerprint_from_bytes
 from simsearch.bank.layout import Life, corrupt, pack_u32, pack_u64, seal, unseal
@@ -33,6 +33,8 @@ from simsearch.types import (
 if TYPE_CHECKING:
     import lmdb
 
+LOG_AT_ONCE = 1_024
+
 Handles: TypeAlias = "Mapping[bytes, lmdb._Database]"
 """The tables of one open environment, by name."""
 
@@ -43,12 +45,13 @@ class Tables:
     def __init__(self, transaction: lmdb.Transaction[bytes], handles: Handles) -> None:
         self._transaction = transaction
         self._handles = handles
+        self._end: tuple[int, bytes] | None = None
 
     # ------------------------------------------------------------ meta
 
     def initialise(self) -> None:
         """Fills `meta` of a new store."""
-        self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT_FIRST))
+        self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT))
         self._put(layout.META, layout.META_STORE_ID, uuid.uuid4().bytes)
         self._put(layout.META, layout.META_NEXT_ENTRY_KEY, pack_u64(1))
         self._put(layout.META, layout.META_NEXT_BANK_ID, pack_u64(1))
@@ -64,10 +67,10 @@ class Tables:
         if found < 1:
             raise corrupt("the format version", f"is {found}")
 
-    def raise_format(self, needed: int) -> None:
+    def raise_format(self) -> None:
         """Older releases refuse the store from here on."""
-        if self._format() < needed:
-            self._put(layout.META, layout.META_FORMAT, pack_u32(needed))
+        if self._format() < layout.FORMAT:
+            self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT))
 
     def _format(self) -> int:
         return layout.unpack_u32(self._meta(layout.META_FORMAT), "the format version")
@@ -91,24 +94,57 @@ class Tables:
         with self._transaction.cursor(self._handles[layout.CHANGES]) as cursor:
             return layout.unpack_u64(cursor.key(), "a key of changes") if cursor.last() else 0
 
-    def append_change(
+    def next_change(
         self, kind: ChangeKind, bank_id: int, entry_key: int, edit: Edit, time_us: int
     ) -> Change:
-        seq = self.seq() + 1
-        change = Change(seq, kind, bank_id, entry_key, edit.actor, edit.reason, time_us)
-        self._put(layout.CHANGES, pack_u64(seq), records.change_to_bytes(change))
+        """The change that `append_change` takes next."""
+        seq = self._end_of_log()[0] + 1
+        return Change(seq, kind, bank_id, entry_key, edit.actor, edit.reason, time_us)
+
+    def append_change(self, change: Change, content: bytes = b"") -> Change:
+        """`content`: the SHA-256 of what it stores, where it stores something (chain.py)."""
+        seq, before = self._end_of_log()
+        assert change.seq == seq + 1
+        body = records.change_to_bytes(change, content)
+        link = chain.link_of(body, before)
+        self._put(layout.CHANGES, pack_u64(change.seq), chain.with_link(body, link))
+        self._end = (change.seq, link)
         return change
 
     def changes(self, after_seq: int, limit: int) -> list[Change]:
-        found: list[Change] = []
+        found = self.log(after_seq, limit)
+        return [records.change_from_bytes(seq, record) for seq, record in found]
+
+    def log(self, after_seq: int, limit: int) -> list[tuple[int, bytes]]:
+        """(seq, record with its link) of the changes from `after_seq` + 1 on, without a gap."""
+        found: list[tuple[int, bytes]] = []
         for key, sealed in self._rows_from(layout.CHANGES, pack_u64(after_seq + 1)):
             if len(found) == limit:
                 break
             seq = after_seq + 1 + len(found)
             if key != pack_u64(seq):
                 raise corrupt(f"change {seq}", "is missing")
-            found.append(records.change_from_bytes(seq, unseal(key, sealed, f"change {seq}")))
+            found.append((seq, unseal(key, sealed, f"change {seq}")))
         return found
+
+    def _end_of_log(self) -> tuple[int, bytes]:
+        """The newest change and its link; of a log that was begun before there were links, the
+        link that it would have."""
+        if self._end is None:
+            self.raise_format()
+            seq = self.seq()
+            newest = self.log(seq - 1, 1)[0][1] if seq else b""
+            link = chain.taken_apart(newest).link if seq else chain.GENESIS
+            self._end = (seq, link or self._link_of_all())
+        return self._end
+
+    def _link_of_all(self) -> bytes:
+        link, after = chain.GENESIS, 0
+        while some := self.log(after, LOG_AT_ONCE):
+            for _, record in some:
+                link = chain.link_of(record, link)
+            after += len(some)
+        return link
 
     # ------------------------------------------------------------ banks
 
@@ -173,7 +209,6 @@ class Tables:
         self._put(layout.FINGERPRINTS, pack_u64(key), fingerprint)
 
     def put_extension(self, key: int, seq: int, fingerprint: bytes) -> None:
-        self.raise_format(layout.FORMAT_EXTENSIONS)
         self._put(layout.FINGERPRINTS, layout.extension_key(key, seq), fingerprint)
 
     def fingerprint_bytes(self, key: int, through: int) -> bytes:
@@ -190,11 +225,15 @@ class Tables:
 
     def brought_or_raise(self, change: Change) -> Fingerprint:
         """What this one change, which added or extended an entry, brought."""
+        return fingerprint_from_bytes(change.entry_key, self.brought_bytes(change))
+
+    def brought_bytes(self, change: Change) -> bytes:
+        """The same, unparsed."""
         records = dict(self._fingerprint_records(change.entry_key))
         seq = change.seq if change.kind is ChangeKind.ENTRY_EXTENDED else 0
         if seq not in records:
             raise corrupt(f"extension {seq} of entry {change.entry_key}", "is missing")
-        return fingerprint_from_bytes(change.entry_key, records[seq])
+        return records[seq]
 
     def _fingerprint_records(self, key: int) -> list[tuple[int, bytes]]:
         """(seq, record), the first under seq 0. Raises Corrupt where there is no first."""

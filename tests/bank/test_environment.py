@@ -193,7 +193,7 @@ def test_a_newer_format_is_refused_before_anything_is_written(path: Path) -> Non
             transaction.put(layout.META_FORMAT, body, db=meta)
     before = (path / "data.mdb").read_bytes()
     for writer in (True, False):
-        with pytest.raises(errors.NewerFormat, match=r"format 7, .* up to 2: run the release"):
+        with pytest.raises(errors.NewerFormat, match=r"format 7, .* up to 3: run the release"):
             BankStore.open(path, writer=writer)
     assert (path / "data.mdb").read_bytes() == before
 

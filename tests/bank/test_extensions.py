@@ -155,8 +155,8 @@ def test_the_entry_must_be_there_and_in_the_bank(store: BankStore) -> None:
 def test_an_extension_that_fails_in_the_middle_leaves_nothing(
     store: BankStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Change, record, rows and format are one transaction."""
-    for step in ("put_entry", "put_extension", "raise_format"):
+    """Change, record and rows are one transaction."""
+    for step in ("put_entry", "put_extension", "append_change"):
         with monkeypatch.context() as patch:
 
             def fail(*_: object) -> None:
@@ -168,27 +168,6 @@ def test_an_extension_that_fails_in_the_middle_leaves_nothing(
         assert store.seq() == 3
         assert store.entry("spam", 1).extended == ()
         assert same(store.fingerprints([1])[1], as_stored(FIRST.fingerprint))
-
-
-def test_older_releases_refuse_a_store_with_extensions_and_no_other(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They would miss the added rows in silence. A store that has none stays theirs to read."""
-    with store_with_bank(path) as store:
-        store.add_entries("spam", [FIRST], EDIT)
-        store.extend_entry("spam", 1, FIRST.fingerprint, EDIT)
-    assert format_of(path) == 1
-    with monkeypatch.context() as patch:
-        patch.setattr(layout, "FORMAT", 1)
-        with BankStore.open(path, writer=True) as older:
-            older.add_entries("spam", [FIRST], EDIT)
-    with BankStore.open(path, writer=True) as store:
-        store.extend_entry("spam", 1, MORE, EDIT)
-        store.extend_entry("spam", 2, MORE, EDIT)
-    assert format_of(path) == 2
-    monkeypatch.setattr(layout, "FORMAT", 1)
-    with pytest.raises(errors.NewerFormat, match=r"format 2, .* up to 1"):
-        BankStore.open(path, writer=False)
 
 
 def test_neighbours_by_key_are_not_mixed_up(store: BankStore) -> None:

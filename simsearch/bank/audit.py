@@ -1,0 +1,212 @@
+"""Is the record of edits what it was? The chain of the log, and the tables held against it.
+
+Works on one consistent state, beside a running server. What a change stored is held against what
+stands there now: an entry, a policy or a fingerprint that was altered without a change of its own
+is found, as is a change that was altered, taken out, moved or cut off at the end, the last where
+an earlier `Head` is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from simsearch.bank import chain, records
+from simsearch.bank.layout import NEVER
+from simsearch.bank.reading import Reading
+from simsearch.bank.tables import Tables
+from simsearch.errors import Corrupt
+from simsearch.types import Change, ChangeKind
+
+CHANGES_AT_ONCE: Final = 512
+LIVES_AT_ONCE: Final = 4_096
+FAULTS_MAX: Final = 100
+"""How many faults are told; where there are as many, no more are looked for."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a store's log at some time. Whoever keeps one can tell later whether the history
+    up to it is still the same."""
+
+    store_id: str
+    seq: int
+    link: bytes
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found; an untouched history has no `faults`. `linked_from` is the first change that
+    carries a link: those before it are vouched for by it. 0: none does yet."""
+
+    head: Head
+    linked_from: int
+    faults: tuple[str, ...]
+
+
+@dataclass
+class _Findings:
+    link: bytes = chain.GENESIS
+    linked_from: int = 0
+    entries: int = 0
+    retired: dict[int, int] = field(default_factory=dict)
+    """By entry key the seq at which its life says that it ended; the log is to say the same."""
+    banks: dict[int, bytes] = field(default_factory=dict)
+    """What the last change of each bank stored."""
+    faults: list[str] = field(default_factory=list)
+
+
+def head_of(reading: Reading, store_id: str) -> Head:
+    """Of the state that is read. Raises Corrupt."""
+    if reading.seq == 0:
+        return Head(store_id, 0, chain.GENESIS)
+    [(seq, record)] = reading.read(lambda t: t.log(reading.seq - 1, 1))
+    link = chain.taken_apart(record).link
+    return Head(store_id, seq, link) if link else verify(reading, store_id).head
+
+
+def verify(
+    reading: Reading,
+    store_id: str,
+    heads: Sequence[Head] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> Audit:
+    """`heads` are those that were noted earlier; `progress` is called with how many more changes
+    are looked at."""
+    findings = _Findings()
+    noted: dict[int, list[Head]] = {}
+    for head in heads:
+        noted.setdefault(head.seq, []).append(head)
+        if head.store_id != store_id:
+            findings.faults.append(f"the head of change {head.seq} is of another store")
+    try:
+        seq = _follow(reading, findings, noted, progress)
+        _check_end(reading, seq, heads, findings)
+        _check_tables(reading, findings)
+    except Corrupt as fault:
+        findings.faults.append(fault.message)
+    head = Head(store_id, reading.seq, findings.link)
+    return Audit(head, findings.linked_from, tuple(findings.faults[:FAULTS_MAX]))
+
+
+def _follow(
+    reading: Reading,
+    findings: _Findings,
+    noted: dict[int, list[Head]],
+    progress: Callable[[int], None],
+) -> int:
+    """Through the log; returns the seq that it ends with."""
+    seq = 0
+    while seq < reading.seq and len(findings.faults) < FAULTS_MAX:
+        count = min(CHANGES_AT_ONCE, reading.seq - seq)
+        seen = reading.read(lambda t, at=seq, n=count: _check_some(t, at, n, findings, noted))  # type: ignore[misc]
+        if seen == 0:
+            break
+        seq += seen
+        progress(seen)
+    return seq
+
+
+def _check_some(
+    tables: Tables, after: int, count: int, findings: _Findings, noted: dict[int, list[Head]]
+) -> int:
+    some = tables.log(after, count)
+    for seq, record in some:
+        _check_link(seq, record, findings)
+        for head in noted.get(seq, ()):
+            if head.link != findings.link:
+                findings.faults.append(f"the history up to change {seq} is not the one noted then")
+        change = records.change_from_bytes(seq, record)
+        _check_content(tables, change, records.content_of_change(seq, record), findings)
+    return len(some)
+
+
+def _check_link(seq: int, record: bytes, findings: _Findings) -> None:
+    body, link = chain.taken_apart(record)
+    expected = chain.link_of(body, findings.link)
+    if not link and findings.linked_from:
+        findings.faults.append(f"change {seq} has no link, and changes before it have")
+    elif link and link != expected:
+        findings.faults.append(
+            f"change {seq} does not follow on the one before: one of them is not what was written"
+        )
+    if link and not findings.linked_from:
+        findings.linked_from = seq
+    findings.link = link or expected  # go on from what stands there: one fault is told once
+
+
+def _check_content(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
+    match change.kind:
+        case ChangeKind.BANK_CREATED | ChangeKind.BANK_UPDATED:
+            findings.banks[change.bank_id] = content
+        case ChangeKind.ENTRY_ADDED:
+            _check_added(tables, change, content, findings)
+        case ChangeKind.ENTRY_EXTENDED:
+            stored = tables.brought_bytes(change)
+            if content and content != chain.content_of_extension(stored):
+                findings.faults.append(f"entry {change.entry_key}: its extension was altered")
+        case ChangeKind.ENTRY_RETRACTED:
+            if findings.retired.pop(change.entry_key, None) != change.seq:
+                findings.faults.append(
+                    f"entry {change.entry_key} was retracted by change {change.seq}, and its "
+                    "record says otherwise"
+                )
+
+
+def _check_added(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
+    key = change.entry_key
+    findings.entries += 1
+    entry, life = tables.entry(key), tables.life(key)
+    if entry is None or life is None:
+        findings.faults.append(f"entry {key} was added by change {change.seq} and is not there")
+        return
+    if life.retired != NEVER:
+        findings.retired[key] = life.retired
+    if entry.added != change or (life.bank_id, life.born) != (change.bank_id, change.seq):
+        findings.faults.append(f"entry {key} is not as change {change.seq} added it")
+    elif content and content != chain.content_of_entry(entry, tables.brought_bytes(change)):
+        findings.faults.append(f"entry {key}: what is stored of it was altered")
+
+
+def _check_end(reading: Reading, seq: int, heads: Sequence[Head], findings: _Findings) -> None:
+    if seq < reading.seq and len(findings.faults) < FAULTS_MAX:
+        findings.faults.append(f"the log ends at change {seq}, and it went to {reading.seq}")
+    for head in heads:
+        if head.seq > reading.seq:
+            findings.faults.append(
+                f"the log ends at change {reading.seq}; it had gone to {head.seq} when a head was "
+                "noted: its end was cut off, or an older copy was put back"
+            )
+
+
+def _check_tables(reading: Reading, findings: _Findings) -> None:
+    """What stands in the tables and in no change."""
+    now = reading.read(Tables.seq)
+    for key, seq in findings.retired.items():
+        if seq <= reading.seq or seq > now:
+            findings.faults.append(f"entry {key} ended at {seq} without a change that retracted it")
+    entries = _count_entries(reading)
+    if entries != findings.entries:
+        findings.faults.append(f"there are {entries} entries; {findings.entries} were added")
+    banks = {bank.id: bank for bank in reading.banks()}
+    if banks.keys() != findings.banks.keys():
+        findings.faults.append("there are other banks than were created")
+    for bank_id in banks.keys() & findings.banks.keys():
+        content = findings.banks[bank_id]
+        if content and content != chain.content_of_bank(banks[bank_id]):
+            name = banks[bank_id].name
+            findings.faults.append(f"bank {name!r}: its policy or description was altered")
+
+
+def _count_entries(reading: Reading) -> int:
+    """In short transactions. Keys are given in the order of the log: the younger come last."""
+    count, after_key = 0, 0
+    while some := reading.read(lambda t, at=after_key: list(islice(t.lives(at), LIVES_AT_ONCE))):  # type: ignore[misc]
+        born = [key for key, life in some if life.born <= reading.seq]
+        count += len(born)
+        if len(born) < len(some):
+            break
+        after_key = some[-1][0]
+    return count

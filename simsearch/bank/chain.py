@@ -1,0 +1,84 @@
+"""The log as a chain of hashes: a change that is altered, taken out or moved shows for ever after.
+
+Each record of the log ends with its link, SHA-256(link before ‖ record without link), and names
+the SHA-256 of what its change stored. So the last link vouches for the whole history, whoever can
+write to the disk: to hide an edit of it, every later link must be made anew, and the last one is
+then another than the one that was noted elsewhere (`Head`). Links of logs that were begun before
+there were links are computed as if they had them. Pure: bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from simsearch.types import Bank, Entry, Policy
+
+GENESIS: Final = bytes(32)
+"""The link before the first change."""
+
+_TAG: Final = b"\x7a\x20"  # field 15 of a ChangeRecord: 32 bytes
+_LENGTH: Final = struct.Struct(">Q")
+
+
+class Linked(NamedTuple):
+    """A record of the log taken apart; `link` is empty where it was written without one."""
+
+    body: bytes
+    link: bytes
+
+
+def link_of(body: bytes, before: bytes) -> bytes:
+    return hashlib.sha256(before + body).digest()
+
+
+def with_link(body: bytes, link: bytes) -> bytes:
+    return body + _TAG + link
+
+
+def taken_apart(record: bytes) -> Linked:
+    at = len(record) - len(_TAG) - len(GENESIS)
+    if at < 0 or not record.startswith(_TAG, at):
+        return Linked(record, b"")
+    return Linked(record[:at], record[at + len(_TAG) :])
+
+
+# ---------------------------------------------------------------- what a change stored
+
+
+def content_of_entry(entry: Entry, fingerprint: bytes) -> bytes:
+    """Of a change that added an entry: what is known about it, and its fingerprint's record."""
+    known = (entry.source, entry.source_id, entry.note, *entry.labels)
+    return _digest((fingerprint, *(text.encode() for text in known)))
+
+
+def content_of_extension(fingerprint: bytes) -> bytes:
+    return _digest((fingerprint,))
+
+
+def content_of_bank(bank: Bank) -> bytes:
+    """Of a change that created or updated a bank."""
+    parts = (bank.name, bank.description, str(bank.version), *_rules(bank.policy))
+    return _digest(part.encode() for part in parts)
+
+
+def _rules(policy: Policy) -> Iterable[str]:
+    """One line a rule, as nothing but its own fields decide."""
+    for cosine in policy.cosine:
+        yield f"{cosine.space} {cosine.query} {cosine.block} {cosine.review} {cosine.log}"
+    for hamming in policy.hamming:
+        yield f"{hamming.signal} {hamming.block} {hamming.review} {hamming.log}"
+    for digest in policy.digests:
+        yield f"{digest.signal} {int(digest.band)}"
+    yield f"two_descriptors {policy.two_descriptors}"
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    """Each part behind its length: no two lists of parts are one."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(_LENGTH.pack(len(part)))
+        whole.update(part)
+    return whole.digest()
