@@ -214,6 +214,7 @@ class ChangeKind(IntEnum):
     ENTRY_ADDED = 3
     ENTRY_RETRACTED = 4
     ENTRY_EXTENDED = 5
+    ENTRY_MOVED = 6
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,23 @@ class Change:
 
 
 class EntryState(IntEnum):
+    """What becomes of what an entry matches. A DRAFT is not asked yet, a QUARANTINED entry not for
+    now; what a SHADOW entry matches is counted and decides nothing. RETRACTED is for good."""
+
     ACTIVE = 1
     RETRACTED = 2
+    DRAFT = 3
+    SHADOW = 4
+    QUARANTINED = 5
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change of an entry's state. `until_us`: when it goes back by itself; 0: never."""
+
+    state: EntryState
+    change: Change
+    until_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -250,11 +266,36 @@ class Entry:
     retracted: Change | None = None
     extended: tuple[Change, ...] = ()
     """The changes that added signals to it later, oldest first."""
+    first_state: EntryState = EntryState.ACTIVE
+    """The state that it was added in."""
+    moves: tuple[Move, ...] = ()
+    """The changes of its state since, oldest first; a retraction is not among them."""
+    expires_us: int = 0
+    """When it retracts itself; 0: never."""
+    severity: int = 0
+    """1 (least) to 5; 0: not said."""
 
     @property
     def last(self) -> Change:
         """The newest change of it."""
-        return self.retracted or (self.added, *self.extended)[-1]
+        changes = (self.added, *self.extended, *(move.change for move in self.moves))
+        return self.retracted or max(changes, key=lambda change: change.seq)
+
+    @property
+    def until_us(self) -> int:
+        """When it goes back by itself to the state before; 0: never."""
+        return self.moves[-1].until_us if self.moves else 0
+
+    def state_at(self, seq: int) -> EntryState:
+        """Its state at a log position at which it was there."""
+        if self.retracted and self.retracted.seq <= seq:
+            return EntryState.RETRACTED
+        return self.unretracted_at(seq)
+
+    def unretracted_at(self, seq: int) -> EntryState:
+        """The same, were it never retracted."""
+        past = [move.state for move in self.moves if move.change.seq <= seq]
+        return past[-1] if past else self.first_state
 
 
 @dataclass(frozen=True)
@@ -266,6 +307,9 @@ class EntryDraft:
     source: str = ""
     source_id: str = ""
     note: str = ""
+    state: EntryState = EntryState.ACTIVE
+    expires_us: int = 0
+    severity: int = 0
 
 
 class WaitUntil(Enum):
@@ -334,13 +378,15 @@ EVERY_BANK = BankAccess()
 @dataclass(frozen=True)
 class MatchOptions:
     """`banks` empty means all of them that lie within `access`. With `stop_at_block`, content that
-    is blocked by a digest is asked about no further: the answer is `stopped_early`."""
+    is blocked by a digest is asked about no further: the answer is `stopped_early`. `with_shadow`:
+    the answer says what shadow entries were hit, too."""
 
     banks: tuple[str, ...] = ()
     hits_max: int = 10
     with_stage_times: bool = False
     access: BankAccess = EVERY_BANK
     stop_at_block: bool = False
+    with_shadow: bool = False
 
 
 class Lane(IntEnum):
@@ -384,3 +430,5 @@ class MatchResult:
     seq: int
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     stopped_early: bool = False
+    shadow: tuple[Hit, ...] = ()
+    """Of entries in the shadow: they decide nothing."""

@@ -48,9 +48,12 @@ class Audit:
 
 @dataclass
 class _Findings:
+    through: int
     link: bytes = chain.GENESIS
     linked_from: int = 0
     entries: int = 0
+    moves: int = 0
+    recorded_moves: int = 0
     retired: dict[int, int] = field(default_factory=dict)
     """By entry key the seq at which its life says that it ended; the log is to say the same."""
     banks: dict[int, bytes] = field(default_factory=dict)
@@ -75,7 +78,7 @@ def verify(
 ) -> Audit:
     """`heads` are those that were noted earlier; `progress` is called with how many more changes
     are looked at."""
-    findings = _Findings()
+    findings = _Findings(reading.seq)
     noted: dict[int, list[Head]] = {}
     for head in heads:
         noted.setdefault(head.seq, []).append(head)
@@ -147,6 +150,8 @@ def _check_content(tables: Tables, change: Change, content: bytes, findings: _Fi
             stored = tables.brought_bytes(change)
             if content and content != chain.content_of_extension(stored):
                 findings.faults.append(f"entry {change.entry_key}: its extension was altered")
+        case ChangeKind.ENTRY_MOVED:
+            _check_moved(tables, change, content, findings)
         case ChangeKind.ENTRY_RETRACTED:
             if findings.retired.pop(change.entry_key, None) != change.seq:
                 findings.faults.append(
@@ -156,18 +161,30 @@ def _check_content(tables: Tables, change: Change, content: bytes, findings: _Fi
 
 
 def _check_added(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
+    through = findings.through
     key = change.entry_key
     findings.entries += 1
     entry, life = tables.entry(key), tables.life(key)
     if entry is None or life is None:
         findings.faults.append(f"entry {key} was added by change {change.seq} and is not there")
         return
+    findings.recorded_moves += sum(move.change.seq <= through for move in entry.moves)
     if life.retired != NEVER:
         findings.retired[key] = life.retired
     if entry.added != change or (life.bank_id, life.born) != (change.bank_id, change.seq):
         findings.faults.append(f"entry {key} is not as change {change.seq} added it")
     elif content and content != chain.content_of_entry(entry, tables.brought_bytes(change)):
         findings.faults.append(f"entry {key}: what is stored of it was altered")
+
+
+def _check_moved(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
+    entry = tables.entry(change.entry_key)
+    made = [move for move in entry.moves if move.change == change] if entry else []
+    if [chain.content_of_move(move.state, move.until_us) for move in made] != [content]:
+        findings.faults.append(
+            f"entry {change.entry_key}: its record does not say what change {change.seq} made of it"
+        )
+    findings.moves += 1
 
 
 def _check_end(reading: Reading, seq: int, heads: Sequence[Head], findings: _Findings) -> None:
@@ -187,6 +204,11 @@ def _check_tables(reading: Reading, findings: _Findings) -> None:
     for key, seq in findings.retired.items():
         if seq <= reading.seq or seq > now:
             findings.faults.append(f"entry {key} ended at {seq} without a change that retracted it")
+    if findings.moves != findings.recorded_moves:
+        findings.faults.append(
+            f"entries say that they were moved {findings.recorded_moves} times, and the log says "
+            f"{findings.moves}"
+        )
     entries = _count_entries(reading)
     if entries != findings.entries:
         findings.faults.append(f"there are {entries} entries; {findings.entries} were added")

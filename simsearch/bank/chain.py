@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from simsearch.types import Bank, Entry, Policy
+from simsearch.types import Bank, Entry, EntryState, Policy
 
 GENESIS: Final = bytes(32)
 """The link before the first change."""
@@ -50,12 +50,17 @@ def taken_apart(record: bytes) -> Linked:
 
 def content_of_entry(entry: Entry, fingerprint: bytes) -> bytes:
     """Of a change that added an entry: what is known about it, and its fingerprint's record."""
-    known = (entry.source, entry.source_id, entry.note, *entry.labels)
+    numbers = f"{int(entry.first_state)} {entry.expires_us} {entry.severity}"
+    known = (numbers, entry.source, entry.source_id, entry.note, *entry.labels)
     return _digest((fingerprint, *(text.encode() for text in known)))
 
 
 def content_of_extension(fingerprint: bytes) -> bytes:
     return _digest((fingerprint,))
+
+
+def content_of_move(state: EntryState, until_us: int) -> bytes:
+    return _digest((str(int(state)).encode(), str(until_us).encode()))
 
 
 def content_of_bank(bank: Bank) -> bytes:

@@ -23,6 +23,7 @@ from simsearch.types import (
     Bits,
     Edit,
     EntryDraft,
+    EntryState,
     Fingerprint,
     Policy,
     Signal,
@@ -48,6 +49,10 @@ EDIT_BYTES_MAX = 256 << 20
 """Of fingerprints in one transaction: half of the dirty pages that LMDB keeps in memory."""
 
 NORM_TOLERANCE = 1e-3
+
+SEVERITY_MAX = 5
+FIRST_STATES = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DRAFT)
+MOVES_TO = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.QUARANTINED)
 
 _BANK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -111,6 +116,18 @@ def check_extension(fingerprint: Fingerprint) -> None:
     _check_bytes([fingerprint])
 
 
+def check_move(state: EntryState, until_us: int) -> None:
+    if state not in MOVES_TO:
+        words = " or ".join(s.name.lower() for s in MOVES_TO)
+        raise BadRequest(f"an entry cannot be made {state.name.lower()}: make it {words}")
+    _check_time(until_us, "until")
+
+
+def _check_time(time_us: int, name: str) -> None:
+    if not 0 <= time_us <= AFTER_MAX:
+        raise BadRequest(f"{name} is no time that a store can hold: leave it out for never")
+
+
 def check_digest(signal: Signal, digest: bytes) -> None:
     if signal not in DIGESTS:
         raise BadHash(f"{signal} is not matched by equality: search it by distance")
@@ -126,6 +143,12 @@ def _check_draft(draft: EntryDraft) -> None:
     _check_text(draft.source, "source", SOURCE_CHARS_MAX)
     _check_text(draft.source_id, "source_id", SOURCE_CHARS_MAX)
     _check_text(draft.note, "note", NOTE_CHARS_MAX)
+    _check_time(draft.expires_us, "expires")
+    if draft.state not in FIRST_STATES:
+        words = " or ".join(s.name.lower() for s in FIRST_STATES)
+        raise BadRequest(f"an entry cannot begin {draft.state.name.lower()}: begin it {words}")
+    if not 0 <= draft.severity <= SEVERITY_MAX:
+        raise BadRequest(f"severity is {draft.severity}: 1 to {SEVERITY_MAX}, or 0 for none")
     _check_fingerprint(draft.fingerprint)
 
 

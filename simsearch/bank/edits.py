@@ -1,16 +1,16 @@
-"""The five edits, each inside one transaction: a record changes, the log gets a change."""
+"""The edits, each inside one transaction: a record changes, the log gets a change."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from simsearch.bank import chain
 from simsearch.bank.fingerprints import fingerprint_to_bytes
 from simsearch.bank.layout import Life
 from simsearch.bank.tables import Tables
-from simsearch.errors import BankChanged, BankExists, EntryRetracted
+from simsearch.errors import BadRequest, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
     Bank,
     Change,
@@ -20,8 +20,12 @@ from simsearch.types import (
     EntryDraft,
     EntryState,
     Fingerprint,
+    Move,
     Policy,
 )
+
+ITSELF = "simsearch"
+"""Who signs what happens because its time has come."""
 
 
 def create_bank(
@@ -76,6 +80,8 @@ def add_entries(
         tables.put_entry(entry)
         tables.put_fingerprint(key, fingerprint)
         tables.put_life(key, Life(bank.id, change.seq), draft.fingerprint.digests)
+        if entry.expires_us:
+            tables.put_due(entry.expires_us, key)
     tables.put_bank(replace(bank, active_entries=bank.active_entries + len(entries)))
     return entries
 
@@ -85,6 +91,11 @@ def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
+    return _retracted(tables, bank, entry, edit)
+
+
+def _retracted(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
+    key = entry.key
     change = tables.append_change(
         tables.next_change(ChangeKind.ENTRY_RETRACTED, bank.id, key, edit, _now_us())
     )
@@ -94,6 +105,78 @@ def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry
     tables.put_life(key, Life(bank.id, entry.added.seq, change.seq), digests)
     tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
     return retracted
+
+
+MOVES: Mapping[EntryState, Collection[EntryState]] = {
+    EntryState.DRAFT: (EntryState.SHADOW, EntryState.ACTIVE),
+    EntryState.SHADOW: (EntryState.ACTIVE, EntryState.QUARANTINED),
+    EntryState.ACTIVE: (EntryState.SHADOW, EntryState.QUARANTINED),
+    EntryState.QUARANTINED: (EntryState.SHADOW, EntryState.ACTIVE),
+}
+"""Where an entry may go from each state. Whatever was asked once is a draft no more."""
+
+
+def move_entry(
+    tables: Tables, bank_name: str, key: int, state: EntryState, until_us: int, edit: Edit
+) -> tuple[Entry, Change | None]:
+    """No change, where the entry is there already."""
+    bank = tables.bank_or_raise(bank_name)
+    entry = tables.entry_or_raise(bank, key)
+    if entry.state is EntryState.RETRACTED:
+        raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted: ban the item anew")
+    if entry.state is state and entry.until_us == until_us:
+        return entry, None
+    if state is not entry.state and state not in MOVES[entry.state]:
+        raise BadRequest(
+            f"entry {key} is {_word(entry.state)} and cannot become {_word(state)}: it can become "
+            + " or ".join(map(_word, MOVES[entry.state]))
+        )
+    if until_us and until_us <= _now_us():
+        raise BadRequest("until lies in the past: give a time to come, or leave it out")
+    return _moved(tables, entry, state, until_us, edit)
+
+
+def _moved(
+    tables: Tables, entry: Entry, state: EntryState, until_us: int, edit: Edit
+) -> tuple[Entry, Change]:
+    change = tables.append_change(
+        tables.next_change(ChangeKind.ENTRY_MOVED, entry.bank_id, entry.key, edit, _now_us()),
+        chain.content_of_move(state, until_us),
+    )
+    moved = replace(entry, state=state, moves=(*entry.moves, Move(state, change, until_us)))
+    tables.put_entry(moved)
+    if until_us:
+        tables.put_due(until_us, entry.key)
+    return moved, change
+
+
+def settle_due(tables: Tables, now_us: int, limit: int) -> int:
+    """What was to happen by itself by now; returns how much of it was looked at."""
+    due = tables.due(now_us, limit)
+    banks = {bank.id: bank for bank in tables.banks()} if due else {}
+    for time_us, key in due:
+        tables.drop_due(time_us, key)
+        entry = tables.entry(key)
+        if entry is None or entry.state is EntryState.RETRACTED:
+            continue
+        if entry.expires_us == time_us:
+            bank = banks[entry.bank_id]
+            _retracted(tables, bank, entry, Edit(ITSELF, "it was banned until now"))
+            banks[bank.id] = replace(bank, active_entries=bank.active_entries - 1)
+        elif entry.until_us == time_us:
+            edit = Edit(ITSELF, f"it was {_word(entry.state)} until now")
+            _moved(tables, entry, _state_before(entry), 0, edit)
+    return len(due)
+
+
+def _state_before(entry: Entry) -> EntryState:
+    """The last that was another than its own."""
+    states = (entry.first_state, *(move.state for move in entry.moves))
+    return next((s for s in reversed(states) if s is not entry.state), EntryState.ACTIVE)
+
+
+def _word(state: EntryState) -> str:
+    return state.name.lower()
 
 
 def extend_entry(
@@ -140,13 +223,16 @@ def _entry(draft: EntryDraft, added: Change) -> Entry:
     return Entry(
         key=added.entry_key,
         bank_id=added.bank_id,
-        state=EntryState.ACTIVE,
+        state=draft.state,
         labels=tuple(draft.labels),
         source=draft.source,
         source_id=draft.source_id,
         note=draft.note,
         signals={signal: rows for signal, rows in draft.fingerprint.rows().items() if rows},
         added=added,
+        first_state=draft.state,
+        expires_us=draft.expires_us,
+        severity=draft.severity,
     )
 
 

@@ -29,8 +29,12 @@ LIVES = b"lives"  # entry key u64 -> Life: loading a view parses no EntryRecord
 BY_BANK = b"by_bank"  # bank id u32, entry key u64 -> Life
 BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Life
 CHANGES = b"changes"  # seq u64 -> ChangeRecord
+DUE = b"due"  # time in microseconds u64, entry key u64 -> nothing: when an entry moves by itself
 
-TABLES = (META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIVES, BY_BANK, BY_DIGEST, CHANGES)
+FIRST_TABLES = (META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIVES, BY_BANK, BY_DIGEST, CHANGES)
+"""Of every store. The others are made where they are absent, by whoever opens it to write."""
+
+TABLES = (*FIRST_TABLES, DUE)
 
 META_FORMAT = b"format"
 META_STORE_ID = b"store_id"
@@ -86,12 +90,21 @@ def bank_entry_key(bank_id: int, key: int) -> bytes:
     return _U32.pack(bank_id) + _U64.pack(key)
 
 
+def due_key(time_us: int, key: int) -> bytes:
+    return _U64.pack(time_us) + _U64.pack(key)
+
+
 def extension_key(key: int, seq: int) -> bytes:
     return _U64.pack(key) + _U64.pack(seq)
 
 
 def digest_prefix(signal: Signal, digest: bytes) -> bytes:
     return DIGEST_KINDS[signal] + digest
+
+
+def first_u64(packed: bytes) -> int:
+    """The time at the front of a due key."""
+    return int(_U64.unpack_from(packed)[0])
 
 
 def last_u64(packed: bytes) -> int:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
@@ -59,7 +60,7 @@ def open_files(path: Path, *, writer: bool, map_bytes: int) -> tuple[lmdb.Enviro
     try:
         environment.reader_check()
         _check_length(path, environment)
-        return environment, _open_tables(environment)
+        return environment, _open_tables(environment, writer)
     except BaseException:
         environment.close()
         raise
@@ -171,11 +172,15 @@ def _check_length(path: Path, environment: lmdb.Environment) -> None:
         )
 
 
-def _open_tables(environment: lmdb.Environment) -> Handles:
+def _open_tables(environment: lmdb.Environment, writer: bool) -> Handles:
     """`meta` first: what else there is to open depends on the format."""
     _check_format(environment, {layout.META: environment.open_db(layout.META, create=False)})
     # Each in a transaction of py-lmdb's own: it drops handles that a read transaction opened.
-    return {name: environment.open_db(name, create=False) for name in layout.TABLES}
+    handles = {name: environment.open_db(name, create=False) for name in layout.FIRST_TABLES}
+    for name in layout.TABLES[len(layout.FIRST_TABLES) :]:
+        with suppress(lmdb.NotFoundError, lmdb.ReadonlyError):
+            handles[name] = environment.open_db(name, create=writer)
+    return handles
 
 
 def _check_format(environment: lmdb.Environment, handles: Handles) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from simsearch.bank.layout import corrupt
+from simsearch.bank.layout import NEVER, corrupt
 from simsearch.storage.v1 import records_pb2 as pb
 from simsearch.types import (
     Band,
@@ -20,6 +20,7 @@ from simsearch.types import (
     EntryState,
     HammingRule,
     Modality,
+    Move,
     Policy,
     Signal,
 )
@@ -154,6 +155,13 @@ def entry_to_bytes(entry: Entry) -> bytes:
         added=_change_to_record(entry.added),
         retracted=None if entry.retracted is None else _change_to_record(entry.retracted),
         extended=[_change_to_record(change) for change in entry.extended],
+        first_state=entry.first_state,
+        moves=[
+            pb.MoveRecord(state=m.state, change=_change_to_record(m.change), until_us=m.until_us)
+            for m in entry.moves
+        ],
+        expires_us=entry.expires_us,
+        severity=entry.severity,
     )
     return record.SerializeToString()
 
@@ -169,10 +177,11 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
     added = _change(record.added)
     retracted = _change(record.retracted) if record.HasField("retracted") else None
     extended = tuple(_change(change) for change in record.extended)
-    own = all(change.entry_key == key for change in (added, *extended))
-    require(own, "was added or extended under another key")
+    moves = tuple(_move(move) for move in record.moves)
+    own = all(c.entry_key == key for c in (added, *extended, *(move.change for move in moves)))
+    require(own, "was added or changed under another key")
     require((state is EntryState.RETRACTED) == (retracted is not None), "contradicts its state")
-    return Entry(
+    entry = Entry(
         key=record.key,
         bank_id=record.bank_id,
         state=state,
@@ -184,7 +193,17 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
         added=added,
         retracted=retracted,
         extended=extended,
+        first_state=EntryState(record.first_state or EntryState.ACTIVE),
+        moves=moves,
+        expires_us=record.expires_us,
+        severity=record.severity,
     )
+    require(retracted is not None or state is entry.unretracted_at(NEVER), "is not where it moved")
+    return entry
+
+
+def _move(record: pb.MoveRecord) -> Move:
+    return Move(EntryState(record.state), _change(record.change), record.until_us)
 
 
 def _change_to_record(change: Change) -> pb.ChangeRecord:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MAP_BYTES = 1 << 30
 MAP_BYTES_MAX = 1 << 40
+DUE_AT_ONCE = 1_024
 
 T = TypeVar("T")
 
@@ -150,6 +151,27 @@ class BankStore:
         checks.check_edit(edit)
 
         return self._edit(lambda tables: edits.retract_entry(tables, bank, key, edit))
+
+    def move_entry(
+        self, bank: str, key: int, state: EntryState, edit: Edit, *, until_us: int = 0
+    ) -> tuple[Entry, Change | None]:
+        """Makes an entry SHADOW, ACTIVE or QUARANTINED, `until_us` where it goes back by itself
+        then (`settle_due`). The entry, and the change; None: it was there already.
+
+        Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, BadRequest.
+        """
+        checks.check_edit(edit)
+        checks.check_move(state, until_us)
+
+        return self._edit(lambda tables: edits.move_entry(tables, bank, key, state, until_us, edit))
+
+    def settle_due(self, now_us: int) -> int:
+        """Does what was to happen by itself by `now_us`: entries expire, or go back to where they
+        were; returns how much there was. Each is a change, signed `simsearch`."""
+        done = 0
+        while self._environment.read(lambda tables: tables.due(now_us, 1)):
+            done += self._edit(lambda tables: edits.settle_due(tables, now_us, DUE_AT_ONCE))
+        return done
 
     def subscribe(self, callback: Callable[[int], None]) -> None:
         """Calls `callback(seq)` after each durable commit of this process, in order, on the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from simsearch.bank import chain, layout, records
@@ -198,8 +199,11 @@ class Tables:
         for key, life in self._bank_lives(bank_id, after_key):
             if len(found) == limit:
                 break
-            if state is None or state is _state(life):
-                found.append(self._listed(key))
+            if state is not None and _is_retracted(life) != (state is EntryState.RETRACTED):
+                continue
+            entry = self._listed(key)
+            if state in (None, entry.state):
+                found.append(entry)
         return found
 
     def put_entry(self, entry: Entry) -> None:
@@ -245,6 +249,23 @@ class Tables:
         if not found or found[0][0] != 0:
             raise corrupt(what, "is missing")
         return found
+
+    # ------------------------------------------------------------ what is due
+
+    def put_due(self, time_us: int, key: int) -> None:
+        self._put(layout.DUE, layout.due_key(time_us, key), b"")
+
+    def due(self, now_us: int, limit: int) -> list[tuple[int, int]]:
+        """(time, entry key) of what was due by then, the oldest first."""
+        found = []
+        for at, _ in islice(self._rows_from(layout.DUE, b""), limit):
+            if layout.first_u64(at) > now_us:
+                break
+            found.append((layout.first_u64(at), layout.last_u64(at)))
+        return found
+
+    def drop_due(self, time_us: int, key: int) -> None:
+        self._transaction.delete(layout.due_key(time_us, key), db=self._handles[layout.DUE])
 
     # ------------------------------------------------------------ lives
 
@@ -315,6 +336,8 @@ class Tables:
         self._transaction.put(key, seal(key, body), db=self._handles[table])
 
     def _rows_from(self, table: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        if table not in self._handles:  # opened to read, of a release that did not have it
+            return
         with self._transaction.cursor(self._handles[table]) as cursor:
             if cursor.set_range(start):
                 yield from cursor
@@ -333,8 +356,8 @@ def _entry_key(key: int) -> bytes:
     return pack_u64(key if 0 < key < layout.NEVER else 0)
 
 
-def _state(life: Life) -> EntryState:
-    return EntryState.ACTIVE if life.retired == layout.NEVER else EntryState.RETRACTED
+def _is_retracted(life: Life) -> bool:
+    return life.retired != layout.NEVER
 
 
 def _bank_from_row(key: bytes, sealed: bytes) -> Bank:

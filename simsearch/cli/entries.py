@@ -9,7 +9,16 @@ import typer
 from simsearch.cli import migration
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
-from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, Wait, edit_by
+from simsearch.cli.options import (
+    SERVER_DEFAULT,
+    Actor,
+    Json,
+    Reason,
+    Server,
+    Wait,
+    edit_by,
+    time_us,
+)
 from simsearch.cli.output import plain, print_json, print_line, print_table
 from simsearch.types import EntryState, WaitUntil
 
@@ -36,6 +45,11 @@ def add(
     source: Annotated[str, typer.Option(help="where it comes from")] = "",
     source_id: Annotated[str, typer.Option(help="its id there")] = "",
     note: Annotated[str, typer.Option(help="for whoever reviews a hit")] = "",
+    state: Annotated[
+        str, typer.Option(help="active, shadow (counted, decides nothing) or draft (not asked yet)")
+    ] = "active",
+    expires: Annotated[str, typer.Option(help="when the ban ends by itself, as 2027-01-31")] = "",
+    severity: Annotated[int, typer.Option(help="1 (least) to 5; 0: not said")] = 0,
     wait: Wait = WaitUntil.VISIBLE,
     actor: Actor = "",
     server: Server = SERVER_DEFAULT,
@@ -55,6 +69,9 @@ def add(
             source=source,
             source_id=source_id,
             note=note,
+            state=_state(state),
+            expires_us=time_us(expires),
+            severity=severity,
             wait_until=wait,
         )
     if as_json:
@@ -87,7 +104,9 @@ def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = Fa
 @asks_a_server
 def list_(
     bank: str,
-    state: Annotated[str, typer.Option(help="active, retracted or all")] = "all",
+    state: Annotated[
+        str, typer.Option(help="active, shadow, draft, quarantined, retracted or all")
+    ] = "all",
     page_size: Annotated[int, typer.Option(min=1, help="entries to print")] = 100,
     page_token: Annotated[str, typer.Option(help="where the last page ended")] = "",
     server: Server = SERVER_DEFAULT,
@@ -107,6 +126,36 @@ def list_(
     print_table(columns, [_row(entry) for entry in page.entries])
     if page.next_page_token:
         print_line(f"more: --page-token {page.next_page_token}")
+
+
+@app.command("move")
+@asks_a_server
+def move(
+    bank: str,
+    key: int,
+    to: Annotated[str, typer.Argument(help="active, shadow or quarantined", metavar="STATE")],
+    reason: Reason,
+    until: Annotated[
+        str, typer.Option(help="when it goes back by itself, as 2027-01-31 or 2027-01-31T18:00")
+    ] = "",
+    wait: Wait = WaitUntil.VISIBLE,
+    actor: Actor = "",
+    server: Server = SERVER_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Let an entry count, only be counted (shadow), or rest (quarantined).
+
+    Example: simsearch entry move scam-images 17 quarantined --reason "hits a news photograph"
+    """
+    with connect(server) as client:
+        moved = client.move_entry(
+            bank, key, _state(to), edit_by(actor, reason), until_us=time_us(until), wait_until=wait
+        )
+    if as_json:
+        print_json(plain(moved))
+        return
+    change = f"change {moved.seq}" if moved.seq else "it was already"
+    print_line(f"entry {key} of {bank} is {to.lower()} ({change})")
 
 
 @app.command("retract")
@@ -137,7 +186,8 @@ def _state(word: str) -> EntryState:
     try:
         return EntryState[word.upper()]
     except KeyError:
-        raise typer.BadParameter(f"{word!r}: active, retracted or all") from None
+        states = ", ".join(state.name.lower() for state in EntryState)
+        raise typer.BadParameter(f"{word!r}: one of {states}") from None
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -159,6 +209,7 @@ def _card(entry: Entry) -> list[tuple[str, str]]:
     card = [(n, str(shown[n])) for n in ("key", "bank", "state", "source", "source_id", "note")]
     card += [("labels", ", ".join(shown["labels"])), ("signals", signals)]
     changes = [("added", shown["added"]), *(("extended", c) for c in shown["extended"])]
+    changes += [(f"made {move['state'].lower()}", move["change"]) for move in shown["moves"]]
     if "retracted" in shown:
         changes.append(("retracted", shown["retracted"]))
     for kind, change in changes:

@@ -26,6 +26,16 @@ def match(
         typer.Option("--bank", help="ask only this bank (repeatable); all where left out"),
     ] = None,
     hits_max: Annotated[int, typer.Option("--hits-max", min=1, help="hits to print for each")] = 10,
+    stop_at_block: Annotated[
+        bool,
+        typer.Option(
+            "--stop-at-block",
+            help="what an equal digest blocks is asked about no further: quicker, not all hits",
+        ),
+    ] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="show what entries in the shadow were hit, too")
+    ] = False,
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -34,7 +44,13 @@ def match(
     Example: simsearch match upload.jpg --text "send 1 coin, get 2 back"
     """
     given = contents_of(images, text, hash_, vector)
-    options = MatchOptions(tuple(bank or ()), hits_max, with_stage_times=True)
+    options = MatchOptions(
+        tuple(bank or ()),
+        hits_max,
+        with_stage_times=True,
+        stop_at_block=stop_at_block,
+        with_shadow=shadow,
+    )
     with connect(server) as client:
         outcomes = client.match_batch([content for _, content in given], options)
     names = [name for name, _ in given]
@@ -63,9 +79,12 @@ def _row(name: str, outcome: MatchResult | SimsearchError) -> tuple[str, str, st
     if isinstance(outcome, SimsearchError):
         return name, outcome.reason, outcome.message
     words = [hit_words(hit) for hit in outcome.hits]
+    words += [f"in the shadow: {hit_words(hit)}" for hit in outcome.shadow]
     if outcome.truncated:
         words.append("… and more (truncated)")
-    if not outcome.complete:
+    if outcome.stopped_early:
+        words.append("stopped early: blocked by an equal digest, nothing else was asked")
+    elif not outcome.complete:
         missing = "; ".join(r.detail for r in outcome.signals if r.state.value == "unavailable")
         words.append(f"INCOMPLETE: {missing or 'no bank has a rule for this'}")
     return name, verdict_name(outcome), "\n".join(words)

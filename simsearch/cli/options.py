@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -73,3 +74,16 @@ def _login() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # as in a container whose user id has no name
         raise BadRequest("who edits? this user has no login name: give --actor") from None
+
+
+def time_us(text: str) -> int:
+    """Microseconds since 1970 of a day or a time of day, which is local where it names no zone; 0
+    for none. Raises BadRequest."""
+    if not text:
+        return 0
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1e6)
+    except ValueError:
+        raise BadRequest(
+            f"{text[:40]!r} is no time: as in 2027-01-31 or 2027-01-31T18:00"
+        ) from None

@@ -78,8 +78,10 @@ def result_json(result: MatchResult) -> dict[str, Any]:
     return {
         "verdict": verdict_name(result),
         "hits": [_hit_json(hit) for hit in result.hits],
+        "shadow": [_hit_json(hit) for hit in result.shadow],
         "truncated": result.truncated,
         "complete": result.complete,
+        "stopped_early": result.stopped_early,
         "signals": [
             {"signal": r.signal, "state": r.state.value, "detail": r.detail} for r in result.signals
         ],

@@ -73,6 +73,7 @@ class AsyncClient(BaseClient):
     get_entry = _awaiting(calls.get_entry)
     list_entries = _awaiting(calls.list_entries)
     extend_entry = _awaiting(calls.extend_entry)
+    move_entry = _awaiting(calls.move_entry)
     retract_entry = _awaiting(calls.retract_entry)
     status = _awaiting(calls.status)
     default_policy = _awaiting(calls.default_policy)

@@ -61,6 +61,7 @@ class Client(BaseClient):
     get_entry = _blocking(calls.get_entry)
     list_entries = _blocking(calls.list_entries)
     extend_entry = _blocking(calls.extend_entry)
+    move_entry = _blocking(calls.move_entry)
     retract_entry = _blocking(calls.retract_entry)
     status = _blocking(calls.status)
     default_policy = _blocking(calls.default_policy)

@@ -46,6 +46,7 @@ from simsearch.wire import (
     options_to,
     policy_to,
     result_from,
+    time_to,
     wait_to,
 )
 
@@ -76,6 +77,8 @@ GET_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "GetEntry")
 LIST_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ListEntries")
 # Extending may have happened too, and does nothing the second time.
 EXTEND_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "ExtendEntry")
+# So may moving.
+MOVE_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "MoveEntry")
 RETRACT_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "RetractEntry", idempotent=False)
 GET_STATUS = Rpc(index_pb2_grpc.IndexServiceStub, "GetStatus")
 CHECK_HEALTH = Rpc(health_pb2_grpc.HealthStub, "Check")
@@ -238,16 +241,23 @@ def add_entry(
     source: str = "",
     source_id: str = "",
     note: str = "",
+    state: EntryState = EntryState.ACTIVE,
+    expires_us: int = 0,
+    severity: int = 0,
     wait_until: WaitUntil = WaitUntil.VISIBLE,
     deadline_s: float | None = None,
 ) -> Ask[bank_pb2.AddEntryResponse]:
-    """Ban one item; its contents become rows of one entry."""
+    """Ban one item; its contents become rows of one entry. It may begin as a DRAFT or in the
+    SHADOW; `expires_us` (microseconds since 1970): it retracts itself then; `severity`: 1 to 5."""
     draft = bank_pb2.EntryDraft(
         contents=[content_to(c) for c in contents],
         labels=labels,
         source=source,
         source_id=source_id,
         note=note,
+        state=int(state),  # type: ignore[arg-type]
+        expire_time=time_to(expires_us),
+        severity=severity,
     )
     request = bank_pb2.AddEntryRequest(
         bank=bank, entry=draft, edit=edit_to(edit), wait_until=wait_to(wait_until)
@@ -326,6 +336,29 @@ def extend_entry(
         partial=partial,
     )
     return Ask(EXTEND_ENTRY, request, _whole, deadline_s)
+
+
+def move_entry(
+    bank: str,
+    key: int,
+    state: EntryState,
+    edit: Edit,
+    *,
+    until_us: int = 0,
+    wait_until: WaitUntil = WaitUntil.VISIBLE,
+    deadline_s: float | None = None,
+) -> Ask[bank_pb2.MoveEntryResponse]:
+    """Make an entry ACTIVE, SHADOW or QUARANTINED; `until_us` (microseconds since 1970): it goes
+    back by itself then. Raises EntryRetracted, and BadRequest where it cannot go there."""
+    request = bank_pb2.MoveEntryRequest(
+        bank=bank,
+        key=key,
+        state=int(state),  # type: ignore[arg-type]
+        until=time_to(until_us),
+        edit=edit_to(edit),
+        wait_until=wait_to(wait_until),
+    )
+    return Ask(MOVE_ENTRY, request, _whole, deadline_s)
 
 
 def retract_entry(

@@ -107,7 +107,7 @@ class KnownMatcher:
             if key is None or not isinstance(outcome, MatchResult) or not outcome.complete:
                 continue
             if (outcome.seq, outcome.snapshot) == (view.seq, view.snapshot):
-                self._memory.keep(key, _kept(outcome), 1 + len(outcome.hits))
+                self._memory.keep(key, _kept(outcome), 1 + len(outcome.hits) + len(outcome.shadow))
 
     def _count(self, hits: int, misses: int) -> None:
         with self._lock:

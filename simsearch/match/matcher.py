@@ -28,6 +28,7 @@ from simsearch.types import (
     CallContext,
     Content,
     Entry,
+    EntryState,
     Hit,
     MatchOptions,
     MatchResult,
@@ -191,20 +192,20 @@ def _answer(
     banks: Sequence[Bank],
     options: MatchOptions,
 ) -> MatchResult:
-    decided = _decide(question, {b.id: b for b in banks})
-    kept = decided[: options.hits_max]
+    decided, shadow = _by_state(_decide(question, {b.id: b for b in banks}), view)
     verdict = max((hit.band for hit in decided), default=Band.NONE)
     reports = (*_asked_for(question, banks), *_unsearchable(question, banks))
     return MatchResult(
         verdict=verdict,
-        hits=_with_cards(kept, view),
-        truncated=question.truncated or len(decided) > len(kept),
+        hits=tuple(decided[: options.hits_max]),
+        truncated=question.truncated or len(decided) > options.hits_max,
         complete=bool(banks)
         and _is_complete(question, reports)
         and not _may_be_stronger(question, banks, verdict),
         signals=reports,
         snapshot=view.snapshot,
         seq=view.seq,
+        shadow=tuple(shadow[: options.hits_max]),
     )
 
 
@@ -257,12 +258,21 @@ def _rank(hit: Hit) -> tuple[object, ...]:
     return (-hit.band, *rules.strength(hit.evidence[0])[1:3], hit.entry_key)
 
 
-def _with_cards(hits: Sequence[Hit], view: View) -> tuple[Hit, ...]:
-    """The hits with what the bank knows about their entries."""
-    if not hits:
-        return ()
-    entries = view.entries([hit.entry_key for hit in hits])
-    return tuple(_with_card(hit, entries.get(hit.entry_key)) for hit in hits)
+def _by_state(hits: Sequence[Hit], view: View) -> tuple[list[Hit], list[Hit]]:
+    """Those that count and those in the shadow, with what the bank knows about their entries.
+    Drafts and what is in quarantine are none."""
+    entries = view.entries([hit.entry_key for hit in hits]) if hits else {}
+    counting: list[Hit] = []
+    shadow: list[Hit] = []
+    for hit in hits:
+        entry = entries.get(hit.entry_key)
+        # Without its card it is still a hit. And what is retracted is none in no younger view.
+        state = entry.unretracted_at(view.seq) if entry else EntryState.ACTIVE
+        if state is EntryState.ACTIVE:
+            counting.append(_with_card(hit, entry))
+        elif state is EntryState.SHADOW:
+            shadow.append(_with_card(hit, entry))
+    return counting, shadow
 
 
 def _with_card(hit: Hit, entry: Entry | None) -> Hit:

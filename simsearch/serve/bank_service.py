@@ -29,6 +29,7 @@ from simsearch.types import (
     BankAccess,
     Content,
     EntryDraft,
+    EntryState,
     Policy,
     SignalState,
     WaitUntil,
@@ -42,6 +43,7 @@ from simsearch.wire import (
     policy_from,
     signals_to,
     state_from,
+    time_from,
     wait_from,
 )
 
@@ -109,6 +111,11 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
         self, request: bank_pb2.ExtendEntryRequest, context: Context
     ) -> bank_pb2.ExtendEntryResponse:
         return await self._edit(_extend_entry, request)
+
+    async def MoveEntry(
+        self, request: bank_pb2.MoveEntryRequest, context: Context
+    ) -> bank_pb2.MoveEntryResponse:
+        return await self._edit(_move_entry, request)
 
     async def RetractEntry(
         self, request: bank_pb2.RetractEntryRequest, context: Context
@@ -253,6 +260,24 @@ def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.
     )
 
 
+def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.MoveEntryResponse:
+    state = state_from(request.state)
+    if state is None:
+        raise BadRequest("the state is missing: set ACTIVE, SHADOW or QUARANTINED")
+    entry, change = core.store.move_entry(
+        request.bank,
+        request.key,
+        state,
+        edit_from(request.edit),
+        until_us=time_from(request.until),
+    )
+    if change and wait_from(request.wait_until) is WaitUntil.VISIBLE:
+        _wait_visible(core, change.seq, f"entry {entry.key} is {state.name.lower()}")
+    return bank_pb2.MoveEntryResponse(
+        entry=entry_to(entry, request.bank), seq=change.seq if change else 0
+    )
+
+
 def _retract_entry(
     core: Core, request: bank_pb2.RetractEntryRequest
 ) -> bank_pb2.RetractEntryResponse:
@@ -309,6 +334,9 @@ def _prepared(
             source=message.source,
             source_id=message.source_id,
             note=message.note,
+            state=state_from(message.state) or EntryState.ACTIVE,
+            expires_us=time_from(message.expire_time),
+            severity=message.severity,
         )
         check_drafts([draft])  # here, so that one bad draft does not fail its batch
     except SimsearchError as refusal:

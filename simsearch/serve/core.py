@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from simsearch.live.follower import Follower
 from simsearch.match.known import KnownMatcher
 from simsearch.match.matcher import Matcher, ViewSource
 from simsearch.match.policy import check_policy, default_policy
+from simsearch.serve.due import Timekeeper
 from simsearch.serve.standing import Standing
 from simsearch.serve.tally import Answers
 from simsearch.telemetry import EventLog
@@ -48,6 +50,7 @@ class Core:
     """What the matcher asks with; `fingerprinter` itself where nothing is remembered."""
     answers: Answers = field(default_factory=Answers)
     standing: Standing = field(default_factory=Standing)
+    timekeeper: Timekeeper | None = None
 
     @classmethod
     def open(cls, config: Config) -> Core:
@@ -65,7 +68,10 @@ class Core:
 
     @classmethod
     def _on(cls, store: BankStore, config: Config, decoder: ImageDecoder) -> Core:
-        encoders = batched(load_encoders(_specs(config), config.server.torch_threads))
+        encoders = batched(
+            load_encoders(_specs(config), config.server.torch_threads),
+            {name: encoder.linger_ms for name, encoder in config.encoders.items()},
+        )
         fingerprinter = Fingerprinter(encoders, _limits(config.limits), decoder)
         snapshots = Path(config.server.data_dir) / SNAPSHOTS
         placement = Placement(config.index.gpu_placement)
@@ -75,9 +81,22 @@ class Core:
         prints = known_prints(fingerprinter, config.known)
         matcher = Matcher(prints, follower, config.limits.hits_max, config.server.search_threads)
         answers = known_answers(matcher, follower, config.known)
-        return cls(config, store, encoders, fingerprinter, follower, answers, prints)
+        timekeeper = Timekeeper(store)
+        timekeeper.start()
+        return cls(
+            config,
+            store,
+            encoders,
+            fingerprinter,
+            follower,
+            answers,
+            prints,
+            timekeeper=timekeeper,
+        )
 
     def close(self) -> None:
+        if self.timekeeper:
+            self.timekeeper.close()
         self.follower.stop()
         for encoder in self.encoders:
             for side in {encoder.image, encoder.text}:
@@ -162,16 +181,18 @@ def _limits(limits: LimitsConfig) -> ContentLimits:
     )
 
 
-def batched(encoders: EncoderSet) -> EncoderSet:
-    """The same encoders, each behind a batcher that joins the work of concurrent calls."""
-    return EncoderSet({e.name: _batched(e) for e in encoders})
+def batched(encoders: EncoderSet, linger_ms: Mapping[str, float]) -> EncoderSet:
+    """The same encoders, each behind a batcher that joins the work of concurrent calls, and
+    lingers for as long as is said of its name."""
+    return EncoderSet({e.name: _batched(e, linger_ms[e.name]) for e in encoders})
 
 
-def _batched(encoder: LoadedEncoder) -> LoadedEncoder:
+def _batched(encoder: LoadedEncoder, linger_ms: float) -> LoadedEncoder:
+    image, text = encoder.image, encoder.text
     return LoadedEncoder(
         encoder.name,
         encoder.home,
-        image=BatchedImageEncoder(encoder.image) if encoder.image else None,
-        text=BatchedTextEncoder(encoder.text) if encoder.text else None,
+        image=BatchedImageEncoder(image, linger_ms=linger_ms) if image else None,
+        text=BatchedTextEncoder(text, linger_ms=linger_ms) if text else None,
         off_reason=encoder.off_reason,
     )

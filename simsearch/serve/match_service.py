@@ -12,18 +12,18 @@ from typing import Any, Final
 import grpc
 
 from simsearch.config import LimitsConfig
-from simsearch.errors import BadRequest, LimitExceeded, SimsearchError
+from simsearch.errors import BadRequest, LimitExceeded, PermissionDenied, SimsearchError
 from simsearch.match.matcher import Outcome
 from simsearch.serve.admission import Demand
 from simsearch.serve.core import Core
 from simsearch.serve.errors import item_error
-from simsearch.serve.identity import current
+from simsearch.serve.identity import Identity, current
 from simsearch.serve.interceptors import Context
 from simsearch.serve.matching import match_all
 from simsearch.serve.stream import MatchStream
 from simsearch.serve.turns import Steps
 from simsearch.serve.work import Work
-from simsearch.types import BankAccess, CallContext, Lane, MatchOptions
+from simsearch.types import CallContext, Lane, MatchOptions
 from simsearch.v1 import match_pb2
 from simsearch.wire import options_from, result_to
 from simsearch.wire.weight import (
@@ -70,11 +70,11 @@ class MatchService:
     async def Match(
         self, request: Unparsed[match_pb2.MatchRequest], context: Context
     ) -> match_pb2.MatchResponse:
-        access = current().reads
+        caller = current()
 
         def one(core: Core, call: CallContext) -> Steps[match_pb2.MatchResponse]:
             message = request.parse()
-            options = _options(message.options, access)
+            options = _options(message.options, caller)
             [outcome] = yield from match_all(core, [message.content], options, call)
             if isinstance(outcome, SimsearchError):
                 raise outcome
@@ -85,12 +85,12 @@ class MatchService:
     async def BatchMatch(
         self, request: Unparsed[match_pb2.BatchMatchRequest], context: Context
     ) -> match_pb2.BatchMatchResponse:
-        access = current().reads
+        caller = current()
         self._check_count(request.weight.items)
 
         def all_of_them(core: Core, call: CallContext) -> Steps[match_pb2.BatchMatchResponse]:
             message = request.parse()
-            options = _options(message.options, access)
+            options = _options(message.options, caller)
             _check_hits(len(message.contents), options, core.config.limits)
             outcomes = yield from match_all(core, message.contents, options, call)
             response = match_pb2.BatchMatchResponse(items=_items(outcomes))
@@ -103,13 +103,13 @@ class MatchService:
     async def StreamMatch(
         self, requests: AsyncIterator[Unparsed[match_pb2.StreamMatchRequest]], context: Context
     ) -> AsyncGenerator[match_pb2.StreamMatchResponse, None]:
-        access = current().reads
+        caller = current()
 
         def demand(weight: Weight) -> Demand:
             return self._demand(weight, context, Lane.BULK, math.inf)
 
         def options(raw: match_pb2.MatchOptions) -> MatchOptions:
-            return _options(raw, access)
+            return _options(raw, caller)
 
         stream = MatchStream(self._work, requests, demand, options)
         async with aclosing(stream.answers()) as answers:
@@ -143,8 +143,13 @@ def _lane(context: Context, default: Lane) -> Lane:
     return default
 
 
-def _options(message: match_pb2.MatchOptions, access: BankAccess) -> MatchOptions:
-    return replace(options_from(message), access=access)
+def _options(message: match_pb2.MatchOptions, caller: Identity) -> MatchOptions:
+    """Raises PermissionDenied."""
+    if message.with_shadow and not caller.may_see_scores:
+        raise PermissionDenied(
+            f"with_shadow is for who may see scores, and {caller.name} may not: leave it out"
+        )
+    return replace(options_from(message), access=caller.reads)
 
 
 def _check_hits(count: int, options: MatchOptions, limits: LimitsConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from simsearch.errors import SimsearchError
@@ -43,7 +44,13 @@ def match_all(
     outcomes = iter(matched)
     answers = [c if isinstance(c, SimsearchError) else next(outcomes) for c in read]
     core.answers.add(answers)
-    return answers
+    return answers if options.with_shadow else [_without_shadow(answer) for answer in answers]
+
+
+def _without_shadow(answer: Outcome) -> Outcome:
+    """The same object, where there is nothing in it."""
+    shown = isinstance(answer, SimsearchError) or not answer.shadow
+    return answer if shown else replace(answer, shadow=())
 
 
 def slices(contents: Sequence[Content], cost_max: int) -> Iterator[Sequence[Content]]:

@@ -66,8 +66,17 @@ METRICS: Final = (
         "simsearch_calls_refused",
         "calls turned away before any work: by the `guard` (`unauthenticated`, `denied`, "
         "`over_quota`, `malformed`), the `gate` in front of edits and look-ups (`full`, "
-        "`draining`) or by `admission` of matching (`queue`, `deadline`, `space`, `draining`)",
+        "`draining`), by `admission` of matching (`queue`, `deadline`, `space`, `draining`) or by "
+        "a `front` (`full`, `not_ready`: without an engine)",
         "by", "cause",
+    ),
+    # fronts
+    _gauge("simsearch_fronts", "front processes that are there; 0 for a server of one process"),
+    _counter(
+        "simsearch_front_calls",
+        "calls that fronts had with their engine: `relayed`, of these `given_up` by their caller "
+        "and `lost` with an engine that ended",
+        "what",
     ),
     # admission and the match threads
     _counter("simsearch_match_calls", "match calls let in, each message of a stream as one"),
@@ -92,6 +101,11 @@ METRICS: Final = (
         "simsearch_hits",
         f"hits returned, by bank and band; banks beyond the first {BANKS_MAX} that were hit count "
         f"as `{OTHER_BANKS}`",
+        "bank", "band",
+    ),
+    _counter(
+        "simsearch_shadow_hits",
+        "what entries in the shadow were hit, by bank and band: what it would be, if they counted",
         "bank", "band",
     ),
     _counter("simsearch_items_refused", "contents that were not judged, by reason", "reason"),

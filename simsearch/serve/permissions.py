@@ -51,6 +51,7 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_BANK}/GetEntry": Rule(_ENTRY_READERS, bank="bank"),
         f"{_BANK}/ListEntries": Rule(_ENTRY_READERS, bank="bank"),
         f"{_BANK}/ExtendEntry": Rule(_EDITORS, bank="bank", edits=True),
+        f"{_BANK}/MoveEntry": Rule(_EDITORS, bank="bank", edits=True),
         f"{_BANK}/RetractEntry": Rule(_EDITORS, bank="bank", edits=True),
         f"{_INDEX}/GetStatus": Rule(_EVERY_ROLE),
         # Probes have no identity; whether a server is up is no secret from who can reach it.

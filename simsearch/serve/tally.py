@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from simsearch.errors import SimsearchError
-from simsearch.match.matcher import Outcome
 from simsearch.types import Band
+
+if TYPE_CHECKING:  # a front counts, too, and knows nothing of matching
+    from simsearch.match.matcher import Outcome
 
 K = TypeVar("K")
 
@@ -42,6 +44,12 @@ class Spread:
     def cumulative(self) -> list[tuple[float, int]]:
         """(bound, observations at or below it), infinity last."""
         return list(zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True))
+
+    def __add__(self, other: Spread) -> Spread:
+        """Of the same bounds."""
+        assert self.bounds == other.bounds
+        counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
+        return Spread(self.bounds, counts, self.total + other.total)
 
 
 class Histogram:
@@ -87,6 +95,7 @@ class AnswerCounts:
 
     verdicts: Mapping[Band, int]
     hits: Mapping[tuple[str, Band], int]
+    shadow_hits: Mapping[tuple[str, Band], int]
     refused: Mapping[str, int]
     incomplete: int
     truncated: int
@@ -100,6 +109,7 @@ class Answers:
         self._lock = threading.Lock()
         self._verdicts: Counter[Band] = Counter()
         self._hits: Counter[tuple[str, Band]] = Counter()
+        self._shadow_hits: Counter[tuple[str, Band]] = Counter()
         self._refused: Counter[str] = Counter()
         self._banks: set[str] = set()
         self._incomplete = self._truncated = 0
@@ -115,6 +125,8 @@ class Answers:
                 self._truncated += outcome.truncated
                 for hit in outcome.hits:
                     self._hits[self._named(hit.bank), hit.band] += 1
+                for hit in outcome.shadow:
+                    self._shadow_hits[self._named(hit.bank), hit.band] += 1
 
     def _named(self, bank: str) -> str:
         if bank not in self._banks and len(self._banks) >= self._banks_max:
@@ -128,6 +140,7 @@ class Answers:
             return AnswerCounts(
                 verdicts=dict(self._verdicts),
                 hits=dict(self._hits),
+                shadow_hits=dict(self._shadow_hits),
                 refused=dict(self._refused),
                 incomplete=self._incomplete,
                 truncated=self._truncated,

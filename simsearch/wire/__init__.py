@@ -7,6 +7,8 @@ from simsearch.wire.banks import (
     entry_to,
     signals_to,
     state_from,
+    time_from,
+    time_to,
     wait_from,
     wait_to,
 )
@@ -37,6 +39,8 @@ __all__ = [
     "result_to",
     "signals_to",
     "state_from",
+    "time_from",
+    "time_to",
     "wait_from",
     "wait_to",
 ]

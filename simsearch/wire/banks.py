@@ -55,6 +55,17 @@ def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
         added=_change_to(entry.added),
         retracted=_change_to(entry.retracted) if entry.retracted else None,
         extended=[_change_to(change) for change in entry.extended],
+        first_state=ENTRY_STATE_NUMBERS[entry.first_state],
+        moves=[
+            bank_pb2.EntryMove(
+                state=ENTRY_STATE_NUMBERS[move.state],
+                change=_change_to(move.change),
+                until=time_to(move.until_us),
+            )
+            for move in entry.moves
+        ],
+        expire_time=time_to(entry.expires_us),
+        severity=entry.severity,
     )
 
 
@@ -73,6 +84,16 @@ def _change_to(change: Change) -> bank_pb2.Change:
 
 def _time_to(time_us: int) -> Timestamp:
     return Timestamp(seconds=time_us // 1_000_000, nanos=time_us % 1_000_000 * 1_000)
+
+
+def time_to(time_us: int) -> Timestamp | None:
+    """None for 0: no time."""
+    return _time_to(time_us) if time_us else None
+
+
+def time_from(time: Timestamp) -> int:
+    """In microseconds; 0 where it was left out."""
+    return time.seconds * 1_000_000 + time.nanos // 1_000
 
 
 def edit_from(message: bank_pb2.Edit) -> Edit:
@@ -96,5 +117,5 @@ def wait_to(wait: WaitUntil) -> bank_pb2.WaitUntil:
 
 def state_from(number: int) -> EntryState | None:
     if number and number not in ENTRY_STATES:
-        raise BadRequest(f"there is no entry state {number}: set ACTIVE or RETRACTED")
+        raise BadRequest(f"there is no entry state {number}: set one of the enum's")
     return ENTRY_STATES.get(number)

@@ -79,6 +79,9 @@ ENTRY_STATE_NUMBERS: Mapping[EntryState, bank_pb2.EntryState] = MappingProxyType
     {
         EntryState.ACTIVE: bank_pb2.ENTRY_STATE_ACTIVE,
         EntryState.RETRACTED: bank_pb2.ENTRY_STATE_RETRACTED,
+        EntryState.DRAFT: bank_pb2.ENTRY_STATE_DRAFT,
+        EntryState.SHADOW: bank_pb2.ENTRY_STATE_SHADOW,
+        EntryState.QUARANTINED: bank_pb2.ENTRY_STATE_QUARANTINED,
     }
 )
 ENTRY_STATES: Mapping[int, EntryState] = {n: state for state, n in ENTRY_STATE_NUMBERS.items()}

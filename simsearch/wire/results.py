@@ -35,6 +35,7 @@ def options_from(message: match_pb2.MatchOptions) -> MatchOptions:
         hits_max=message.hits_max or HITS_DEFAULT,
         with_stage_times=message.with_stage_times,
         stop_at_block=message.stop_at_block,
+        with_shadow=message.with_shadow,
     )
 
 
@@ -44,6 +45,7 @@ def options_to(options: MatchOptions) -> match_pb2.MatchOptions:
         hits_max=options.hits_max,
         with_stage_times=options.with_stage_times,
         stop_at_block=options.stop_at_block,
+        with_shadow=options.with_shadow,
     )
 
 
@@ -63,6 +65,7 @@ def result_to(result: MatchResult) -> match_pb2.MatchResult:
         seq=result.seq,
         stage_times=[match_pb2.StageTime(stage=s, ms=ms) for s, ms in result.stage_ms.items()],
         stopped_early=result.stopped_early,
+        shadow=[_hit_to(hit) for hit in result.shadow],
     )
 
 
@@ -112,6 +115,7 @@ def result_from(message: match_pb2.MatchResult) -> MatchResult:
         seq=message.seq,
         stage_ms={t.stage: t.ms for t in message.stage_times},
         stopped_early=message.stopped_early,
+        shadow=tuple(_hit_from(hit) for hit in message.shadow),
     )
 
 

@@ -285,7 +285,7 @@ def test_a_flipped_bit_in_a_vector_is_corrupt(path: Path) -> None:
 def test_a_missing_table_or_record_is_corrupt(path: Path) -> None:
     """What another program removed is named."""
     filled(path)
-    with lmdb.open(str(path), max_dbs=9) as raw:
+    with lmdb.open(str(path), max_dbs=len(layout.TABLES)) as raw:
         handles = {name: raw.open_db(name) for name in layout.TABLES}
         with raw.begin(write=True) as transaction:
             transaction.delete(layout.pack_u64(3), db=handles[layout.CHANGES])

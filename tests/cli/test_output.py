@@ -217,8 +217,10 @@ def test_a_result_in_json_says_everything() -> None:
                 ],
             }
         ],
+        "shadow": [],
         "truncated": False,
         "complete": True,
+        "stopped_early": False,
         "signals": [
             {"signal": "minhash", "state": "low_information", "detail": "the text is too short"}
         ],
@@ -238,6 +240,11 @@ def test_a_row_of_the_table_never_hides_what_is_missing() -> None:
     fine = SignalReport("pdq", SignalState.SEARCHED, "")
     name, verdict, words = _row("a.png", result(complete=False, signals=(fine, lost)))
     assert (name, verdict, words) == ("a.png", "NO_MATCH", "INCOMPLETE: no encoder for it")
+    early = result(hit, complete=False, stopped_early=True)
+    assert _row("a.png", early)[2].splitlines() == [
+        "spam/1 pdq 14 ≤ 31 bits",
+        "stopped early: blocked by an equal digest, nothing else was asked",
+    ]
     assert _row("a.png", BadContent("broken")) == ("a.png", "BAD_CONTENT", "broken")
 
 

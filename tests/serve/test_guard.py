@@ -27,6 +27,7 @@ from simsearch.serve.redaction import can_tell
 from simsearch.types import (
     Band,
     Edit,
+    EntryState,
     Evidence,
     HashContent,
     MatchOptions,
@@ -148,6 +149,7 @@ EDITS: dict[str, Callable[[Client, str], object]] = {
     "AddEntry": lambda c, bank: c.add_entry(bank, [HASH], SIGNED),
     "BatchAddEntries": lambda c, bank: c.add_entries(bank, [HASH], SIGNED),
     "ExtendEntry": lambda c, bank: c.extend_entry(bank, 1, [HASH], SIGNED),
+    "MoveEntry": lambda c, bank: c.move_entry(bank, 1, EntryState.SHADOW, SIGNED),
     "RetractEntry": lambda c, bank: c.retract_entry(bank, 1, SIGNED),
 }
 POLICIES: dict[str, Callable[[Client, str], object]] = {
@@ -244,7 +246,9 @@ def test_an_edit_is_signed_with_the_callers_name(as_: Calls) -> None:
         assert (entry.added.actor, entry.added.reason) == ("analyst", "case 4711")
 
 
-@pytest.mark.parametrize("rpc", ["AddEntry", "BatchAddEntries", "ExtendEntry", "RetractEntry"])
+@pytest.mark.parametrize(
+    "rpc", ["AddEntry", "BatchAddEntries", "ExtendEntry", "MoveEntry", "RetractEntry"]
+)
 def test_nobody_signs_as_another(as_: Calls, rpc: str) -> None:
     """Refused by name, and nothing is written."""
     forged = Edit("admin", "case 4711")
@@ -253,6 +257,7 @@ def test_nobody_signs_as_another(as_: Calls, rpc: str) -> None:
         "AddEntry": lambda: caller.add_entry("scams", [HASH], forged),
         "BatchAddEntries": lambda: caller.add_entries("scams", [HASH], forged),
         "ExtendEntry": lambda: caller.extend_entry("scams", 1, [HASH], forged),
+        "MoveEntry": lambda: caller.move_entry("scams", 1, EntryState.SHADOW, forged),
         "RetractEntry": lambda: caller.retract_entry("scams", 1, forged),
     }[rpc]
     refusal = refusal_of(call)
