@@ -1,0 +1,54 @@
+"""Lists of known items in files, read and written as streams: no server, no bank.
+
+`read_list` gives the rows of any format of `docs/formats.md`, `RefusedRows` keeps those that could
+not be read, and `write_list` writes entries so that they can be read again.
+"""
+
+from simsearch.lists.export import ListEntry, write_entries, write_list
+from simsearch.lists.formats import Format, format_named
+from simsearch.lists.manifest import (
+    MANIFEST_NAME,
+    ListFile,
+    Manifest,
+    check_manifest,
+    read_manifest,
+)
+from simsearch.lists.reading import Reading, ReadOptions, read_list
+from simsearch.lists.refused import RefusedRows
+from simsearch.lists.rows import (
+    About,
+    BadRow,
+    HashChunk,
+    ImageFile,
+    Limits,
+    ListRow,
+    RowContent,
+    Tally,
+    fingerprint_of,
+)
+
+__all__ = [
+    "MANIFEST_NAME",
+    "About",
+    "BadRow",
+    "Format",
+    "HashChunk",
+    "ImageFile",
+    "Limits",
+    "ListEntry",
+    "ListFile",
+    "ListRow",
+    "Manifest",
+    "ReadOptions",
+    "Reading",
+    "RefusedRows",
+    "RowContent",
+    "Tally",
+    "check_manifest",
+    "fingerprint_of",
+    "format_named",
+    "read_list",
+    "read_manifest",
+    "write_entries",
+    "write_list",
+]

@@ -1,0 +1,345 @@
+"""One record of our own columns, read: its content, what is said of it, and its group."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from simsearch.errors import (
+    BadHash,
+    BadRequest,
+    BadVector,
+    EmptyContent,
+    LimitExceeded,
+    NoSignal,
+)
+from simsearch.lists.rows import NOTHING, About, Limits, RowContent
+from simsearch.types import BITS_BYTES, DIGESTS, HashContent, Signal, TextContent, VectorContent
+
+SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType(
+    {str(signal): signal for signal in Signal}
+    | {
+        "video_md5": Signal.MD5,
+        "video_sha256": Signal.SHA256,
+        "hash_pdq": Signal.PDQ,
+        "hash_md5": Signal.MD5,
+        "hash_sha256": Signal.SHA256,
+        "hash_video_md5": Signal.MD5,
+        "hash_video_sha256": Signal.SHA256,
+    }
+)
+"""Hashes by what lists call them, in lower case."""
+
+TEXTS: Final = frozenset(("text", "raw_text", "text_string"))
+STATES: Final = frozenset(("draft", "shadow", "active", "quarantined", "retracted"))
+TAKES_BACK: Final = frozenset(
+    ("withdraw", "withdrawn", "retract", "retracted", "delete", "deleted", "remove", "removed")
+)
+ADDS: Final = frozenset(("", "add", "added", "ban", "active", "upsert"))
+_YES: Final = frozenset(("true", "yes", "1", "y"))
+_NO: Final = frozenset(("", "false", "no", "0", "n"))
+
+NORM_TOLERANCE: Final = 0.01
+"""How far from 1 the length of a vector may be: what a server takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the caller says of every row, where the list does not."""
+
+    signal: Signal | None = None
+    space: str = ""
+    about: About = NOTHING
+    limits: Limits = Limits()  # noqa: RUF009  # frozen, so that sharing it is safe
+
+
+class Record(NamedTuple):
+    contents: tuple[RowContent, ...]
+    about: About
+    group: str
+
+
+def record_of(fields: Mapping[str, object], given: Given) -> Record:
+    """Of columns by name, in lower case: `signal` and `value`, or `text`, or `space` and `vector`;
+    labels, source, source_id, source_ids, severity, note, action, withdrawn, state, entry. Raises
+    BadInput."""
+    about = about_of(fields, given)
+    return Record(contents_of(fields, about, given), about, group_of(fields, given.limits))
+
+
+def contents_of(fields: Mapping[str, object], about: About, given: Given) -> tuple[RowContent, ...]:
+    """Raises BadInput."""
+    name, value, text = _word(fields, "signal"), _word(fields, "value"), fields.get("text")
+    if text not in (None, ""):
+        if value:
+            raise BadRequest("the row has both a text and a value: keep one of them")
+        return (text_content(text, given.limits),)
+    if fields.get("vector") is not None:
+        space = _word(fields, "space") or name or given.space
+        return (vector_content(space, _numbers(fields["vector"]), given.limits),)
+    if not value:
+        if about.withdrawn and about.source_ids:
+            return ()
+        raise EmptyContent("the row has no value: give a hash, a text or a vector")
+    return (content_of(name, fields["value"], given),)
+
+
+def group_of(fields: Mapping[str, object], limits: Limits) -> str:
+    """Raises BadRequest, LimitExceeded."""
+    return _text(fields, "entry", limits.source_chars_max)
+
+
+def content_of(name: str, value: object, given: Given) -> RowContent:
+    """By the name of a signal, of `text`, or of a space. Raises BadInput."""
+    if not isinstance(value, str):
+        raise BadRequest("the value is not a text: write a hash in hex, a vector in base64")
+    lower = name.lower()
+    if lower in TEXTS:
+        return text_content(value, given.limits)
+    if "@" in name:
+        return vector_of(name, value, given.limits)
+    if not name and given.signal is not None:
+        return hash_of(given.signal, value)
+    return hash_of(signal_named(lower), value)
+
+
+def signal_named(name: str) -> Signal:
+    """Raises NoSignal, BadRequest."""
+    signal = SIGNALS.get(name.lower())
+    if signal is not None:
+        return signal
+    if not name:
+        raise BadRequest(f"no signal is named: say one of {', '.join(Signal)}")
+    raise NoSignal(f"{name[:40]!r} is no signal that can be matched: {', '.join(Signal)} are")
+
+
+def width_of(signal: Signal) -> int:
+    """Of a value, in bytes."""
+    return DIGESTS.get(signal, BITS_BYTES)
+
+
+def hash_of(signal: Signal, digits: str) -> HashContent:
+    """Raises BadHash."""
+    digits = digits.strip()
+    wanted = 2 * width_of(signal)
+    if len(digits) != wanted:
+        raise BadHash(f"a {signal} has {wanted} hex digits, not {len(digits)}")
+    try:
+        value = bytes.fromhex(digits)
+    except ValueError:
+        value = b""
+    if 2 * len(value) != wanted:  # fromhex passes over blanks between digits
+        raise BadHash(f"the {signal} value is not hexadecimal")
+    return HashContent(signal, value)
+
+
+def vector_of(space: str, value: str, limits: Limits) -> VectorContent:
+    """Of little-endian float16 in base64. Raises BadVector."""
+    try:
+        data = base64.b64decode(value.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadVector("the vector is not in base64") from None
+    if not data or len(data) % 2:
+        raise BadVector(f"the vector has {len(data)} bytes: write 2 for each dimension")
+    return vector_content(space, np.frombuffer(data, "<f2"), limits)
+
+
+def _numbers(values: object) -> np.ndarray:
+    if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
+        raise BadVector("the vector is no list of numbers")
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float32)
+
+
+def vector_content(space: str, row: np.ndarray, limits: Limits) -> VectorContent:
+    """One vector, (dim,) float16 or float32. Raises BadVector, BadRequest."""
+    if not space:
+        raise BadRequest("the vectors are of no space: say which")
+    check_dim(space, row.shape[0], limits)
+    if not abs(float(np.linalg.norm(row.astype(np.float64))) - 1) <= NORM_TOLERANCE:
+        raise BadVector("the vector is not of unit length: normalise it first")
+    return VectorContent(space, np.ascontiguousarray(row[None, :], row.dtype.newbyteorder("=")))
+
+
+def check_dim(space: str, dim: int, limits: Limits) -> None:
+    """A space id ends with its dim. Raises BadVector."""
+    if not 0 < dim <= limits.dim_max:
+        raise BadVector(f"vectors of dim {dim}: 1 to {limits.dim_max} are possible")
+    said = space.rpartition("/")[2] if "@" in space else ""
+    if said.isascii() and said.isdigit() and said != str(dim):
+        raise BadVector(f"the vector has dim {dim}, its space {space} has {said}")
+
+
+def text_content(text: object, limits: Limits) -> TextContent:
+    """Raises EmptyContent, LimitExceeded, BadRequest."""
+    if not isinstance(text, str):
+        raise BadRequest("the text is no text")
+    if not text.strip():
+        raise EmptyContent("the text is empty")
+    check_text(text, "text", limits.text_chars_max)
+    return TextContent(text)
+
+
+# ---------------------------------------------------------------- what is said of it
+
+
+def about_of(fields: Mapping[str, object], given: Given) -> About:
+    """With what the caller says of every row. Raises BadRequest, LimitExceeded."""
+    state = _word(fields, "state").lower()
+    if state and state not in STATES:
+        raise BadRequest(f"there is no state {state[:40]!r}: {', '.join(sorted(STATES))}")
+    return completed(
+        About(
+            labels=tuple(_many(fields, "labels")),
+            source=_string(fields, "source"),
+            source_ids=ids_of(fields),
+            severity=_string(fields, "severity"),
+            note=_string(fields, "note"),
+            state=state,
+            withdrawn=_is_withdrawn(fields) or state == "retracted",
+        ),
+        given,
+    )
+
+
+def ids_of(fields: Mapping[str, object]) -> tuple[str, ...]:
+    """Raises BadRequest."""
+    return (*_many(fields, "source_ids"), _word(fields, "source_id"))
+
+
+def completed(about: About, given: Given) -> About:
+    """With what the caller says, tidied and checked. Raises BadRequest, LimitExceeded."""
+    default, limits = given.about, given.limits
+    labels = tuple(dict.fromkeys(filter(None, (*default.labels, *about.labels))))
+    check_count(len(labels), limits.labels_max, "labels")
+    for label in labels:
+        check_text(label, "a label", limits.label_chars_max)
+        if label.isspace() or not (label.isprintable() or any(map(_shows, label))):
+            raise BadRequest("a label is blank: leave it out")
+    source = about.source or default.source
+    severity = about.severity or default.severity
+    note = about.note or default.note
+    check_text(source, "source", limits.source_chars_max)
+    check_text(severity, "severity", limits.severity_chars_max)
+    check_text(note, "note", limits.note_chars_max)
+    withdrawn = about.withdrawn or default.withdrawn
+    full = About(labels, source, (), severity, note, about.state, withdrawn)
+    return with_ids(full, about.source_ids, given)
+
+
+def with_ids(about: About, source_ids: Sequence[str], given: Given) -> About:
+    """Of a row that has no ids so far. Raises BadRequest, LimitExceeded."""
+    ids = tuple(dict.fromkeys(filter(None, (*given.about.source_ids, *source_ids))))
+    check_count(len(ids), given.limits.source_ids_max, "source ids")
+    for name in ids:
+        check_text(name, "a source id", given.limits.source_chars_max)
+    return About(
+        about.labels,
+        about.source,
+        ids,
+        about.severity,
+        about.note,
+        about.state,
+        about.withdrawn,
+    )
+
+
+def _shows(char: str) -> bool:
+    return char.isprintable() and not char.isspace()
+
+
+def check_text(text: str, name: str, chars_max: int) -> None:
+    """Raises LimitExceeded, BadRequest."""
+    if len(text) > chars_max:
+        raise LimitExceeded(f"{name} has {len(text)} characters, the limit is {chars_max}")
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{name} is not valid Unicode: it holds half a surrogate pair") from None
+
+
+def check_count(count: int, count_max: int, what: str) -> None:
+    if count > count_max:
+        raise LimitExceeded(f"{count} {what}: the limit is {count_max}")
+
+
+def _is_withdrawn(fields: Mapping[str, object]) -> bool:
+    action = _word(fields, "action").lower()
+    if action not in ADDS and action not in TAKES_BACK:
+        raise BadRequest(f"there is no action {action[:40]!r}: write add or withdraw")
+    said = fields.get("withdrawn")
+    if isinstance(said, bool):
+        return said or action in TAKES_BACK
+    word = _word(fields, "withdrawn").lower()
+    if word not in _YES and word not in _NO:
+        raise BadRequest(f"withdrawn is {word[:40]!r}: write true or false")
+    return word in _YES or action in TAKES_BACK
+
+
+def _word(fields: Mapping[str, object], name: str) -> str:
+    return _string(fields, name).strip()
+
+
+def _text(fields: Mapping[str, object], name: str, chars_max: int) -> str:
+    text = _string(fields, name)
+    check_text(text, name, chars_max)
+    return text
+
+
+def _string(fields: Mapping[str, object], name: str) -> str:
+    value = fields.get(name, "")
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise BadRequest(f"{name} is no text")
+
+
+def _many(fields: Mapping[str, object], name: str) -> Sequence[str]:
+    """A list, or a text as `joined` writes it."""
+    value = fields.get(name)
+    if not value:
+        return ()
+    if isinstance(value, (list, tuple)):
+        return _strings(value, name)
+    return split(_string(fields, name), name)
+
+
+def split(text: str, name: str) -> Sequence[str]:
+    """What `joined` wrote, or words between semicolons. Raises BadRequest."""
+    if not text.startswith("["):
+        return [part.strip() for part in text.split(";")]
+    try:
+        return _strings(json.loads(text), name)
+    except (ValueError, RecursionError):
+        raise BadRequest(f"{name} begins with [ but is no JSON list of texts") from None
+
+
+def joined(words: Iterable[str]) -> str:
+    """In one cell: with semicolons, or as JSON where these would not tell them apart."""
+    words = list(words)
+    plain = ";".join(words)
+    return plain if list(split_plain(plain)) == words else json.dumps(words, ensure_ascii=False)
+
+
+def split_plain(text: str) -> Sequence[str]:
+    if text.startswith("["):
+        return []
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def _strings(values: object, name: str) -> Sequence[str]:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise BadRequest(f"{name} is no list of texts")
+    return list(values)
