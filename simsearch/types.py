@@ -272,8 +272,10 @@ class Entry:
     """The changes of its state since, oldest first; a retraction is not among them."""
     expires_us: int = 0
     """When it retracts itself; 0: never."""
-    severity: int = 0
-    """1 (least) to 5; 0: not said."""
+    severity: str = ""
+    """In the source's own words."""
+    aliases: tuple[str, ...] = ()
+    """The source's other ids for it."""
 
     @property
     def last(self) -> Change:
@@ -309,7 +311,8 @@ class EntryDraft:
     note: str = ""
     state: EntryState = EntryState.ACTIVE
     expires_us: int = 0
-    severity: int = 0
+    severity: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class WaitUntil(Enum):

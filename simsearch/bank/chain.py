@@ -50,8 +50,9 @@ def taken_apart(record: bytes) -> Linked:
 
 def content_of_entry(entry: Entry, fingerprint: bytes) -> bytes:
     """Of a change that added an entry: what is known about it, and its fingerprint's record."""
-    numbers = f"{int(entry.first_state)} {entry.expires_us} {entry.severity}"
-    known = (numbers, entry.source, entry.source_id, entry.note, *entry.labels)
+    counts = f"{int(entry.first_state)} {entry.expires_us} {len(entry.labels)}"
+    said = (counts, entry.source, entry.source_id, entry.note, entry.severity)
+    known = (*said, *entry.labels, *entry.aliases)
     return _digest((fingerprint, *(text.encode() for text in known)))
 
 
@@ -82,8 +83,4 @@ def _rules(policy: Policy) -> Iterable[str]:
 
 def _digest(parts: Iterable[bytes]) -> bytes:
     """Each part behind its length: no two lists of parts are one."""
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(_LENGTH.pack(len(part)))
-        whole.update(part)
-    return whole.digest()
+    return hashlib.sha256(b"".join(_LENGTH.pack(len(part)) + part for part in parts)).digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 
@@ -45,12 +45,15 @@ ENTRIES_PER_EDIT_MAX = 16_384
 LIMIT_MAX = 10_000
 AFTER_MAX = 2**63 - 1
 
+IMPORT_ID_CHARS_MAX = 128
+
 EDIT_BYTES_MAX = 256 << 20
 """Of fingerprints in one transaction: half of the dirty pages that LMDB keeps in memory."""
 
 NORM_TOLERANCE = 1e-3
 
-SEVERITY_MAX = 5
+SEVERITY_CHARS_MAX = 64
+ALIASES_MAX = 32
 FIRST_STATES = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DRAFT)
 MOVES_TO = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.QUARANTINED)
 
@@ -128,6 +131,16 @@ def _check_time(time_us: int, name: str) -> None:
         raise BadRequest(f"{name} is no time that a store can hold: leave it out for never")
 
 
+def check_import(import_id: str, part: int, items: Sized) -> None:
+    _check_given(import_id, "import_id", "which import it is, so that it can be gone on with")
+    _check_text(import_id, "import_id", IMPORT_ID_CHARS_MAX)
+    if not 0 <= part < 2**32:
+        raise BadRequest(f"part is {part}: number the parts from 0")
+    if not len(items):
+        raise BadRequest("the part holds no rows: leave it out")
+    _check_count(len(items), ENTRIES_PER_EDIT_MAX, "rows in one part")
+
+
 def check_digest(signal: Signal, digest: bytes) -> None:
     if signal not in DIGESTS:
         raise BadHash(f"{signal} is not matched by equality: search it by distance")
@@ -147,8 +160,11 @@ def _check_draft(draft: EntryDraft) -> None:
     if draft.state not in FIRST_STATES:
         words = " or ".join(s.name.lower() for s in FIRST_STATES)
         raise BadRequest(f"an entry cannot begin {draft.state.name.lower()}: begin it {words}")
-    if not 0 <= draft.severity <= SEVERITY_MAX:
-        raise BadRequest(f"severity is {draft.severity}: 1 to {SEVERITY_MAX}, or 0 for none")
+    _check_text(draft.severity, "severity", SEVERITY_CHARS_MAX)
+    _check_count(len(draft.aliases), ALIASES_MAX, "aliases of an entry")
+    for alias in draft.aliases:
+        _check_given(alias, "alias", "an id")
+        _check_text(alias, "alias", SOURCE_CHARS_MAX)
     _check_fingerprint(draft.fingerprint)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from simsearch.bank import chain
-from simsearch.bank.fingerprints import fingerprint_to_bytes
-from simsearch.bank.layout import Life
+from simsearch.bank.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
+from simsearch.bank.layout import Life, digest_prefix, source_mark, whole_mark
 from simsearch.bank.tables import Tables
 from simsearch.errors import BadRequest, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
@@ -70,20 +70,40 @@ def add_entries(
     """`fingerprints` are the records of the drafts' fingerprints, made before the transaction."""
     bank = tables.bank_or_raise(bank_name)
     now_us = _now_us()
-    entries = []
-    for draft, fingerprint in zip(drafts, fingerprints, strict=True):
-        key = tables.next_entry_key()
-        change = tables.next_change(ChangeKind.ENTRY_ADDED, bank.id, key, edit, now_us)
-        entry = _entry(draft, change)
-        tables.append_change(change, chain.content_of_entry(entry, fingerprint))
-        entries.append(entry)
-        tables.put_entry(entry)
-        tables.put_fingerprint(key, fingerprint)
-        tables.put_life(key, Life(bank.id, change.seq), draft.fingerprint.digests)
-        if entry.expires_us:
-            tables.put_due(entry.expires_us, key)
+    entries = [
+        add_entry(tables, bank, draft, fingerprint, edit, now_us)
+        for draft, fingerprint in zip(drafts, fingerprints, strict=True)
+    ]
     tables.put_bank(replace(bank, active_entries=bank.active_entries + len(entries)))
     return entries
+
+
+def add_entry(
+    tables: Tables, bank: Bank, draft: EntryDraft, fingerprint: bytes, edit: Edit, now_us: int
+) -> Entry:
+    """All but the bank's count."""
+    key = tables.next_entry_key()
+    change = tables.next_change(ChangeKind.ENTRY_ADDED, bank.id, key, edit, now_us)
+    entry = _entry(draft, change)
+    tables.append_change(change, chain.content_of_entry(entry, fingerprint))
+    tables.put_entry(entry)
+    tables.put_fingerprint(key, fingerprint)
+    marks = marks_of(entry, fingerprint, draft.fingerprint)
+    tables.put_life(key, Life(bank.id, change.seq), marks)
+    if entry.expires_us:
+        tables.put_due(entry.expires_us, key)
+    return entry
+
+
+def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[bytes]:
+    """What an entry is found by: each digest, its whole fingerprint, and its source's ids."""
+    for signal, values in fingerprint.digests.items():
+        for digest in values:
+            yield digest_prefix(signal, digest)
+    yield whole_mark(record)
+    for source_id in dict.fromkeys((entry.source_id, *entry.aliases)):
+        if source_id:
+            yield source_mark(entry.source, source_id)
 
 
 def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry:
@@ -91,19 +111,22 @@ def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
-    return _retracted(tables, bank, entry, edit)
+    retracted = retract(tables, bank, entry, edit)
+    tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
+    return retracted
 
 
-def _retracted(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
+def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
+    """All but the bank's count."""
     key = entry.key
     change = tables.append_change(
         tables.next_change(ChangeKind.ENTRY_RETRACTED, bank.id, key, edit, _now_us())
     )
     retracted = replace(entry, state=EntryState.RETRACTED, retracted=change)
     tables.put_entry(retracted)
-    digests = tables.fingerprint_or_raise(key, change.seq).digests
-    tables.put_life(key, Life(bank.id, entry.added.seq, change.seq), digests)
-    tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
+    record = tables.brought_bytes(entry.added)
+    marks = marks_of(entry, record, fingerprint_from_bytes(key, record))
+    tables.put_life(key, Life(bank.id, entry.added.seq, change.seq), marks)
     return retracted
 
 
@@ -161,8 +184,9 @@ def settle_due(tables: Tables, now_us: int, limit: int) -> int:
             continue
         if entry.expires_us == time_us:
             bank = banks[entry.bank_id]
-            _retracted(tables, bank, entry, Edit(ITSELF, "it was banned until now"))
+            retract(tables, bank, entry, Edit(ITSELF, "it was banned until now"))
             banks[bank.id] = replace(bank, active_entries=bank.active_entries - 1)
+            tables.put_bank(banks[bank.id])
         elif entry.until_us == time_us:
             edit = Edit(ITSELF, f"it was {_word(entry.state)} until now")
             _moved(tables, entry, _state_before(entry), 0, edit)
@@ -233,6 +257,7 @@ def _entry(draft: EntryDraft, added: Change) -> Entry:
         first_state=draft.state,
         expires_us=draft.expires_us,
         severity=draft.severity,
+        aliases=tuple(draft.aliases),
     )
 
 

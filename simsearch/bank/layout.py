@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from typing import NamedTuple
@@ -27,14 +28,15 @@ ENTRIES = b"entries"  # entry key u64 -> EntryRecord
 FINGERPRINTS = b"fingerprints"
 LIVES = b"lives"  # entry key u64 -> Life: loading a view parses no EntryRecord
 BY_BANK = b"by_bank"  # bank id u32, entry key u64 -> Life
-BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Life
+BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Life: see `marks_of`
 CHANGES = b"changes"  # seq u64 -> ChangeRecord
 DUE = b"due"  # time in microseconds u64, entry key u64 -> nothing: when an entry moves by itself
+IMPORTS = b"imports"  # 16 bytes of SHA-256 of the import's id, part u32 -> ImportPartRecord
 
 FIRST_TABLES = (META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIVES, BY_BANK, BY_DIGEST, CHANGES)
 """Of every store. The others are made where they are absent, by whoever opens it to write."""
 
-TABLES = (*FIRST_TABLES, DUE)
+TABLES = (*FIRST_TABLES, DUE, IMPORTS)
 
 META_FORMAT = b"format"
 META_STORE_ID = b"store_id"
@@ -43,6 +45,9 @@ META_NEXT_BANK_ID = b"next_bank_id"
 
 DIGEST_KINDS = {Signal.SHA256: b"\x01", Signal.MD5: b"\x02", Signal.TEXT_SHA256: b"\x03"}
 """For ever, like field numbers: they are part of keys on disk."""
+
+_WHOLE = b"\x06"
+_SOURCE = b"\x07"
 
 NEVER = 2**64 - 1
 
@@ -105,6 +110,20 @@ def digest_prefix(signal: Signal, digest: bytes) -> bytes:
 def first_u64(packed: bytes) -> int:
     """The time at the front of a due key."""
     return int(_U64.unpack_from(packed)[0])
+
+
+def whole_mark(fingerprint: bytes) -> bytes:
+    """By which an entry is found that has this very fingerprint record."""
+    return _WHOLE + hashlib.sha256(fingerprint).digest()
+
+
+def source_mark(source: str, source_id: str) -> bytes:
+    """By which an entry is found of which its source says this id."""
+    return _SOURCE + hashlib.sha256(f"{source}\0{source_id}".encode()).digest()
+
+
+def import_key(import_id: str, part: int) -> bytes:
+    return hashlib.sha256(import_id.encode()).digest()[:16] + _U32.pack(part)
 
 
 def last_u64(packed: bytes) -> int:

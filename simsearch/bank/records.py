@@ -162,6 +162,7 @@ def entry_to_bytes(entry: Entry) -> bytes:
         ],
         expires_us=entry.expires_us,
         severity=entry.severity,
+        aliases=entry.aliases,
     )
     return record.SerializeToString()
 
@@ -197,6 +198,7 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
         moves=moves,
         expires_us=record.expires_us,
         severity=record.severity,
+        aliases=tuple(record.aliases),
     )
     require(retracted is not None or state is entry.unretracted_at(NEVER), "is not where it moved")
     return entry

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from simsearch.bank import checks, edits
+from simsearch.bank import checks, edits, importing
 from simsearch.bank.environment import Environment
 from simsearch.bank.fingerprints import fingerprint_to_bytes
+from simsearch.bank.importing import ImportedPart, ImportItem
 from simsearch.bank.reading import Reading
 from simsearch.bank.tables import Tables
 from simsearch.types import (
@@ -33,6 +34,13 @@ MAP_BYTES_MAX = 1 << 40
 DUE_AT_ONCE = 1_024
 
 T = TypeVar("T")
+
+
+class _DryRun(Exception):
+    """Ends a transaction that is not to be written."""
+
+    def __init__(self, done: ImportedPart) -> None:
+        self.done = done
 
 
 class BankStore:
@@ -172,6 +180,44 @@ class BankStore:
         while self._environment.read(lambda tables: tables.due(now_us, 1)):
             done += self._edit(lambda tables: edits.settle_due(tables, now_us, DUE_AT_ONCE))
         return done
+
+    def import_part(
+        self,
+        bank: str,
+        import_id: str,
+        part: int,
+        items: Sequence[ImportItem],
+        edit: Edit,
+        *,
+        revive: bool = False,
+        dry_run: bool = False,
+    ) -> ImportedPart:
+        """Adds what is new, takes back what is withdrawn, and says of each item what became of it;
+        what a bank has already, or had and took back, is not added, the latter unless `revive`.
+
+        All of it or nothing, in one transaction. A part that was done before is answered as it was
+        then. `dry_run`: nothing is written. Raises BankNotFound, BadRequest where this part of the
+        import held something else, and as `add_entries`.
+        """
+        checks.check_edit(edit)
+        checks.check_import(import_id, part, items)
+        drafts = [item.draft for item in items]
+        if any(not item.withdrawn for item in items):
+            checks.check_drafts([item.draft for item in items if not item.withdrawn])
+        encoded = [fingerprint_to_bytes(draft.fingerprint) for draft in drafts]
+
+        def work(tables: Tables) -> ImportedPart:
+            done = importing.import_part(
+                tables, bank, import_id, part, items, encoded, edit, revive=revive
+            )
+            if dry_run:
+                raise _DryRun(done)
+            return done
+
+        try:
+            return self._edit(work)
+        except _DryRun as run:
+            return run.done
 
     def subscribe(self, callback: Callable[[int], None]) -> None:
         """Calls `callback(seq)` after each durable commit of this process, in order, on the

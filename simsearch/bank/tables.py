@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,6 +19,7 @@ from simsearch.errors import (
     LimitExceeded,
     NewerFormat,
 )
+from simsearch.storage.v1 import records_pb2 as pb
 from simsearch.types import (
     DIGEST_ENTRIES_MAX,
     Bank,
@@ -267,17 +268,37 @@ class Tables:
     def drop_due(self, time_us: int, key: int) -> None:
         self._transaction.delete(layout.due_key(time_us, key), db=self._handles[layout.DUE])
 
+    # ------------------------------------------------------------ imports
+
+    def import_part(self, import_id: str, part: int) -> pb.ImportPartRecord | None:
+        at, what = layout.import_key(import_id, part), f"part {part} of an import"
+        if layout.IMPORTS not in self._handles:
+            return None
+        body = self._get(layout.IMPORTS, at, what)
+        if body is None:
+            return None
+        return records.read_record(what, lambda: pb.ImportPartRecord.FromString(body))
+
+    def put_import_part(self, import_id: str, part: int, done: pb.ImportPartRecord) -> None:
+        self._put(layout.IMPORTS, layout.import_key(import_id, part), done.SerializeToString())
+
     # ------------------------------------------------------------ lives
 
-    def put_life(self, key: int, life: Life, digests: Mapping[Signal, Sequence[bytes]]) -> None:
-        """Writes `life` into every table that says whether entry `key` is alive."""
+    def put_life(self, key: int, life: Life, marks: Iterable[bytes]) -> None:
+        """Writes `life` into every table that says whether entry `key` is alive. `marks` are what
+        the entry is found by (layout)."""
         packed = layout.pack_life(life)
         self._put(layout.LIVES, pack_u64(key), packed)
         self._put(layout.BY_BANK, layout.bank_entry_key(life.bank_id, key), packed)
-        for signal, values in digests.items():
-            for digest in values:
-                at = layout.digest_prefix(signal, digest) + pack_u64(key)
-                self._put(layout.BY_DIGEST, at, packed)
+        for mark in marks:
+            self._put(layout.BY_DIGEST, mark + pack_u64(key), packed)
+
+    def marked(self, mark: bytes, bank_id: int) -> Iterator[tuple[int, Life]]:
+        """The entries of one bank that have this mark, the oldest first."""
+        for at, sealed in self._rows_under(layout.BY_DIGEST, mark):
+            key, life = _life_from_row(at, sealed)
+            if life.bank_id == bank_id:
+                yield key, life
 
     def life(self, key: int) -> Life | None:
         body = self._get(layout.LIVES, _entry_key(key), f"the life of entry {key}")

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from simsearch import __version__
-from simsearch.cli import banks, entries, matching, serving, tokens
+from simsearch.cli import banks, entries, importing, matching, serving, tokens
 from simsearch.cli.options import EXIT_CODES_HELP, exit_code
 from simsearch.cli.output import print_line, printable
 from simsearch.errors import BadConfig, BadRequest, SimsearchError
@@ -42,6 +42,7 @@ def top(
 app.command("serve")(serving.serve)
 app.command("status")(serving.status)
 app.command("match")(matching.match)
+app.command("import")(importing.import_)
 app.command("demo")(serving.demo)
 app.add_typer(banks.app, name="bank")
 app.add_typer(entries.app, name="entry")

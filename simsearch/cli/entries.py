@@ -49,7 +49,7 @@ def add(
         str, typer.Option(help="active, shadow (counted, decides nothing) or draft (not asked yet)")
     ] = "active",
     expires: Annotated[str, typer.Option(help="when the ban ends by itself, as 2027-01-31")] = "",
-    severity: Annotated[int, typer.Option(help="1 (least) to 5; 0: not said")] = 0,
+    severity: Annotated[str, typer.Option(help="how bad, in your own words")] = "",
     wait: Wait = WaitUntil.VISIBLE,
     actor: Actor = "",
     server: Server = SERVER_DEFAULT,

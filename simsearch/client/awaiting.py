@@ -70,6 +70,7 @@ class AsyncClient(BaseClient):
     update_bank = _awaiting(calls.update_bank)
     add_entry = _awaiting(calls.add_entry)
     add_entries = _awaiting(calls.add_entries)
+    import_entries = _awaiting(calls.import_entries)
     get_entry = _awaiting(calls.get_entry)
     list_entries = _awaiting(calls.list_entries)
     extend_entry = _awaiting(calls.extend_entry)

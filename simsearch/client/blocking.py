@@ -58,6 +58,7 @@ class Client(BaseClient):
     update_bank = _blocking(calls.update_bank)
     add_entry = _blocking(calls.add_entry)
     add_entries = _blocking(calls.add_entries)
+    import_entries = _blocking(calls.import_entries)
     get_entry = _blocking(calls.get_entry)
     list_entries = _blocking(calls.list_entries)
     extend_entry = _blocking(calls.extend_entry)

@@ -73,6 +73,7 @@ LIST_BANKS = Rpc(bank_pb2_grpc.BankServiceStub, "ListBanks")
 UPDATE_BANK = Rpc(bank_pb2_grpc.BankServiceStub, "UpdateBank", idempotent=False)
 ADD_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "AddEntry", idempotent=False)
 BATCH_ADD_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "BatchAddEntries", idempotent=False)
+IMPORT_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ImportEntries")
 GET_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "GetEntry")
 LIST_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ListEntries")
 # Extending may have happened too, and does nothing the second time.
@@ -243,12 +244,12 @@ def add_entry(
     note: str = "",
     state: EntryState = EntryState.ACTIVE,
     expires_us: int = 0,
-    severity: int = 0,
+    severity: str = "",
     wait_until: WaitUntil = WaitUntil.VISIBLE,
     deadline_s: float | None = None,
 ) -> Ask[bank_pb2.AddEntryResponse]:
     """Ban one item; its contents become rows of one entry. It may begin as a DRAFT or in the
-    SHADOW; `expires_us` (microseconds since 1970): it retracts itself then; `severity`: 1 to 5."""
+    SHADOW; `expires_us` (microseconds since 1970): it retracts itself then."""
     draft = bank_pb2.EntryDraft(
         contents=[content_to(c) for c in contents],
         labels=labels,
@@ -288,6 +289,13 @@ def _keys(reply: bank_pb2.BatchAddEntriesResponse) -> list[int | SimsearchError]
         item.key if item.WhichOneof("outcome") == "key" else item_error_from(item.error)
         for item in reply.items
     ]
+
+
+def import_entries(
+    request: bank_pb2.ImportEntriesRequest, *, deadline_s: float | None = None
+) -> Ask[bank_pb2.ImportEntriesResponse]:
+    """A part of a list; a part that was done before is answered as it was then."""
+    return Ask(IMPORT_ENTRIES, request, _whole, deadline_s)
 
 
 def get_entry(bank: str, key: int, *, deadline_s: float | None = None) -> Ask[bank_pb2.Entry]:

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from simsearch.bank.checks import check_drafts
 from simsearch.bank.sameness import check_contents
-from simsearch.encode.fingerprint import Print, merge
+from simsearch.encode.fingerprint import merge
 from simsearch.errors import (
     BadRequest,
-    EmptyContent,
     EntryInOtherBank,
     EntryNotFound,
     LimitExceeded,
-    NotYetVisible,
     SimsearchError,
 )
 from simsearch.match.policy import check_policy
 from simsearch.serve.core import Core
+from simsearch.serve.drafting import (
+    Prepared,
+    all_or_first_refusal,
+    prepare,
+    read_contents,
+    warnings_of,
+)
 from simsearch.serve.errors import item_error
 from simsearch.serve.identity import Identity, current
+from simsearch.serve.importing import import_entries
 from simsearch.serve.interceptors import Context
+from simsearch.serve.seen import wait_visible
 from simsearch.serve.work import Work
 from simsearch.types import (
     EVERY_BANK,
     BankAccess,
-    Content,
-    EntryDraft,
-    EntryState,
     Policy,
-    SignalState,
     WaitUntil,
 )
-from simsearch.v1 import bank_pb2, bank_pb2_grpc, content_pb2, policy_pb2
+from simsearch.v1 import bank_pb2, bank_pb2_grpc, policy_pb2
 from simsearch.wire import (
     bank_to,
-    content_from,
     edit_from,
     entry_to,
     policy_from,
@@ -97,6 +97,11 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.BatchAddEntriesResponse:
         return await self._edit(_batch_add_entries, request)
 
+    async def ImportEntries(
+        self, request: bank_pb2.ImportEntriesRequest, context: Context
+    ) -> bank_pb2.ImportEntriesResponse:
+        return await self._edit(import_entries, request)
+
     async def GetEntry(
         self, request: bank_pb2.GetEntryRequest, context: Context
     ) -> bank_pb2.GetEntryResponse:
@@ -137,7 +142,7 @@ def _create_bank(core: Core, request: bank_pb2.CreateBankRequest) -> bank_pb2.Cr
     bank, change = core.store.create_bank(
         request.name, request.description, policy, edit_from(request.edit)
     )
-    _wait_visible(core, change.seq, f"bank {bank.name!r} is stored")
+    wait_visible(core, change.seq, f"bank {bank.name!r} is stored")
     return bank_pb2.CreateBankResponse(bank=bank_to(bank), seq=change.seq)
 
 
@@ -159,29 +164,21 @@ def _update_bank(core: Core, request: bank_pb2.UpdateBankRequest) -> bank_pb2.Up
         policy=_policy(core, request.policy) if request.HasField("policy") else None,
         etag=request.etag,
     )
-    _wait_visible(core, change.seq, f"the update of bank {bank.name!r} is stored")
+    wait_visible(core, change.seq, f"the update of bank {bank.name!r} is stored")
     return bank_pb2.UpdateBankResponse(bank=bank_to(bank), seq=change.seq)
 
 
 # ---------------------------------------------------------------- entries
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A draft ready to store, and what its content could not give."""
-
-    draft: EntryDraft
-    warnings: tuple[str, ...]
-
-
 def _add_entry(core: Core, request: bank_pb2.AddEntryRequest) -> bank_pb2.AddEntryResponse:
     core.store.bank(request.bank)
-    prepared = _prepare(core, [request.entry])[0]
+    prepared = prepare(core, [request.entry])[0]
     if isinstance(prepared, SimsearchError):
         raise prepared
     entry = core.store.add_entries(request.bank, [prepared.draft], edit_from(request.edit))[0]
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        _wait_visible(core, entry.added.seq, f"entry {entry.key} is stored")
+        wait_visible(core, entry.added.seq, f"entry {entry.key} is stored")
     return bank_pb2.AddEntryResponse(
         entry=entry_to(entry, request.bank), seq=entry.added.seq, warnings=prepared.warnings
     )
@@ -194,17 +191,17 @@ def _batch_add_entries(
     count_max = core.config.limits.batch_items_max
     if len(request.entries) > count_max:
         raise LimitExceeded(f"{len(request.entries)} entries in one batch: {count_max} at most")
-    prepared = _prepare(core, request.entries)
-    drafts = [p.draft for p in prepared if isinstance(p, _Prepared)]
+    prepared = prepare(core, request.entries)
+    drafts = [p.draft for p in prepared if isinstance(p, Prepared)]
     added = core.store.add_entries(request.bank, drafts, edit_from(request.edit)) if drafts else []
     seq = added[-1].added.seq if added else 0
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        _wait_visible(core, seq, f"{len(added)} entries are stored")
+        wait_visible(core, seq, f"{len(added)} entries are stored")
     keys = iter([entry.key for entry in added])
     return bank_pb2.BatchAddEntriesResponse(items=[_add_item(p, keys) for p in prepared], seq=seq)
 
 
-def _add_item(prepared: _Prepared | SimsearchError, keys: Iterator[int]) -> bank_pb2.BatchAddItem:
+def _add_item(prepared: Prepared | SimsearchError, keys: Iterator[int]) -> bank_pb2.BatchAddItem:
     if isinstance(prepared, SimsearchError):
         return bank_pb2.BatchAddItem(error=item_error(prepared))
     return bank_pb2.BatchAddItem(key=next(keys), warnings=prepared.warnings)
@@ -241,22 +238,22 @@ def _page_key(token: str) -> int:
 
 def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.ExtendEntryResponse:
     before = core.store.entry(request.bank, request.key)
-    contents = _read(core, request.contents)
+    contents = read_contents(core, request.contents)
     if isinstance(contents, SimsearchError):
         raise contents
-    prints = _all_or_first_refusal(core.fingerprinter.ban(contents))
+    prints = all_or_first_refusal(core.fingerprinter.ban(contents))
     stored = core.store.fingerprints([before.key])[before.key]
     check_contents(before.key, stored, [p.fingerprint for p in prints], partial=request.partial)
     entry, added = core.store.extend_entry(
         request.bank, request.key, merge(prints), edit_from(request.edit)
     )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        _wait_visible(core, entry.last.seq, f"the extension of {entry.key} is stored")
+        wait_visible(core, entry.last.seq, f"the extension of {entry.key} is stored")
     return bank_pb2.ExtendEntryResponse(
         entry=entry_to(entry, request.bank),
         seq=entry.last.seq if added.rows() else 0,
         added=signals_to(added.rows()),
-        warnings=_warnings(prints),
+        warnings=warnings_of(prints),
     )
 
 
@@ -272,7 +269,7 @@ def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.Move
         until_us=time_from(request.until),
     )
     if change and wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        _wait_visible(core, change.seq, f"entry {entry.key} is {state.name.lower()}")
+        wait_visible(core, change.seq, f"entry {entry.key} is {state.name.lower()}")
     return bank_pb2.MoveEntryResponse(
         entry=entry_to(entry, request.bank), seq=change.seq if change else 0
     )
@@ -284,7 +281,7 @@ def _retract_entry(
     entry = core.store.retract_entry(request.bank, request.key, edit_from(request.edit))
     assert entry.retracted is not None
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        _wait_visible(core, entry.retracted.seq, f"the retraction of {entry.key} is stored")
+        wait_visible(core, entry.retracted.seq, f"the retraction of {entry.key} is stored")
     return bank_pb2.RetractEntryResponse(
         entry=entry_to(entry, request.bank), seq=entry.retracted.seq
     )
@@ -295,73 +292,3 @@ def _retract_entry(
 
 def _policy(core: Core, message: policy_pb2.Policy) -> Policy:
     return check_policy(policy_from(message, core.space_id))
-
-
-def _prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[_Prepared | SimsearchError]:
-    """Every draft's fingerprint, all contents encoded in one batch."""
-    read = [_read(core, draft.contents) for draft in drafts]
-    flat = [content for contents in read if isinstance(contents, list) for content in contents]
-    outcomes = iter(core.fingerprinter.ban(flat))
-    prepared: list[_Prepared | SimsearchError] = []
-    for draft, contents in zip(drafts, read, strict=True):
-        if isinstance(contents, SimsearchError):
-            prepared.append(contents)
-        else:
-            prepared.append(_prepared(draft, [next(outcomes) for _ in contents]))
-    return prepared
-
-
-def _read(core: Core, messages: Sequence[content_pb2.Content]) -> list[Content] | SimsearchError:
-    count_max = core.config.limits.contents_per_entry_max
-    if not messages:
-        return EmptyContent("the entry has no content: give it an image, text, vector or hash")
-    if len(messages) > count_max:
-        return LimitExceeded(f"{len(messages)} contents in one entry: {count_max} at most")
-    try:
-        return [content_from(message, core.dim_of) for message in messages]
-    except SimsearchError as refusal:
-        return refusal
-
-
-def _prepared(
-    message: bank_pb2.EntryDraft, outcomes: Sequence[Print | SimsearchError]
-) -> _Prepared | SimsearchError:
-    try:
-        prints = _all_or_first_refusal(outcomes)
-        draft = EntryDraft(
-            merge(prints),
-            labels=tuple(message.labels),
-            source=message.source,
-            source_id=message.source_id,
-            note=message.note,
-            state=state_from(message.state) or EntryState.ACTIVE,
-            expires_us=time_from(message.expire_time),
-            severity=message.severity,
-        )
-        check_drafts([draft])  # here, so that one bad draft does not fail its batch
-    except SimsearchError as refusal:
-        return refusal
-    return _Prepared(draft, _warnings(prints))
-
-
-def _all_or_first_refusal(outcomes: Sequence[Print | SimsearchError]) -> list[Print]:
-    """An item of which one content cannot be used is not half used."""
-    for outcome in outcomes:
-        if isinstance(outcome, SimsearchError):
-            raise outcome
-    return [outcome for outcome in outcomes if isinstance(outcome, Print)]
-
-
-def _warnings(prints: Sequence[Print]) -> tuple[str, ...]:
-    """What the contents could not give, each said once."""
-    reports = [r for p in prints for r in p.reports if r.state is not SignalState.SEARCHED]
-    return tuple(dict.fromkeys(f"{r.signal}: {r.detail}" for r in reports))
-
-
-def _wait_visible(core: Core, seq: int, what: str) -> None:
-    timeout_s = core.config.server.visible_timeout_s
-    if not core.follower.wait_for(seq, timeout_s):
-        raise NotYetVisible(
-            f"{what} (change {seq}), but searches did not see it within {timeout_s:g} s: "
-            "do not send it again; see `simsearch status`"
-        )

@@ -49,8 +49,9 @@ def match_all(
 
 def _without_shadow(answer: Outcome) -> Outcome:
     """The same object, where there is nothing in it."""
-    shown = isinstance(answer, SimsearchError) or not answer.shadow
-    return answer if shown else replace(answer, shadow=())
+    if isinstance(answer, SimsearchError) or not answer.shadow:
+        return answer
+    return replace(answer, shadow=())
 
 
 def slices(contents: Sequence[Content], cost_max: int) -> Iterator[Sequence[Content]]:

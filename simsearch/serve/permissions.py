@@ -48,6 +48,7 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_BANK}/UpdateBank": Rule(_POLICY_MAKERS, bank="name", edits=True),
         f"{_BANK}/AddEntry": Rule(_EDITORS, bank="bank", edits=True),
         f"{_BANK}/BatchAddEntries": Rule(_EDITORS, bank="bank", edits=True, items="entries"),
+        f"{_BANK}/ImportEntries": Rule(_EDITORS, bank="bank", edits=True, items="items"),
         f"{_BANK}/GetEntry": Rule(_ENTRY_READERS, bank="bank"),
         f"{_BANK}/ListEntries": Rule(_ENTRY_READERS, bank="bank"),
         f"{_BANK}/ExtendEntry": Rule(_EDITORS, bank="bank", edits=True),

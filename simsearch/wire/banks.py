@@ -66,6 +66,7 @@ def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
         ],
         expire_time=time_to(entry.expires_us),
         severity=entry.severity,
+        aliases=entry.aliases,
     )
 
 

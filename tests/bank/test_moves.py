@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[BankStore]:
 
 
 def added(store: BankStore, state: EntryState, expires_us: int = 0) -> Entry:
-    draft: EntryDraft = replace(full_draft(1), state=state, expires_us=expires_us, severity=3)
+    draft: EntryDraft = replace(full_draft(1), state=state, expires_us=expires_us, severity="B2")
     return store.add_entries("spam", [draft], EDIT)[0]
 
 
@@ -87,7 +87,6 @@ def test_what_cannot_begin_or_be_held_is_refused(store: BankStore) -> None:
     for draft, words in (
         (replace(full_draft(1), state=QUARANTINED), "cannot begin quarantined"),
         (replace(full_draft(1), state=RETRACTED), "cannot begin retracted"),
-        (replace(full_draft(1), severity=6), "severity is 6"),
         (replace(full_draft(1), expires_us=-1), "expires is no time"),
     ):
         with pytest.raises(errors.BadRequest, match=words):

@@ -35,8 +35,8 @@ from simsearch.types import (
     Signal,
     TextContent,
 )
-from simsearch.v1 import bank_pb2, match_pb2, match_pb2_grpc
-from simsearch.wire import content_to
+from simsearch.v1 import bank_pb2, content_pb2, match_pb2, match_pb2_grpc
+from simsearch.wire import content_to, edit_to
 from tests.serve.callers import Callers, Served, code_of, guarded
 from tests.serve.doors import Form
 from tests.serve.test_permissions import RPCS
@@ -137,6 +137,18 @@ def test_who_may_ask_no_bank_is_not_told_that_nothing_matched(as_: Calls) -> Non
     assert (result.verdict, result.hits, result.complete) == (Band.NONE, (), False)
 
 
+def importing(bank: str, edit: Edit) -> bank_pb2.ImportEntriesRequest:
+    hashes = bank_pb2.HashRows(
+        signal=content_pb2.HASH_SIGNAL_PDQ,
+        values=bytes(32),
+        abouts=[bank_pb2.ImportItem()],
+        about_of=[0],
+    )
+    return bank_pb2.ImportEntriesRequest(
+        bank=bank, import_id="list", hashes=hashes, edit=edit_to(edit)
+    )
+
+
 READS: dict[str, Callable[[Client, str], object]] = {
     "GetBank": lambda c, bank: c.get_bank(bank),
     "GetEntry": lambda c, bank: c.get_entry(bank, 1),
@@ -149,6 +161,7 @@ EDITS: dict[str, Callable[[Client, str], object]] = {
     "AddEntry": lambda c, bank: c.add_entry(bank, [HASH], SIGNED),
     "BatchAddEntries": lambda c, bank: c.add_entries(bank, [HASH], SIGNED),
     "ExtendEntry": lambda c, bank: c.extend_entry(bank, 1, [HASH], SIGNED),
+    "ImportEntries": lambda c, bank: c.import_entries(importing(bank, SIGNED)),
     "MoveEntry": lambda c, bank: c.move_entry(bank, 1, EntryState.SHADOW, SIGNED),
     "RetractEntry": lambda c, bank: c.retract_entry(bank, 1, SIGNED),
 }
@@ -246,9 +259,7 @@ def test_an_edit_is_signed_with_the_callers_name(as_: Calls) -> None:
         assert (entry.added.actor, entry.added.reason) == ("analyst", "case 4711")
 
 
-@pytest.mark.parametrize(
-    "rpc", ["AddEntry", "BatchAddEntries", "ExtendEntry", "MoveEntry", "RetractEntry"]
-)
+@pytest.mark.parametrize("rpc", [*EDITS])
 def test_nobody_signs_as_another(as_: Calls, rpc: str) -> None:
     """Refused by name, and nothing is written."""
     forged = Edit("admin", "case 4711")
@@ -257,6 +268,7 @@ def test_nobody_signs_as_another(as_: Calls, rpc: str) -> None:
         "AddEntry": lambda: caller.add_entry("scams", [HASH], forged),
         "BatchAddEntries": lambda: caller.add_entries("scams", [HASH], forged),
         "ExtendEntry": lambda: caller.extend_entry("scams", 1, [HASH], forged),
+        "ImportEntries": lambda: caller.import_entries(importing("scams", forged)),
         "MoveEntry": lambda: caller.move_entry("scams", 1, EntryState.SHADOW, forged),
         "RetractEntry": lambda: caller.retract_entry("scams", 1, forged),
     }[rpc]

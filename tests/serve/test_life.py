@@ -17,7 +17,7 @@ SHOWN = MatchOptions(with_shadow=True)
 
 def test_what_counts_and_what_is_only_counted(client: Client, bank: str) -> None:
     """Draft, shadow, active, quarantined, active: one hash, asked after each edit."""
-    key = client.add_entry(bank, [HASH], EDIT, state=EntryState.DRAFT, severity=4).entry.key
+    key = client.add_entry(bank, [HASH], EDIT, state=EntryState.DRAFT, severity="A1").entry.key
     asked = MatchOptions((bank,), with_shadow=True)
 
     def seen() -> tuple[Band, int, int]:
@@ -38,7 +38,7 @@ def test_what_counts_and_what_is_only_counted(client: Client, bank: str) -> None
     shown = client.match(HASH, asked).shadow[0]
     assert (shown.bank, shown.entry_key, shown.band) == (bank, key, Band.BLOCK)
     assert client.match(HASH, MatchOptions((bank,))).shadow == ()
-    assert client.get_entry(bank, key).severity == 4
+    assert client.get_entry(bank, key).severity == "A1"
 
 
 def test_a_text_that_was_asked_before_is_answered_anew(client: Client, bank: str) -> None:
