@@ -144,8 +144,8 @@ class Environment:
         larger = opening.whole_pages(min(2 * size, self._map_bytes_max))
         if larger <= size:
             raise BankFull(
-                f"the bank store {self.path} has reached map_bytes_max = {self._map_bytes_max}: "
-                "raise it; nothing was written"
+                f"the bank store {self.path} has reached its bound of {self._map_bytes_max} bytes: "
+                "raise bank_bytes_max; nothing was written"
             )
         self._check_address_space(larger - size)
         self._remap(larger)

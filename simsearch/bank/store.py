@@ -69,8 +69,9 @@ class BankStore:
         `map_bytes` is where the memory map starts; it doubles by itself up to `map_bytes_max`.
         Raises BankLocked (another writer), NewerFormat, Corrupt, BadConfig (no store here).
         """
+        begin = min(map_bytes, map_bytes_max)
         return cls(
-            Environment.open(path, writer=writer, map_bytes=map_bytes, map_bytes_max=map_bytes_max)
+            Environment.open(path, writer=writer, map_bytes=begin, map_bytes_max=map_bytes_max)
         )
 
     def close(self) -> None:

@@ -521,7 +521,7 @@ def test_growth_ends_at_its_bound_by_name(path: Path) -> None:
     store_with_bank(path).close()
     with BankStore.open(path, writer=True, map_bytes=1 << 18, map_bytes_max=1 << 20) as store:
         store.add_entries("spam", [large_draft(1)], EDIT)
-        with pytest.raises(errors.BankFull, match="map_bytes_max = 1048576: raise it"):
+        with pytest.raises(errors.BankFull, match="bound of 1048576 bytes: raise bank_bytes_max"):
             store.add_entries("spam", [digest_draft("a"), *[large_draft(2)] * 30], EDIT)
         assert store.seq() == 2
         assert store.bank("spam").active_entries == 1

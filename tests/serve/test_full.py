@@ -242,7 +242,7 @@ def test_a_full_map_is_refused_until_it_may_grow(
             caller = Caller(client)
             refused = caller.ban_until_refused()
             assert isinstance(refused, BankFull)
-            assert "map_bytes_max" in refused.message
+            assert "bank_bytes_max" in refused.message
             assert len(caller.banned) > 60
             caller.check()
             assert isinstance(caller.ban_until_refused(), BankFull)
