@@ -66,6 +66,7 @@ T = TypeVar("T")
 ENCODER_KINDS = ("open_clip", "sentence-transformers")
 GPU_PLACEMENTS = ("sharded", "replicated")
 LOG_FORMATS = ("lines", "json")
+LINGER_MS_MAX = 1_000
 RENAMED = {
     "allow_remote": "insecure_allow_remote_without_tls, and not needed with [tls] and [identity]",
 }
@@ -89,6 +90,8 @@ class ServerConfig:
     bounds the other calls. A match call whose caller set no deadline gets `default_deadline_s`;
     none takes longer than `match_timeout_s`. `stream_window_items` of one stream are in flight.
 
+    The bank's file grows up to `bank_bytes_max`; with it edits end, by name, and searches go on.
+
     `fronts` processes hold the port before one that encodes and searches; 0: one does it all."""
 
     listen: str = "127.0.0.1:50070"
@@ -109,6 +112,7 @@ class ServerConfig:
     stream_idle_s: float = 60.0
     visible_timeout_s: float = 10.0
     drain_timeout_s: float = 10.0
+    bank_bytes_max: int = 1 << 40
     fronts: int = 0
 
 
@@ -139,12 +143,14 @@ class ThresholdsConfig:
 @dataclass(frozen=True)
 class EncoderConfig:
     """One embedding model. `model`: "copyclip", a directory, an open_clip tag as
-    "arch/pretrained", "package:NAME", or a name in the local model cache."""
+    "arch/pretrained", "package:NAME", or a name in the local model cache. A batch that is not full
+    waits `linger_ms` for more; with 0 it goes as soon as the encoder is free."""
 
     kind: str
     model: str
     device: str = "auto"
     thresholds: ThresholdsConfig = field(default_factory=ThresholdsConfig)
+    linger_ms: float = 0.0
 
 
 def default_encoders() -> dict[str, EncoderConfig]:
@@ -448,6 +454,11 @@ def _check_encoder(name: str, encoder: EncoderConfig, where: str) -> None:
         raise BadConfig(f"{where}: kind is {' or '.join(ENCODER_KINDS)}, not {encoder.kind!r}")
     if encoder.device not in ("auto", "cpu", "cuda"):
         raise BadConfig(f"{where}: device is auto, cpu or cuda, not {encoder.device!r}")
+    if not 0 <= encoder.linger_ms <= LINGER_MS_MAX:
+        raise BadConfig(
+            f"{where}: linger_ms is 0 (none) to {LINGER_MS_MAX}, not {encoder.linger_ms:g}: every "
+            "upload waits for it"
+        )
     t = encoder.thresholds
     set_bands = [v for v in (t.block, t.review, t.log) if v is not None]
     if any(not -1 <= v <= 1 for v in set_bands):

@@ -16,7 +16,7 @@ SimsearchError
 │   ├── DeadlinePassed
 └── Fault                   an operator must act
     ├── BankFull   BankLocked   NewerFormat   Corrupt   BadConfig   WeightsMissing   InternalFault
-    ├── BadSnapshot   SnapshotFull   RecallTooLow   NoSandbox
+    ├── BadSnapshot   SnapshotFull   RecallTooLow   NoSandbox   EncoderFailed
 
 A message says what happened, to which thing, and what to do; it never holds content or vectors.
 `reason` is the name in proto ErrorReason; `simsearch.serve.errors` gives each its status code.
@@ -219,6 +219,12 @@ class RecallTooLow(Fault):
 
 class NoSandbox(Fault):
     reason = "NO_SANDBOX"
+
+
+class EncoderFailed(Fault):
+    """One content at which an encoder failed: it is neither a match nor no match."""
+
+    reason = "ENCODER_FAILED"
 
 
 class InternalFault(Fault):

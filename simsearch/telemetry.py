@@ -75,11 +75,18 @@ class EventLog:
     def warning(self, event: str, **fields: object) -> None:
         self._write(logging.WARNING, event, fields)
 
-    def error(self, event: str, *, exc_info: bool = False, **fields: object) -> None:
+    def error(
+        self, event: str, *, exc_info: bool | BaseException = False, **fields: object
+    ) -> None:
+        """With where an exception came from: the one that is being handled, or the one given."""
         self._write(logging.ERROR, event, fields, exc_info=exc_info)
 
     def _write(
-        self, level: int, event: str, fields: Mapping[str, object], exc_info: bool = False
+        self,
+        level: int,
+        event: str,
+        fields: Mapping[str, object],
+        exc_info: bool | BaseException = False,
     ) -> None:
         if self._logger.isEnabledFor(level):
             written = {"event": event} | {k: _plain(v) for k, v in fields.items()}

@@ -330,6 +330,18 @@ def test_an_encoder_of_an_unknown_kind_is_refused() -> None:
     assert "'openclip'" in message
 
 
+def test_an_encoder_may_linger_for_a_moment() -> None:
+    """Not at all unless it is told to; never for so long that uploads are late by it."""
+    assert {encoder.linger_ms for encoder in parse({}).encoders.values()} == {0}
+    for written in (0, 2, 1.5, 1_000):
+        table = {"encoders": {"e": {"kind": "open_clip", "model": "m", "linger_ms": written}}}
+        assert parse(table).encoders["e"].linger_ms == written
+    for value in (-1, 1_000.1, float("nan"), float("inf")):
+        assert encoder_refused(linger_ms=value).startswith(
+            "x.toml: encoders.e: linger_ms is 0 (none) to 1000, not "
+        )
+
+
 def test_an_encoder_on_an_unknown_device_is_refused() -> None:
     """auto, cpu and cuda are all there is."""
     assert encoder_refused(device="cuda:1") == (

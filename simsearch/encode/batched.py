@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ BULK_PART: Final = 4
 """A batch of the bulk lane costs at most one in so many of an interactive one: no slower on a CPU,
 and an upload that comes meanwhile waits less."""
 PADDING_TOKENS_FREE: Final = 128
-"""What it costs a sentence encoder on a CPU to begin a batch: below that, padding is cheaper."""
+"""What it costs a sentence encoder on a CPU to begin a batch: below that, padding is cheaper. On
+other devices see `padding_tokens_free_on`."""
 TEXTS_WAITING_MAX: Final = 4_096
 IMAGES_WAITING_MAX: Final = 1_024
 """In each lane; at 224 × 224 pixels they take 147 MiB."""
@@ -72,21 +73,34 @@ class _Batched(Generic[T]):
             rows.append(np.stack(self._batcher.ask(part, call)))
         return np.concatenate(rows)
 
+    def encode_each(
+        self, items: Sequence[T], call: CallContext = NO_CALL
+    ) -> list[NDArray[np.float32] | Exception]:
+        """(dim,) float32, unit, for each item, or what the encoder failed at it with. Raises what
+        concerns the whole call."""
+        outcomes: list[NDArray[np.float32] | Exception] = []
+        for begin in range(0, len(items), SLICE_ITEMS):
+            outcomes += self._batcher.ask_each(items[begin : begin + SLICE_ITEMS], call)
+        return outcomes
+
 
 class BatchedTextEncoder(_Batched[str]):
     """A TextEncoder. Raises also Overloaded, DeadlinePassed, and NotReady once closed or where the
-    call was given up. `linger_ms` is how long a batch that is not full waits for more."""
+    call was given up. `linger_ms` is how long a batch that is not full waits for more;
+    `padding_tokens_free`, where it is not given, follows from the encoder's device."""
 
     def __init__(
         self,
         encoder: TextEncoder,
         *,
         tokens_max: int = TOKENS_MAX,
-        padding_tokens_free: int = PADDING_TOKENS_FREE,
+        padding_tokens_free: int | None = None,
         queue_items_max: int = TEXTS_WAITING_MAX,
         wait_ms_max: int = WAIT_MS_MAX,
         linger_ms: float = 0,
     ) -> None:
+        if padding_tokens_free is None:
+            padding_tokens_free = padding_tokens_free_on(_device_of(encoder), tokens_max)
         batcher = Batcher[str, NDArray[np.float32]](
             lambda texts: list(encoder.encode_texts(texts)),
             size=estimated_tokens,
@@ -140,6 +154,25 @@ class BatchedImageEncoder(_Batched[Pixels]):
 def estimated_tokens(text: str) -> int:
     """Four bytes to a token, which suits English and Chinese alike, and the two at the ends."""
     return 2 + len(text.encode("utf-8", "surrogatepass")) // 4
+
+
+def padding_tokens_free_on(device: str, tokens_max: int = TOKENS_MAX) -> int:
+    """How many tokens of a batch may be padding in any case. A GPU computes padding beside the
+    rest, and beginning a batch costs it more: there it is as many as a batch has, so that texts of
+    all lengths go together. **Unverified on a GPU**; on a CPU it was measured."""
+    return PADDING_TOKENS_FREE if device.partition(":")[0] == "cpu" else tokens_max
+
+
+@runtime_checkable
+class _OnDevice(Protocol):
+    """An encoder that says where it computes, as in "cpu", "cuda" or "cuda:1"."""
+
+    @property
+    def device(self) -> str: ...
+
+
+def _device_of(encoder: TextEncoder) -> str:
+    return encoder.device if isinstance(encoder, _OnDevice) else "cpu"
 
 
 def _bounds(cost_max: int, items_max: int, wait_ms_max: int, linger_ms: float) -> Bounds:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from simsearch.encode.queueing import Bounds, Dropped, Queue, Taken, Waiting, cost_of, sift
 from simsearch.errors import (
@@ -28,6 +28,7 @@ from simsearch.types import NO_CALL, CallContext, Lane
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S")
 
 RETRY_MS_MIN: Final = 10
 RETRY_MS_MAX: Final = 5_000
@@ -58,12 +59,14 @@ class Counts:
 
 
 class _Job(Generic[T, R]):
-    """What one caller submitted; its items may go in several batches."""
+    """What one caller submitted; its items may go in several batches. With `each`, what an item
+    fails with is its answer, and the others go on."""
 
-    def __init__(self, items: Sequence[T], call: CallContext) -> None:
+    def __init__(self, items: Sequence[T], call: CallContext, *, each: bool = False) -> None:
         self.items = items
         self.call = call
         self.future: Future[list[R]] = Future()
+        self._each = each
         self._answers: dict[int, R] = {}
         self._settled = False
         self._settling = threading.Lock()
@@ -79,6 +82,12 @@ class _Job(Generic[T, R]):
         self._answers[position] = answer
         if len(self._answers) == len(self.items) and self._settles():
             self.future.set_result([self._answers[n] for n in range(len(self.items))])
+
+    def fail_at(self, position: int, error: BaseException) -> None:
+        if self._each and isinstance(error, Exception):
+            self.deliver(position, cast(R, error))
+        else:
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         if self._settles():
@@ -131,7 +140,7 @@ class Batcher(Generic[T, R]):
         self._size = size
         self._name = name
         self._clock = clock
-        self._queue: Queue[_Job[T, R]] = Queue(bounds)
+        self._queue: Queue[_Job[T, Any]] = Queue(bounds)
         self._changed = threading.Condition()
         self._closed = False
         self._counts = Counts()
@@ -157,14 +166,25 @@ class Batcher(Generic[T, R]):
     def ask(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
         """The answers to `items`, in order; waits for them no longer than they are worth it.
         Raises what `submit` and its future do."""
-        until = min(call.deadline, self._clock() + self._queue.bounds.wait_s_max)
-        future = self.submit(items, call)
+        return self._answers_of(_Job[T, R](items, call))
+
+    def ask_each(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R | Exception]:
+        """As `ask`, but an item that fails has its error for an answer, and the others theirs.
+        Raises what concerns the whole call."""
+        return self._answers_of(_Job[T, R | Exception](items, call, each=True))
+
+    def _answers_of(self, job: _Job[T, S]) -> list[S]:
+        call, until = job.call, self._until(job.call)
+        future = self._submit(job)
         try:
             return future.result(timeout=until - self._clock())
         except TimeoutError:
             if not future.cancel() and future.done():
                 return future.result()
             raise self._too_late(call, until) from None
+
+    def _until(self, call: CallContext) -> float:
+        return min(call.deadline, self._clock() + self._queue.bounds.wait_s_max)
 
     def submit(self, items: Sequence[T], call: CallContext = NO_CALL) -> Future[list[R]]:
         """The answers to `items`, in order, or the error of one that failed. Cancelling the future
@@ -174,7 +194,10 @@ class Batcher(Generic[T, R]):
         hold, NotReady after `close`. These, at once or from the future: DeadlinePassed, Overloaded
         after waiting too long, NotReady once nobody wants the answer.
         """
-        job: _Job[T, R] = _Job(items, call)
+        return self._submit(_Job[T, R](items, call))
+
+    def _submit(self, job: _Job[T, S]) -> Future[list[S]]:
+        items, call = job.items, job.call
         sizes = [max(1, self._size(item)) for item in items]
         self._make_room(call.lane, len(items))
         with self._changed:
@@ -209,7 +232,7 @@ class Batcher(Generic[T, R]):
             dropped = self._queue.drop(self._clock())
         self._dismiss(dropped)
 
-    def _admit(self, job: _Job[T, R]) -> None:
+    def _admit(self, job: _Job[T, Any]) -> None:
         items, lane = len(job.items), job.call.lane
         if self._closed:
             raise self._is_closed()
@@ -256,7 +279,7 @@ class Batcher(Generic[T, R]):
         self._units_running = 0
         return True
 
-    def _next(self) -> Taken[_Job[T, R]] | None:
+    def _next(self) -> Taken[_Job[T, Any]] | None:
         """None only when closed and nothing waits."""
         with self._changed:
             while (due_at := self._queue.due_at()) > (now := self._clock()) and not self._closed:
@@ -267,7 +290,7 @@ class Batcher(Generic[T, R]):
             self._units_running = _units(taken.batch)
             return taken
 
-    def _answer(self, batch: Sequence[Waiting[_Job[T, R]]]) -> None:
+    def _answer(self, batch: Sequence[Waiting[_Job[T, Any]]]) -> None:
         """Halving finds one bad item among many; more halvings than that takes would only add to
         the runs of items that are bad for the most part."""
         groups, halvings = [batch], len(batch).bit_length()
@@ -277,7 +300,7 @@ class Batcher(Generic[T, R]):
             if failure is None:
                 continue
             if len(group) == 1:
-                group[0].ticket.owner.fail(failure)
+                group[0].ticket.owner.fail_at(group[0].position, failure)
             elif halvings:
                 halvings -= 1
                 middle = len(group) // 2
@@ -285,13 +308,13 @@ class Batcher(Generic[T, R]):
             else:
                 groups += [[one] for one in reversed(group)]
 
-    def _sifted(self, group: Sequence[Waiting[_Job[T, R]]]) -> list[Waiting[_Job[T, R]]]:
+    def _sifted(self, group: Sequence[Waiting[_Job[T, Any]]]) -> list[Waiting[_Job[T, Any]]]:
         """Time goes by between one run of a batch and the next."""
         kept, dropped = sift(group, self._clock())
         self._dismiss(dropped)
         return kept
 
-    def _attempt(self, group: Sequence[Waiting[_Job[T, R]]]) -> BaseException | None:
+    def _attempt(self, group: Sequence[Waiting[_Job[T, Any]]]) -> BaseException | None:
         """Run and deliver, or say what came of it."""
         begun = self._clock()
         try:
@@ -312,7 +335,7 @@ class Batcher(Generic[T, R]):
 
     # ------------------------------------------------------------ who gets no answer
 
-    def _dismiss(self, dropped: Dropped[_Job[T, R]]) -> None:
+    def _dismiss(self, dropped: Dropped[_Job[T, Any]]) -> None:
         """Tell each caller why; not under the lock, since futures call back."""
         given_up = sum(one.ticket.owner.is_given_up() for one in dropped.unwanted)
         if dropped.expired or given_up:
@@ -362,7 +385,7 @@ class Batcher(Generic[T, R]):
         )
 
     def _count_batch(
-        self, group: Sequence[Waiting[_Job[T, R]]], seconds: float, *, failed: int
+        self, group: Sequence[Waiting[_Job[T, Any]]], seconds: float, *, failed: int
     ) -> None:
         power = min(len(group).bit_length(), BATCH_SIZES) - 1
         with self._changed:
@@ -382,5 +405,5 @@ class Batcher(Generic[T, R]):
                 self._pace.add(1000 * seconds, _units(group))
 
 
-def _units(batch: Iterable[Waiting[_Job[T, R]]]) -> int:
+def _units(batch: Iterable[Waiting[_Job[T, Any]]]) -> int:
     return sum(one.size for one in batch)

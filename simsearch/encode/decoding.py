@@ -4,7 +4,7 @@ here, in confined worker processes in `sandbox.py`."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
@@ -72,6 +72,13 @@ class ImageDecoder(Protocol):
         decode, DecoderFailed, Overloaded, DeadlinePassed and NotReady."""
         ...
 
+    def decode_each(
+        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+    ) -> list[DecodedImage | SimsearchError]:
+        """As `decode`, many at a time where that is quicker; in order, with what it raises for an
+        image in the place of that image."""
+        ...
+
     def close(self) -> None:
         """Refuse what comes."""
         ...
@@ -127,8 +134,22 @@ class InProcessDecoder:
         self._tally.add("decoded")
         return decoded
 
+    def decode_each(
+        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+    ) -> list[DecodedImage | SimsearchError]:
+        return [decoded_or_refused(self, data, ask, call) for data in files]
+
     def close(self) -> None:
         """There is nothing to end."""
+
+
+def decoded_or_refused(
+    decoder: ImageDecoder, data: bytes, ask: ImageAsk, call: CallContext
+) -> DecodedImage | SimsearchError:
+    try:
+        return decoder.decode(data, ask, call)
+    except SimsearchError as refusal:
+        return refusal
 
 
 class Tally:

@@ -6,15 +6,17 @@ send a text into a space of images; a banned item stores one row of each.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.encode import digests, minhash, text
+from simsearch.encode.alone import Row, images_each, texts_each
 from simsearch.encode.decoding import (
     DecodedImage,
     ImageAsk,
@@ -98,11 +100,15 @@ class _Draft:
     reports: list[SignalReport] = field(default_factory=list)
     pixels: dict[str, Pixels] = field(default_factory=dict)
     windows: list[str] = field(default_factory=list)
+    refusal: SimsearchError | None = None
+    """Why it comes to no print: an encoder failed at it."""
 
     def report(self, signal: str, state: SignalState, detail: str = "") -> None:
         self.reports.append(SignalReport(str(signal), state, detail))
 
-    def print(self) -> Print:
+    def outcome(self) -> Outcome:
+        if self.refusal is not None:
+            return self.refusal
         fingerprint = Fingerprint(self.digests, self.bits, self.vectors)
         return Print(fingerprint, self.modality, tuple(self.reports))
 
@@ -136,30 +142,39 @@ class Fingerprinter:
         self, contents: Sequence[Content], side: Side, wanted: Wanted, call: CallContext
     ) -> list[Outcome]:
         ready = self._ready_vectors(contents, side)
+        decoded = iter(self._decoded(contents, side, wanted, call))
         drafts = [
             ready[number]
             if isinstance(content, VectorContent)
-            else self._begin(content, side, wanted, call)
+            else self._begin(content, decoded, side, wanted)
             for number, content in enumerate(contents)
         ]
         begun = [d for d in drafts if isinstance(d, _Draft)]
         for encoder in self.encoders:
             self._embed_images(encoder, begun, call)
             self._embed_texts(encoder, begun, side, wanted, call)
-        return [d.print() if isinstance(d, _Draft) else d for d in drafts]
+        return [d.outcome() if isinstance(d, _Draft) else d for d in drafts]
+
+    def _decoded(
+        self, contents: Sequence[Content], side: Side, wanted: Wanted, call: CallContext
+    ) -> Sequence[DecodedImage | SimsearchError]:
+        """The images among the contents."""
+        files = [content.data for content in contents if isinstance(content, ImageContent)]
+        return self.decoder.decode_each(files, self._image_ask(side, wanted), call) if files else ()
 
     def _begin(
         self,
         content: ImageContent | TextContent | HashContent,
+        decoded: Iterator[DecodedImage | SimsearchError],
         side: Side,
         wanted: Wanted,
-        call: CallContext,
     ) -> _Draft | SimsearchError:
-        """Everything about one content that needs no other: checks, hashes, decoding."""
+        """Everything about one content that needs no other: checks and hashes. An image takes the
+        next that was decoded."""
         try:
             match content:
                 case ImageContent(data):
-                    return self._begin_image(data, side, wanted, call)
+                    return self._begin_image(data, next(decoded), side, wanted)
                 case TextContent(words):
                     return self._begin_text(words, side, wanted)
                 case HashContent(signal, value):
@@ -169,8 +184,11 @@ class Fingerprinter:
 
     # ------------------------------------------------------------ one kind each
 
-    def _begin_image(self, data: bytes, side: Side, wanted: Wanted, call: CallContext) -> _Draft:
-        decoded = self.decoder.decode(data, self._image_ask(side, wanted), call)
+    def _begin_image(
+        self, data: bytes, decoded: DecodedImage | SimsearchError, side: Side, wanted: Wanted
+    ) -> _Draft:
+        if isinstance(decoded, SimsearchError):
+            raise decoded
         draft = _Draft(Modality.IMAGE)
         draft.digests[Signal.SHA256] = (digests.sha256(data),)
         draft.digests[Signal.MD5] = (digests.md5(data),)
@@ -260,13 +278,12 @@ class Fingerprinter:
         if encoder.image is None:
             return
         space = encoder.image.space.id
-        ready = [d for d in drafts if space in d.pixels]
+        ready = [d for d in drafts if d.refusal is None and space in d.pixels]
         if not ready:
             return
-        vectors = encoder.image.encode_images([d.pixels.pop(space) for d in ready], call)
-        for draft, vector in zip(ready, vectors, strict=True):
-            draft.vectors[space] = vector[np.newaxis]
-            draft.report(space, SignalState.SEARCHED)
+        rows = images_each(encoder.image, [d.pixels.pop(space) for d in ready], call)
+        for draft, row in zip(ready, rows, strict=True):
+            _take_rows(draft, space, [row])
 
     def _embed_texts(
         self,
@@ -281,14 +298,20 @@ class Fingerprinter:
         if encoder.text is None or (crossing and side is Side.BAN):
             return
         space = encoder.text.space.id
-        ready = [d for d in drafts if d.windows]
+        ready = [d for d in drafts if d.refusal is None and d.windows]
         if not ready or (space, Modality.TEXT) not in wanted:
             return
-        vectors = encoder.text.encode_texts([w for d in ready for w in d.windows], call)
-        ends = np.cumsum([len(d.windows) for d in ready])
-        for draft, rows in zip(ready, np.split(vectors, ends[:-1]), strict=True):
-            draft.vectors[space] = rows
-            draft.report(space, SignalState.SEARCHED)
+        rows = iter(texts_each(encoder.text, [w for d in ready for w in d.windows], call))
+        for draft in ready:
+            _take_rows(draft, space, list(islice(rows, len(draft.windows))))
+
+
+def _take_rows(draft: _Draft, space: str, rows: Sequence[Row | SimsearchError]) -> None:
+    """One window that has no row is enough: what it says was not judged."""
+    draft.refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
+    if draft.refusal is None:
+        draft.vectors[space] = np.stack(rows)  # type: ignore[arg-type]  # all are rows
+        draft.report(space, SignalState.SEARCHED)
 
 
 def _wrong_kind(encoder: LoadedEncoder, kind: Modality, named: str, side: Side) -> BadVector | None:

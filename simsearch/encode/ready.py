@@ -60,8 +60,8 @@ def _shape_refusal(vectors: NDArray[np.floating], dim: int, rows_max: int) -> Si
 def _unit(together: Sequence[NDArray[np.floating]]) -> list[Vectors | SimsearchError]:
     if not together:
         return []
-    wide = np.concatenate(together, dtype=np.float64)
     with np.errstate(invalid="ignore"):
+        wide = np.concatenate(together, dtype=np.float64)
         norms = np.linalg.norm(wide, axis=1)
         sound = np.abs(norms - 1) <= NORM_TOLERANCE  # never where a norm is NaN or infinite
         unit = np.asarray(wide / norms[:, np.newaxis], dtype=np.float32)

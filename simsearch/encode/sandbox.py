@@ -11,10 +11,19 @@ import math
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from simsearch.encode.decoding import DecodeCounts, DecodedImage, ImageAsk, Tally
+from simsearch.encode.decoding import (
+    DecodeCounts,
+    DecodedImage,
+    ImageAsk,
+    Tally,
+    decoded_or_refused,
+)
 from simsearch.encode.digests import sha256
+from simsearch.encode.hands import Hands
 from simsearch.encode.image import ImageLimits, check_length
 from simsearch.encode.sandbox_frames import WorkerSettings
 from simsearch.encode.sandbox_pool import WorkerPool
@@ -66,6 +75,7 @@ class Sandbox:
         self._limits = limits
         self._timeout_s = options.timeout_s
         self._pool = WorkerPool(settings, options.workers, options.images_per_worker, module)
+        self._hands = Hands(options.workers - 1, "decode")
         self._killers = _Killers()
         self._tally = Tally()
 
@@ -75,6 +85,7 @@ class Sandbox:
 
     def close(self) -> None:
         self._pool.close()
+        self._hands.close()
 
     @property
     def counts(self) -> DecodeCounts:
@@ -98,6 +109,14 @@ class Sandbox:
         self._killers.acquit(data)
         self._tally.add("decoded")
         return decoded
+
+    def decode_each(
+        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+    ) -> list[DecodedImage | SimsearchError]:
+        """By all workers at once, if nobody else has images: a call that has many waits for its
+        turn with each of them."""
+        one = partial(decoded_or_refused, self, ask=ask, call=call)
+        return self._hands.map(one, files)
 
     def _refuse_killers(self, data: bytes) -> None:
         if self._killers.kills(data) >= KILLS_MAX:

@@ -72,6 +72,11 @@ class SentenceEncoder:
     def precision(self) -> str:
         return self._precision
 
+    @property
+    def device(self) -> str:
+        """As torch names it."""
+        return self._device
+
     def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         """(n, dim) float32, unit, in the order of `texts`.
 

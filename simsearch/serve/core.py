@@ -58,7 +58,10 @@ class Core:
         # Search threads are the parallelism: BLAS threads beside them slow every search down.
         threadpool_limits(limits=1, user_api="blas")
         with contextlib.ExitStack() as undo:
-            store = BankStore.open(Path(config.server.data_dir), writer=True)
+            bytes_max = config.server.bank_bytes_max
+            store = BankStore.open(
+                Path(config.server.data_dir), writer=True, map_bytes_max=bytes_max
+            )
             undo.callback(store.close)
             decoder = image_decoder(config)
             undo.callback(decoder.close)

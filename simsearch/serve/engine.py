@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
@@ -28,6 +28,7 @@ from simsearch.serve.guard import Guard, GuardCounts
 from simsearch.serve.handlers import EngineGuard, Handlers, RelayedContext
 from simsearch.serve.interceptors import Context, Gate, answered
 from simsearch.serve.relay import Inflow, Outflow, Wire, socket_of
+from simsearch.serve.reports import AtFronts, FrontCounts, Reports
 from simsearch.serve.server import add_services
 from simsearch.serve.work import Work
 from simsearch.telemetry import EventLog
@@ -41,23 +42,11 @@ WATCH_S: Final = 1.0
 SETTLE_S: Final = 0.2
 
 
-@dataclass(frozen=True)
-class FrontCounts:
-    """Calls, over all fronts since the engine began: relayed, given up by their caller, lost with
-    an engine, refused by a front that was full or had no engine. `fronts` is how many there are."""
-
-    fronts: int = 0
-    relayed: int = 0
-    given_up: int = 0
-    lost: int = 0
-    refused_full: int = 0
-    refused_not_ready: int = 0
-
-
 @dataclass
 class _Call:
     """One relayed call on its way; `task` works on it."""
 
+    context: RelayedContext
     requests: Inflow
     responses: Outflow
     task: asyncio.Task[None] | None = None
@@ -69,9 +58,9 @@ class _Front:
 
     name: bytes
     heard_at: float
+    reports_as: str = ""
     memory: ArenaView | None = None
     calls: dict[int, _Call] = field(default_factory=dict)
-    report: relay_pb2.Report = field(default_factory=relay_pb2.Report)
 
 
 class EngineDoor:
@@ -94,7 +83,7 @@ class EngineDoor:
         self._handlers = Handlers([*before, self.guard, gate])
         add_services(work, cast(grpc.aio.Server, self._handlers))
         self._fronts: dict[bytes, _Front] = {}
-        self._gone = relay_pb2.Report()
+        self._reports = Reports()
         self._standing = relay_pb2.STANDING_NOT_SERVING
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wire: Wire | None = None
@@ -128,21 +117,14 @@ class EngineDoor:
 
     @property
     def counts(self) -> FrontCounts:
-        reports = self._reports()
-        names = [f.name for f in fields(FrontCounts) if f.name != "fronts"]
-        sums = {name: sum(getattr(report, name) for report in reports) for name in names}
-        return FrontCounts(fronts=len(self._fronts), **sums)
+        return self.at_fronts().counts
+
+    def at_fronts(self) -> AtFronts:
+        """Asked by other threads, too."""
+        return self._reports.sums(len(self._fronts))
 
     def _refused_at_fronts(self) -> GuardCounts:
-        reports = self._reports()
-        return GuardCounts(
-            unauthenticated=sum(report.unauthenticated for report in reports),
-            denied=sum(report.denied for report in reports),
-        )
-
-    def _reports(self) -> list[relay_pb2.Report]:
-        """Of all fronts there ever were; asked by other threads, too."""
-        return [self._gone, *(front.report for front in list(self._fronts.values()))]
+        return self.at_fronts().refused
 
     # ------------------------------------------------------------ fronts
 
@@ -162,7 +144,7 @@ class EngineDoor:
             self._disown(_Front(name, 0.0))
 
     def _greet(self, name: bytes, hello: relay_pb2.Hello) -> None:
-        front = _Front(name, time.monotonic())
+        front = _Front(name, time.monotonic(), hello.front)
         if hello.release != __version__:
             log.error("front_of_another_release", release=hello.release)
             state = relay_pb2.State(standing=relay_pb2.STANDING_FOREIGN, release=__version__)
@@ -180,12 +162,14 @@ class EngineDoor:
         call = front.calls.get(frame.call)
         match frame.WhichOneof("body"):
             case "report":
-                front.report = frame.report
+                self._reports.take(front.reports_as, frame.report)
             case "opening":
                 self._begin(front, frame.call, frame.opening, payload)
             case "request" if call:
                 call.requests.put(payload)
             case "half_close" if call:
+                if frame.half_close.HasField("refusal"):
+                    call.context.ending.CopyFrom(frame.half_close.refusal)
                 call.requests.put(None)
             case "credit" if call:
                 call.responses.grow(frame.credit.nbytes)
@@ -224,7 +208,7 @@ class EngineDoor:
         """Nobody waits for its calls any more."""
         if self._fronts.pop(front.name, None) is None:
             return
-        _add(self._gone, front.report)
+        self._reports.forget_but({other.reports_as for other in self._fronts.values()})
         if front.memory is not None:
             front.memory.close()
         for call in front.calls.values():
@@ -253,8 +237,8 @@ class EngineDoor:
             credit = relay_pb2.Credit(nbytes=nbytes)
             self._send(front, relay_pb2.Frame(call=number, credit=credit))
 
-        call = front.calls[number] = _Call(Inflow(grow), Outflow())
-        call.task = asyncio.create_task(self._serve(front, number, call, opening, payload))
+        call = front.calls[number] = _Call(RelayedContext(opening), Inflow(grow), Outflow())
+        call.task = asyncio.create_task(self._serve(front, number, call, opening.method, payload))
         call.task.add_done_callback(lambda done: front.calls.pop(number))
 
     async def _serve(
@@ -262,18 +246,18 @@ class EngineDoor:
         front: _Front,
         number: int,
         call: _Call,
-        opening: relay_pb2.Opening,
+        method: str,
         payload: bytes,
     ) -> None:
-        context = RelayedContext(opening)
+        context = call.context
 
         def send(raw: bytes) -> None:
             self._send(front, relay_pb2.Frame(call=number, response=relay_pb2.Response()), raw)
 
         answer: list[bytes] = []
         try:
-            with answered(cast(Context, context), opening.method):
-                answer = await self._answer(call, context, opening.method, payload, send)
+            with answered(cast(Context, context), method):
+                answer = await self._answer(call, method, payload, send)
         except asyncio.CancelledError:
             context.set_code(grpc.StatusCode.CANCELLED)
         if front.name in self._fronts:
@@ -282,13 +266,13 @@ class EngineDoor:
     async def _answer(
         self,
         call: _Call,
-        context: RelayedContext,
         method: str,
         payload: bytes,
         send: Callable[[bytes], None],
     ) -> list[bytes]:
         """The response, or nothing: after an error, which is on the context, and at a stream's
         end. Raises DeadlinePassed."""
+        context = call.context
         left_s = context.time_remaining()
         if left_s is not None and left_s <= 0:
             raise DeadlinePassed("the deadline passed on the way: nobody waits any more")
@@ -305,8 +289,3 @@ class EngineDoor:
                 await call.responses.take(len(raw))
                 send(raw)
         return []
-
-
-def _add(total: relay_pb2.Report, report: relay_pb2.Report) -> None:
-    for name in relay_pb2.Report.DESCRIPTOR.fields_by_name:
-        setattr(total, name, getattr(total, name) + getattr(report, name))

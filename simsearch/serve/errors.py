@@ -65,6 +65,7 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         # The image's own doing as far as one can tell: not a status that clients retry.
         "DECODER_FAILED": grpc.StatusCode.INVALID_ARGUMENT,
         "NO_SANDBOX": grpc.StatusCode.FAILED_PRECONDITION,
+        "ENCODER_FAILED": grpc.StatusCode.INTERNAL,
     }
 )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from simsearch.serve.interceptors import Context, answered
 from simsearch.serve.link import EngineLink, StreamCall
 from simsearch.serve.listening import DESCRIPTORS, STOP_GRACE_S, Port, directory_of, tls_of
 from simsearch.serve.relay import Inflow, Outflow, caller_to, headers_from, headers_to
+from simsearch.serve.reports import Ended, Endings
 from simsearch.serve.tls import ServerTls
 
 REPORT_S: Final = 1.0
@@ -37,25 +38,29 @@ SECRETS: Final = ("authorization",)
 class Relayed:
     """One RPC's handler in a front."""
 
-    def __init__(self, link: EngineLink, guard: Guard, method: str, idle_s: float) -> None:
+    def __init__(
+        self, link: EngineLink, guard: Guard, endings: Endings, method: str, idle_s: float
+    ) -> None:
         """After the engine has ended a stream, its caller has `idle_s` to take the answers."""
         self._link = link
         self._guard = guard
+        self._endings = endings
         self._method = method
         self._idle_s = idle_s
 
     async def unary(self, raw: bytes, context: Context) -> Any:
-        with self._guard.refusing(context, self._method):
+        with self._watching(context) as ended, self._guard.refusing(context, self._method):
             caller = self._guard.permitted(context, self._method)
             with answered(context, self._method):
                 ending, response = await self._link.ask(self._opening(context, caller), raw)
+                ended.in_engine = True
                 if ending.code == 0:
                     return response
                 _end(context, ending)
         return None
 
     async def stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-        with self._guard.refusing(context, self._method):
+        with self._watching(context) as ended, self._guard.refusing(context, self._method):
             caller = self._guard.permitted(context, self._method)
             relayed = _RelayedStream(self._link, self._idle_s)
             with answered(context, self._method):
@@ -65,9 +70,13 @@ class Relayed:
                     async for response in responses:
                         yield response
                 if relayed.end is not None:
+                    ended.in_engine = True
                     _end(context, relayed.end)
             if relayed.refusal is not None:
                 raise relayed.refusal
+
+    def _watching(self, context: Context) -> AbstractContextManager[Ended]:
+        return self._endings.watching(self._method, context)
 
     async def _allowed(
         self,
@@ -142,7 +151,7 @@ class _RelayedStream:
         async for raw in requests:
             await window.take(len(raw))
             self._link.send_request(number, raw)
-        self._link.half_close(number)
+        self._link.half_close(number, self.refusal)
 
     def _on_end(self, end: relay_pb2.Ending | SimsearchError) -> None:
         self._ended = True
@@ -198,6 +207,7 @@ class Front:
         """
         self.guard = guard or FrontGuard(directory_of(config.identity))
         self.link = EngineLink(path, config.server)
+        self._endings = Endings()
         self._port = Port(config.server, [self.guard], tls or tls_of(config.tls), shared=True)
         self._port.server.add_generic_rpc_handlers(
             [self._service(descriptor, config.server.stream_idle_s) for descriptor in DESCRIPTORS]
@@ -209,7 +219,7 @@ class Front:
         handlers: dict[str, Any] = {}
         for method in descriptor.methods:
             name = f"/{descriptor.full_name}/{method.name}"
-            relayed = Relayed(self.link, self.guard, name, idle_s)
+            relayed = Relayed(self.link, self.guard, self._endings, name, idle_s)
             handlers[method.name] = (
                 grpc.stream_stream_rpc_method_handler(relayed.stream)
                 if method.client_streaming
@@ -255,4 +265,5 @@ class Front:
             counts = self.guard.counts
             self.link.report.unauthenticated = counts.unauthenticated
             self.link.report.denied = counts.denied
+            self._endings.report(self.link.report)
             self.link.send_report()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from simsearch.config import ServerConfig
 from simsearch.errors import NotReady, Overloaded, SimsearchError, Unreachable
 from simsearch.internal.v1 import relay_pb2
 from simsearch.serve.arena import SHARED_BYTES_MIN, Arena, arena
-from simsearch.serve.relay import CALLS_MAX, Inflow, Outflow, Wire, socket_of
+from simsearch.serve.relay import CALLS_MAX, Inflow, Outflow, Wire, ending_of, socket_of
 from simsearch.telemetry import EventLog
 
 log = EventLog(__name__)
@@ -83,6 +84,7 @@ class EngineLink:
         self.changed = asyncio.Event()
         self.standing: int | None = None
         """relay_pb2.Standing of the engine; None without one."""
+        self._name = secrets.token_hex(8)
         self._address = f"ipc://{path}"
         self._nbytes_max = config.bytes_in_flight_max
         self._nbytes = self._number = 0
@@ -106,7 +108,8 @@ class EngineLink:
         self._wire = Wire(socket, self._received)
         self._arena = arena()  # a new one: an engine that is behind may still read in the old one
         memory = self._arena.path if self._arena else ""
-        self._send(relay_pb2.Frame(hello=relay_pb2.Hello(release=__version__, memory=memory)))
+        hello = relay_pb2.Hello(release=__version__, memory=memory, front=self._name)
+        self._send(relay_pb2.Frame(hello=hello))
 
     async def close(self) -> None:
         self._shut()
@@ -161,8 +164,11 @@ class EngineLink:
     def send_request(self, number: int, raw: bytes) -> None:
         self._send_payload(relay_pb2.Frame(call=number, request=relay_pb2.Request()), raw)
 
-    def half_close(self, number: int) -> None:
-        self._send(relay_pb2.Frame(call=number, half_close=relay_pb2.HalfClose()))
+    def half_close(self, number: int, refusal: SimsearchError | None = None) -> None:
+        """No more requests: the caller has no more, or this front takes no more, with a reason that
+        the call ends with."""
+        half_close = relay_pb2.HalfClose(refusal=ending_of(refusal) if refusal else None)
+        self._send(relay_pb2.Frame(call=number, half_close=half_close))
 
     def grow(self, number: int, nbytes: int) -> None:
         self._send(relay_pb2.Frame(call=number, credit=relay_pb2.Credit(nbytes=nbytes)))

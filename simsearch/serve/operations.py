@@ -17,10 +17,7 @@ from prometheus_client import make_wsgi_app
 from simsearch.config import Config
 from simsearch.serve.canary import Canary
 from simsearch.serve.core import Core
-from simsearch.serve.guard import Guard
-from simsearch.serve.interceptors import Gate
 from simsearch.serve.metrics import Server, registry_of
-from simsearch.serve.observing import Observer
 from simsearch.serve.scraping import ScrapePort
 from simsearch.serve.visibility import EditWatch
 from simsearch.serve.warmup import warm_up
@@ -51,14 +48,12 @@ class Operations:
         self,
         config: Config,
         work: Work,
-        gate: Gate,
-        guard: Guard,
-        observer: Observer,
+        metrics: Server,
         set_serving: Callable[[bool], Awaitable[None]],
     ) -> None:
         """`set_serving` tells whoever asks over gRPC."""
         self._config = config
-        self._metrics = Server(observer, guard, gate, work)
+        self._metrics = metrics
         self._canary = Canary(work, config.canary)
         self._set_serving = set_serving
         self._core: Core | None = None

@@ -20,7 +20,9 @@ from typing import Any, Final, TypeAlias
 
 import zmq
 
+from simsearch.errors import SimsearchError
 from simsearch.internal.v1 import relay_pb2
+from simsearch.serve.errors import status_of, trailers_of, words_of
 from simsearch.serve.identity import LOCAL, Identity, Quota
 from simsearch.types import BankAccess, Role
 
@@ -188,6 +190,15 @@ def caller_from(message: relay_pb2.Caller) -> Identity:
             message.items_per_s if message.HasField("items_per_s") else None,
             message.in_flight_max if message.HasField("in_flight_max") else None,
         ),
+    )
+
+
+def ending_of(error: SimsearchError) -> relay_pb2.Ending:
+    """A call that was refused so."""
+    return relay_pb2.Ending(
+        code=status_of(error).value[0],
+        details=words_of(error),
+        trailers=headers_to(trailers_of(error)),
     )
 
 

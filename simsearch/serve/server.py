@@ -24,8 +24,10 @@ from simsearch.serve.index_service import IndexService
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.listening import STOP_GRACE_S, Port, check_listen, directory_of, tls_of
 from simsearch.serve.match_service import add_match_service
+from simsearch.serve.metrics import Server
 from simsearch.serve.observing import Observer
 from simsearch.serve.operations import Operations, open_warm
+from simsearch.serve.reports import AtFronts
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.tracing import tracing_to
 from simsearch.serve.work import Work
@@ -51,6 +53,10 @@ class Door(Protocol):
         ...
 
     async def close(self, grace_s: float | None) -> None: ...
+
+    def at_fronts(self) -> AtFronts:
+        """What became of calls before they came in here. Asked by any thread."""
+        ...
 
 
 Interceptors: TypeAlias = Sequence[grpc.aio.ServerInterceptor]
@@ -79,6 +85,10 @@ class PublicDoor(Port):
         self.guard = guard or Guard(directory_of(config.identity), tls=tls is not None)
         super().__init__(config.server, [*before, self.guard, gate], tls)
         add_services(work, self.server)
+
+    def at_fronts(self) -> AtFronts:
+        """There are none."""
+        return AtFronts()
 
 
 def add_services(work: Work, server: grpc.aio.Server) -> None:
@@ -116,7 +126,8 @@ async def _run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf)
     tracing = tracing_to(config.telemetry.otlp_endpoint)
     observer = Observer(tracing)
     door = door_of(config, work, gate, (observer,))
-    operations = Operations(config, work, gate, door.guard, observer, door.set_serving)
+    seen = Server(observer, door.guard, gate, work, door.at_fronts)
+    operations = Operations(config, work, seen, door.set_serving)
     operations.open()
     address = await door.open()
     loading = asyncio.create_task(asyncio.to_thread(open_warm, config))

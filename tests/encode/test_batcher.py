@@ -693,6 +693,18 @@ def test_long_texts_do_not_pad_many_short_ones() -> None:
     assert batches == [2, 1]
 
 
+@pytest.mark.parametrize("device", ["", "cpu", "cpu:0", "cuda", "cuda:1"])
+def test_on_a_gpu_texts_of_all_lengths_go_together(device: str) -> None:
+    """Padding is next to nothing there; an encoder that names no device computes on a CPU."""
+    encoder = FakeEncoder()
+    if device:
+        encoder.device = device  # type: ignore[attr-defined]
+    batched = BatchedTextEncoder(encoder)
+    batched.encode_texts(["aaaa"] * 4 + ["a" * 700])
+    assert batched.counts.batches == (1 if device.startswith("cuda") else 2)
+    batched.close()
+
+
 @pytest.mark.parametrize("lane", Lane)
 def test_bulk_goes_in_smaller_batches(lane: Lane) -> None:
     """A quarter of the budget: whoever comes meanwhile waits less."""

@@ -33,8 +33,11 @@ from simsearch.serve.front import Front, FrontGuard
 from simsearch.serve.handlers import EngineGuard, RelayedContext
 from simsearch.serve.identity import LOCAL, Identity, Quota
 from simsearch.serve.interceptors import Gate
+from simsearch.serve.metrics import Server
+from simsearch.serve.observing import Observer
 from simsearch.serve.relay import Inflow, Outflow, caller_from, caller_to
 from simsearch.serve.reloading import Reloading
+from simsearch.serve.reports import GONE_KEPT, Endings, FrontCounts, Reports
 from simsearch.serve.stream import ANSWER_BYTES
 from simsearch.serve.tally import Answers
 from simsearch.serve.work import Work
@@ -76,6 +79,8 @@ class Relayed:
     path: Path
     matcher: Seeing = field(default_factory=Seeing)
     asks: bool = False
+    observer: Observer = field(default_factory=Observer)
+    gate: Gate = field(default_factory=lambda: Gate(9))
     fronts: list[Front] = field(default_factory=list)
     channels: list[grpc.aio.Channel] = field(default_factory=list)
     headers: list[Any] = field(default_factory=list)
@@ -89,7 +94,9 @@ class Relayed:
         self.work = Work(self.config.server)
         self.work.begin(cast(Core, core))
         guard = EngineGuard(asks=self.asks)
-        door = EngineDoor(self.config, self.work, Gate(9), path=self.path, guard=guard)
+        door = EngineDoor(
+            self.config, self.work, self.gate, [self.observer], path=self.path, guard=guard
+        )
         await door.open()
         await door.set_serving(True)
         self.engine = door
@@ -106,6 +113,22 @@ class Relayed:
         await engine.close(None)
         self.matcher.released.set()
         assert await asyncio.to_thread(self.work.close, WAIT_S)
+
+    def page(self) -> dict[tuple[str, ...], float]:
+        """What is scraped: samples by name and the values of their labels."""
+        assert self.engine
+        assert self.work
+        seen = Server(self.observer, self.engine.guard, self.gate, self.work, self.engine.at_fronts)
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in seen.collect()
+            for sample in family.samples
+        }
+
+    def ended(self) -> dict[tuple[str, str], float]:
+        """Calls by RPC and outcome, as the page has them."""
+        name = "simsearch_call_seconds_count"
+        return {key[1:]: value for key, value in self.page().items() if key[0] == name}  # type: ignore[misc]
 
     def stub(self, front: int = 0) -> Any:
         return match_pb2_grpc.MatchServiceStub(self.channels[front])
@@ -515,6 +538,162 @@ def test_local_is_local_and_nobody_is_nobody() -> None:
     nobody = caller_from(caller_to(replace(LOCAL, name="", roles=frozenset())))
     assert nobody is not LOCAL
     assert nobody.roles == frozenset()
+
+
+# ---------------------------------------------------------------- the page of metrics
+
+
+MATCHES, STREAMS = "MatchService/Match", "MatchService/StreamMatch"
+
+
+def test_calls_that_end_at_a_front_are_counted_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, by RPC and outcome, wherever it ended: strangers, those who may not, and those
+    whom the front had no room for; with how long they took."""
+    monkeypatch.setattr(fronts, "REPORT_S", 0.05)
+    callers = Callers(tmp_path / "identities.toml")
+    callers.add("auditor", "auditor")
+    callers.add("ingest", "ingest")
+
+    def metadata(name: str) -> Any:
+        return (("authorization", f"Bearer {callers.tokens[name]}"),)
+
+    async def story() -> None:
+        async with relayed(tmp_path, count=2, callers=callers) as world:
+            for number in (0, 1):
+                await failure(world.stub(number).Match(MATCH))
+            await failure(world.stub(0).Match(MATCH, metadata=metadata("auditor")))
+            stream = world.stub(1).StreamMatch(timeout=WAIT_S)
+            assert await answers(stream) == []
+            for number in (0, 1, 1):
+                await world.stub(number).Match(MATCH, timeout=5, metadata=metadata("ingest"))
+            world.fronts[0].link._nbytes_max = 8
+            await failure(world.stub(0).Match(MATCH, metadata=metadata("ingest")))
+            expected = {
+                (MATCHES, "OK"): 3,
+                (MATCHES, "UNAUTHENTICATED"): 2,
+                (MATCHES, "PERMISSION_DENIED"): 1,
+                (MATCHES, "OVERLOADED"): 1,
+                (STREAMS, "UNAUTHENTICATED"): 1,
+            }
+            await until(lambda: sum(world.ended().values()) == 8)
+            assert world.ended() == expected
+            page = world.page()
+            assert 0 < page["simsearch_call_seconds_sum", MATCHES, "UNAUTHENTICATED"] < WAIT_S
+            assert page["simsearch_call_seconds_bucket", MATCHES, "UNAUTHENTICATED", "+Inf"] == 2
+            assert page["simsearch_fronts",] == 2
+            await until(lambda: world.page()["simsearch_front_calls_total", "relayed"] == 3)
+            assert world.page()["simsearch_calls_refused_total", "front", "full"] == 1
+            assert world.engine
+            for front in list(world.engine._fronts.values()):  # taken for dead: they come back
+                world.engine._drop(front)
+            assert world.page()["simsearch_fronts",] == 0
+            assert world.ended() == expected
+            await until(lambda: world.page()["simsearch_fronts",] == 2)
+            await asyncio.sleep(0.2)
+            assert world.ended() == expected
+
+    tell(story)
+
+
+def test_calls_that_an_engine_took_with_it_are_counted_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those that came when there was none."""
+    monkeypatch.setattr(fronts, "REPORT_S", 0.05)
+
+    async def story() -> None:
+        async with relayed(tmp_path) as world:
+            world.matcher.released.clear()
+            single = world.stub().Match(MATCH, timeout=WAIT_S)
+            stream = world.stub().StreamMatch(timeout=WAIT_S)
+            await stream.write(match_pb2.StreamMatchRequest(items=[_item(1)]))
+            await until(lambda: len(world.matcher.asked) == 1)
+            await world.crash()
+            await failure(single)
+            assert await answers(stream) == []
+            await failure(world.stub().Match(MATCH, timeout=5))
+            world.observer = Observer()  # that of another process
+            await world.start()
+            expected = {
+                (MATCHES, "UNREACHABLE"): 1,
+                (STREAMS, "UNREACHABLE"): 1,
+                (MATCHES, "NOT_READY"): 1,
+            }
+            await until(lambda: sum(world.ended().values()) == 3)
+            assert world.ended() == expected
+            page = world.page()
+            assert page["simsearch_front_calls_total", "lost"] == 2
+            assert page["simsearch_calls_refused_total", "front", "not_ready"] == 1
+
+    tell(story)
+
+
+def test_a_call_that_is_given_up_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the engine, as CANCELLED."""
+    monkeypatch.setattr(fronts, "REPORT_S", 0.05)
+
+    async def story() -> None:
+        async with relayed(tmp_path) as world:
+            world.matcher.released.clear()
+            call = world.stub().Match(MATCH, timeout=WAIT_S)
+            await until(lambda: len(world.matcher.asked) == 1)
+            call.cancel()
+            await until(lambda: bool(world.ended()))
+            await asyncio.sleep(0.2)
+            assert world.ended() == {(MATCHES, "CANCELLED"): 1}
+
+    tell(story)
+
+
+def test_a_stream_whose_caller_may_no_longer_is_counted_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, although its first answers are the engine's and its end is the front's."""
+    monkeypatch.setattr(fronts, "REPORT_S", 0.05)
+    callers = Callers(tmp_path / "identities.toml")
+    callers.add("ingest", "ingest")
+
+    async def story() -> None:
+        async with relayed(tmp_path, callers=callers) as world:
+            metadata = (("authorization", f"Bearer {callers.tokens['ingest']}"),)
+            stream = world.stub().StreamMatch(timeout=WAIT_S, metadata=metadata)
+            await stream.write(match_pb2.StreamMatchRequest(items=[_item(1)]))
+            first = await stream.read()
+            assert [answer.id for answer in first.answers] == [1]
+            monkeypatch.setattr(
+                world.fronts[0].guard, "permitted", lambda context, method: replace(LOCAL, name="x")
+            )
+            await stream.write(match_pb2.StreamMatchRequest(items=[_item(2)]))
+            assert await answers(stream) == []
+            assert details(await stream.trailing_metadata())[0].reason == "UNAUTHENTICATED"
+            await until(lambda: bool(world.ended()))
+            await asyncio.sleep(0.2)
+            assert world.ended() == {(STREAMS, "UNAUTHENTICATED"): 1}
+
+    tell(story)
+
+
+def test_of_fronts_that_went_long_ago_the_sum_is_kept() -> None:
+    """However many there were, and none is counted twice."""
+    reports, calls = Reports(), Endings()
+    calls._calls.observe((MATCHES, "NOT_READY"), 0.5)
+    for number in range(3 * GONE_KEPT):
+        report = relay_pb2.Report(relayed=2, denied=1)
+        calls.report(report)
+        reports.take(str(number), report)
+        reports.take(str(number), report)
+        reports.forget_but({"0"})
+    assert len(reports._by_front) == GONE_KEPT + 1
+    sums = reports.sums(1)
+    assert sums.counts == FrontCounts(fronts=1, relayed=6 * GONE_KEPT)
+    assert sums.refused.denied == 3 * GONE_KEPT
+    spread = sums.calls[MATCHES, "NOT_READY"]
+    assert sum(spread.counts) == 3 * GONE_KEPT
+    assert spread.total == 1.5 * GONE_KEPT
 
 
 # ---------------------------------------------------------------- parts

@@ -24,6 +24,7 @@ from simsearch.errors import NotYetVisible, SimsearchError
 from simsearch.serve.bank_service import _create_bank
 from simsearch.serve.guard import Guard
 from simsearch.serve.interceptors import Gate
+from simsearch.serve.metrics import Server
 from simsearch.serve.observing import Observer
 from simsearch.serve.operations import Operations
 from simsearch.serve.work import Work
@@ -247,7 +248,7 @@ def test_it_is_announced_when_all_is_right(tmp_path: Path) -> None:
             told.append(serving)
 
         config = Config(canary=CanaryConfig(every_s=0.05, timeout_s=5))
-        operations = Operations(config, work, gate, Guard(), Observer(), tell)
+        operations = Operations(config, work, Server(Observer(), Guard(), gate, work), tell)
         operations.open()
         operations.begin(core, lambda: announced.append(None))
         await asyncio.sleep(0.3)
@@ -331,7 +332,7 @@ def test_no_content_is_logged_or_counted(tmp_path: Path, log_format: str) -> Non
         page = server.fetch("/metrics")[1]
         assert server.stop() == 0
         said = server.log.read_text()
-    assert "call_failed" in said
+    assert "encoder_failed" in said
     assert "canary_wrong" in said
     for written in (said, page):
         assert MARK not in written

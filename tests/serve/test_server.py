@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import gc
 import json
 import os
 import signal
@@ -27,6 +29,7 @@ from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig
 from simsearch.errors import BadConfig, NotReady, Overloaded, SimsearchError, Unreachable
+from simsearch.serve import server as running
 from simsearch.serve.errors import HIDDEN
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.listening import check_listen
@@ -192,6 +195,31 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, bare: Path, number: signal.Sig
     assert server.wait() == 0
     assert "Traceback" not in (tmp_path / "server.log").read_text()
     server.stop()
+
+
+@pytest.mark.parametrize("fault", [None, BadConfig("no")])
+def test_what_was_frozen_is_thawed_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, fault: BadConfig | None
+) -> None:
+    """Or it would not be taken down with the interpreter, and libraries would call it leaked."""
+
+    async def freezing(*_: object) -> None:
+        gc.freeze()
+        if fault:
+            raise fault
+
+    monkeypatch.setattr(running, "_run", freezing)
+    with contextlib.suppress(BadConfig):
+        running.run(Config(), lambda address: None)
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.slow
+def test_nothing_is_said_to_leak(tmp_path: Path) -> None:
+    """A clean stop of a server with both encoders leaves no word behind."""
+    server = ServerProcess(tmp_path)
+    server.stop()
+    assert (server.wait(), (tmp_path / "server.log").read_text()) == (0, "")
 
 
 def test_calls_in_flight_are_finished_on_a_stop(tmp_path: Path, bare: Path) -> None:

@@ -1,0 +1,77 @@
+"""Helping hands: threads that all calls share, for one that has many items to work on."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Hands:
+    """Thread-safe. The thread that has the work does it, and so do as many others as are free at
+    that moment: nobody waits for a hand, and there are never more threads than `count`."""
+
+    def __init__(self, count: int, name: str) -> None:
+        """`count` 0: there are none."""
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name) if count else None
+        self._free = threading.Semaphore(count)
+
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """`work` of each item, in order. Where it raises for one, no further items are begun, and
+        that is raised."""
+        left = deque(enumerate(items))
+        done: dict[int, R] = {}
+
+        def one() -> bool:
+            """The next item; False where none is left."""
+            try:
+                number, item = left.popleft()
+            except IndexError:
+                return False
+            try:
+                done[number] = work(item)
+            except BaseException:
+                left.clear()
+                raise
+            return True
+
+        helping: list[Future[None]] = []
+        try:
+            while len(left) > 1:
+                self._call(one, len(left) - 1, helping)
+                one()
+            one()
+        finally:
+            wait(helping)
+        for hand in helping:
+            hand.result()
+        return [done[number] for number in range(len(items))]
+
+    def close(self) -> None:
+        """What is begun is finished; then nobody helps any more."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _call(self, one: Callable[[], bool], wanted: int, helping: list[Future[None]]) -> None:
+        """Each that is free works until nothing is left."""
+        while wanted > 0 and self._pool is not None and self._free.acquire(blocking=False):
+            context = contextvars.copy_context()  # its events are those of this call
+            try:
+                helping.append(self._pool.submit(context.run, self._help, one))
+            except RuntimeError:  # closed
+                self._free.release()
+                return
+            wanted -= 1
+
+    def _help(self, one: Callable[[], bool]) -> None:
+        try:
+            while one():
+                pass
+        finally:
+            self._free.release()
