@@ -11,14 +11,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from simsearch.errors import (
     BadRequest,
     BankNotFound,
+    LimitExceeded,
     Overloaded,
     PermissionDenied,
     SimsearchError,
@@ -28,16 +30,30 @@ from simsearch.serve.directory import Directory, identify
 from simsearch.serve.errors import HIDDEN, status_of, trailers_of, words_of
 from simsearch.serve.identity import LOCAL, Identity, act_for
 from simsearch.serve.interceptors import Context
+from simsearch.serve.listening import DESCRIPTORS
 from simsearch.serve.permissions import Rule, rule_of
 from simsearch.serve.quota import Meter, Meters
 from simsearch.serve.redaction import without_scores
 from simsearch.serve.reloading import Reloading
 from simsearch.telemetry import EventLog
+from simsearch.v1 import content_pb2
+from simsearch.wire.fields import can_hold, check_fields
 
 log = EventLog(__name__)
 
 TLS_VERSION = b"TLSv1.3"
 OURS = "/simsearch.v1."
+
+SMALL_BYTES: Final = 1 << 20
+"""A message up to here cannot cost much, whatever is in it; one without content has no need of
+more, and of others the fields are counted."""
+
+_CONTENT: Final[Any] = content_pb2.Content.DESCRIPTOR
+_ASKS: Final = {
+    f"/{service.full_name}/{method.name}": method.input_type
+    for service in DESCRIPTORS
+    for method in service.methods
+}
 
 STREAM_WAIT_S_MAX = 30.0
 """How long one request of a stream waits for its quota: only other calls can make it as long."""
@@ -46,7 +62,7 @@ STREAM_WAIT_S_MAX = 30.0
 @dataclass(frozen=True)
 class GuardCounts:
     """Calls let in, and calls refused: of nobody known, of somebody who may not, over a quota, or
-    no message. A stream that is ended is counted as both."""
+    no message, or one too large. A stream that is ended is counted as both."""
 
     admitted: int = 0
     unauthenticated: int = 0
@@ -136,7 +152,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 self._counted["unauthenticated"] += 1
             case Overloaded():
                 self._counted["over_quota"] += 1
-            case BadRequest():
+            case BadRequest() | LimitExceeded():
                 self._counted["malformed"] += 1
             case _:
                 self._counted["denied"] += 1
@@ -152,6 +168,8 @@ class _Guarded:
         self._method = method
         self.rule = rule
         self._handler = handler
+        asks = _ASKS.get(method)
+        self._large = asks if asks and can_hold(asks, _CONTENT) else None
 
     async def unary(self, raw: bytes, context: Context) -> Any:
         with self._guard.refusing(context, self._method):
@@ -188,7 +206,9 @@ class _Guarded:
         return self._guard.permitted(context, self._method)
 
     def parse(self, raw: bytes) -> Any:
-        """Raises BadRequest."""
+        """Raises BadRequest, LimitExceeded."""
+        if len(raw) > SMALL_BYTES:
+            _check_large(raw, self._large)
         try:
             return self._handler.request_deserializer(raw)
         except DecodeError:
@@ -266,10 +286,20 @@ def _check_role(caller: Identity, rule: Rule, method: str) -> None:
     )
 
 
+def _check_large(raw: bytes, descriptor: Descriptor | None) -> None:
+    """`descriptor` of the message, where it is of a kind that may be large. Raises LimitExceeded
+    and BadRequest."""
+    if descriptor is None:
+        raise LimitExceeded(
+            f"{len(raw)} bytes in a request that carries no content: {SMALL_BYTES} at most"
+        )
+    check_fields(raw, descriptor)
+
+
 def _check_request(caller: Identity, rule: Rule, request: Any) -> None:
     """Raises BankNotFound of a bank that is not there for the caller, and PermissionDenied."""
-    if rule.bank:
-        name: str = getattr(request, rule.bank)
+    name: str = getattr(request, rule.bank) if rule.bank else ""
+    if rule.bank and (name or not rule.any_bank):
         if rule.edits and name not in caller.edits:
             _refuse_edit(caller, name)
         if name not in caller.reads:

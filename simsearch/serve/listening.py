@@ -23,6 +23,7 @@ from simsearch.serve.interceptors import Chain
 from simsearch.serve.reloading import Reloading
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.tls_1_3 import check_only_tls_1_3
+from simsearch.serve.untaken import UNTAKEN_S, Untaken
 from simsearch.v1 import bank_pb2, index_pb2, match_pb2
 
 DESCRIPTORS: Final = (
@@ -103,8 +104,11 @@ class Port:
         self._listen = config.listen
         self._tls = tls
         self.health = health.aio.HealthServicer()
+        self.untaken = Untaken()
+        self._untaken_s = min(UNTAKEN_S, config.stream_idle_s)
+        self._watching: asyncio.Task[None] | None = None
         self.server = grpc.aio.server(
-            interceptors=[Chain(interceptors)],
+            interceptors=[Chain([self.untaken, *interceptors])],
             options=[
                 ("grpc.max_receive_message_length", config.message_bytes_max),
                 ("grpc.max_send_message_length", config.message_bytes_max),
@@ -139,6 +143,7 @@ class Port:
         await self.health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
         await self.server.start()
+        self._watching = asyncio.create_task(self.untaken.watch(self._untaken_s))
         return address_of(self._listen, port)
 
     async def set_serving(self, serving: bool) -> None:
@@ -150,6 +155,8 @@ class Port:
 
     async def close(self, grace_s: float | None) -> None:
         await self.server.stop(grace_s)
+        if self._watching is not None:
+            self._watching.cancel()
 
     def _bind(self) -> int:
         try:

@@ -6,26 +6,33 @@ A request that is refused is not paid for, and a large one does not hold up the 
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from simsearch.errors import BadRequest
 from simsearch.v1 import match_pb2
+from simsearch.wire.fields import (
+    BYTES,
+    FIELDS_MAX,
+    MORE,
+    VARINT,
+    malformed,
+    too_many,
+    varint,
+    width,
+)
 
 M = TypeVar("M", bound=Message)
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MORE: Final = 0x80
-
-_CONTENT_OF_MATCH: Final = 1 << 3 | _BYTES
-_CONTENTS_OF_BATCH: Final = 1 << 3 | _BYTES
-_OPTIONS_OF_STREAM: Final = 1 << 3 | _BYTES
-_ITEMS_OF_STREAM: Final = 2 << 3 | _BYTES
-_CONTENT_OF_ITEM: Final = 2 << 3 | _BYTES
-_IMAGE: Final = 1 << 3 | _BYTES
-_TEXT: Final = 2 << 3 | _BYTES
+_CONTENT_OF_MATCH: Final = 1 << 3 | BYTES
+_CONTENTS_OF_BATCH: Final = 1 << 3 | BYTES
+_OPTIONS_OF_STREAM: Final = 1 << 3 | BYTES
+_ITEMS_OF_STREAM: Final = 2 << 3 | BYTES
+_CONTENT_OF_ITEM: Final = 2 << 3 | BYTES
+_IMAGE: Final = 1 << 3 | BYTES
+_TEXT: Final = 2 << 3 | BYTES
 
 
 class Weight(NamedTuple):
@@ -75,21 +82,21 @@ def parsed(kind: type[M], raw: bytes) -> M:
     try:
         return kind.FromString(raw)
     except DecodeError:
-        raise _malformed() from None
+        raise malformed() from None
 
 
 def weighed_match(raw: bytes) -> Unparsed[match_pb2.MatchRequest]:
-    """Raises BadRequest where the bytes are no message."""
+    """Raises BadRequest where the bytes are no message, LimitExceeded over `FIELDS_MAX` fields."""
     return Unparsed(match_pb2.MatchRequest, raw, weigh_match(raw))
 
 
 def weighed_batch(raw: bytes) -> Unparsed[match_pb2.BatchMatchRequest]:
-    """Raises BadRequest where the bytes are no message."""
+    """Raises BadRequest where the bytes are no message, LimitExceeded over `FIELDS_MAX` fields."""
     return Unparsed(match_pb2.BatchMatchRequest, raw, weigh_batch(raw))
 
 
 def weighed_stream(raw: bytes) -> Unparsed[match_pb2.StreamMatchRequest]:
-    """Raises BadRequest where the bytes are no message."""
+    """Raises BadRequest where the bytes are no message, LimitExceeded over `FIELDS_MAX` fields."""
     return Unparsed(match_pb2.StreamMatchRequest, raw, *weigh_stream(raw))
 
 
@@ -97,29 +104,31 @@ def weighed_stream(raw: bytes) -> Unparsed[match_pb2.StreamMatchRequest]:
 
 
 def weigh_match(raw: bytes) -> Weight:
-    """Of a MatchRequest. Raises BadRequest."""
+    """Of a MatchRequest. Raises BadRequest, LimitExceeded."""
     found = _Contents(raw)
-    for tag, begin, end in _fields(raw, 0, len(raw)):
+    for tag, begin, end in _fields(raw, 0, len(raw), _room()):
         if tag == _CONTENT_OF_MATCH:
             found.add(begin, end)
     return found.weight()._replace(items=1)  # without content it is refused, and counts
 
 
 def weigh_batch(raw: bytes) -> Weight:
-    """Of a BatchMatchRequest. Raises BadRequest."""
+    """Of a BatchMatchRequest. Raises BadRequest, LimitExceeded."""
     found = _Contents(raw)
-    for tag, begin, end in _fields(raw, 0, len(raw)):
+    for tag, begin, end in _fields(raw, 0, len(raw), _room()):
         if tag == _CONTENTS_OF_BATCH:
             found.add(begin, end)
     return found.weight()
 
 
 def weigh_stream(raw: bytes) -> tuple[Weight, bytes | None]:
-    """Of a StreamMatchRequest, and its options, unparsed, where it has any. Raises BadRequest."""
+    """Of a StreamMatchRequest, and its options, unparsed, where it has any. Raises BadRequest,
+    LimitExceeded."""
     found, options = _Contents(raw), None
-    for tag, begin, end in _fields(raw, 0, len(raw)):
+    room = _room()
+    for tag, begin, end in _fields(raw, 0, len(raw), room):
         if tag == _ITEMS_OF_STREAM:
-            found.add(*_content_of(raw, begin, end))
+            found.add(*_content_of(raw, begin, end, room))
         elif tag == _OPTIONS_OF_STREAM:
             options = raw[begin:end]
     return found.weight(), options
@@ -158,56 +167,44 @@ class _Contents:
         )
 
 
-def _content_of(raw: bytes, begin: int, end: int) -> tuple[int, int]:
+def _content_of(raw: bytes, begin: int, end: int, room: Iterator[int]) -> tuple[int, int]:
     """Where the content of a stream's item begins and ends; nothing where it has none."""
-    for tag, at, after in _fields(raw, begin, end):
+    for tag, at, after in _fields(raw, begin, end, room):
         if tag == _CONTENT_OF_ITEM:
             return at, after
     return end, end
 
 
-def _fields(raw: bytes, at: int, end: int) -> list[tuple[int, int, int]]:
+def _room() -> Iterator[int]:
+    """For the fields of one message: one is taken for each, and one for the end."""
+    return iter(range(FIELDS_MAX + 1))
+
+
+def _fields(raw: bytes, at: int, end: int, room: Iterator[int]) -> list[tuple[int, int, int]]:
     """The fields of length-delimited kind as (tag, begin, end); numbers are passed over."""
-    found = []
+    found: list[tuple[int, int, int]] = []
     try:
-        while at < end:
+        for _ in room:
+            if at >= end:
+                if at > end:
+                    raise malformed()
+                return found
             tag = raw[at]
             at += 1
-            if tag & _MORE:
-                tag, at = _varint(raw, at - 1)
+            if tag & MORE:
+                tag, at = varint(raw, at - 1)
             kind = tag & 7
-            if kind == _BYTES:
+            if kind == BYTES:
                 size = raw[at]
                 at += 1
-                if size & _MORE:
-                    size, at = _varint(raw, at - 1)
+                if size & MORE:
+                    size, at = varint(raw, at - 1)
                 found.append((tag, at, at + size))
                 at += size
-            elif kind == _VARINT:
-                at = _varint(raw, at)[1]
-            elif kind in (_FIXED64, _FIXED32):
-                at += 8 if kind == _FIXED64 else 4
+            elif kind == VARINT:
+                at = varint(raw, at)[1]
             else:
-                raise _malformed()
+                at += width(kind)
     except IndexError:
-        raise _malformed() from None
-    if at != end:
-        raise _malformed()
-    return found
-
-
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where it ends."""
-    value = shift = 0
-    while shift < 64:
-        byte = raw[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if not byte & _MORE:
-            return value, at
-        shift += 7
-    raise _malformed()
-
-
-def _malformed() -> BadRequest:
-    return BadRequest("the request is no message of this method: it ends early or is garbled")
+        raise malformed() from None
+    raise too_many()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simsearch.errors import BadRequest
+from simsearch.errors import BadRequest, LimitExceeded
 from simsearch.v1 import content_pb2, match_pb2
+from simsearch.wire.fields import FIELDS_MAX
 from simsearch.wire.weight import Weight, weighed_batch, weighed_match, weighed_stream
 
 contents = st.one_of(
@@ -113,3 +116,26 @@ def test_garbled_bytes_are_refused(raw: bytes) -> None:
     """Before anything is parsed."""
     with pytest.raises(BadRequest, match="no message of this method"):
         weighed_batch(raw)
+
+
+@pytest.mark.parametrize(
+    ("weighed", "raw"),
+    [
+        (weighed_match, b"\xf8\x07\x01" * (FIELDS_MAX + 1)),
+        (weighed_batch, b"\x0a\0" * (FIELDS_MAX + 1)),
+        (weighed_stream, b"\x12\0" * FIELDS_MAX),
+        (weighed_stream, (b"\x12\x10" + b"\x12\0" * 8) * (FIELDS_MAX // 8)),
+    ],
+    ids=["unknown numbers", "contents", "empty items", "fields of items"],
+)
+def test_a_walk_over_small_fields_has_an_end(
+    weighed: Callable[[bytes], object], raw: bytes
+) -> None:
+    """Those of a stream's items count together with the items."""
+    with pytest.raises(LimitExceeded, match="send it in several"):
+        weighed(raw)
+
+
+def test_as_many_contents_as_there_is_room_for_are_weighed() -> None:
+    """The bound is not below what it says."""
+    assert weighed_batch(b"\x0a\0" * FIELDS_MAX).weight.items == FIELDS_MAX
