@@ -11,7 +11,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from simsearch.client.calls import Rpc
@@ -29,9 +30,10 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # is acknowledged for 10 s (TCP_USER_TIMEOUT) is dead.
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # A server that restarts is found again within a second, not within gRPC's two minutes.
+    # A server that restarts is found again before a call has made its last attempt, not within
+    # gRPC's two minutes: meanwhile the other one may be restarting.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 250),
     # Despite its name the longest that one attempt to connect may take; gRPC's is 20 s.
     ("grpc.min_reconnect_backoff_ms", 3_000),
 )
@@ -95,6 +97,9 @@ class Endpoint:
         return sum(lane.in_flight for lane in self.lanes)
 
 
+NOWHERE: Final[Mapping[Endpoint, int]] = MappingProxyType({})
+
+
 class Pool:
     """Safe between threads. Times are on the clock of time.monotonic(), in seconds."""
 
@@ -112,32 +117,33 @@ class Pool:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def pick(self, *, may_probe: bool = True) -> Lane:
+    def pick(self, *, may_probe: bool = True, failed: Mapping[Endpoint, int] = NOWHERE) -> Lane:
         """The lane for one attempt, until `give_back`: of the addresses that are well the one
-        with the least in flight. Where all are aside, the one that is due back first: a client
-        never refuses to try. `may_probe` is False for a call that cannot be
-        repeated: it does not go and see whether an address is back."""
+        with the least in flight. Where all are aside, the one where this call `failed` least often
+        and, of those, the one that is due back first: a client never refuses to try, and what was
+        aside may have come back just before the last other one went. `may_probe` is False for a
+        call that cannot be repeated: it does not go and see whether an address is back."""
         with self._lock:
-            endpoint = self._best(may_probe)
+            endpoint = self._best(may_probe, failed)
             lane = min(endpoint.lanes, key=lambda lane: lane.in_flight)
             lane.open()
             lane.in_flight += 1
             return lane
 
-    def _best(self, may_probe: bool) -> Endpoint:
+    def _best(self, may_probe: bool, failed: Mapping[Endpoint, int]) -> Endpoint:
         now = self._clock()
         self._turn += 1
         turn = self._turn % len(self._endpoints)
         order = self._endpoints[turn:] + self._endpoints[:turn]
         if may_probe:
-            due = [e for e in order if e.failures and e.aside_until <= now]
+            due = [e for e in order if e.failures and e.aside_until <= now and e not in failed]
             if due:
                 due[0].aside_until, due[0].is_probed = now + PROBE_S, True
                 return due[0]
         well = [e for e in order if e.aside_until <= now and not e.failures]
         if well:
             return min(well, key=lambda e: e.in_flight)
-        return min(order, key=lambda e: e.aside_until)
+        return min(order, key=lambda e: (failed.get(e, 0), e.aside_until))
 
     def give_back(self, lane: Lane) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -118,6 +119,7 @@ class Run:
             sender.retry, sender.budget, idempotent=rpc.idempotent, deadline=deadline
         )
         self._lane: Lane | None = None
+        self._failed_at: Counts[Endpoint] = Counts()
         self.is_over = False
         self.wait_s = 0.0
         self.error: SimsearchError = sender.too_late()
@@ -128,7 +130,7 @@ class Run:
         return max(0.0, self._deadline - time.monotonic())
 
     def __enter__(self) -> Lane:
-        self._lane = self._sender.pool.pick(may_probe=self._rpc.idempotent)
+        self._lane = self._sender.pool.pick(may_probe=self._rpc.idempotent, failed=self._failed_at)
         return self._lane
 
     def __exit__(
@@ -150,6 +152,7 @@ class Run:
         if not isinstance(error, grpc.RpcError):
             return False
         refusal = refusal_from(error, lane.address)
+        self._failed_at[lane.endpoint] += 1
         self._judge(lane.endpoint, refusal)
         self._fail(refusal)
         return True

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import grpc
 import pytest
@@ -328,6 +328,21 @@ def test_a_server_that_restarts_is_found_again(opened: Open, port: int) -> None:
             while not _answers(client):
                 assert time.monotonic() - begun < 8
             assert time.monotonic() - begun < 5
+
+
+def test_servers_that_restart_in_turn_are_not_noticed(opened: Open, port: int) -> None:
+    """One is back, left alone for having failed for long, when the other one goes: the first call
+    of all that come finds it."""
+    with ExitStack() as other:
+        addresses = [f"127.0.0.1:{port}", other.enter_context(listening(Faulty()))]
+        with opened(addresses) as client:
+            begun = time.monotonic()
+            while time.monotonic() < begun + 1.5:
+                client.match_text("meanwhile")
+            with listening(Faulty(), port):
+                other.close()
+                for _ in range(20):
+                    client.match_text("after")
 
 
 def _answers(client: object) -> bool:

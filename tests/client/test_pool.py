@@ -113,6 +113,22 @@ def test_where_all_are_aside_the_one_due_first_is_tried(clock: Clock) -> None:
     assert not pool.is_any_well()
 
 
+def test_where_all_are_aside_a_call_goes_on_to_where_it_has_not_failed(clock: Clock) -> None:
+    """The other one, aside for long, may have come back just before this one went."""
+    pool = pool_of(clock, "a", "b")
+    for _ in range(6):
+        clock.now = endpoint(pool, "a").aside_until
+        pool.pick()
+        pool.put_aside(endpoint(pool, "a"))
+    pool.put_aside(endpoint(pool, "b"))
+    failed = {endpoint(pool, "b"): 1}
+    assert pool.pick(failed=failed).address == "a"
+    assert pool.pick(failed=failed | {endpoint(pool, "a"): 1}).address == "b"
+    clock.now = endpoint(pool, "b").aside_until
+    assert pool.pick(failed=failed).address == "a"
+    assert pool.pick().address == "b"
+
+
 def test_a_busy_address_is_asked_last_until_it_wants_to_be(clock: Clock) -> None:
     """It is not ill: when its time has come it is one of all again."""
     pool = pool_of(clock, "a", "b")
