@@ -207,6 +207,36 @@ def gc(data_dir: DataDir, keep: Keep = KEPT) -> None:
         sys.stdout.write(f"removed {name}\n")
 
 
+@app.command("train-encoder")
+def train_encoder(
+    config: Annotated[Path, typer.Argument(help="what to train, and on what: a TOML file")],
+    data: Annotated[Path, typer.Option("--data", help="the folder that holds the sources")],
+    out: Annotated[Path, typer.Option("--out", help="checkpoints, log and result go here")],
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU cores to use")] = 2,
+    cooldown: Annotated[
+        int, typer.Option("--cooldown", min=0, help="end with this many falling steps, and export")
+    ] = 0,
+    export: Annotated[bool, typer.Option("--export", help="train no more, export")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small image encoder on your own photographs; given again, it goes on.
+
+    Example: simsearch-build train-encoder copyclip.toml --data photos --out run --seed 1
+    """
+    from index_builders.progress import shown
+    from index_builders.training.config import load_config
+    from index_builders.training.run import Wish, train
+
+    wish = Wish(seed, device, threads, cooldown, export)
+    settings = load_config(config)
+    out.mkdir(parents=True, exist_ok=True)
+    with shown(sys.stderr) as progress:
+        told = train(settings, data, out, wish, progress)
+    _say(told, as_json)
+
+
 # ---------------------------------------------------------------- shared
 
 

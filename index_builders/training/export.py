@@ -1,0 +1,117 @@
+"""What a run gives away: the model as open_clip loads it, its card, a report, a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save
+
+from index_builders.training.card import card_of
+from index_builders.training.network import exported
+from index_builders.training.photos import Photos
+from index_builders.training.trainer import Trainer
+from simsearch.encode.clip_weights import SHIPPED, find_clip
+
+BYTES_MAX: Final = 16 * 1024 * 1024
+"""What a wheel may carry of it."""
+
+WEIGHTS, CONFIG, CARD = "open_clip_model.safetensors", "open_clip_config.json", "MODEL_CARD.md"
+REPORT, PICTURE = "report.json", "learning_curve.png"
+
+
+def export(trainer: Trainer, photos: Photos, out: Path) -> list[Path]:
+    """The files written, each all or nothing; the picture only where matplotlib is installed."""
+    weights = save(exported(trainer.model, trainer.average))
+    report = report_of(trainer, photos, weights)
+    model = out / SHIPPED
+    model.mkdir(parents=True, exist_ok=True)
+    config = find_clip(SHIPPED).weights.with_name(CONFIG).read_bytes()
+    contents = {
+        model / WEIGHTS: weights,
+        model / CONFIG: config,
+        model / CARD: card_of(report).encode(),
+        out / REPORT: json.dumps(report, indent=2).encode(),
+    }
+    picture = picture_of(report)
+    if picture:
+        contents[out / PICTURE] = picture
+    for path, content in contents.items():
+        _write(path, content)
+    return list(contents)
+
+
+def report_of(trainer: Trainer, photos: Photos, weights: bytes) -> dict[str, Any]:
+    """Everything that the card says, as JSON: what was trained, on what, how long, how well."""
+    config = trainer.config
+    steps, pairs = trainer.step, config.training.pairs
+    trained = [p.source for p in photos.photos if not p.held_out]
+    held_out = [p.source for p in photos.photos if p.held_out]
+    sources = [
+        {
+            **dataclasses.asdict(source),
+            "trained_on": trained.count(source.folder),
+            "held_out": held_out.count(source.folder),
+        }
+        for source in config.data.sources
+    ]
+    return {
+        "weights_sha256": sha256(weights).hexdigest(),
+        "weights_bytes": len(weights),
+        "fits_the_wheel": len(weights) <= BYTES_MAX,
+        "seed": trainer.seed,
+        "steps": steps,
+        "cool_down": dataclasses.asdict(trainer.cool_down) if trainer.cool_down else None,
+        "views": steps * pairs * 2,
+        "epochs": round(steps * pairs / max(len(trained), 1), 2),
+        "training_seconds": round(trainer.views_seconds),
+        "side_px": trainer.batches.side_px,
+        "sources": sources,
+        "held_out_one_in": config.data.held_out_one_in,
+        "training": dataclasses.asdict(config.training),
+        "bfloat16": trainer.half,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {trainer.device}",
+        "torch": torch.__version__,
+        "curve": trainer.curve,
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def picture_of(report: dict[str, Any]) -> bytes | None:
+    """The learning curve, a PNG: recall by attack and by source against steps."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure((12.0, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}")
+    steps = [point["step"] for point in report["curve"]]
+    for axes, kind in zip(figure.subplots(1, 2), ("by_attack", "by_source"), strict=True):
+        for name in report["curve"][-1]["recall"][kind] if steps else ():
+            shares = [point["recall"][kind].get(name, float("nan")) for point in report["curve"]]
+            axes.plot(steps, shares, marker=".", alpha=0.8, label=f"{name}: {shares[-1]:.2f}")
+        means = [point["recall"]["mean"] for point in report["curve"]]
+        axes.plot(steps, means, color="black", linewidth=2.5, label="mean")
+        axes.set(xlabel="steps", ylabel="share found", ylim=(0, 1), title=kind.replace("_", " "))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, loc="lower right")
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    return out.getvalue()

@@ -1,0 +1,267 @@
+"""One run: from its newest checkpoint, or from the start, through steps that can be repeated bit
+for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from index_builders.training import checkpoint, network
+from index_builders.training.batches import Batches
+from index_builders.training.checkpoint import Checkpoint
+from index_builders.training.config import IMAGENET, RunConfig, TrainingConfig
+from index_builders.training.loss import pair_loss
+from index_builders.training.photos import Photos
+from index_builders.training.recall import Examination
+from index_builders.training.views import light_view
+from simsearch.errors import BadConfig
+from simsearch.types import Vectors
+
+Tell = Callable[[dict[str, Any]], None]
+
+HEAD_VIEWS = 2_048
+"""Light views whose spread decides where the last layer begins."""
+
+GRADIENT_NORM_MAX = 1.0
+_CHUNK = 128
+_TOLD_EVERY_SECONDS = 20.0
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class CoolDown:
+    """From step `begin` the learning rate falls to 0 within `steps`, as half a cosine does."""
+
+    begin: int
+    steps: int
+
+    @property
+    def end(self) -> int:
+        return self.begin + self.steps
+
+    def factor(self, step: int) -> float:
+        share = min(max((step - self.begin) / self.steps, 0.0), 1.0)
+        return 0.5 * (1 + math.cos(math.pi * share))
+
+
+@dataclass
+class Trainer:
+    """`step` is how many are done. `curve` holds what was measured, by step."""
+
+    config: RunConfig
+    photos: Photos
+    seed: int
+    device: str = "cpu"
+    cool_down: CoolDown | None = None
+    step: int = 0
+    views_seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        training = self.config.training
+        self.model = network.starting_network(training.init).to(self.device)
+        self.tower: nn.Module = self.model.visual
+        self.preprocess = network.preprocess_of(self.model)
+        self.half = network.wants_half(training.precision, self.device)
+        self.parameters = network.parameters_of(self.tower)
+        self.early = {id(p) for p in network.early(self.tower, training.frozen_blocks)}
+        side_px = self.preprocess.size[0]
+        self.batches = Batches(self.photos.trained_on(), training.pairs, side_px, self.seed)
+        self.optimizer = _optimizer(self.parameters, training)
+        self.quick = network.folded(self.tower, half=self.half)
+
+    # ------------------------------------------------------------ begin
+
+    def begin(self) -> None:
+        """At step 0, with a head that fits the photographs if the weights are not our own."""
+        if self.config.training.init == IMAGENET:
+            network.whiten_head(self.tower, self._head_pixels())
+        self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
+
+    def _head_pixels(self) -> torch.Tensor:
+        photos = self.batches.photos
+        rng = np.random.default_rng([self.seed, 2])
+        numbers = rng.permutation(len(photos))[:HEAD_VIEWS]
+        seen = [light_view(photos[int(n)], rng, self.batches.side_px) for n in numbers]
+        return self._normal(np.stack(seen))
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Raises BadConfig for a checkpoint of other settings, seed or photographs."""
+        ours, theirs = self._identity(), saved.rest.get("identity")
+        if ours != theirs:
+            raise BadConfig(
+                "the checkpoint is of a run with another seed, configuration or photographs: "
+                "give what it was begun with, or another --out"
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(saved.tensors[f"weights/{name}"])
+        self.average = {n: saved.tensors[f"average/{n}"].to(self.device) for n in self.parameters}
+        self._restore_moments(saved)
+        self.step, self.curve = saved.step, [*saved.rest["curve"]]
+        self.views_seconds = saved.rest["views_seconds"]
+
+    def _restore_moments(self, saved: Checkpoint) -> None:
+        for name, parameter in self.parameters.items():
+            if f"exp_avg/{name}" in saved.tensors:
+                self.optimizer.state[parameter] = {
+                    moment: _placed(saved.tensors[f"{moment}/{name}"], moment, self.device)
+                    for moment in _MOMENTS
+                }
+
+    def _identity(self) -> dict[str, Any]:
+        names = [p.name for p in self.batches.photos.photos]
+        identity: dict[str, Any] = checkpoint.as_read(
+            {"seed": self.seed, "photos": names, **self.config.what_is_trained()}
+        )
+        return identity
+
+    def save(self, directory: Path) -> None:
+        tensors = {f"weights/{n}": p.detach() for n, p in self.parameters.items()}
+        tensors |= {f"average/{n}": t for n, t in self.average.items()}
+        for name, parameter in self.parameters.items():
+            for moment, tensor in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}/{name}"] = tensor
+        rest = {
+            "identity": self._identity(),
+            "curve": self.curve,
+            "views_seconds": self.views_seconds,
+        }
+        checkpoint.save(directory, Checkpoint(self.step, tensors, rest))
+
+    # ------------------------------------------------------------ learn
+
+    def run(
+        self,
+        until: int,
+        directory: Path,
+        examination: Examination | None,
+        tell: Tell,
+        stopped: Callable[[], bool],
+        threads: int = 2,
+    ) -> None:
+        """To step `until`, or until `stopped`; saves every few minutes and at the end."""
+        views = self.batches.ahead(self.step, threads)
+        saved_at = told_at = time.monotonic()
+        told_step = self.step
+        if examination and not self.curve:
+            self.examine(examination, tell)
+        try:
+            while self.step < until and not stopped():
+                begun = time.monotonic()
+                loss = self.learn(next(views))
+                self.views_seconds += time.monotonic() - begun
+                now = time.monotonic()
+                if now - told_at >= _TOLD_EVERY_SECONDS or self.step == until:
+                    speed = (self.step - told_step) / (now - told_at)
+                    tell(self._told(loss, speed, until))
+                    told_at, told_step = now, self.step
+                if examination and self.step % self.config.evaluation.every_steps == 0:
+                    self.examine(examination, tell)
+                    told_at, told_step = time.monotonic(), self.step
+                if now - saved_at >= 60 * self.config.checkpoint_minutes:
+                    self.save(directory)
+                    saved_at = time.monotonic()
+        finally:
+            views.close()  # type: ignore[attr-defined]
+        self.save(directory)
+
+    def _told(self, loss: float, speed: float, until: int) -> dict[str, Any]:
+        return {
+            "event": "step",
+            "step": self.step,
+            "of": until,
+            "loss": round(loss, 4),
+            "learning_rate": self.learning_rate(),
+            "views_per_s": round(speed * 2 * self.config.training.pairs, 1),
+            "left_s": round((until - self.step) / speed) if speed else None,
+        }
+
+    def learn(self, views: np.ndarray) -> float:
+        """One step on (2 × pairs, side, side, 3) uint8, light views first: the loss."""
+        training = self.config.training
+        for parameter in self.parameters.values():
+            frozen = id(parameter) in self.early and self.step < training.frozen_steps
+            parameter.requires_grad_(not frozen)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        vectors = functional.normalize(self.quick(self._normal(views)), dim=-1)
+        light, heavy = vectors.chunk(2)
+        loss = pair_loss(light, heavy, training.temperature, training.koleo)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise BadConfig(f"the loss is {value} at step {self.step}: lower learning_rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters.values(), GRADIENT_NORM_MAX)
+        self.optimizer.step()
+        self.step += 1
+        self._average()
+        return value
+
+    def learning_rate(self) -> float:
+        """Of the next step: up, level, and down once cooling down."""
+        training = self.config.training
+        rate = training.learning_rate * min(1.0, (self.step + 1) / training.warm_up_steps)
+        return rate * self.cool_down.factor(self.step) if self.cool_down else rate
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """The first steps count for less: a mean that began with them would keep them long."""
+        decay = min(self.config.training.average_decay, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.parameters.items():
+            self.average[name].lerp_(parameter, 1 - decay)
+
+    # ------------------------------------------------------------ measure
+
+    def examine(self, examination: Examination, tell: Tell) -> None:
+        """With the averaged weights, which are what is exported."""
+        begun = time.monotonic()
+        tower = network.twin_with(self.tower, self.average)
+        recall = examination.ask(self.encoder(network.folded(tower, half=self.half)))
+        point = {"step": self.step, "recall": dataclasses.asdict(recall)}
+        self.curve = [*(p for p in self.curve if p["step"] < self.step), point]
+        tell({"event": "recall", "seconds": round(time.monotonic() - begun, 1), **point})
+
+    def encoder(self, tower: nn.Module) -> Callable[[np.ndarray], Vectors]:
+        def encode(views: np.ndarray) -> Vectors:
+            with torch.inference_mode():
+                chunks = [
+                    functional.normalize(tower(self._normal(views[at : at + _CHUNK])), dim=-1)
+                    for at in range(0, len(views), _CHUNK)
+                ]
+                vectors: Vectors = torch.cat(chunks).float().cpu().numpy()
+            return vectors
+
+        return encode
+
+    def _normal(self, views: np.ndarray) -> torch.Tensor:
+        return network.normalised(torch.from_numpy(views).to(self.device), self.preprocess)
+
+
+def _optimizer(parameters: dict[str, nn.Parameter], training: TrainingConfig) -> torch.optim.AdamW:
+    """Matrices and kernels decay; offsets and factors do not."""
+    decayed = [p for p in parameters.values() if p.ndim > 1]
+    kept = [p for p in parameters.values() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": training.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ],
+        lr=training.learning_rate,
+    )
+
+
+def _placed(tensor: torch.Tensor, moment: str, device: str) -> torch.Tensor:
+    """AdamW keeps its count of steps on the CPU."""
+    return tensor.clone() if moment == "step" else tensor.to(device, copy=True)
