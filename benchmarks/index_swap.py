@@ -327,7 +327,7 @@ def _swapped(server: ServerProcess, world: World, swaps: int) -> Run:
             raise SystemExit("the server has not begun with the newer snapshot")
         _look(client, time.perf_counter() + WARM_S)
         for number in range(swaps):
-            run.swaps.append(_swap(client, world, back=number % 2 == 0))
+            run.swaps.append(swap(client, world, back=number % 2 == 0))
             since = time.perf_counter() + AFTER_S
             _look(client, since)
             until = since + run.swaps[-1].until - run.swaps[-1].since
@@ -340,7 +340,8 @@ def _swapped(server: ServerProcess, world: World, swaps: int) -> Run:
     return run
 
 
-def _swap(client: Client, world: World, back: bool) -> Window:
+def swap(client: Client, world: World, back: bool) -> Window:
+    """To the older snapshot, or forward to the newer one. Ends the run where that fails."""
     target = world.older if back else world.newer
     since = time.perf_counter()
     command = _started("rollback", world.data) if back else _started("publish", world.data, target)

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.vectors import EDIT, MODEL, Half, ban
+from benchmarks.vectors import BANNED_AT_ONCE, EDIT, MODEL, Half, ban
 from simsearch.bank.store import BankStore
 from simsearch.cli.background import ServerProcess
 from simsearch.encode.sentence import load_sentence
 from simsearch.types import (
+    Bits,
     CosineRule,
+    EntryDraft,
+    Fingerprint,
     HammingRule,
     Modality,
     Policy,
@@ -38,6 +41,17 @@ listen = ""
 workers = 0
 """
 """No images are asked, and what another part would cost is not asked about."""
+
+NO_ENCODERS: Final = """
+[encoders]
+
+[metrics]
+listen = ""
+
+[sandbox]
+workers = 0
+"""
+"""A server that takes ready hashes alone."""
 
 FORGETFUL: Final = """
 [known]
@@ -82,3 +96,13 @@ def served(rows: Half | None = None, more_config: str = "") -> Iterator[ServerPr
 
 def vector(row: Vectors) -> VectorContent:
     return VectorContent(NAME, row[None])
+
+
+def ban_hashes(store: BankStore, bank: str, hashes: Bits) -> list[int]:
+    """Each PDQ hash, (n, 32), as an entry of its own; returns their keys."""
+    keys = []
+    for start in range(0, len(hashes), BANNED_AT_ONCE):
+        part = hashes[start : start + BANNED_AT_ONCE]
+        drafts = [EntryDraft(Fingerprint(bits={Signal.PDQ: row[None]})) for row in part]
+        keys += [entry.key for entry in store.add_entries(bank, drafts, EDIT)]
+    return keys
