@@ -194,6 +194,8 @@ class Bank:
     created_us: int
     version: int
     active_entries: int
+    restores: int = 0
+    """The version whose policy and description a revert brought back; 0: they are its own."""
 
     @property
     def etag(self) -> str:
@@ -202,10 +204,11 @@ class Bank:
 
 @dataclass(frozen=True)
 class Edit:
-    """Who edits, and why."""
+    """Who edits, and why. `undoes`: the seq of the change that it takes back; 0: of none."""
 
     actor: str
     reason: str
+    undoes: int = 0
 
 
 class ChangeKind(IntEnum):
@@ -219,7 +222,8 @@ class ChangeKind(IntEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One record of the ordered log; `entry_key` is 0 for changes of a bank."""
+    """One record of the ordered log; `entry_key` is 0 for changes of a bank. `undoes`: the seq of
+    the change that it takes back; 0: of none."""
 
     seq: int
     kind: ChangeKind
@@ -228,6 +232,7 @@ class Change:
     actor: str
     reason: str
     time_us: int
+    undoes: int = 0
 
 
 class EntryState(IntEnum):
@@ -351,6 +356,8 @@ class Hit:
     source: str = ""
     source_id: str = ""
     capped: bool = False
+    bank_etag: str = ""
+    """Of the bank whose policy decided."""
 
 
 class Role(StrEnum):

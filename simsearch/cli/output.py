@@ -101,6 +101,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "entry_key": hit.entry_key,
         "band": hit.band.name,
         "capped": hit.capped,
+        "bank_etag": hit.bank_etag,
         "labels": list(hit.labels),
         "source": hit.source,
         "source_id": hit.source_id,

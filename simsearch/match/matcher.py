@@ -249,7 +249,8 @@ def _decide(question: Question, banks: Mapping[int, Bank]) -> list[Hit]:
     for (bank_id, key), evidence in question.evidence.items():
         bank = banks[bank_id]
         band, capped = rules.decide(evidence, bank.policy.two_descriptors)
-        hits.append(Hit(bank.name, key, band, rules.ordered(evidence), capped=capped))
+        found = rules.ordered(evidence)
+        hits.append(Hit(bank.name, key, band, found, capped=capped, bank_etag=bank.etag))
     return sorted(hits, key=_rank)
 
 
@@ -278,16 +279,7 @@ def _by_state(hits: Sequence[Hit], view: View) -> tuple[list[Hit], list[Hit]]:
 def _with_card(hit: Hit, entry: Entry | None) -> Hit:
     if entry is None:
         return hit
-    return Hit(
-        hit.bank,
-        hit.entry_key,
-        hit.band,
-        hit.evidence,
-        labels=entry.labels,
-        source=entry.source,
-        source_id=entry.source_id,
-        capped=hit.capped,
-    )
+    return replace(hit, labels=entry.labels, source=entry.source, source_id=entry.source_id)
 
 
 def _unsearchable(question: Question, banks: Sequence[Bank]) -> list[SignalReport]:

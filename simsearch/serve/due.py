@@ -45,4 +45,4 @@ class Timekeeper:
         """Do what is due. Raises what an edit raises."""
         done = self._store.settle_due(int(self._clock() * 1e6))
         if done:
-            log.info("due_entries_settled", entries=done)
+            log.info("due_entries_settled", rows=done)

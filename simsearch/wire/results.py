@@ -79,6 +79,7 @@ def _hit_to(hit: Hit) -> match_pb2.Hit:
         source=hit.source,
         source_id=hit.source_id,
         capped=hit.capped,
+        bank_etag=hit.bank_etag,
     )
 
 
@@ -129,6 +130,7 @@ def _hit_from(message: match_pb2.Hit) -> Hit:
         source=message.source,
         source_id=message.source_id,
         capped=message.capped,
+        bank_etag=message.bank_etag,
     )
 
 

@@ -33,6 +33,7 @@ SCALARS = {
     "bytes": b"\x00\xff",
     "double": 0.5,
     "int32": -3,
+    "uint32": 2**32 - 1,
     "uint64": 2**64 - 1,
 }
 """A value of each scalar type, by the name of its field type."""
@@ -195,6 +196,7 @@ def test_a_result_in_json_says_everything() -> None:
                 "entry_key": 17,
                 "band": "BLOCK",
                 "capped": False,
+                "bank_etag": "",
                 "labels": ["scam"],
                 "source": "tips",
                 "source_id": "t-1",
