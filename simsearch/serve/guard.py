@@ -36,7 +36,7 @@ from simsearch.serve.quota import Meter, Meters
 from simsearch.serve.redaction import without_scores
 from simsearch.serve.reloading import Reloading
 from simsearch.telemetry import EventLog
-from simsearch.v1 import content_pb2
+from simsearch.v1 import bank_pb2, content_pb2
 from simsearch.wire.fields import can_hold, check_fields
 
 log = EventLog(__name__)
@@ -326,5 +326,8 @@ def _sign(caller: Identity, edit: Any) -> None:
 
 
 def _weight(rule: Rule, request: Any) -> int:
-    """Items in one request; an empty batch weighs 1."""
-    return max(1, len(getattr(request, rule.items))) if rule.items else 1
+    """Items in one request, rows of hashes among them; an empty batch weighs 1."""
+    items = len(getattr(request, rule.items)) if rule.items else 1
+    if isinstance(request, bank_pb2.ImportEntriesRequest):
+        items += len(request.hashes.about_of)
+    return max(1, items)

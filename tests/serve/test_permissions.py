@@ -14,9 +14,11 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import simsearch.v1
+from simsearch.serve import guard
 from simsearch.serve.guard import Guard
 from simsearch.serve.permissions import PERMISSIONS
 from simsearch.types import Role
+from simsearch.v1 import bank_pb2
 from tests.serve.callers import DENIED, Served, code_of, guarded, one_of_each, raw_call
 from tests.serve.doors import Form
 from tests.serve.house import served
@@ -90,6 +92,16 @@ def test_repeated_contents_are_weighed() -> None:
     assert unweighed == []
     weighed = {name.rpartition("/")[2]: rule.items for name, rule in PERMISSIONS.items()}
     assert weighed["BatchMatch"] == "contents"
+
+
+def test_rows_of_hashes_are_weighed_as_many() -> None:
+    """Else a quota would let a list of millions through as one item."""
+    rule = PERMISSIONS["/simsearch.v1.BankService/ImportEntries"]
+    hashes = bank_pb2.HashRows(about_of=[0] * 7)
+    assert guard._weight(rule, bank_pb2.ImportEntriesRequest(hashes=hashes)) == 7
+    items = [bank_pb2.ImportItem()] * 3
+    assert guard._weight(rule, bank_pb2.ImportEntriesRequest(items=items)) == 3
+    assert guard._weight(rule, bank_pb2.ImportEntriesRequest()) == 1
 
 
 def test_the_guard_knows_the_kinds_of_rpc_that_there_are() -> None:
