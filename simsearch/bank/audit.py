@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from simsearch.bank import chain, records
+from simsearch.bank.heads import Head
 from simsearch.bank.layout import NEVER
 from simsearch.bank.reading import Reading
 from simsearch.bank.tables import Tables
@@ -24,16 +25,6 @@ CHANGES_AT_ONCE: Final = 512
 LIVES_AT_ONCE: Final = 4_096
 FAULTS_MAX: Final = 100
 """How many faults are told; where there are as many, no more are looked for."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """The end of a store's log at some time. Whoever keeps one can tell later whether the history
-    up to it is still the same."""
-
-    store_id: str
-    seq: int
-    link: bytes
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def create_bank(
     now_us = _now_us()
     bank = Bank(tables.next_bank_id(), name, description, policy, now_us, 1, 0)
     tables.put_bank(bank)
-    return bank, _log_bank(tables, ChangeKind.BANK_CREATED, bank, edit, now_us)
+    change = tables.next_change(ChangeKind.BANK_CREATED, bank.id, 0, edit, now_us)
+    return bank, tables.append_change(change, chain.content_of_bank(bank))
 
 
 def update_bank(
@@ -55,9 +56,15 @@ def update_bank(
         description=bank.description if description is None else description,
         policy=bank.policy if policy is None else policy,
         version=bank.version + 1,
+        restores=0,
     )
-    tables.put_bank(updated)
-    return updated, _log_bank(tables, ChangeKind.BANK_UPDATED, updated, edit, _now_us())
+    return updated, replace_bank(tables, bank, updated, edit)
+
+
+def replace_bank(tables: Tables, before: Bank, after: Bank, edit: Edit) -> Change:
+    tables.put_bank(after)
+    change = tables.next_change(ChangeKind.BANK_UPDATED, after.id, 0, edit, _now_us())
+    return tables.append_change(change, chain.content_of_bank(after), before)
 
 
 def add_entries(
@@ -225,11 +232,6 @@ def extend_entry(
     tables.put_entry(extended)
     tables.put_extension(key, change.seq, record)
     return extended, new
-
-
-def _log_bank(tables: Tables, kind: ChangeKind, bank: Bank, edit: Edit, now_us: int) -> Change:
-    change = tables.next_change(kind, bank.id, 0, edit, now_us)
-    return tables.append_change(change, chain.content_of_bank(bank))
 
 
 def _without(fingerprint: Fingerprint, had: Fingerprint) -> Fingerprint:

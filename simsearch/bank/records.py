@@ -40,6 +40,7 @@ def bank_to_bytes(bank: Bank) -> bytes:
         created_us=bank.created_us,
         version=bank.version,
         active_entries=bank.active_entries,
+        restores=bank.restores,
     )
     return record.SerializeToString()
 
@@ -60,6 +61,7 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
         created_us=record.created_us,
         version=record.version,
         active_entries=record.active_entries,
+        restores=record.restores,
     )
 
 
@@ -119,11 +121,24 @@ def _hamming_rule(rule: pb.HammingRuleRecord) -> HammingRule:
 # ---------------------------------------------------------------- changes and entries
 
 
-def change_to_bytes(change: Change, content: bytes) -> bytes:
-    """`content`: the SHA-256 of what the change stored."""
+def change_to_bytes(change: Change, content: bytes, bank_before: Bank | None = None) -> bytes:
+    """`content`: the SHA-256 of what the change stored; `bank_before`: what an update replaced."""
     record = _change_to_record(change)
     record.content = content
+    if bank_before:
+        record.bank_before.ParseFromString(bank_to_bytes(bank_before))
     return record.SerializeToString()
+
+
+def bank_before(seq: int, data: bytes) -> Bank | None:
+    """What a change of a bank replaced; None where it does not say."""
+
+    def read() -> Bank | None:
+        record = pb.ChangeRecord.FromString(data)
+        said = record.HasField("bank_before")
+        return _bank(record.bank_id, record.bank_before) if said else None
+
+    return read_record(f"change {seq}", read)
 
 
 def content_of_change(seq: int, data: bytes) -> bytes:
@@ -217,6 +232,7 @@ def _change_to_record(change: Change) -> pb.ChangeRecord:
         actor=change.actor,
         reason=change.reason,
         time_us=change.time_us,
+        undoes=change.undoes,
     )
 
 
@@ -229,6 +245,7 @@ def _change(record: pb.ChangeRecord) -> Change:
         actor=record.actor,
         reason=record.reason,
         time_us=record.time_us,
+        undoes=record.undoes,
     )
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from simsearch.bank import checks, edits, importing
+from simsearch.bank import checks, edits, importing, reverting
 from simsearch.bank.environment import Environment
 from simsearch.bank.fingerprints import fingerprint_to_bytes
+from simsearch.bank.history import Span
 from simsearch.bank.importing import ImportedPart, ImportItem
 from simsearch.bank.reading import Reading
+from simsearch.bank.reverting import Reverted
 from simsearch.bank.tables import Tables
 from simsearch.types import (
     Bank,
@@ -38,9 +40,6 @@ T = TypeVar("T")
 
 class _DryRun(Exception):
     """Ends a transaction that is not to be written."""
-
-    def __init__(self, done: ImportedPart) -> None:
-        self.done = done
 
 
 class BankStore:
@@ -208,17 +207,24 @@ class BankStore:
         encoded = [fingerprint_to_bytes(draft.fingerprint) for draft in drafts]
 
         def work(tables: Tables) -> ImportedPart:
-            done = importing.import_part(
+            return importing.import_part(
                 tables, bank, import_id, part, items, encoded, edit, revive=revive
             )
-            if dry_run:
-                raise _DryRun(done)
-            return done
 
-        try:
-            return self._edit(work)
-        except _DryRun as run:
-            return run.done
+        return self._try(work) if dry_run else self._edit(work)
+
+    def revert(
+        self, span: Span, seqs: Sequence[int], edit: Edit, *, dry_run: bool = False
+    ) -> list[Reverted]:
+        """Undoes the changes `seqs`, the newest first, by new ones; says of each what became of
+        it. One transaction, which ends before the last of them where they are many: go on with the
+        others. `dry_run`: nothing is written. Raises BadRequest, LimitExceeded."""
+        checks.check_edit(edit)
+
+        def work(tables: Tables) -> list[Reverted]:
+            return reverting.revert(tables, span, seqs, edit)
+
+        return self._try(work) if dry_run else self._edit(work)
 
     def subscribe(self, callback: Callable[[int], None]) -> None:
         """Calls `callback(seq)` after each durable commit of this process, in order, on the
@@ -301,6 +307,18 @@ class BankStore:
 
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
         return result
+
+    def _try(self, work: Callable[[Tables], T]) -> T:
+        """What `work` would do; nothing of it is written."""
+        tried: list[T] = []
+
+        def undone(tables: Tables) -> None:
+            tried.append(work(tables))
+            raise _DryRun
+
+        with suppress(_DryRun):
+            self._edit(undone)
+        return tried[-1]
 
     def _announce(self, written: range) -> None:
         for callback in self._subscribers if written else ():

@@ -48,6 +48,7 @@ class Tables:
         self._transaction = transaction
         self._handles = handles
         self._end: tuple[int, bytes] | None = None
+        self._numbers: dict[bytes, int] = {}
 
     # ------------------------------------------------------------ meta
 
@@ -101,13 +102,16 @@ class Tables:
     ) -> Change:
         """The change that `append_change` takes next."""
         seq = self._end_of_log()[0] + 1
-        return Change(seq, kind, bank_id, entry_key, edit.actor, edit.reason, time_us)
+        said = (edit.actor, edit.reason, time_us, edit.undoes)
+        return Change(seq, kind, bank_id, entry_key, *said)
 
-    def append_change(self, change: Change, content: bytes = b"") -> Change:
+    def append_change(
+        self, change: Change, content: bytes = b"", bank_before: Bank | None = None
+    ) -> Change:
         """`content`: the SHA-256 of what it stores, where it stores something (chain.py)."""
         seq, before = self._end_of_log()
         assert change.seq == seq + 1
-        body = records.change_to_bytes(change, content)
+        body = records.change_to_bytes(change, content, bank_before)
         link = chain.link_of(body, before)
         self._put(layout.CHANGES, pack_u64(change.seq), chain.with_link(body, link))
         self._end = (change.seq, link)
@@ -339,7 +343,10 @@ class Tables:
     # ------------------------------------------------------------ bytes
 
     def _take_number(self, name: bytes) -> int:
-        number = layout.unpack_u64(self._meta(name), f"counter {name.decode()}")
+        number = self._numbers.get(name)
+        if number is None:
+            number = layout.unpack_u64(self._meta(name), f"counter {name.decode()}")
+        self._numbers[name] = number + 1
         self._put(layout.META, name, pack_u64(number + 1))
         return number
 

@@ -9,7 +9,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from simsearch import __version__
-from simsearch.cli import banks, entries, importing, matching, serving, tokens
+from simsearch.cli import (
+    audit,
+    banks,
+    entries,
+    explaining,
+    exporting,
+    importing,
+    matching,
+    serving,
+    tokens,
+)
 from simsearch.cli.options import EXIT_CODES_HELP, exit_code
 from simsearch.cli.output import print_line, printable
 from simsearch.errors import BadConfig, BadRequest, SimsearchError
@@ -43,11 +53,15 @@ app.command("serve")(serving.serve)
 app.command("status")(serving.status)
 app.command("match")(matching.match)
 app.command("import")(importing.import_)
+app.command("export")(exporting.export)
+app.command("explain")(explaining.explain)
 app.command("demo")(serving.demo)
+app.command("revert")(audit.revert)
 app.add_typer(banks.app, name="bank")
 app.add_typer(entries.app, name="entry")
 app.add_typer(serving.config_app, name="config")
 app.add_typer(tokens.app, name="token")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

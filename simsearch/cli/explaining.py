@@ -207,8 +207,8 @@ def _since(
         yield f"RETRACTED since by {gone.actor} (change {gone.seq}): {gone.reason}"
     if hit.bank_etag and bank.etag != hit.bank_etag:
         name = today.name if today else "NO_MATCH"
-        change = f"{hit.bank_etag} and is {bank.etag}"
-        yield f"the bank's policy was {change}: this would be {name} today"
+        policies = f"{hit.bank_etag} and is {bank.etag}"
+        yield f"the bank's policy was {policies}: this would be {name} today"
 
 
 def _today(hit: _Hit, bank: bank_pb2.Bank) -> Band:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ import typer
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
 from simsearch.cli.output import print_json, print_line, print_table
-from simsearch.errors import BadRequest, InternalFault
+from simsearch.errors import BadRequest, InternalFault, NotYetVisible
 from simsearch.types import EntryState, Signal
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
     from simsearch.v1 import bank_pb2, error_pb2
 
 AHEAD: Final = 2
-"""Parts under way: the server writes one while the next is on its way."""
+"""Parts read ahead of the one that the server writes. They are sent one after the other: a list may
+take back further down what it adds above."""
 
 PART_S: Final = 120.0
+VISIBLE_S: Final = 600.0
+"""How long to wait for searches to see the whole list."""
+
 STDIN: Final = "-"
+FIRST_STATES: Final = ("active", "shadow", "draft")
 
 WORDS: Final = {
     "added": "new in the bank",
@@ -94,11 +100,13 @@ def import_(
         about=about,
     )
     first = _first_state(state)
+    refused = refused or _beside(source)
     with ExitStack() as stack:
         path = stack.enter_context(_on_disk(source))
+        _check_apart(refused, path)
         import_id, lines = import_id_of(path, f"{bank} {options!r} {first} {revive}")
         reading = read_list(path, options, name="standard input" if source == STDIN else source)
-        kept = stack.enter_context(RefusedRows(refused or _beside(source), reading))
+        kept = stack.enter_context(RefusedRows(refused, reading))
         client = stack.enter_context(connect(server))
         sending = _Sending(client, bank, import_id, kept, dry_run=dry_run, revive=revive)
         sending.edit(actor, reason)
@@ -133,6 +141,7 @@ class _Sending:
         self._dry_run = dry_run
         self._revive = revive
         self._part = 0
+        self._seen: set[bytes] = set()
 
     def edit(self, actor: str, reason: str) -> None:
         self._edit = edit_by(actor, reason)
@@ -144,7 +153,7 @@ class _Sending:
 
         waiting: deque[tuple[Part, Future[bank_pb2.ImportEntriesResponse]]] = deque()
         last: Part | None = None
-        with ThreadPoolExecutor(AHEAD) as pool:
+        with ThreadPoolExecutor(1) as pool:
             for item in parts_of(reading, state):
                 if not isinstance(item, Part):
                     self._refuse(item)
@@ -173,17 +182,27 @@ class _Sending:
     def _send(
         self, request: bank_pb2.ImportEntriesRequest, last: bool
     ) -> bank_pb2.ImportEntriesResponse:
+        """Where searches are behind, the last part is sent until they are not: what was done is
+        not done again. Raises NotYetVisible."""
         from simsearch.types import WaitUntil
         from simsearch.wire import wait_to
 
         request.wait_until = wait_to(WaitUntil.VISIBLE if last else WaitUntil.DURABLE)
-        return self._client.import_entries(request, deadline_s=PART_S)
+        until = time.monotonic() + VISIBLE_S
+        while True:
+            try:
+                return self._client.import_entries(request, deadline_s=PART_S)
+            except NotYetVisible:
+                if time.monotonic() > until:
+                    raise
 
     def _count(self, part: Part, future: Future[bank_pb2.ImportEntriesResponse]) -> None:
         from simsearch.lists import BadRow
         from simsearch.v1.bank_pb2 import RowOutcome
 
         answer = future.result()
+        if self._dry_run:
+            self._find_repeats(part, answer)
         for number, count in Counter(answer.outcomes).items():
             word = RowOutcome.Name(number).removeprefix("ROW_OUTCOME_").lower()
             if word != "refused":
@@ -194,6 +213,19 @@ class _Sending:
             self._refuse(row)
         self.seq = max(self.seq, answer.seq)
         self.repeated += len(answer.outcomes) if answer.repeated else 0
+
+    def _find_repeats(self, part: Part, answer: bank_pb2.ImportEntriesResponse) -> None:
+        """What an earlier part would have added is a duplicate, which a server that writes nothing
+        cannot know."""
+        from simsearch.cli.parts import names_of
+        from simsearch.v1.bank_pb2 import ROW_OUTCOME_ADDED, ROW_OUTCOME_DUPLICATE
+
+        for row, name in enumerate(names_of(part.request)):
+            if answer.outcomes[row] != ROW_OUTCOME_ADDED:
+                continue
+            if name in self._seen:
+                answer.outcomes[row] = ROW_OUTCOME_DUPLICATE
+            self._seen.add(name)
 
     def _refuse(self, row: BadRow) -> None:
         self.counts["refused"] += 1
@@ -216,10 +248,10 @@ def _signal(name: str) -> Signal | None:
 
 
 def _first_state(name: str) -> EntryState:
-    try:
-        return EntryState[name.upper()]
-    except KeyError:
-        raise BadRequest(f"there is no state {name[:40]!r}: active, shadow or draft") from None
+    if name.lower() not in FIRST_STATES:
+        words = " or ".join(FIRST_STATES)
+        raise BadRequest(f"entries cannot begin {name[:40]!r}: begin them {words}")
+    return EntryState[name.upper()]
 
 
 @contextmanager
@@ -239,6 +271,12 @@ def _on_disk(source: str) -> Iterator[Path]:
 
 def _beside(source: str) -> Path:
     return Path("stdin.refused" if source == STDIN else f"{source.rstrip('/')}.refused")
+
+
+def _check_apart(refused: Path, source: Path) -> None:
+    """Raises BadRequest."""
+    if refused.exists() and refused.samefile(source):
+        raise BadRequest(f"{refused} is the list itself: name another file for refused rows")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from simsearch.errors import SimsearchError
 from simsearch.lists import About, BadRow, HashChunk, ImageFile, ListRow, Reading, RowContent
 from simsearch.types import Content, EntryState, HashContent, VectorContent
-from simsearch.v1 import bank_pb2
+from simsearch.v1 import bank_pb2, content_pb2
 from simsearch.wire import HASH_SIGNAL_NUMBERS, content_to
 
 HASH_ROWS: Final = 2_048
@@ -23,6 +23,7 @@ READY_ROWS: Final = 512
 ENCODED_ROWS: Final = 32
 """Images and texts: the server encodes them within the call."""
 
+NAME_BYTES: Final = 16
 PART_BYTES: Final = 8 << 20
 READ_AT_ONCE: Final = 1 << 20
 
@@ -78,7 +79,7 @@ def _about(about: About, state: EntryState) -> bank_pb2.ImportItem:
 
 
 def _draft(about: About, contents: Sequence[Content], state: EntryState) -> bank_pb2.EntryDraft:
-    known = EntryState[about.state.upper()] if about.state else state
+    begins = EntryState[about.state.upper()] if about.state and not about.withdrawn else state
     return bank_pb2.EntryDraft(
         contents=[content_to(content) for content in contents],
         labels=about.labels,
@@ -87,7 +88,7 @@ def _draft(about: About, contents: Sequence[Content], state: EntryState) -> bank
         aliases=about.source_ids[1:],
         note=about.note,
         severity=about.severity,
-        state=int(known),  # type: ignore[arg-type]
+        state=int(begins),  # type: ignore[arg-type]
     )
 
 
@@ -142,7 +143,27 @@ def _is_ready(content: Content) -> bool:
     return isinstance(content, HashContent | VectorContent)
 
 
-# ---------------------------------------------------------------- the name of a list
+# ---------------------------------------------------------------- names
+
+
+def names_of(request: bank_pb2.ImportEntriesRequest) -> Iterator[bytes]:
+    """Of each row: what has one content has one name."""
+    if request.HasField("hashes"):
+        values, count = request.hashes.values, len(request.hashes.about_of)
+        width = len(values) // count
+        for n in range(count):
+            hash_ = content_pb2.Hash(
+                signal=request.hashes.signal, value=values[n * width : (n + 1) * width]
+            )
+            yield _name([content_pb2.Content(hash=hash_)])
+    for item in request.items:
+        yield _name(item.entry.contents)
+
+
+def _name(contents: Sequence[content_pb2.Content]) -> bytes:
+    """It does not hang on their order."""
+    each = sorted(hashlib.sha256(content.SerializeToString()).digest() for content in contents)
+    return hashlib.sha256(b"".join(each)).digest()[:NAME_BYTES]
 
 
 def import_id_of(path: Path, how: str) -> tuple[str, int]:

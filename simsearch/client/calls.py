@@ -81,6 +81,10 @@ EXTEND_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "ExtendEntry")
 # So may moving.
 MOVE_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "MoveEntry")
 RETRACT_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "RetractEntry", idempotent=False)
+LIST_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "ListChanges")
+GET_LOG_HEAD = Rpc(bank_pb2_grpc.BankServiceStub, "GetLogHead")
+# What was undone is not undone twice.
+REVERT_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "RevertChanges")
 GET_STATUS = Rpc(index_pb2_grpc.IndexServiceStub, "GetStatus")
 CHECK_HEALTH = Rpc(health_pb2_grpc.HealthStub, "Check")
 
@@ -382,6 +386,30 @@ def retract_entry(
         bank=bank, key=key, edit=edit_to(edit), wait_until=wait_to(wait_until)
     )
     return Ask(RETRACT_ENTRY, request, _whole, deadline_s)
+
+
+# ------------------------------------------------------------ the record of edits
+
+
+def list_changes(
+    request: bank_pb2.ListChangesRequest, *, deadline_s: float | None = None
+) -> Ask[bank_pb2.ListChangesResponse]:
+    """One page of the record of edits, the newest last. A page may be short, or empty, before
+    the last one: ask again while there is `more`."""
+    return Ask(LIST_CHANGES, request, _whole, deadline_s)
+
+
+def log_head(*, deadline_s: float | None = None) -> Ask[bank_pb2.GetLogHeadResponse]:
+    """The end of the record: kept elsewhere, it vouches for all that was before it."""
+    return Ask(GET_LOG_HEAD, bank_pb2.GetLogHeadRequest(), _whole, deadline_s)
+
+
+def revert_changes(
+    request: bank_pb2.RevertChangesRequest, *, deadline_s: float | None = None
+) -> Ask[bank_pb2.RevertChangesResponse]:
+    """Undo a part of somebody's changes, the newest first; go on with `next_before_seq` until it
+    is 0. Done again, nothing changes."""
+    return Ask(REVERT_CHANGES, request, _whole, deadline_s)
 
 
 # ------------------------------------------------------------ the server

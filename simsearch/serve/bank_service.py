@@ -15,6 +15,7 @@ from simsearch.errors import (
     SimsearchError,
 )
 from simsearch.match.policy import check_policy
+from simsearch.serve.auditing import get_log_head, list_changes, revert_changes
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import (
     Prepared,
@@ -126,6 +127,23 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
         self, request: bank_pb2.RetractEntryRequest, context: Context
     ) -> bank_pb2.RetractEntryResponse:
         return await self._edit(_retract_entry, request)
+
+    async def ListChanges(
+        self, request: bank_pb2.ListChangesRequest, context: Context
+    ) -> bank_pb2.ListChangesResponse:
+        reads = current().reads
+        return await self._work.edit(lambda core: list_changes(core, request, reads))
+
+    async def GetLogHead(
+        self, request: bank_pb2.GetLogHeadRequest, context: Context
+    ) -> bank_pb2.GetLogHeadResponse:
+        return await self._edit(get_log_head, request)
+
+    async def RevertChanges(
+        self, request: bank_pb2.RevertChangesRequest, context: Context
+    ) -> bank_pb2.RevertChangesResponse:
+        edits = current().edits
+        return await self._work.edit(lambda core: revert_changes(core, request, edits))
 
 
 def _seen_by(caller: Identity, request: Any, fault: EntryInOtherBank) -> SimsearchError:

@@ -7,17 +7,28 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from simsearch.bank.checks import check_drafts
-from simsearch.bank.importing import ImportItem
-from simsearch.errors import BadRequest, LimitExceeded, SimsearchError
+from simsearch.bank.checks import NORM_TOLERANCE, check_drafts
+from simsearch.bank.fingerprints import are_unit
+from simsearch.bank.importing import ImportedPart, ImportItem, RowOutcome
+from simsearch.errors import BadInput, BadRequest, LimitExceeded, NotFound, SimsearchError
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import Prepared, draft_from, prepare
 from simsearch.serve.errors import item_error
 from simsearch.serve.seen import wait_visible
-from simsearch.types import BINARY, BITS_BYTES, DIGESTS, Fingerprint, WaitUntil
+from simsearch.types import (
+    BINARY,
+    BITS_BYTES,
+    DIGESTS,
+    EntryDraft,
+    Fingerprint,
+    VectorContent,
+    Vectors,
+    WaitUntil,
+)
 from simsearch.v1 import bank_pb2
-from simsearch.wire import edit_from, wait_from
+from simsearch.wire import content_from, edit_from, wait_from
 from simsearch.wire.contents import hash_signal
 
 ROWS_MAX: Final = 4_096
@@ -42,6 +53,8 @@ def import_entries(
             revive=request.revive,
             dry_run=request.dry_run,
         )
+        if request.dry_run and not done.repeated:
+            done = _unwritten(done)
         at = [number for number, row in enumerate(rows) if isinstance(row, ImportItem)]
         for number, outcome, key in zip(at, done.outcomes, done.keys, strict=True):
             answer.outcomes[number] = int(outcome)  # type: ignore[call-overload]
@@ -51,8 +64,16 @@ def import_entries(
         if isinstance(row, SimsearchError):
             answer.refused.add(row=number, error=item_error(row))
     if not request.dry_run and wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        wait_visible(core, answer.seq, f"part {request.part} is stored")
+        # Not its own last change: what its rows repeat may be younger than what searches see.
+        wait_visible(core, core.store.seq(), f"part {request.part} is stored")
     return answer
+
+
+def _unwritten(done: ImportedPart) -> ImportedPart:
+    """Without the numbers of what was not written."""
+    pairs = zip(done.outcomes, done.keys, strict=True)
+    keys = tuple(0 if outcome is RowOutcome.ADDED else key for outcome, key in pairs)
+    return replace(done, keys=keys, seq=0)
 
 
 def _rows(
@@ -71,7 +92,8 @@ def _rows(
 def _rows_of_items(
     core: Core, items: Sequence[bank_pb2.ImportItem]
 ) -> Sequence[ImportItem | SimsearchError]:
-    """What is withdrawn may be named by its source's ids alone."""
+    """What is withdrawn may be named by its source's ids alone. Raises what a row is not to blame
+    for, as SpaceUnavailable."""
     whole = [item.entry for item in items if item.entry.contents or not item.withdrawn]
     prepared = iter(prepare(core, whole))
     rows: list[ImportItem | SimsearchError] = []
@@ -80,10 +102,40 @@ def _rows_of_items(
             rows.append(ImportItem(draft_from(item.entry, Fingerprint()), withdrawn=True))
             continue
         ready = next(prepared)
-        rows.append(
-            ImportItem(ready.draft, item.withdrawn) if isinstance(ready, Prepared) else ready
-        )
+        if isinstance(ready, SimsearchError) and not isinstance(ready, BadInput | NotFound):
+            raise ready  # no fault of the row: the part is to be sent again
+        if isinstance(ready, Prepared):
+            rows.append(ImportItem(_with_rows_as_sent(core, item.entry, ready), item.withdrawn))
+        else:
+            rows.append(ready)
     return rows
+
+
+def _with_rows_as_sent(core: Core, entry: bank_pb2.EntryDraft, prepared: Prepared) -> EntryDraft:
+    """Vectors that came in float16 and can be stored as they are, so that an export of the bank
+    they came from is read in bit by bit: made unit once more, some would round otherwise."""
+    fingerprint = prepared.draft.fingerprint
+    sent: dict[str, list[NDArray[np.floating]]] = {}
+    for message in entry.contents if fingerprint.vectors else ():
+        if message.HasField("vector"):
+            content = content_from(message, core.dim_of)
+            assert isinstance(content, VectorContent)
+            space = core.encoders.resolve(content.space).space
+            assert space is not None
+            sent.setdefault(space.id, []).append(content.vectors)
+    kept = {
+        space: rows.astype(np.float32)
+        for space, parts in sent.items()
+        if _can_be_kept(rows := np.concatenate(parts), fingerprint.vectors[space])
+    }
+    vectors = {**fingerprint.vectors, **kept}
+    return replace(prepared.draft, fingerprint=replace(fingerprint, vectors=vectors))
+
+
+def _can_be_kept(rows: NDArray[np.floating], prepared: Vectors) -> bool:
+    """Not where other contents gave rows in this space, too."""
+    whole = rows.dtype == np.float16 and len(rows) == len(prepared)
+    return whole and are_unit(rows.astype(np.float32), NORM_TOLERANCE)
 
 
 def _rows_of_hashes(hashes: bank_pb2.HashRows) -> Sequence[ImportItem | SimsearchError]:

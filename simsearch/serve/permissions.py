@@ -22,12 +22,16 @@ class Rule:
     bank: str = ""
     edits: bool = False
     items: str = ""
+    any_bank: bool = False
+    """A request that names no bank is about all that are there for the caller; which those are is
+    for the service to look at."""
 
 
 _MATCHERS = frozenset({Role.INGEST, Role.ANALYST, Role.APPROVER, Role.ADMIN})
 _EDITORS = frozenset({Role.ANALYST, Role.APPROVER, Role.ADMIN})
 _POLICY_MAKERS = frozenset({Role.APPROVER, Role.ADMIN})
 _ENTRY_READERS = frozenset({Role.ANALYST, Role.APPROVER, Role.AUDITOR, Role.ADMIN})
+_AUDITORS = frozenset({Role.AUDITOR, Role.APPROVER, Role.ADMIN})
 _BANK_READERS = _ENTRY_READERS | {Role.BUILDER}
 _EVERY_ROLE = frozenset(Role)
 
@@ -54,6 +58,9 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_BANK}/ExtendEntry": Rule(_EDITORS, bank="bank", edits=True),
         f"{_BANK}/MoveEntry": Rule(_EDITORS, bank="bank", edits=True),
         f"{_BANK}/RetractEntry": Rule(_EDITORS, bank="bank", edits=True),
+        f"{_BANK}/ListChanges": Rule(_AUDITORS, bank="bank", any_bank=True),
+        f"{_BANK}/GetLogHead": Rule(_AUDITORS),
+        f"{_BANK}/RevertChanges": Rule(_POLICY_MAKERS, bank="bank", edits=True, any_bank=True),
         f"{_INDEX}/GetStatus": Rule(_EVERY_ROLE),
         # Probes have no identity; whether a server is up is no secret from who can reach it.
         f"{_HEALTH}/Check": Rule(None),

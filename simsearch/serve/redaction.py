@@ -38,6 +38,7 @@ def _strip(message: Any) -> None:
         case name if name == HIT:
             message.ClearField("source")
             message.ClearField("source_id")
+            message.ClearField("bank_etag")
         case name if name == STATUS:
             message.ClearField("default_policy")
 

@@ -19,6 +19,7 @@ from simsearch.types import (
 )
 from simsearch.v1 import bank_pb2
 from simsearch.wire.numbers import (
+    CHANGE_KIND_NUMBERS,
     ENTRY_STATE_NUMBERS,
     ENTRY_STATES,
 )
@@ -80,6 +81,20 @@ def _change_to(change: Change) -> bank_pb2.Change:
         actor=change.actor,
         reason=change.reason,
         time=_time_to(change.time_us),
+    )
+
+
+def logged_to(change: Change, bank: str, link: bytes) -> bank_pb2.LoggedChange:
+    return bank_pb2.LoggedChange(
+        seq=change.seq,
+        kind=CHANGE_KIND_NUMBERS[change.kind],
+        bank=bank,
+        entry_key=change.entry_key,
+        actor=change.actor,
+        reason=change.reason,
+        time=_time_to(change.time_us),
+        undoes=change.undoes,
+        link=link.hex(),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from simsearch.types import (
     Band,
+    ChangeKind,
     EntryState,
     Modality,
     Signal,
@@ -84,4 +85,15 @@ ENTRY_STATE_NUMBERS: Mapping[EntryState, bank_pb2.EntryState] = MappingProxyType
         EntryState.QUARANTINED: bank_pb2.ENTRY_STATE_QUARANTINED,
     }
 )
+CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType(
+    {
+        ChangeKind.BANK_CREATED: bank_pb2.CHANGE_KIND_BANK_CREATED,
+        ChangeKind.BANK_UPDATED: bank_pb2.CHANGE_KIND_BANK_UPDATED,
+        ChangeKind.ENTRY_ADDED: bank_pb2.CHANGE_KIND_ENTRY_ADDED,
+        ChangeKind.ENTRY_RETRACTED: bank_pb2.CHANGE_KIND_ENTRY_RETRACTED,
+        ChangeKind.ENTRY_EXTENDED: bank_pb2.CHANGE_KIND_ENTRY_EXTENDED,
+        ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
+    }
+)
+
 ENTRY_STATES: Mapping[int, EntryState] = {n: state for state, n in ENTRY_STATE_NUMBERS.items()}

@@ -12,7 +12,8 @@ import lmdb
 import pytest
 
 from simsearch.bank import chain, layout
-from simsearch.bank.audit import FAULTS_MAX, Audit, Head, head_of, verify
+from simsearch.bank.audit import FAULTS_MAX, Audit, head_of, verify
+from simsearch.bank.heads import Head
 from simsearch.bank.store import BankStore
 from simsearch.storage.v1 import records_pb2 as pb
 from simsearch.types import Policy, Signal

@@ -29,6 +29,9 @@ def example_of(command: Any) -> str:
 def test_the_commands_are_those_we_know() -> None:
     """A command that appears or goes is noticed here, and documented or struck out there."""
     assert sorted(COMMANDS) == [
+        "simsearch audit head",
+        "simsearch audit show",
+        "simsearch audit verify",
         "simsearch bank create",
         "simsearch bank get",
         "simsearch bank list",
@@ -44,8 +47,10 @@ def test_the_commands_are_those_we_know() -> None:
         "simsearch entry move",
         "simsearch entry retract",
         "simsearch explain",
+        "simsearch export",
         "simsearch import",
         "simsearch match",
+        "simsearch revert",
         "simsearch serve",
         "simsearch status",
         "simsearch token new",

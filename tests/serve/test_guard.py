@@ -12,6 +12,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_status import rpc_status
 
 from simsearch.client import Client
@@ -149,6 +150,12 @@ def importing(bank: str, edit: Edit) -> bank_pb2.ImportEntriesRequest:
     )
 
 
+def reverting(bank: str, edit: Edit) -> bank_pb2.RevertChangesRequest:
+    return bank_pb2.RevertChangesRequest(
+        changes_of="analyst", since=Timestamp(seconds=1), bank=bank, edit=edit_to(edit)
+    )
+
+
 READS: dict[str, Callable[[Client, str], object]] = {
     "GetBank": lambda c, bank: c.get_bank(bank),
     "GetEntry": lambda c, bank: c.get_entry(bank, 1),
@@ -165,11 +172,15 @@ EDITS: dict[str, Callable[[Client, str], object]] = {
     "MoveEntry": lambda c, bank: c.move_entry(bank, 1, EntryState.SHADOW, SIGNED),
     "RetractEntry": lambda c, bank: c.retract_entry(bank, 1, SIGNED),
 }
+AUDITS: dict[str, Callable[[Client, str], object]] = {
+    "ListChanges": lambda c, bank: c.list_changes(bank_pb2.ListChangesRequest(bank=bank)),
+}
 POLICIES: dict[str, Callable[[Client, str], object]] = {
     "CreateBank": lambda c, bank: c.create_bank(bank, SIGNED),
     "UpdateBank": lambda c, bank: c.update_bank(
         bank_pb2.UpdateBankRequest(name=bank, description="x", edit=bank_pb2.Edit(reason="r"))
     ),
+    "RevertChanges": lambda c, bank: c.revert_changes(reverting(bank, SIGNED)),
 }
 
 
@@ -187,23 +198,24 @@ def test_every_rpc_that_names_a_bank_is_tried_here() -> None:
         if name.startswith("/simsearch.")
         and {"bank", "name", "options"} & {f.name for f in method.input_type.fields}
     }
-    assert named == READS.keys() | EDITS.keys() | POLICIES.keys()
+    assert named == READS.keys() | EDITS.keys() | POLICIES.keys() | AUDITS.keys()
 
 
-@pytest.mark.parametrize("rpc", [*READS, *EDITS, *POLICIES])
+@pytest.mark.parametrize("rpc", [*READS, *EDITS, *POLICIES, *AUDITS])
 def test_a_bank_of_others_answers_like_one_that_is_not_there(
     world: Served, as_: Calls, rpc: str
 ) -> None:
     """The same error and the same words, but for the name that was asked for."""
-    if rpc in POLICIES:
+    approved = rpc in POLICIES | AUDITS
+    if approved:
         world.callers.add("approver", "approver", banks=["scams"], edit_banks=["scams"])
-    caller = as_("approver" if rpc in POLICIES else "analyst")
-    call = (READS | EDITS | POLICIES)[rpc]
+    caller = as_("approver" if approved else "analyst")
+    call = (READS | EDITS | POLICIES | AUDITS)[rpc]
     hidden = refusal_of(lambda: call(caller, "secret"))
     absent = refusal_of(lambda: call(caller, "absent"))
     assert type(hidden) is type(absent)
     assert hidden.message.replace("secret", "absent") == absent.message
-    assert type(hidden) is (BankNotFound if rpc in READS else PermissionDenied)
+    assert type(hidden) is (BankNotFound if rpc in READS | AUDITS else PermissionDenied)
 
 
 def test_no_refusal_lists_banks_of_others(as_: Calls) -> None:
@@ -348,6 +360,7 @@ def test_nothing_but_named_parts_is_left_of_a_hit(world: Served) -> None:
     assert _set(hit.evidence[0]) == {"signal", "band", "withheld"}
     assert {f.name for f in match_pb2.Hit.DESCRIPTOR.fields} == {
         "bank", "entry_key", "band", "evidence", "labels", "source", "source_id", "capped",
+        "bank_etag",
     }  # fmt: skip
 
 
