@@ -289,16 +289,13 @@ def report(run: Run, as_json: bool, out: Path | None) -> None:
 
 
 def _print_tables(run: Run, notes: Sequence[str]) -> None:
-    rows: list[dict[str, str]] = []
-    for tried in run.results.tried:
-        recalls = {column: str(tried.recall(column)) for column in run.columns}
-        shares = {name: f"{100 * share:.0f}" for name, share in tried.sharing().items()}
-        rows.append({"attack": tried.name, "kind": tried.kind} | recalls | shares)
-    rate = run.plan.main_rate
     print_table(
-        "image_attacks: recall of the copies in % (95 % interval); on the right, who found them in "
-        f"the system at {rate}, % of the copies",
-        rows,
+        "image_attacks: recall of the copies, % (95 % interval)",
+        run.results.recall_rows(run.columns, "attack"),
+    )
+    print_table(
+        f"who found them in the system at {run.plan.main_rate}, % of the copies",
+        run.results.sharing_rows("attack"),
     )
     print_table("mean recall, % (95 % interval)", run.results.means(run.columns, KINDS))
     covers = run.results.covers()

@@ -186,15 +186,13 @@ def report(run: Run, as_json: bool, out: Path | None) -> None:
 
 
 def _print_tables(run: Run) -> None:
-    rows: list[dict[str, str]] = []
-    for tried in run.results.tried:
-        recalls = {column: str(tried.recall(column)) for column in run.columns}
-        shares = {name: f"{100 * share:.0f}" for name, share in tried.sharing().items()}
-        rows.append({"edit": tried.name, "kind": tried.kind} | recalls | shares)
     print_table(
-        "text_attacks: recall of the copies in % (95 % interval); on the right, who found them in "
-        f"the system at {run.plan.main_rate}, % of the copies",
-        rows,
+        "text_attacks: recall of the copies, % (95 % interval)",
+        run.results.recall_rows(run.columns, "edit"),
+    )
+    print_table(
+        f"who found them in the system at {run.plan.main_rate}, % of the copies",
+        run.results.sharing_rows("edit"),
     )
     print_table("mean recall, % (95 % interval)", run.results.means(run.columns, KINDS))
     print_table("what it costs", price_rows(run.prices), _notes(run))

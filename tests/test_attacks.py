@@ -17,6 +17,7 @@ from PIL import Image
 from benchmarks import image_attacks, text_attacks
 from benchmarks.attacks.descriptors import Cosine, Digest, Hamming, held_at
 from benchmarks.attacks.edits import CHARACTER, TEXT_ATTACKS, TextAttack
+from benchmarks.attacks.judging import house
 from benchmarks.attacks.measuring import column_beside, column_of
 from benchmarks.attacks.photographs import Cast, Photograph, cast, is_held_out, photographs_of
 from benchmarks.attacks.pictures import ATTACKS, Attack
@@ -34,7 +35,7 @@ from benchmarks.attacks.statistics import (
 from benchmarks.attacks.systems import System, set_thresholds
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadConfig, SpaceUnavailable
-from simsearch.types import Fingerprint, Modality, Signal
+from simsearch.types import Fingerprint, ImageContent, Modality, Signal
 from tests.encode.pictures import landscape, saved
 from tests.fakes import PICTURES, PROSE, FakeImageEncoder, FakeTextEncoder, encoders
 
@@ -158,12 +159,13 @@ def test_the_closest_rows_count() -> None:
     nothing."""
     rows = np.zeros((3, 32), np.uint8)
     rows[1, 0], rows[2, :4] = 0b111, 255
-    bank = [Fingerprint(bits={Signal.PDQ: rows[2:]}), Fingerprint()]
+    bank = [Fingerprint(bits={Signal.PDQ: rows[[2, 2]]}), Fingerprint()]
     asked = [Fingerprint(bits={Signal.PDQ: rows[[0, 2]]}), Fingerprint(bits={Signal.PDQ: rows[:2]})]
     each_way = Hamming("pdq", Signal.PDQ)
     assert each_way.closeness(asked, bank).tolist() == [[0, -math.inf], [-29, -math.inf]]
     upright = replace(each_way, upright=True)
     assert upright.closeness(asked, bank)[:, 0].tolist() == [-32, -32]
+    assert each_way.closeness(bank, asked)[0].tolist() == [0, -29]
 
 
 def test_a_threshold_just_above_a_pair_lets_it_not_pass() -> None:
@@ -318,7 +320,29 @@ def test_what_was_encoded_once_is_remembered(tmp_path: Path) -> None:
     assert images.asked == [1]
 
 
+def test_one_encoder_never_gets_what_another_one_gave(tmp_path: Path) -> None:
+    """Two spaces, one text."""
+    for space in (PROSE, PICTURES):
+        asked = FakeTextEncoder(space)
+        [encoder] = remembered(encoders(asked), tmp_path)
+        assert encoder.text
+        encoder.text.encode_texts(["a"])
+        assert asked.asked == [["a"]]
+
+
 # ---------------------------------------------------------------- small runs
+
+
+def test_who_hits_another_entry_has_not_found_its_own() -> None:
+    """A copy of the second, said to be one of the first, hits and is not found."""
+    contents = [ImageContent(photograph(seed).data) for seed in (0, 1)]
+    with house(contents, ["at"], [PDQ], EncoderSet({})) as banks:
+        banks.set_policy("at", set_thresholds(System("pdq", (PDQ,)), {"pdq": np.zeros(1)}, 0.0))
+        judged = banks.judge("at", contents[1:], [0])
+        assert (judged.found.tolist(), judged.hit.tolist()) == ([False], [True])
+        assert not judged.own["pdq"].any()
+        assert banks.judge("at", contents, [0, 1]).found.all()
+        assert np.argmax(banks.closeness(contents)["pdq"], axis=1).tolist() == [0, 1]
 
 
 def test_pdq_finds_what_it_is_known_to_find(

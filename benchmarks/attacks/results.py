@@ -51,6 +51,21 @@ class Results:
         found = [t.found[column] for t in self.attacks if not kinds or t.kind in kinds]
         return mean_recall(np.array(found))
 
+    def recall_rows(self, columns: Sequence[str], first: str) -> list[dict[str, str]]:
+        """Rows of a table, the names of attacks in the column `first`."""
+        return [
+            {first: one.name, "kind": one.kind} | {c: str(one.recall(c)) for c in columns}
+            for one in self.tried
+        ]
+
+    def sharing_rows(self, first: str) -> list[dict[str, str]]:
+        """Rows of a table, per cent of the copies."""
+        return [
+            {first: one.name}
+            | {name: f"{100 * share:.0f}" for name, share in one.sharing().items()}
+            for one in self.tried
+        ]
+
     def means(self, columns: Sequence[str], kinds: Sequence[str]) -> list[dict[str, str]]:
         """Rows of a table."""
         rows: list[dict[str, str]] = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-WIDTH_MIN = 150
+WIDTH_MIN = 200
 """Columns of text, also where the output goes into a file."""
 
 
@@ -18,7 +18,8 @@ def print_table(
     table = Table(title=title)
     names = list(dict.fromkeys(name for row in rows for name in row))
     for number, name in enumerate(names):
-        table.add_column(name, justify="right" if number else "left")
+        header = "\n".join(name.split(maxsplit=1)) if number else name
+        table.add_column(header, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in names))
     console = Console()
