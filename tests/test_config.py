@@ -88,6 +88,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "stream_idle_s": 60.0,
         "visible_timeout_s": 10.0,
         "drain_timeout_s": 10.0,
+        "bank_bytes_max": 1 << 40,
         "fronts": 0,
     }
     assert dataclasses.asdict(config.limits) == {

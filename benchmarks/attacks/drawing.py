@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ ROW_INCHES: Final = 0.235
 HEAD_INCHES: Final = 2.2
 COLUMN_INCHES: Final = 1.15
 BARS_INCHES: Final = 5.0
+CHARS_PER_INCH: Final = 14
 DPI: Final = 110
 
 
@@ -53,7 +55,8 @@ def draw(shown: Shown, path: Path) -> None:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=ratios)
     _draw_recall(left, shown)
     _draw_parts(right, shown)
-    figure.supxlabel(shown.footnote, fontsize=8)
+    lines = [fill(line, round(CHARS_PER_INCH * width)) for line in shown.footnote.splitlines()]
+    figure.supxlabel("\n".join(lines), fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=DPI)
 
