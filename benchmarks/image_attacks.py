@@ -328,7 +328,7 @@ def _notes(run: Run) -> list[str]:
                 f"{rate}: {run.setting} negatives cannot carry a rate of {fpr:g}, which takes "
                 f"{needed:,} in all: {end}"
             )
-    return notes + over_notes(run.prices)
+    return [*notes, run.results.exchanged_note(), *over_notes(run.prices)]
 
 
 def _ratios(run: Run) -> dict[str, float]:
@@ -368,6 +368,7 @@ def _figures(run: Run, notes: Sequence[str]) -> dict[str, object]:
             for column in run.columns
         },
         "images_per_s": {name: round(speed, 1) for name, speed in run.images_per_s.items()},
+        "means_exchanged": results.exchanged(),
         "attacks": len(results.attacks),
         "photographs": run.cast.figures() | {"setting": run.setting},
         "supported": {rate: is_supported(fpr, run.setting) for rate, fpr in RATES.items()},

@@ -45,6 +45,12 @@ THREADS: Final = 2
 TORCH_THREADS: Final = 2
 WORDS_MAX: Final = 40
 
+PATIENT: Final = """
+[server]
+queue_time_max_s = 30.0
+"""
+"""How long calls may queue is not asked about."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -63,7 +69,7 @@ def main() -> None:
     encoder = load_sentence(MODEL)
     encoded: dict[int, list[tuple[float, float]]] = {size: [] for size in BATCHES_OF_PEER}
     judged: dict[int, list[tuple[float, float]]] = {size: [] for size in BATCHES}
-    with served(bank, FORGETFUL) as server, Client(server.address) as client:
+    with served(bank, FORGETFUL + PATIENT) as server, Client(server.address) as client:
         for number in range(ROUNDS + 1):
             part = texts[number * TEXTS : (number + 1) * TEXTS]
             for size in BATCHES_OF_PEER:

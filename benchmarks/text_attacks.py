@@ -205,6 +205,7 @@ def _notes(run: Run) -> list[str]:
         f"others were counted; left out as rewordings of banked texts: {out['template']} by their "
         f"template, {out['words']} by their words",
         f"minimal pairs that hit, at {run.plan.main_rate}: {run.pairs}",
+        run.results.exchanged_note(),
     ]
     if run.setting < NEGATIVES_MIN:
         notes.append(f"0fp is of {run.setting} negatives: {NEGATIVES_MIN} were asked for")
@@ -228,6 +229,7 @@ def _figures(run: Run) -> dict[str, object]:
             | {kind: results.mean(column, (kind,)).figures() for kind in KINDS}
             for column in run.columns
         },
+        "means_exchanged": results.exchanged(),
         "edits": len(results.attacks),
         "texts": {
             "banked": len(run.posts.banked),

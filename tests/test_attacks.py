@@ -369,7 +369,7 @@ def test_pdq_finds_what_it_is_known_to_find(
     assert figures["system_mean"] == pytest.approx(2 / 3, abs=1e-4)
     assert (figures["mean_recall_1e3"], figures["mean_recall_1e4"]) == (0.3333, None)
     assert figures["supported"] == {"1e3": False, "1e4": False}
-    assert "takes 20,000 in all: no figure is given" in figures["notes"][-1]
+    assert "takes 20,000 in all: no figure is given" in figures["notes"][-2]
     with Image.open(tmp_path / "image_attacks.png") as drawn:
         assert drawn.width > 600
 
@@ -390,6 +390,7 @@ def test_thresholds_do_not_see_the_negatives_that_are_counted() -> None:
     ]
     at = [{c: dict(p.thresholds.at) for c, p in run.prices.items()} for run in runs]
     assert at[0] == at[1]
+    assert [run.exchanged["pictures 1e3"].at["pictures"] for run in runs][1] > 1  # a copy in it
     column = column_of(plan.system, "1e3")
     assert runs[0].prices[column].fpr.hits <= 4
     assert [(p.fpr.hits, p.by_matcher) for p in [runs[1].prices[column]]] == [

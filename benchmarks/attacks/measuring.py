@@ -70,12 +70,18 @@ class Measuring:
     banks: House
     prices: dict[str, Price] = field(default_factory=dict)
     """By column."""
+    exchanged: dict[str, Thresholds] = field(default_factory=dict)
+    """By column, had the two halves of the negatives changed places: how much a recall owes to
+    which few negatives came to lie on which side."""
     differing: int = 0
 
     def set_thresholds(self, setting: Sequence[Content], reporting: Sequence[Content]) -> None:
         """Thresholds see `setting` alone; `reporting` is only counted."""
         seen = closest_of(self.plan.parts, self.banks.closeness(setting))
         unseen = closest_of(self.plan.parts, self.banks.closeness(reporting))
+        for system in (*self.plan.subjects, self.plan.system):
+            for rate, fpr in self.plan.rates.items():
+                self.exchanged[column_of(system, rate)] = set_thresholds(system, unseen, fpr)
         for subject in self.plan.subjects:
             for rate, fpr in self.plan.rates.items():
                 found = set_thresholds(subject, seen, fpr)
@@ -109,7 +115,8 @@ class Measuring:
             found[column] = judged.found
             if rate == self.plan.main_rate:
                 own = {part.name: judged.own[part.name] for part in self.plan.system.parts}
-        return Tried(name, kind, found, own)
+        exchanged = {column: at.found(near) for column, at in self.exchanged.items()}
+        return Tried(name, kind, found, own, exchanged)
 
 
 def price_rows(prices: Mapping[str, Price]) -> list[dict[str, object]]:

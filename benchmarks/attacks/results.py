@@ -23,6 +23,9 @@ class Tried:
     kind: str
     found: Mapping[str, Flags]
     own: Mapping[str, Flags]
+    exchanged: Mapping[str, Flags]
+    """As `found`, had thresholds been set by the other half of the negatives; of columns whose
+    thresholds are set by any."""
 
     def recall(self, column: str) -> Recall:
         return Recall.of(self.found[column])
@@ -50,6 +53,18 @@ class Results:
         """Over the attacks of these kinds; all where none is named."""
         found = [t.found[column] for t in self.attacks if not kinds or t.kind in kinds]
         return mean_recall(np.array(found))
+
+    def exchanged(self) -> dict[str, float]:
+        """By column, the mean over all attacks with thresholds from the other half."""
+        columns = self.attacks[0].exchanged if self.attacks else {}
+        return {
+            c: round(float(np.mean([t.exchanged[c].mean() for t in self.attacks])), 4)
+            for c in columns
+        }
+
+    def exchanged_note(self) -> str:
+        means = ", ".join(f"{c} {100 * mean:.1f}" for c, mean in self.exchanged().items())
+        return f"mean recall with thresholds from the other half of the negatives, %: {means}"
 
     def recall_rows(self, columns: Sequence[str], first: str) -> list[dict[str, str]]:
         """Rows of a table, the names of attacks in the column `first`."""
