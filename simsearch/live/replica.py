@@ -56,6 +56,8 @@ class Intake:
 
     def _served(self, fingerprint: Fingerprint) -> Fingerprint:
         vectors = fingerprint.vectors
+        if not vectors:
+            return fingerprint
         return replace(fingerprint, vectors={s: v for s, v in vectors.items() if self.wants(s)})
 
 
