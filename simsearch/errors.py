@@ -8,7 +8,8 @@ SimsearchError
 ├── NotFound                what the caller named is not there
 │   ├── BankNotFound   EntryNotFound   EntryInOtherBank   UnknownSpace
 ├── Conflict                what the caller wants clashes with what is there
-│   ├── BankExists     BankChanged     EntryRetracted   ContentMismatch
+│   ├── BankExists     BankChanged     BankArchived
+│   ├── EntryRetracted   ContentMismatch
 ├── NotAllowed              who the caller is, or what the caller may do
 │   ├── Unauthenticated   PermissionDenied
 ├── Unavailable             try again, here or elsewhere
@@ -121,6 +122,10 @@ class BankExists(Conflict):
 
 class BankChanged(Conflict):
     reason = "BANK_CHANGED"
+
+
+class BankArchived(Conflict):
+    reason = "BANK_ARCHIVED"
 
 
 class EntryRetracted(Conflict):

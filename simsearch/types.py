@@ -185,6 +185,21 @@ class Policy:
 # ---------------------------------------------------------------- the bank
 
 
+class BankKind(IntEnum):
+    """What a hit of its entries means: stop it, or (ALLOWED) leave it alone."""
+
+    BANNED = 1
+    ALLOWED = 2
+
+
+class FourEyes(IntEnum):
+    """Whether edits by which a bank begins or ceases to match wait for a second person."""
+
+    AS_CONFIGURED = 0
+    REQUIRED = 1
+    OFF = 2
+
+
 @dataclass(frozen=True)
 class Bank:
     id: int
@@ -195,11 +210,30 @@ class Bank:
     version: int
     active_entries: int
     restores: int = 0
-    """The version whose policy and description a revert brought back; 0: they are its own."""
+    """The version whose settings a revert brought back; 0: they are its own."""
+    owner: str = ""
+    kind: BankKind = BankKind.BANNED
+    archived: bool = False
+    """It is asked no more, and takes no edits but the one that brings it back."""
+    enabled_ratio: float = 1.0
+    """The share of what its entries hit that counts, by a hash of entry and content."""
+    four_eyes: FourEyes = FourEyes.AS_CONFIGURED
 
     @property
     def etag(self) -> str:
         return f"v{self.version}"
+
+
+@dataclass(frozen=True)
+class BankUpdate:
+    """What an update sets; None leaves it as it is."""
+
+    description: str | None = None
+    policy: Policy | None = None
+    owner: str | None = None
+    archived: bool | None = None
+    enabled_ratio: float | None = None
+    four_eyes: FourEyes | None = None
 
 
 @dataclass(frozen=True)
@@ -237,13 +271,15 @@ class Change:
 
 class EntryState(IntEnum):
     """What becomes of what an entry matches. A DRAFT is not asked yet, a QUARANTINED entry not for
-    now; what a SHADOW entry matches is counted and decides nothing. RETRACTED is for good."""
+    now; what a SHADOW entry matches is counted and decides nothing; what a DISPUTED one matches
+    is reviewed at most. RETRACTED is for good."""
 
     ACTIVE = 1
     RETRACTED = 2
     DRAFT = 3
     SHADOW = 4
     QUARANTINED = 5
+    DISPUTED = 6
 
 
 @dataclass(frozen=True)
@@ -358,6 +394,16 @@ class Hit:
     capped: bool = False
     bank_etag: str = ""
     """Of the bank whose policy decided."""
+    disputed: bool = False
+    """The entry is DISPUTED: its band is REVIEW at most."""
+
+
+@dataclass(frozen=True)
+class Suppressed:
+    """A hit that does not count, because `by`, of an allow-listed bank, is as near or nearer."""
+
+    hit: Hit
+    by: Hit
 
 
 class Role(StrEnum):
@@ -442,3 +488,5 @@ class MatchResult:
     stopped_early: bool = False
     shadow: tuple[Hit, ...] = ()
     """Of entries in the shadow: they decide nothing."""
+    suppressed: tuple[Suppressed, ...] = ()
+    """What allow-listed banks took out of the hits: it decides nothing."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from simsearch.types import Bank, Entry, EntryState, Policy
+from simsearch.types import Bank, BankKind, Entry, EntryState, Policy
 
 GENESIS: Final = bytes(32)
 """The link before the first change."""
@@ -67,7 +68,15 @@ def content_of_move(state: EntryState, until_us: int) -> bytes:
 def content_of_bank(bank: Bank) -> bytes:
     """Of a change that created or updated a bank."""
     parts = (bank.name, bank.description, str(bank.version), *_rules(bank.policy))
-    return _digest(part.encode() for part in parts)
+    return _digest(part.encode() for part in (*parts, *_settings(bank)))
+
+
+def _settings(bank: Bank) -> Iterable[str]:
+    """Those alone that are not as they were before there were any."""
+    plain = replace(bank, owner="", kind=BankKind.BANNED, archived=False, enabled_ratio=1.0)
+    if bank != plain or bank.four_eyes:
+        yield f"owner {bank.owner}"
+        yield f"{int(bank.kind)} {bank.archived} {bank.enabled_ratio} {int(bank.four_eyes)}"
 
 
 def _rules(policy: Policy) -> Iterable[str]:

@@ -20,6 +20,7 @@ from simsearch.types import (
     BINARY,
     BITS_BYTES,
     DIGESTS,
+    BankUpdate,
     Bits,
     Edit,
     EntryDraft,
@@ -55,7 +56,7 @@ NORM_TOLERANCE = 1e-3
 SEVERITY_CHARS_MAX = 64
 ALIASES_MAX = 32
 FIRST_STATES = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DRAFT)
-MOVES_TO = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.QUARANTINED)
+MOVES_TO = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED, EntryState.QUARANTINED)
 
 _BANK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -86,13 +87,24 @@ def check_policy(policy: Policy) -> None:
         _check_text(rule.space, "space", SPACE_CHARS_MAX)
 
 
-def check_update(description: str | None, policy: Policy | None) -> None:
-    if description is None and policy is None:
-        raise BadRequest("the update changes nothing: give a description or a policy")
-    if description is not None:
-        check_description(description)
-    if policy is not None:
-        check_policy(policy)
+def check_update(update: BankUpdate) -> None:
+    if update == BankUpdate():
+        raise BadRequest("the update changes nothing: give a description, a policy or a setting")
+    if update.description is not None:
+        check_description(update.description)
+    if update.policy is not None:
+        check_policy(update.policy)
+    if update.owner is not None:
+        _check_text(update.owner, "owner", ACTOR_CHARS_MAX)
+    if update.enabled_ratio is not None:
+        _check_ratio(update.enabled_ratio)
+
+
+def _check_ratio(ratio: float) -> None:
+    if not 0 <= ratio <= 1:  # as no NaN is, too
+        raise BadRequest(
+            f"enabled_ratio is {ratio}: give the share of hits that counts, 0 (none) to 1 (all)"
+        )
 
 
 def check_page(after: int, limit: int) -> None:

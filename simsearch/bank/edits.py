@@ -10,9 +10,11 @@ from simsearch.bank import chain
 from simsearch.bank.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
 from simsearch.bank.layout import Life, digest_prefix, source_mark, whole_mark
 from simsearch.bank.tables import Tables
-from simsearch.errors import BadRequest, BankChanged, BankExists, EntryRetracted
+from simsearch.errors import BadRequest, BankArchived, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
     Bank,
+    BankKind,
+    BankUpdate,
     Change,
     ChangeKind,
     Edit,
@@ -29,36 +31,45 @@ ITSELF = "simsearch"
 
 
 def create_bank(
-    tables: Tables, name: str, description: str, policy: Policy, edit: Edit
+    tables: Tables, name: str, kind: BankKind, settings: BankUpdate, edit: Edit
 ) -> tuple[Bank, Change]:
     if tables.bank_named(name) is not None:
         raise BankExists(f"bank {name!r} exists: update it, or choose another name")
     now_us = _now_us()
-    bank = Bank(tables.next_bank_id(), name, description, policy, now_us, 1, 0)
+    new = Bank(tables.next_bank_id(), name, "", Policy(), now_us, 1, 0, kind=kind)
+    bank = _updated(new, settings)
     tables.put_bank(bank)
     change = tables.next_change(ChangeKind.BANK_CREATED, bank.id, 0, edit, now_us)
     return bank, tables.append_change(change, chain.content_of_bank(bank))
 
 
 def update_bank(
-    tables: Tables,
-    name: str,
-    description: str | None,
-    policy: Policy | None,
-    etag: str,
-    edit: Edit,
+    tables: Tables, name: str, update: BankUpdate, etag: str, edit: Edit
 ) -> tuple[Bank, Change]:
     bank = tables.bank_or_raise(name)
     if etag and etag != bank.etag:
         raise BankChanged(f"bank {name!r} is at {bank.etag}, not at {etag}: read it again first")
-    updated = replace(
-        bank,
-        description=bank.description if description is None else description,
-        policy=bank.policy if policy is None else policy,
-        version=bank.version + 1,
-        restores=0,
-    )
+    updated = _updated(replace(bank, version=bank.version + 1, restores=0), update)
+    if bank.archived and updated.archived:
+        raise _archived(bank)
     return updated, replace_bank(tables, bank, updated, edit)
+
+
+def _updated(bank: Bank, update: BankUpdate) -> Bank:
+    said = {name: value for name, value in vars(update).items() if value is not None}
+    return replace(bank, **said)
+
+
+def editable_bank(tables: Tables, name: str) -> Bank:
+    """Raises BankNotFound, BankArchived."""
+    bank = tables.bank_or_raise(name)
+    if bank.archived:
+        raise _archived(bank)
+    return bank
+
+
+def _archived(bank: Bank) -> BankArchived:
+    return BankArchived(f"bank {bank.name!r} is archived: bring it back first, or use another one")
 
 
 def replace_bank(tables: Tables, before: Bank, after: Bank, edit: Edit) -> Change:
@@ -75,7 +86,7 @@ def add_entries(
     edit: Edit,
 ) -> list[Entry]:
     """`fingerprints` are the records of the drafts' fingerprints, made before the transaction."""
-    bank = tables.bank_or_raise(bank_name)
+    bank = editable_bank(tables, bank_name)
     now_us = _now_us()
     entries = [
         add_entry(tables, bank, draft, fingerprint, edit, now_us)
@@ -114,7 +125,7 @@ def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[
 
 
 def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry:
-    bank = tables.bank_or_raise(bank_name)
+    bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
@@ -139,9 +150,10 @@ def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
 
 MOVES: Mapping[EntryState, Collection[EntryState]] = {
     EntryState.DRAFT: (EntryState.SHADOW, EntryState.ACTIVE),
-    EntryState.SHADOW: (EntryState.ACTIVE, EntryState.QUARANTINED),
-    EntryState.ACTIVE: (EntryState.SHADOW, EntryState.QUARANTINED),
-    EntryState.QUARANTINED: (EntryState.SHADOW, EntryState.ACTIVE),
+    EntryState.SHADOW: (EntryState.ACTIVE, EntryState.DISPUTED, EntryState.QUARANTINED),
+    EntryState.ACTIVE: (EntryState.SHADOW, EntryState.DISPUTED, EntryState.QUARANTINED),
+    EntryState.DISPUTED: (EntryState.SHADOW, EntryState.ACTIVE, EntryState.QUARANTINED),
+    EntryState.QUARANTINED: (EntryState.SHADOW, EntryState.ACTIVE, EntryState.DISPUTED),
 }
 """Where an entry may go from each state. Whatever was asked once is a draft no more."""
 
@@ -150,7 +162,7 @@ def move_entry(
     tables: Tables, bank_name: str, key: int, state: EntryState, until_us: int, edit: Edit
 ) -> tuple[Entry, Change | None]:
     """No change, where the entry is there already."""
-    bank = tables.bank_or_raise(bank_name)
+    bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted: ban the item anew")
@@ -214,7 +226,7 @@ def extend_entry(
     tables: Tables, bank_name: str, key: int, fingerprint: Fingerprint, edit: Edit
 ) -> tuple[Entry, Fingerprint]:
     """The entry, and the part of `fingerprint` that was new to it; empty: nothing was written."""
-    bank = tables.bank_or_raise(bank_name)
+    bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted: ban the item anew")

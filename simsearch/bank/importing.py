@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
-from simsearch.bank.edits import add_entry, retract
+from simsearch.bank.edits import add_entry, editable_bank, retract
 from simsearch.bank.layout import NEVER, digest_prefix, source_mark, whole_mark
 from simsearch.bank.tables import Tables
 from simsearch.errors import BadRequest
@@ -70,7 +70,7 @@ def import_part(
     revive: bool,
 ) -> ImportedPart:
     """`fingerprints` are the records of the items' fingerprints."""
-    bank = tables.bank_or_raise(bank_name)
+    bank = editable_bank(tables, bank_name)
     content = _content(bank, items, fingerprints)
     before = tables.import_part(import_id, part)
     if before is not None:

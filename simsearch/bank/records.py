@@ -12,12 +12,14 @@ from simsearch.storage.v1 import records_pb2 as pb
 from simsearch.types import (
     Band,
     Bank,
+    BankKind,
     Change,
     ChangeKind,
     CosineRule,
     DigestRule,
     Entry,
     EntryState,
+    FourEyes,
     HammingRule,
     Modality,
     Move,
@@ -41,6 +43,11 @@ def bank_to_bytes(bank: Bank) -> bytes:
         version=bank.version,
         active_entries=bank.active_entries,
         restores=bank.restores,
+        owner=bank.owner,
+        kind=0 if bank.kind is BankKind.BANNED else bank.kind,
+        archived=bank.archived,
+        enabled_ratio=None if bank.enabled_ratio == 1 else bank.enabled_ratio,
+        four_eyes=bank.four_eyes,
     )
     return record.SerializeToString()
 
@@ -62,6 +69,11 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
         version=record.version,
         active_entries=record.active_entries,
         restores=record.restores,
+        owner=record.owner,
+        kind=BankKind(record.kind or BankKind.BANNED),
+        archived=record.archived,
+        enabled_ratio=record.enabled_ratio if record.HasField("enabled_ratio") else 1.0,
+        four_eyes=FourEyes(record.four_eyes),
     )
 
 

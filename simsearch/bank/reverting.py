@@ -196,9 +196,8 @@ class _Revert:
         if before.version + 1 not in (bank.version, bank.restores):
             raise _Stays(f"bank {bank.name!r} was changed since, or this was undone before")
         restored = replace(
-            bank,
-            description=before.description,
-            policy=before.policy,
+            before,
+            active_entries=bank.active_entries,
             version=bank.version + 1,
             restores=before.restores or before.version,
         )

@@ -19,12 +19,15 @@ from simsearch.bank.reverting import Reverted
 from simsearch.bank.tables import Tables
 from simsearch.types import (
     Bank,
+    BankKind,
+    BankUpdate,
     Change,
     Edit,
     Entry,
     EntryDraft,
     EntryState,
     Fingerprint,
+    FourEyes,
     Policy,
     Signal,
 )
@@ -96,15 +99,24 @@ class BankStore:
     # ------------------------------------------------------------ editing
 
     def create_bank(
-        self, name: str, description: str, policy: Policy, edit: Edit
+        self,
+        name: str,
+        description: str,
+        policy: Policy,
+        edit: Edit,
+        *,
+        kind: BankKind = BankKind.BANNED,
+        owner: str = "",
+        enabled_ratio: float = 1.0,
+        four_eyes: FourEyes = FourEyes.AS_CONFIGURED,
     ) -> tuple[Bank, Change]:
         """A new, empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded."""
+        settings = BankUpdate(description, policy, owner, False, enabled_ratio, four_eyes)
         checks.check_bank_name(name)
-        checks.check_description(description)
-        checks.check_policy(policy)
+        checks.check_update(settings)
         checks.check_edit(edit)
 
-        return self._edit(lambda tables: edits.create_bank(tables, name, description, policy, edit))
+        return self._edit(lambda tables: edits.create_bank(tables, name, kind, settings, edit))
 
     def update_bank(
         self,
@@ -113,16 +125,20 @@ class BankStore:
         *,
         description: str | None = None,
         policy: Policy | None = None,
+        owner: str | None = None,
+        archived: bool | None = None,
+        enabled_ratio: float | None = None,
+        four_eyes: FourEyes | None = None,
         etag: str = "",
     ) -> tuple[Bank, Change]:
         """Sets what is not None and gives the bank a new etag; `etag`, where given, must be
-        the one it had. Raises BankNotFound, BankChanged, BadRequest, LimitExceeded."""
-        checks.check_update(description, policy)
+        the one it had. Raises BankNotFound, BankChanged, BankArchived where it is and stays so,
+        BadRequest, LimitExceeded."""
+        update = BankUpdate(description, policy, owner, archived, enabled_ratio, four_eyes)
+        checks.check_update(update)
         checks.check_edit(edit)
 
-        return self._edit(
-            lambda tables: edits.update_bank(tables, name, description, policy, etag, edit)
-        )
+        return self._edit(lambda tables: edits.update_bank(tables, name, update, etag, edit))
 
     def add_entries(self, bank: str, drafts: Sequence[EntryDraft], edit: Edit) -> list[Entry]:
         """Bans every draft or none; each gets its own key and seq (`entry.added.seq`).
@@ -163,10 +179,11 @@ class BankStore:
     def move_entry(
         self, bank: str, key: int, state: EntryState, edit: Edit, *, until_us: int = 0
     ) -> tuple[Entry, Change | None]:
-        """Makes an entry SHADOW, ACTIVE or QUARANTINED, `until_us` where it goes back by itself
-        then (`settle_due`). The entry, and the change; None: it was there already.
+        """Makes an entry SHADOW, ACTIVE, DISPUTED or QUARANTINED, `until_us` where it goes back by
+        itself then (`settle_due`). The entry, and the change; None: it was there already.
 
-        Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, BadRequest.
+        Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, EntryRetracted,
+        BadRequest.
         """
         checks.check_edit(edit)
         checks.check_move(state, until_us)

@@ -105,7 +105,8 @@ def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = Fa
 def list_(
     bank: str,
     state: Annotated[
-        str, typer.Option(help="active, shadow, draft, quarantined, retracted or all")
+        str,
+        typer.Option(help="active, shadow, draft, disputed, quarantined, retracted or all"),
     ] = "all",
     page_size: Annotated[int, typer.Option(min=1, help="entries to print")] = 100,
     page_token: Annotated[str, typer.Option(help="where the last page ended")] = "",
@@ -133,7 +134,9 @@ def list_(
 def move(
     bank: str,
     key: int,
-    to: Annotated[str, typer.Argument(help="active, shadow or quarantined", metavar="STATE")],
+    to: Annotated[
+        str, typer.Argument(help="active, shadow, disputed or quarantined", metavar="STATE")
+    ],
     reason: Reason,
     until: Annotated[
         str, typer.Option(help="when it goes back by itself, as 2027-01-31 or 2027-01-31T18:00")
@@ -143,7 +146,8 @@ def move(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Let an entry count, only be counted (shadow), or rest (quarantined).
+    """Let an entry count, be reviewed at most (disputed), only be counted (shadow), or rest
+    (quarantined).
 
     Example: simsearch entry move scam-images 17 quarantined --reason "hits a news photograph"
     """

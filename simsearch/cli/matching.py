@@ -10,7 +10,14 @@ import typer
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
 from simsearch.cli.options import SERVER_DEFAULT, Json, Server, exit_code
-from simsearch.cli.output import hit_words, print_json, print_table, result_json, verdict_name
+from simsearch.cli.output import (
+    hit_words,
+    print_json,
+    print_table,
+    result_json,
+    suppressed_words,
+    verdict_name,
+)
 from simsearch.errors import SimsearchError
 from simsearch.types import MatchOptions, MatchResult
 
@@ -80,6 +87,7 @@ def _row(name: str, outcome: MatchResult | SimsearchError) -> tuple[str, str, st
         return name, outcome.reason, outcome.message
     words = [hit_words(hit) for hit in outcome.hits]
     words += [f"in the shadow: {hit_words(hit)}" for hit in outcome.shadow]
+    words += map(suppressed_words, outcome.suppressed)
     if outcome.truncated:
         words.append("… and more (truncated)")
     if outcome.stopped_early:

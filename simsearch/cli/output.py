@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from simsearch.types import Evidence, Hit, MatchResult
+from simsearch.types import Evidence, Hit, MatchResult, Suppressed
 
 
 def print_json(value: object) -> None:
@@ -79,6 +79,7 @@ def result_json(result: MatchResult) -> dict[str, Any]:
         "verdict": verdict_name(result),
         "hits": [_hit_json(hit) for hit in result.hits],
         "shadow": [_hit_json(hit) for hit in result.shadow],
+        "suppressed": [{"hit": _hit_json(s.hit), "by": _hit_json(s.by)} for s in result.suppressed],
         "truncated": result.truncated,
         "complete": result.complete,
         "stopped_early": result.stopped_early,
@@ -101,6 +102,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "entry_key": hit.entry_key,
         "band": hit.band.name,
         "capped": hit.capped,
+        "disputed": hit.disputed,
         "bank_etag": hit.bank_etag,
         "labels": list(hit.labels),
         "source": hit.source,
@@ -137,4 +139,9 @@ def evidence_words(evidence: Evidence) -> str:
 def hit_words(hit: Hit) -> str:
     evidence = ", ".join(evidence_words(e) for e in hit.evidence)
     held = " (held at REVIEW: one descriptor)" if hit.capped else ""
-    return f"{hit.bank}/{hit.entry_key} {evidence}{held}"
+    doubted = " (REVIEW at most: disputed)" if hit.disputed else ""
+    return f"{hit.bank}/{hit.entry_key} {evidence}{held}{doubted}"
+
+
+def suppressed_words(suppressed: Suppressed) -> str:
+    return f"suppressed: {hit_words(suppressed.hit)}, known harmless by {hit_words(suppressed.by)}"

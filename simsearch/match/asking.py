@@ -16,6 +16,7 @@ from simsearch.match import policy as rules
 from simsearch.types import (
     DIGEST_ENTRIES_MAX,
     Bank,
+    Content,
     DigestRule,
     Entry,
     Evidence,
@@ -56,6 +57,7 @@ class Question:
     """One content on its way to a result: evidence gathers by (bank id, entry key)."""
 
     print: Print
+    content: Content
     evidence: dict[tuple[int, int], list[Evidence]] = field(default_factory=dict)
     truncated: bool = False
 

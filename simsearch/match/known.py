@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 
 from simsearch.encode.known import content_key
 from simsearch.encode.memory import Memory, Numbers, one_of
-from simsearch.errors import BankNotFound
+from simsearch.errors import BankArchived, BankNotFound
 from simsearch.match.asking import View
 from simsearch.match.matcher import Outcome, ViewSource, asked_banks
 from simsearch.telemetry import StageClock
@@ -107,7 +107,7 @@ class KnownMatcher:
             if key is None or not isinstance(outcome, MatchResult) or not outcome.complete:
                 continue
             if (outcome.seq, outcome.snapshot) == (view.seq, view.snapshot):
-                self._memory.keep(key, _kept(outcome), 1 + len(outcome.hits) + len(outcome.shadow))
+                self._memory.keep(key, _kept(outcome), _weight(outcome))
 
     def _count(self, hits: int, misses: int) -> None:
         with self._lock:
@@ -139,6 +139,10 @@ class KnownMatcher:
             return self._asks.of(ask)
 
 
+def _weight(result: MatchResult) -> int:
+    return 1 + len(result.hits) + len(result.shadow) + 2 * len(result.suppressed)
+
+
 def _kept(result: MatchResult) -> MatchResult:
     """Without the times. Where nothing was hit, as mostly, one object for all that are equal."""
     kept = replace(result, stage_ms={}, signals=one_of(result.signals))
@@ -154,10 +158,10 @@ def _without_hits(
 
 
 def _ask(view: View, options: MatchOptions) -> Ask | None:
-    """All but the content that an answer depends on; None where a bank is not there."""
+    """All but the content that an answer depends on; None where a bank is not there to ask."""
     try:
         banks = asked_banks(view.banks, options)
-    except BankNotFound:
+    except (BankNotFound, BankArchived):
         return None
     asked = tuple((bank.id, bank.version) for bank in banks)
     return view.seq, view.snapshot, asked, replace(options, banks=(), with_stage_times=False)

@@ -15,9 +15,10 @@ from typing import Protocol, TypeAlias
 from simsearch.encode.fingerprint import ContentLimits, Print, Wanted
 from simsearch.encode.fingerprint import Outcome as PrintOutcome
 from simsearch.encode.known import digests_alone
-from simsearch.errors import BankNotFound, LimitExceeded, SimsearchError
+from simsearch.errors import BankArchived, BankNotFound, LimitExceeded, SimsearchError
 from simsearch.match import policy as rules
 from simsearch.match.asking import Question, View, ask
+from simsearch.match.counting import NOTHING, Counted, count
 from simsearch.telemetry import StageClock
 from simsearch.types import (
     EVERY_BANK,
@@ -25,10 +26,9 @@ from simsearch.types import (
     Band,
     Bank,
     BankAccess,
+    BankKind,
     CallContext,
     Content,
-    Entry,
-    EntryState,
     Hit,
     MatchOptions,
     MatchResult,
@@ -97,7 +97,7 @@ class Matcher:
         banks = asked_banks(view.banks, options)
         with clock.stage("digests"):
             alone = [(i, digests_alone(c, self._prints.limits)) for i, c in enumerate(contents)]
-            questions = {i: Question(p) for i, p in alone if p is not None}
+            questions = {i: Question(p, contents[i]) for i, p in alone if p is not None}
             ask(list(questions.values()), view, banks)
             results = {i: _stopped_answer(q, view, banks, options) for i, q in questions.items()}
         return {i: result for i, result in results.items() if result.verdict is Band.BLOCK}
@@ -118,7 +118,11 @@ class Matcher:
         if not _wanted(banks) <= wanted:  # a policy was given a rule meanwhile
             with clock.stage("encode"):
                 prints = self._prints.query(contents, _wanted(banks), call)
-        questions = [Question(p) for p in prints if isinstance(p, Print)]
+        questions = [
+            Question(p, content)
+            for p, content in zip(prints, contents, strict=True)
+            if isinstance(p, Print)
+        ]
         with clock.stage("search"), self._may_search:
             ask(questions, view, banks)
         with clock.stage("decide"):
@@ -133,7 +137,8 @@ def _timed(outcome: Outcome, clock: StageClock) -> Outcome:
 
 
 def asked_banks(existing: Mapping[str, Bank], options: MatchOptions) -> list[Bank]:
-    """The banks that the options name and give access to, each once. Raises BankNotFound."""
+    """The banks that the options name and give access to, each once, and the allow-listed ones,
+    which have a say in every answer. Raises BankNotFound, BankArchived."""
     banks, names = _within(options.access, existing), options.banks
     for name in names:
         if name not in banks:
@@ -141,7 +146,13 @@ def asked_banks(existing: Mapping[str, Bank], options: MatchOptions) -> list[Ban
             others = f" and {len(known) - BANKS_NAMED} more" if len(known) > BANKS_NAMED else ""
             there = ", ".join(known[:BANKS_NAMED]) or "none yet"
             raise BankNotFound(f"there is no bank {name!r}; there are: {there}{others}")
-    return [banks[name] for name in (dict.fromkeys(names) if names else banks)]
+        if banks[name].archived:
+            raise BankArchived(f"bank {name!r} is archived and not asked: leave it out")
+    asked = {b.name: b for b in banks.values() if not b.archived}
+    if names:
+        allowed = (b.name for b in asked.values() if b.kind is BankKind.ALLOWED)
+        return [asked[name] for name in dict.fromkeys((*names, *allowed))]
+    return list(asked.values())
 
 
 def _within(access: BankAccess, banks: Mapping[str, Bank]) -> Mapping[str, Bank]:
@@ -192,20 +203,21 @@ def _answer(
     banks: Sequence[Bank],
     options: MatchOptions,
 ) -> MatchResult:
-    decided, shadow = _by_state(_decide(question, {b.id: b for b in banks}), view)
-    verdict = max((hit.band for hit in decided), default=Band.NONE)
+    counted = _counted(question, view, banks)
+    verdict = max((hit.band for hit in counted.hits), default=Band.NONE)
     reports = (*_asked_for(question, banks), *_unsearchable(question, banks))
     return MatchResult(
         verdict=verdict,
-        hits=tuple(decided[: options.hits_max]),
-        truncated=question.truncated or len(decided) > options.hits_max,
-        complete=bool(banks)
+        hits=counted.hits[: options.hits_max],
+        truncated=question.truncated or len(counted.hits) > options.hits_max,
+        complete=any(bank.kind is BankKind.BANNED for bank in banks)
         and _is_complete(question, reports)
         and not _may_be_stronger(question, banks, verdict),
         signals=reports,
         snapshot=view.snapshot,
         seq=view.seq,
-        shadow=tuple(shadow[: options.hits_max]),
+        shadow=counted.shadow[: options.hits_max],
+        suppressed=counted.suppressed[: options.hits_max],
     )
 
 
@@ -243,43 +255,25 @@ def _may_be_stronger(question: Question, banks: Iterable[Bank], verdict: Band) -
     return question.truncated and paired and verdict < Band.BLOCK
 
 
+def _counted(question: Question, view: View, banks: Sequence[Bank]) -> Counted:
+    """With what the bank knows about the entries that were hit."""
+    hits = _decide(question, {bank.id: bank for bank in banks})
+    if not hits:
+        return NOTHING
+    entries = view.entries([hit.entry_key for hit in hits])
+    by_name = {bank.name: bank for bank in banks}
+    return count(hits, by_name, entries, view.seq, question.content)
+
+
 def _decide(question: Question, banks: Mapping[int, Bank]) -> list[Hit]:
-    """Every entry hit, strongest first, ties by key."""
+    """Every entry hit, by its evidence alone."""
     hits = []
     for (bank_id, key), evidence in question.evidence.items():
         bank = banks[bank_id]
         band, capped = rules.decide(evidence, bank.policy.two_descriptors)
         found = rules.ordered(evidence)
         hits.append(Hit(bank.name, key, band, found, capped=capped, bank_etag=bank.etag))
-    return sorted(hits, key=_rank)
-
-
-def _rank(hit: Hit) -> tuple[object, ...]:
-    """By band, then by the strongest evidence, then by key."""
-    return (-hit.band, *rules.strength(hit.evidence[0])[1:3], hit.entry_key)
-
-
-def _by_state(hits: Sequence[Hit], view: View) -> tuple[list[Hit], list[Hit]]:
-    """Those that count and those in the shadow, with what the bank knows about their entries.
-    Drafts and what is in quarantine are none."""
-    entries = view.entries([hit.entry_key for hit in hits]) if hits else {}
-    counting: list[Hit] = []
-    shadow: list[Hit] = []
-    for hit in hits:
-        entry = entries.get(hit.entry_key)
-        # Without its card it is still a hit. And what is retracted is none in no younger view.
-        state = entry.unretracted_at(view.seq) if entry else EntryState.ACTIVE
-        if state is EntryState.ACTIVE:
-            counting.append(_with_card(hit, entry))
-        elif state is EntryState.SHADOW:
-            shadow.append(_with_card(hit, entry))
-    return counting, shadow
-
-
-def _with_card(hit: Hit, entry: Entry | None) -> Hit:
-    if entry is None:
-        return hit
-    return replace(hit, labels=entry.labels, source=entry.source, source_id=entry.source_id)
+    return hits
 
 
 def _unsearchable(question: Question, banks: Sequence[Bank]) -> list[SignalReport]:

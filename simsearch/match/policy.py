@@ -151,6 +151,18 @@ PDQ_DEFAULT = {"block": 31, "review": 38}
 MINHASH_DEFAULT = {"review": 64, "log": 76}
 
 
+ALLOWED_PDQ_DEFAULT = {"review": 10}
+
+
+def allowed_policy() -> Policy:
+    """The policy of an allow-listed bank whose creator named none: the very item, or a picture that
+    was no more than scaled or saved again."""
+    return Policy(
+        hamming=(HammingRule(signal=BINARY[0], **ALLOWED_PDQ_DEFAULT),),
+        digests=tuple(DigestRule(signal, Band.REVIEW) for signal in DIGESTS if signal != "md5"),
+    )
+
+
 def default_policy(cosine: Iterable[CosineRule]) -> Policy:
     """The policy of a bank whose creator named none.
 

@@ -38,9 +38,11 @@ from simsearch.types import (
 )
 from simsearch.v1 import bank_pb2, bank_pb2_grpc, policy_pb2
 from simsearch.wire import (
+    bank_kind_from,
     bank_to,
     edit_from,
     entry_to,
+    four_eyes_from,
     policy_from,
     signals_to,
     state_from,
@@ -156,9 +158,18 @@ def _seen_by(caller: Identity, request: Any, fault: EntryInOtherBank) -> Simsear
 
 
 def _create_bank(core: Core, request: bank_pb2.CreateBankRequest) -> bank_pb2.CreateBankResponse:
-    policy = _policy(core, request.policy) if request.HasField("policy") else core.default_policy()
+    kind = bank_kind_from(request.kind)
+    given = request.HasField("policy")
+    policy = _policy(core, request.policy) if given else core.default_policy(kind)
     bank, change = core.store.create_bank(
-        request.name, request.description, policy, edit_from(request.edit)
+        request.name,
+        request.description,
+        policy,
+        edit_from(request.edit),
+        kind=kind,
+        owner=request.owner,
+        enabled_ratio=request.enabled_ratio if request.HasField("enabled_ratio") else 1.0,
+        four_eyes=four_eyes_from(request.four_eyes),
     )
     wait_visible(core, change.seq, f"bank {bank.name!r} is stored")
     return bank_pb2.CreateBankResponse(bank=bank_to(bank), seq=change.seq)
@@ -180,6 +191,10 @@ def _update_bank(core: Core, request: bank_pb2.UpdateBankRequest) -> bank_pb2.Up
         edit_from(request.edit),
         description=request.description if request.HasField("description") else None,
         policy=_policy(core, request.policy) if request.HasField("policy") else None,
+        owner=request.owner if request.HasField("owner") else None,
+        archived=request.archived if request.HasField("archived") else None,
+        enabled_ratio=request.enabled_ratio if request.HasField("enabled_ratio") else None,
+        four_eyes=four_eyes_from(request.four_eyes) or None,
         etag=request.etag,
     )
     wait_visible(core, change.seq, f"the update of bank {bank.name!r} is stored")
@@ -278,7 +293,7 @@ def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.
 def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.MoveEntryResponse:
     state = state_from(request.state)
     if state is None:
-        raise BadRequest("the state is missing: set ACTIVE, SHADOW or QUARANTINED")
+        raise BadRequest("the state is missing: set ACTIVE, SHADOW, DISPUTED or QUARANTINED")
     entry, change = core.store.move_entry(
         request.bank,
         request.key,

@@ -23,12 +23,12 @@ from simsearch.index.gpu import GpuOptions, Gpus, Placement
 from simsearch.live.follower import Follower
 from simsearch.match.known import KnownMatcher
 from simsearch.match.matcher import Matcher, ViewSource
-from simsearch.match.policy import check_policy, default_policy
+from simsearch.match.policy import allowed_policy, check_policy, default_policy
 from simsearch.serve.due import Timekeeper
 from simsearch.serve.standing import Standing
 from simsearch.serve.tally import Answers
 from simsearch.telemetry import EventLog
-from simsearch.types import CosineRule, Policy
+from simsearch.types import BankKind, CosineRule, Policy
 
 log = EventLog(__name__)
 
@@ -119,8 +119,11 @@ class Core:
         assert space is not None
         return space.dim
 
-    def default_policy(self) -> Policy:
-        """For a bank whose creator named none: the thresholds of the encoders that are on."""
+    def default_policy(self, kind: BankKind = BankKind.BANNED) -> Policy:
+        """For a bank whose creator named none: the thresholds of the encoders that are on; for an
+        allow-listed one, of digests and near-identical pictures alone."""
+        if kind is BankKind.ALLOWED:
+            return allowed_policy()
         return check_policy(default_policy(self._cosine_rules()))
 
     def _cosine_rules(self) -> list[CosineRule]:

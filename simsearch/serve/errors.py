@@ -36,6 +36,7 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "BANK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
         "BANK_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
         "BANK_CHANGED": grpc.StatusCode.ABORTED,
+        "BANK_ARCHIVED": grpc.StatusCode.FAILED_PRECONDITION,
         "BAD_BANK_NAME": grpc.StatusCode.INVALID_ARGUMENT,
         "BAD_POLICY": grpc.StatusCode.INVALID_ARGUMENT,
         "ENTRY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,

@@ -108,6 +108,11 @@ METRICS: Final = (
         "what entries in the shadow were hit, by bank and band: what it would be, if they counted",
         "bank", "band",
     ),
+    _counter(
+        "simsearch_suppressed_hits",
+        "hits that did not count, because an allow-listed bank knows the content to be harmless",
+        "bank", "by",
+    ),
     _counter("simsearch_items_refused", "contents that were not judged, by reason", "reason"),
     _counter(
         "simsearch_results_incomplete",

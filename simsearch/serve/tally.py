@@ -96,6 +96,8 @@ class AnswerCounts:
     verdicts: Mapping[Band, int]
     hits: Mapping[tuple[str, Band], int]
     shadow_hits: Mapping[tuple[str, Band], int]
+    suppressed: Mapping[tuple[str, str], int]
+    """By the bank of the hit and the allow-listed one."""
     refused: Mapping[str, int]
     incomplete: int
     truncated: int
@@ -110,6 +112,7 @@ class Answers:
         self._verdicts: Counter[Band] = Counter()
         self._hits: Counter[tuple[str, Band]] = Counter()
         self._shadow_hits: Counter[tuple[str, Band]] = Counter()
+        self._suppressed: Counter[tuple[str, str]] = Counter()
         self._refused: Counter[str] = Counter()
         self._banks: set[str] = set()
         self._incomplete = self._truncated = 0
@@ -127,6 +130,8 @@ class Answers:
                     self._hits[self._named(hit.bank), hit.band] += 1
                 for hit in outcome.shadow:
                     self._shadow_hits[self._named(hit.bank), hit.band] += 1
+                for s in outcome.suppressed:
+                    self._suppressed[self._named(s.hit.bank), self._named(s.by.bank)] += 1
 
     def _named(self, bank: str) -> str:
         if bank not in self._banks and len(self._banks) >= self._banks_max:
@@ -141,6 +146,7 @@ class Answers:
                 verdicts=dict(self._verdicts),
                 hits=dict(self._hits),
                 shadow_hits=dict(self._shadow_hits),
+                suppressed=dict(self._suppressed),
                 refused=dict(self._refused),
                 incomplete=self._incomplete,
                 truncated=self._truncated,

@@ -1,10 +1,12 @@
 """Between the protos of simsearch.v1 and the domain's types, both ways. No network here."""
 
 from simsearch.wire.banks import (
+    bank_kind_from,
     bank_to,
     edit_from,
     edit_to,
     entry_to,
+    four_eyes_from,
     logged_to,
     signals_to,
     state_from,
@@ -22,6 +24,7 @@ from simsearch.wire.results import options_from, options_to, result_from, result
 __all__ = [
     "HASH_SIGNALS",
     "HASH_SIGNAL_NUMBERS",
+    "bank_kind_from",
     "bank_to",
     "content_from",
     "content_to",
@@ -30,6 +33,7 @@ __all__ = [
     "edit_to",
     "entry_to",
     "error_from",
+    "four_eyes_from",
     "item_error_from",
     "logged_to",
     "options_from",

@@ -11,17 +11,23 @@ from simsearch.errors import (
 )
 from simsearch.types import (
     Bank,
+    BankKind,
     Change,
     Edit,
     Entry,
     EntryState,
+    FourEyes,
     WaitUntil,
 )
 from simsearch.v1 import bank_pb2
 from simsearch.wire.numbers import (
+    BANK_KIND_NUMBERS,
+    BANK_KINDS,
     CHANGE_KIND_NUMBERS,
     ENTRY_STATE_NUMBERS,
     ENTRY_STATES,
+    FOUR_EYES,
+    FOUR_EYES_NUMBERS,
 )
 from simsearch.wire.policies import policy_to
 
@@ -40,7 +46,25 @@ def bank_to(bank: Bank) -> bank_pb2.Bank:
         create_time=_time_to(bank.created_us),
         etag=bank.etag,
         active_entries=bank.active_entries,
+        owner=bank.owner,
+        kind=BANK_KIND_NUMBERS[bank.kind],
+        archived=bank.archived,
+        enabled_ratio=bank.enabled_ratio,
+        four_eyes=FOUR_EYES_NUMBERS[bank.four_eyes],
     )
+
+
+def bank_kind_from(number: int) -> BankKind:
+    """BANNED where it was left out."""
+    if number and number not in BANK_KINDS:
+        raise BadRequest(f"there is no bank kind {number}: set BANNED or ALLOWED")
+    return BANK_KINDS.get(number, BankKind.BANNED)
+
+
+def four_eyes_from(number: int) -> FourEyes:
+    if number not in FOUR_EYES:
+        raise BadRequest(f"there is no four_eyes {number}: set REQUIRED or OFF")
+    return FOUR_EYES[number]
 
 
 def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:

@@ -9,8 +9,10 @@ import numpy as np
 
 from simsearch.types import (
     Band,
+    BankKind,
     ChangeKind,
     EntryState,
+    FourEyes,
     Modality,
     Signal,
     SignalState,
@@ -83,8 +85,24 @@ ENTRY_STATE_NUMBERS: Mapping[EntryState, bank_pb2.EntryState] = MappingProxyType
         EntryState.DRAFT: bank_pb2.ENTRY_STATE_DRAFT,
         EntryState.SHADOW: bank_pb2.ENTRY_STATE_SHADOW,
         EntryState.QUARANTINED: bank_pb2.ENTRY_STATE_QUARANTINED,
+        EntryState.DISPUTED: bank_pb2.ENTRY_STATE_DISPUTED,
     }
 )
+BANK_KIND_NUMBERS: Mapping[BankKind, bank_pb2.BankKind] = MappingProxyType(
+    {
+        BankKind.BANNED: bank_pb2.BANK_KIND_BANNED,
+        BankKind.ALLOWED: bank_pb2.BANK_KIND_ALLOWED,
+    }
+)
+BANK_KINDS: Mapping[int, BankKind] = {n: kind for kind, n in BANK_KIND_NUMBERS.items()}
+FOUR_EYES_NUMBERS: Mapping[FourEyes, bank_pb2.FourEyes] = MappingProxyType(
+    {
+        FourEyes.AS_CONFIGURED: bank_pb2.FOUR_EYES_UNSPECIFIED,
+        FourEyes.REQUIRED: bank_pb2.FOUR_EYES_REQUIRED,
+        FourEyes.OFF: bank_pb2.FOUR_EYES_OFF,
+    }
+)
+FOUR_EYES: Mapping[int, FourEyes] = {n: said for said, n in FOUR_EYES_NUMBERS.items()}
 CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType(
     {
         ChangeKind.BANK_CREATED: bank_pb2.CHANGE_KIND_BANK_CREATED,

@@ -14,6 +14,7 @@ from simsearch.types import (
     MatchOptions,
     MatchResult,
     SignalReport,
+    Suppressed,
 )
 from simsearch.v1 import match_pb2
 from simsearch.wire.numbers import (
@@ -66,6 +67,9 @@ def result_to(result: MatchResult) -> match_pb2.MatchResult:
         stage_times=[match_pb2.StageTime(stage=s, ms=ms) for s, ms in result.stage_ms.items()],
         stopped_early=result.stopped_early,
         shadow=[_hit_to(hit) for hit in result.shadow],
+        suppressed=[
+            match_pb2.SuppressedHit(hit=_hit_to(s.hit), by=_hit_to(s.by)) for s in result.suppressed
+        ],
     )
 
 
@@ -80,6 +84,7 @@ def _hit_to(hit: Hit) -> match_pb2.Hit:
         source_id=hit.source_id,
         capped=hit.capped,
         bank_etag=hit.bank_etag,
+        disputed=hit.disputed,
     )
 
 
@@ -117,6 +122,7 @@ def result_from(message: match_pb2.MatchResult) -> MatchResult:
         stage_ms={t.stage: t.ms for t in message.stage_times},
         stopped_early=message.stopped_early,
         shadow=tuple(_hit_from(hit) for hit in message.shadow),
+        suppressed=tuple(Suppressed(_hit_from(s.hit), _hit_from(s.by)) for s in message.suppressed),
     )
 
 
@@ -131,6 +137,7 @@ def _hit_from(message: match_pb2.Hit) -> Hit:
         source_id=message.source_id,
         capped=message.capped,
         bank_etag=message.bank_etag,
+        disputed=message.disputed,
     )
 
 

@@ -19,10 +19,11 @@ from simsearch.bank.store import BankStore
 from simsearch.types import ChangeKind, Edit, Entry, EntryDraft, EntryState
 from tests.bank.worlds import EDIT, full_draft, store_with_bank
 
-ACTIVE, SHADOW, DRAFT, QUARANTINED, RETRACTED = (
+ACTIVE, SHADOW, DRAFT, DISPUTED, QUARANTINED, RETRACTED = (
     EntryState.ACTIVE,
     EntryState.SHADOW,
     EntryState.DRAFT,
+    EntryState.DISPUTED,
     EntryState.QUARANTINED,
     EntryState.RETRACTED,
 )
@@ -43,10 +44,10 @@ def added(store: BankStore, state: EntryState, expires_us: int = 0) -> Entry:
 def test_an_entry_goes_where_it_may_and_nowhere_else(store: BankStore) -> None:
     """Each state from each: the change is on the log, with its name and reason, or nothing is."""
     for start, goal in product(MOVES, EntryState):
-        first = start if start is not QUARANTINED else ACTIVE
+        first = start if start not in (DISPUTED, QUARANTINED) else ACTIVE
         key = added(store, first).key
-        if start is QUARANTINED:
-            store.move_entry("spam", key, QUARANTINED, EDIT)
+        if first is not start:
+            store.move_entry("spam", key, start, EDIT)
         before = store.seq()
         if goal in MOVES[start]:
             entry, change = store.move_entry("spam", key, goal, Edit("bob", "seen"))
