@@ -252,6 +252,7 @@ class ChangeKind(IntEnum):
     ENTRY_RETRACTED = 4
     ENTRY_EXTENDED = 5
     ENTRY_MOVED = 6
+    OPINION_GIVEN = 9
 
 
 @dataclass(frozen=True)
@@ -354,6 +355,68 @@ class EntryDraft:
     expires_us: int = 0
     severity: str = ""
     aliases: tuple[str, ...] = ()
+
+
+class OpinionKind(IntEnum):
+    """What a hit of an entry was, by somebody who looked. WRONG_LABEL: rightly hit, wrongly
+    labelled; NOT_HARMFUL_HERE: what was banned, and harmless where it was found."""
+
+    TRUE_POSITIVE = 1
+    FALSE_POSITIVE = 2
+    WRONG_LABEL = 3
+    DUPLICATE = 4
+    NOT_HARMFUL_HERE = 5
+    OTHER = 6
+
+
+@dataclass(frozen=True)
+class OpinionDraft:
+    """What is said of a hit. `content_sha256`: of the content that was hit, 32 bytes or empty;
+    `case_id`: in the reviewers' own system."""
+
+    kind: OpinionKind
+    note: str = ""
+    content_sha256: bytes = b""
+    case_id: str = ""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What somebody said of a hit: `change` says who, when, of which entry and why."""
+
+    said: OpinionDraft
+    change: Change
+
+    @property
+    def actor(self) -> str:
+        return self.change.actor
+
+
+@dataclass(frozen=True)
+class HitCounts:
+    """How often an entry was hit, by band. `near`: of these, without an equal digest; `shadow`:
+    apart from them, hits that decided nothing. `last_us`: of the newest that counts, 0: none."""
+
+    block: int = 0
+    review: int = 0
+    log: int = 0
+    near: int = 0
+    shadow: int = 0
+    last_us: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.block + self.review + self.log
+
+    def __add__(self, other: HitCounts) -> HitCounts:
+        return HitCounts(
+            self.block + other.block,
+            self.review + other.review,
+            self.log + other.log,
+            self.near + other.near,
+            self.shadow + other.shadow,
+            max(self.last_us, other.last_us),
+        )
 
 
 class WaitUntil(Enum):

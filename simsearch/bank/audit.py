@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -19,7 +20,7 @@ from simsearch.bank.layout import NEVER
 from simsearch.bank.reading import Reading
 from simsearch.bank.tables import Tables
 from simsearch.errors import Corrupt
-from simsearch.types import Change, ChangeKind
+from simsearch.types import Change, ChangeKind, Opinion
 
 CHANGES_AT_ONCE: Final = 512
 LIVES_AT_ONCE: Final = 4_096
@@ -45,6 +46,7 @@ class _Findings:
     entries: int = 0
     moves: int = 0
     recorded_moves: int = 0
+    opinions: int = 0
     retired: dict[int, int] = field(default_factory=dict)
     """By entry key the seq at which its life says that it ended; the log is to say the same."""
     banks: dict[int, bytes] = field(default_factory=dict)
@@ -143,6 +145,8 @@ def _check_content(tables: Tables, change: Change, content: bytes, findings: _Fi
                 findings.faults.append(f"entry {change.entry_key}: its extension was altered")
         case ChangeKind.ENTRY_MOVED:
             _check_moved(tables, change, content, findings)
+        case ChangeKind.OPINION_GIVEN:
+            _check_opinion(tables, change, content, findings)
         case ChangeKind.ENTRY_RETRACTED:
             if findings.retired.pop(change.entry_key, None) != change.seq:
                 findings.faults.append(
@@ -178,6 +182,15 @@ def _check_moved(tables: Tables, change: Change, content: bytes, findings: _Find
     findings.moves += 1
 
 
+def _check_opinion(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
+    findings.opinions += 1
+    given = tables.opinion(change.entry_key, change.seq)
+    if given is None or given.change != change or content != chain.content_of_opinion(given.said):
+        findings.faults.append(
+            f"entry {change.entry_key}: the opinion of change {change.seq} is not as it was given"
+        )
+
+
 def _check_end(reading: Reading, seq: int, heads: Sequence[Head], findings: _Findings) -> None:
     if seq < reading.seq and len(findings.faults) < FAULTS_MAX:
         findings.faults.append(f"the log ends at change {seq}, and it went to {reading.seq}")
@@ -200,6 +213,9 @@ def _check_tables(reading: Reading, findings: _Findings) -> None:
             f"entries say that they were moved {findings.recorded_moves} times, and the log says "
             f"{findings.moves}"
         )
+    opinions = _count_opinions(reading)
+    if opinions != findings.opinions:
+        findings.faults.append(f"there are {opinions} opinions; {findings.opinions} were given")
     entries = _count_entries(reading)
     if entries != findings.entries:
         findings.faults.append(f"there are {entries} entries; {findings.entries} were added")
@@ -223,3 +239,16 @@ def _count_entries(reading: Reading) -> int:
             break
         after_key = some[-1][0]
     return count
+
+
+def _count_opinions(reading: Reading) -> int:
+    """In short transactions; younger ones stand among them."""
+    count, after = 0, (0, 0)
+    while some := reading.read(partial(_opinions_after, after)):
+        count += sum(opinion.change.seq <= reading.seq for opinion in some)
+        after = (some[-1].change.entry_key, some[-1].change.seq)
+    return count
+
+
+def _opinions_after(after: tuple[int, int], tables: Tables) -> list[Opinion]:
+    return list(islice(tables.opinions_after(after), LIVES_AT_ONCE))

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from simsearch.types import Bank, BankKind, Entry, EntryState, Policy
+from simsearch.types import Bank, BankKind, Entry, EntryState, OpinionDraft, Policy
 
 GENESIS: Final = bytes(32)
 """The link before the first change."""
@@ -63,6 +63,11 @@ def content_of_extension(fingerprint: bytes) -> bytes:
 
 def content_of_move(state: EntryState, until_us: int) -> bytes:
     return _digest((str(int(state)).encode(), str(until_us).encode()))
+
+
+def content_of_opinion(said: OpinionDraft) -> bytes:
+    kind = str(int(said.kind)).encode()
+    return _digest((kind, said.note.encode(), said.content_sha256, said.case_id.encode()))
 
 
 def content_of_bank(bank: Bank) -> bytes:

@@ -26,6 +26,7 @@ from simsearch.types import (
     EntryDraft,
     EntryState,
     Fingerprint,
+    OpinionDraft,
     Policy,
     Signal,
     Vectors,
@@ -53,6 +54,7 @@ EDIT_BYTES_MAX = 256 << 20
 
 NORM_TOLERANCE = 1e-3
 
+CASE_ID_CHARS_MAX = 128
 SEVERITY_CHARS_MAX = 64
 ALIASES_MAX = 32
 FIRST_STATES = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DRAFT)
@@ -141,6 +143,13 @@ def check_move(state: EntryState, until_us: int) -> None:
 def _check_time(time_us: int, name: str) -> None:
     if not 0 <= time_us <= AFTER_MAX:
         raise BadRequest(f"{name} is no time that a store can hold: leave it out for never")
+
+
+def check_opinion(said: OpinionDraft) -> None:
+    _check_text(said.note, "note", NOTE_CHARS_MAX)
+    _check_text(said.case_id, "case_id", CASE_ID_CHARS_MAX)
+    if said.content_sha256:
+        check_digest(Signal.SHA256, said.content_sha256)
 
 
 def check_import(import_id: str, part: int, items: Sized) -> None:

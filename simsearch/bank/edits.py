@@ -27,7 +27,7 @@ from simsearch.types import (
 )
 
 ITSELF = "simsearch"
-"""Who signs what happens because its time has come."""
+"""Who signs what happens without a person: because its time has come, or enough people doubt it."""
 
 
 def create_bank(
@@ -136,6 +136,7 @@ def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry
 
 def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
     """All but the bank's count."""
+    _end_review(tables, entry)
     key = entry.key
     change = tables.append_change(
         tables.next_change(ChangeKind.ENTRY_RETRACTED, bank.id, key, edit, _now_us())
@@ -175,21 +176,32 @@ def move_entry(
         )
     if until_us and until_us <= _now_us():
         raise BadRequest("until lies in the past: give a time to come, or leave it out")
-    return _moved(tables, entry, state, until_us, edit)
+    return moved(tables, entry, state, until_us, edit)
 
 
-def _moved(
+def moved(
     tables: Tables, entry: Entry, state: EntryState, until_us: int, edit: Edit
 ) -> tuple[Entry, Change]:
+    """Whether it may go there is known. What is doubted, and what the server itself put into
+    quarantine, is under review until it moves again."""
+    _end_review(tables, entry)
     change = tables.append_change(
         tables.next_change(ChangeKind.ENTRY_MOVED, entry.bank_id, entry.key, edit, _now_us()),
         chain.content_of_move(state, until_us),
     )
-    moved = replace(entry, state=state, moves=(*entry.moves, Move(state, change, until_us)))
-    tables.put_entry(moved)
+    gone = replace(entry, state=state, moves=(*entry.moves, Move(state, change, until_us)))
+    tables.put_entry(gone)
     if until_us:
         tables.put_due(until_us, entry.key)
-    return moved, change
+    by_itself = state is EntryState.QUARANTINED and edit.actor == ITSELF
+    if by_itself or state is EntryState.DISPUTED:
+        tables.put_review(change.seq, entry.key)
+    return gone, change
+
+
+def _end_review(tables: Tables, entry: Entry) -> None:
+    if entry.moves:
+        tables.drop_review(entry.moves[-1].change.seq, entry.key)
 
 
 def settle_due(tables: Tables, now_us: int, limit: int) -> int:
@@ -208,7 +220,7 @@ def settle_due(tables: Tables, now_us: int, limit: int) -> int:
             tables.put_bank(banks[bank.id])
         elif entry.until_us == time_us:
             edit = Edit(ITSELF, f"it was {_word(entry.state)} until now")
-            _moved(tables, entry, _state_before(entry), 0, edit)
+            moved(tables, entry, _state_before(entry), 0, edit)
     return len(due)
 
 

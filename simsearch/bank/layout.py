@@ -32,11 +32,15 @@ BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Life: see `marks_o
 CHANGES = b"changes"  # seq u64 -> ChangeRecord
 DUE = b"due"  # time in microseconds u64, entry key u64 -> nothing: when an entry moves by itself
 IMPORTS = b"imports"  # 16 bytes of SHA-256 of the import's id, part u32 -> ImportPartRecord
+OPINIONS = b"opinions"  # entry key u64, seq u64 -> OpinionRecord
+HITS = b"hits"  # entry key u64 -> HitsRecord: counted beside the log
+# Seq u64 of the move, entry key u64 -> nothing: entries that wait for a person to decide.
+REVIEW = b"review"
 
 FIRST_TABLES = (META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIVES, BY_BANK, BY_DIGEST, CHANGES)
 """Of every store. The others are made where they are absent, by whoever opens it to write."""
 
-TABLES = (*FIRST_TABLES, DUE, IMPORTS)
+TABLES = (*FIRST_TABLES, DUE, IMPORTS, OPINIONS, HITS, REVIEW)
 
 META_FORMAT = b"format"
 META_STORE_ID = b"store_id"
@@ -103,12 +107,20 @@ def extension_key(key: int, seq: int) -> bytes:
     return _U64.pack(key) + _U64.pack(seq)
 
 
+def opinion_key(key: int, seq: int) -> bytes:
+    return _U64.pack(key) + _U64.pack(seq)
+
+
+def review_key(seq: int, key: int) -> bytes:
+    return _U64.pack(seq) + _U64.pack(key)
+
+
 def digest_prefix(signal: Signal, digest: bytes) -> bytes:
     return DIGEST_KINDS[signal] + digest
 
 
 def first_u64(packed: bytes) -> int:
-    """The time at the front of a due key."""
+    """The time at the front of a due key, or the entry key of an opinion's."""
     return int(_U64.unpack_from(packed)[0])
 
 

@@ -135,7 +135,7 @@ def _hamming_rule(rule: pb.HammingRuleRecord) -> HammingRule:
 
 def change_to_bytes(change: Change, content: bytes, bank_before: Bank | None = None) -> bytes:
     """`content`: the SHA-256 of what the change stored; `bank_before`: what an update replaced."""
-    record = _change_to_record(change)
+    record = change_to_record(change)
     record.content = content
     if bank_before:
         record.bank_before.ParseFromString(bank_to_bytes(bank_before))
@@ -162,7 +162,7 @@ def change_from_bytes(seq: int, data: bytes) -> Change:
     """Raises Corrupt where `data` is not the change numbered `seq`."""
 
     def read() -> Change:
-        change = _change(pb.ChangeRecord.FromString(data))
+        change = change_from_record(pb.ChangeRecord.FromString(data))
         require(change.seq == seq, f"carries the seq {change.seq}")
         return change
 
@@ -179,12 +179,12 @@ def entry_to_bytes(entry: Entry) -> bytes:
         source_id=entry.source_id,
         note=entry.note,
         signals=[pb.SignalCountRecord(signal=s, rows=n) for s, n in entry.signals.items()],
-        added=_change_to_record(entry.added),
-        retracted=None if entry.retracted is None else _change_to_record(entry.retracted),
-        extended=[_change_to_record(change) for change in entry.extended],
+        added=change_to_record(entry.added),
+        retracted=None if entry.retracted is None else change_to_record(entry.retracted),
+        extended=[change_to_record(change) for change in entry.extended],
         first_state=entry.first_state,
         moves=[
-            pb.MoveRecord(state=m.state, change=_change_to_record(m.change), until_us=m.until_us)
+            pb.MoveRecord(state=m.state, change=change_to_record(m.change), until_us=m.until_us)
             for m in entry.moves
         ],
         expires_us=entry.expires_us,
@@ -202,9 +202,9 @@ def entry_from_bytes(key: int, data: bytes) -> Entry:
 def _entry(key: int, record: pb.EntryRecord) -> Entry:
     require(record.key == key, f"carries the key {record.key}")
     state = EntryState(record.state)
-    added = _change(record.added)
-    retracted = _change(record.retracted) if record.HasField("retracted") else None
-    extended = tuple(_change(change) for change in record.extended)
+    added = change_from_record(record.added)
+    retracted = change_from_record(record.retracted) if record.HasField("retracted") else None
+    extended = tuple(change_from_record(change) for change in record.extended)
     moves = tuple(_move(move) for move in record.moves)
     own = all(c.entry_key == key for c in (added, *extended, *(move.change for move in moves)))
     require(own, "was added or changed under another key")
@@ -232,10 +232,10 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
 
 
 def _move(record: pb.MoveRecord) -> Move:
-    return Move(EntryState(record.state), _change(record.change), record.until_us)
+    return Move(EntryState(record.state), change_from_record(record.change), record.until_us)
 
 
-def _change_to_record(change: Change) -> pb.ChangeRecord:
+def change_to_record(change: Change) -> pb.ChangeRecord:
     return pb.ChangeRecord(
         seq=change.seq,
         kind=change.kind,
@@ -248,7 +248,7 @@ def _change_to_record(change: Change) -> pb.ChangeRecord:
     )
 
 
-def _change(record: pb.ChangeRecord) -> Change:
+def change_from_record(record: pb.ChangeRecord) -> Change:
     return Change(
         seq=record.seq,
         kind=ChangeKind(record.kind),

@@ -88,6 +88,8 @@ class _Revert:
                 return self._restore_bank(change, edit)
             case ChangeKind.ENTRY_EXTENDED:
                 raise _Stays("signals that were added stay: retract the entry and ban it anew")
+            case ChangeKind.OPINION_GIVEN:
+                raise _Stays("what somebody thinks stays: who thinks otherwise gives an opinion")
             case ChangeKind.BANK_CREATED:
                 raise _Stays("a bank cannot be unmade: give it a policy that asks for nothing")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from simsearch.bank import checks, edits, importing, reverting
+from simsearch.bank import checks, edits, importing, opinions, reverting
 from simsearch.bank.environment import Environment
 from simsearch.bank.fingerprints import fingerprint_to_bytes
 from simsearch.bank.history import Span
@@ -28,6 +28,8 @@ from simsearch.types import (
     EntryState,
     Fingerprint,
     FourEyes,
+    HitCounts,
+    OpinionDraft,
     Policy,
     Signal,
 )
@@ -190,6 +192,34 @@ class BankStore:
 
         return self._edit(lambda tables: edits.move_entry(tables, bank, key, state, until_us, edit))
 
+    def give_opinion(
+        self, bank: str, key: int, said: OpinionDraft, edit: Edit, *, disputes_max: int
+    ) -> opinions.Given:
+        """Records what somebody thinks of a hit; where `disputes_max` people (0: no number of
+        them) then hold FALSE_POSITIVE of an ACTIVE entry, it is made DISPUTED with it.
+
+        Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, BadHash, BadRequest,
+        LimitExceeded.
+        """
+        checks.check_edit(edit)
+        checks.check_opinion(said)
+
+        return self._edit(lambda tables: opinions.give(tables, bank, key, said, edit, disputes_max))
+
+    def quarantine_flooding(self, key: int, reason: str, since_us: int) -> opinions.Stopped | None:
+        """Puts an entry whose hits are a flood, seen at `since_us`, into quarantine; None: there
+        is nothing to do. Raises BankFull."""
+        return self._edit(lambda tables: opinions.quarantine(tables, key, reason, since_us))
+
+    def add_hits(self, hits: Mapping[int, HitCounts]) -> None:
+        """Adds to the counts of entries, in one transaction and beside the log. Raises BankFull."""
+
+        def work(tables: Tables) -> None:
+            for key, more in hits.items():
+                tables.put_hits(key, tables.hits(key) + more)
+
+        self._edit(work)
+
     def settle_due(self, now_us: int) -> int:
         """Does what was to happen by itself by `now_us`: entries expire, or go back to where they
         were; returns how much there was. Each is a change, signed `simsearch`."""
@@ -273,6 +303,10 @@ class BankStore:
         """The entries of `keys`, retracted ones too, in one transaction; unknown keys are
         left out."""
         return self._environment.read(lambda tables: tables.entries(keys))
+
+    def hits(self, keys: Sequence[int]) -> dict[int, HitCounts]:
+        """How often each of these entries was hit, as far as it was written."""
+        return self._environment.read(lambda tables: {key: tables.hits(key) for key in keys})
 
     def list_entries(
         self, bank: str, *, after_key: int = 0, limit: int, state: EntryState | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from simsearch.bank import chain, layout, records
+from simsearch.bank import chain, layout, opinion_records, records
 from simsearch.bank.checks import BANKS_MAX
 from simsearch.bank.fingerprints import fingerprint_from_bytes
 from simsearch.bank.layout import Life, corrupt, pack_u32, pack_u64, seal, unseal
@@ -29,6 +29,8 @@ from simsearch.types import (
     Entry,
     EntryState,
     Fingerprint,
+    HitCounts,
+    Opinion,
     Signal,
 )
 
@@ -206,7 +208,7 @@ class Tables:
                 break
             if state is not None and _is_retracted(life) != (state is EntryState.RETRACTED):
                 continue
-            entry = self._listed(key)
+            entry = self.listed(key)
             if state in (None, entry.state):
                 found.append(entry)
         return found
@@ -272,6 +274,51 @@ class Tables:
     def drop_due(self, time_us: int, key: int) -> None:
         self._transaction.delete(layout.due_key(time_us, key), db=self._handles[layout.DUE])
 
+    # ------------------------------------------------------------ feedback
+
+    def put_opinion(self, opinion: Opinion) -> None:
+        change = opinion.change
+        at = layout.opinion_key(change.entry_key, change.seq)
+        self._put(layout.OPINIONS, at, opinion_records.opinion_to_bytes(opinion))
+
+    def opinions(self, key: int) -> list[Opinion]:
+        """On one entry, the oldest first."""
+        rows = self._rows_under(layout.OPINIONS, _entry_key(key))
+        return [_opinion_from_row(at, sealed) for at, sealed in rows]
+
+    def opinions_after(self, after: tuple[int, int]) -> Iterator[Opinion]:
+        """Those behind (entry key, seq), by these two."""
+        start = layout.opinion_key(after[0], after[1] + 1)
+        for at, sealed in self._rows_from(layout.OPINIONS, start):
+            yield _opinion_from_row(at, sealed)
+
+    def opinion(self, key: int, seq: int) -> Opinion | None:
+        if layout.OPINIONS not in self._handles:
+            return None
+        what = f"opinion {seq} on entry {key}"
+        body = self._get(layout.OPINIONS, layout.opinion_key(key, seq), what)
+        return None if body is None else opinion_records.opinion_from_bytes(key, seq, body)
+
+    def hits(self, key: int) -> HitCounts:
+        if layout.HITS not in self._handles:
+            return HitCounts()
+        body = self._get(layout.HITS, _entry_key(key), f"the hits of entry {key}")
+        return HitCounts() if body is None else opinion_records.hits_from_bytes(key, body)
+
+    def put_hits(self, key: int, hits: HitCounts) -> None:
+        self._put(layout.HITS, pack_u64(key), opinion_records.hits_to_bytes(hits))
+
+    def put_review(self, seq: int, key: int) -> None:
+        self._put(layout.REVIEW, layout.review_key(seq, key), b"")
+
+    def drop_review(self, seq: int, key: int) -> None:
+        self._transaction.delete(layout.review_key(seq, key), db=self._handles[layout.REVIEW])
+
+    def under_review(self, after_seq: int) -> Iterator[tuple[int, int]]:
+        """(seq of the move, entry key) of what waits for a person, the oldest first."""
+        for at, _ in self._rows_from(layout.REVIEW, pack_u64(after_seq + 1)):
+            yield layout.first_u64(at), layout.last_u64(at)
+
     # ------------------------------------------------------------ imports
 
     def import_part(self, import_id: str, part: int) -> pb.ImportPartRecord | None:
@@ -334,7 +381,8 @@ class Tables:
                 return
             yield _life_from_row(at, sealed)
 
-    def _listed(self, key: int) -> Entry:
+    def listed(self, key: int) -> Entry:
+        """Raises Corrupt where a table names the entry and there is none."""
         entry = self.entry(key)
         if entry is None:
             raise corrupt(f"entry {key}", "is listed and has no record")
@@ -372,6 +420,8 @@ class Tables:
 
     def _rows_under(self, table: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Reads no value of a row that has another prefix."""
+        if table not in self._handles:
+            return
         with self._transaction.cursor(self._handles[table]) as cursor:
             found = cursor.set_range(prefix)
             while found and cursor.key().startswith(prefix):
@@ -391,6 +441,12 @@ def _is_retracted(life: Life) -> bool:
 def _bank_from_row(key: bytes, sealed: bytes) -> Bank:
     bank_id = layout.unpack_u32(key, "a key of banks")
     return records.bank_from_bytes(bank_id, unseal(key, sealed, f"bank {bank_id}"))
+
+
+def _opinion_from_row(at: bytes, sealed: bytes) -> Opinion:
+    key, seq = layout.first_u64(at), layout.last_u64(at)
+    body = unseal(at, sealed, f"opinion {seq} on entry {key}")
+    return opinion_records.opinion_from_bytes(key, seq, body)
 
 
 def _life_from_row(at: bytes, sealed: bytes) -> tuple[int, Life]:

@@ -111,6 +111,7 @@ CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType
         ChangeKind.ENTRY_RETRACTED: bank_pb2.CHANGE_KIND_ENTRY_RETRACTED,
         ChangeKind.ENTRY_EXTENDED: bank_pb2.CHANGE_KIND_ENTRY_EXTENDED,
         ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
+        ChangeKind.OPINION_GIVEN: bank_pb2.CHANGE_KIND_OPINION_GIVEN,
     }
 )
 

@@ -12,7 +12,7 @@ from simsearch.errors import Corrupt, NotReady
 from simsearch.live import follower as module
 from simsearch.live import replica
 from simsearch.live.follower import Follower
-from simsearch.types import Band, MatchOptions, MatchResult
+from simsearch.types import Band, Edit, MatchOptions, MatchResult, OpinionDraft, OpinionKind
 from tests.flows.world import EDIT, POLICY, SPACE, Process, pdq, sha256, vector
 
 
@@ -121,3 +121,22 @@ def test_nothing_is_counted_twice_after_a_fault(
     assert rows is not None
     assert rows.search(vector(4).vectors, {1: 0.9}).key.tolist() == [key]
     assert len(rows) == 2
+
+
+def test_an_opinion_moves_the_view_on_and_nothing_in_it(process: Process) -> None:
+    """A change that says nothing about rows passes through: the next edit is seen as ever."""
+    key = process.add("alpha", vector(0))
+    for number in range(3):
+        said = OpinionDraft(OpinionKind.FALSE_POSITIVE)
+        given = process.store.give_opinion(
+            "alpha", key, said, Edit(f"p{number}", "looked"), disputes_max=3
+        )
+        seq = (given.disputed or given.opinion.change).seq
+        process.wait(seq)
+        assert process.follower.view.seq == seq
+        assert verdict(process, 0) is (Band.REVIEW if given.disputed else Band.BLOCK)
+    assert process.follower.fault is None
+    other = process.add("alpha", vector(1))
+    assert verdict(process, 1) is Band.BLOCK
+    process.retract("alpha", other)
+    assert verdict(process, 1) is Band.NONE
