@@ -40,6 +40,9 @@ listen = "127.0.0.1:9464"
 [canary]
 every_s = 10
 
+[feedback]
+disputes_max = 3
+
 [telemetry]
 log_format = "json"
 ```
@@ -70,7 +73,7 @@ LINGER_MS_MAX = 1_000
 RENAMED = {
     "allow_remote": "insecure_allow_remote_without_tls, and not needed with [tls] and [identity]",
 }
-MAY_BE_ZERO = ("fronts",)
+MAY_BE_ZERO = ("fronts", "disputes_max", "flood_near_hits_per_minute", "flood_times_usual")
 WORKER_BYTES = 160 << 20
 """Address space of a decode worker at rest: 154 MiB measured."""
 WORKER_BYTES_PER_PIXEL = 32
@@ -246,6 +249,17 @@ class CanaryConfig:
 
 
 @dataclass(frozen=True)
+class FeedbackConfig:
+    """As many people as `disputes_max` who hold an active entry a false positive make it disputed.
+    An entry that has over `flood_near_hits_per_minute` hits without an equal digest, and over
+    `flood_times_usual` times its usual ones, is quarantined. 0 of any turns that off."""
+
+    disputes_max: int = 3
+    flood_near_hits_per_minute: int = 600
+    flood_times_usual: float = 20.0
+
+
+@dataclass(frozen=True)
 class TelemetryConfig:
     """`log_format`: "lines" for people, "json" for programs. With an `otlp_endpoint`, as in
     "http://127.0.0.1:4317", every call is a span; it needs the extra `otel`."""
@@ -288,6 +302,7 @@ class Config:
     identity: IdentityConfig = field(default_factory=IdentityConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
 
@@ -378,7 +393,7 @@ def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
 
 def _check(config: Config, origin: str) -> None:
     """Ranges and combinations that types cannot say."""
-    for section in (config.server, config.limits, config.canary):
+    for section in (config.server, config.limits, config.canary, config.feedback):
         for item in dataclasses.fields(section):
             value = getattr(section, item.name)
             if item.name in MAY_BE_ZERO and value == 0:

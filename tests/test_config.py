@@ -180,8 +180,8 @@ def test_encoders_in_a_file_replace_the_default_ones() -> None:
             {"zzz": 1},
             "x.toml",
             "zzz",
-            "known are canary, encoders, identity, index, known, limits, metrics, sandbox, server, "
-            "telemetry, tls",
+            "known are canary, encoders, feedback, identity, index, known, limits, metrics, "
+            "sandbox, server, telemetry, tls",
         ),
     ],
 )
@@ -564,3 +564,17 @@ def test_sections_of_operations_that_cannot_be_used_are_refused(
 ) -> None:
     """By the key, and with what it should be."""
     assert refused(table).startswith(said)
+
+
+def test_feedback_is_acted_upon_unless_told_not_to() -> None:
+    """Three people dispute, 600 near hits a minute and twenty times the usual ones are a flood."""
+    said = Config().feedback
+    assert (said.disputes_max, said.flood_near_hits_per_minute, said.flood_times_usual) == (
+        3,
+        600,
+        20.0,
+    )
+    off = dict.fromkeys(("disputes_max", "flood_near_hits_per_minute", "flood_times_usual"), 0)
+    assert parse({"feedback": off}).feedback.disputes_max == 0
+    for key in off:
+        assert refused({"feedback": {key: -1}}).startswith(f"x.toml: {key} must be over 0")

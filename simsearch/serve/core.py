@@ -25,6 +25,7 @@ from simsearch.match.known import KnownMatcher
 from simsearch.match.matcher import Matcher, ViewSource
 from simsearch.match.policy import allowed_policy, check_policy, default_policy
 from simsearch.serve.due import Timekeeper
+from simsearch.serve.hits import HitCounter, HitKeeper, keeper_of
 from simsearch.serve.standing import Standing
 from simsearch.serve.tally import Answers
 from simsearch.telemetry import EventLog
@@ -51,6 +52,8 @@ class Core:
     answers: Answers = field(default_factory=Answers)
     standing: Standing = field(default_factory=Standing)
     timekeeper: Timekeeper | None = None
+    hits: HitCounter = field(default_factory=HitCounter)
+    keeper: HitKeeper | None = None
 
     @classmethod
     def open(cls, config: Config) -> Core:
@@ -86,6 +89,9 @@ class Core:
         answers = known_answers(matcher, follower, config.known)
         timekeeper = Timekeeper(store)
         timekeeper.start()
+        hits = HitCounter()
+        keeper = keeper_of(store, hits, config.feedback)
+        keeper.start()
         return cls(
             config,
             store,
@@ -95,11 +101,15 @@ class Core:
             answers,
             prints,
             timekeeper=timekeeper,
+            hits=hits,
+            keeper=keeper,
         )
 
     def close(self) -> None:
         if self.timekeeper:
             self.timekeeper.close()
+        if self.keeper:
+            self.keeper.close()
         self.follower.stop()
         for encoder in self.encoders:
             for side in {encoder.image, encoder.text}:

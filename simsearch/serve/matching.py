@@ -44,6 +44,7 @@ def match_all(
     outcomes = iter(matched)
     answers = [c if isinstance(c, SimsearchError) else next(outcomes) for c in read]
     core.answers.add(answers)
+    core.hits.add(answers)
     return answers if options.with_shadow else [_without_shadow(answer) for answer in answers]
 
 

@@ -113,6 +113,12 @@ METRICS: Final = (
         "hits that did not count, because an allow-listed bank knows the content to be harmless",
         "bank", "by",
     ),
+    _counter(
+        "simsearch_flood_quarantines",
+        "entries that the server quarantined because near hits of them were a flood; each waits "
+        "in `simsearch review list`",
+        "bank",
+    ),
     _counter("simsearch_items_refused", "contents that were not judged, by reason", "reason"),
     _counter(
         "simsearch_results_incomplete",

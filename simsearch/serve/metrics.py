@@ -179,6 +179,8 @@ def _answers(page: Page, core: Core) -> None:
         page.set("simsearch_shadow_hits_total", hits, bank, band.name)
     for (bank, allowed), hits in counts.suppressed.items():
         page.set("simsearch_suppressed_hits_total", hits, bank, allowed)
+    for bank, quarantines in dict(core.keeper.quarantines if core.keeper else {}).items():
+        page.set("simsearch_flood_quarantines_total", quarantines, bank)
     for reason, refused in counts.refused.items():
         page.set("simsearch_items_refused_total", refused, reason)
     page.set("simsearch_results_incomplete_total", counts.incomplete)
