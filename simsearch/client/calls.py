@@ -24,6 +24,7 @@ from simsearch.types import (
     ImageContent,
     MatchOptions,
     MatchResult,
+    OpinionDraft,
     Policy,
     Signal,
     TextContent,
@@ -33,6 +34,8 @@ from simsearch.types import (
 from simsearch.v1 import (
     bank_pb2,
     bank_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
     index_pb2,
     index_pb2_grpc,
     match_pb2,
@@ -40,6 +43,7 @@ from simsearch.v1 import (
     policy_pb2,
 )
 from simsearch.wire import (
+    OPINION_KIND_NUMBERS,
     content_to,
     edit_to,
     item_error_from,
@@ -85,6 +89,10 @@ LIST_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "ListChanges")
 GET_LOG_HEAD = Rpc(bank_pb2_grpc.BankServiceStub, "GetLogHead")
 # What was undone is not undone twice.
 REVERT_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "RevertChanges")
+# The same opinion, given again, is the one that stands.
+GIVE_OPINION = Rpc(feedback_pb2_grpc.FeedbackServiceStub, "GiveOpinion")
+LIST_OPINIONS = Rpc(feedback_pb2_grpc.FeedbackServiceStub, "ListOpinions")
+LIST_REVIEW = Rpc(feedback_pb2_grpc.FeedbackServiceStub, "ListReview")
 GET_STATUS = Rpc(index_pb2_grpc.IndexServiceStub, "GetStatus")
 CHECK_HEALTH = Rpc(health_pb2_grpc.HealthStub, "Check")
 
@@ -410,6 +418,47 @@ def revert_changes(
     """Undo a part of somebody's changes, the newest first; go on with `next_before_seq` until it
     is 0. Done again, nothing changes."""
     return Ask(REVERT_CHANGES, request, _whole, deadline_s)
+
+
+# ------------------------------------------------------------ what people think of hits
+
+
+def give_opinion(
+    bank: str, key: int, said: OpinionDraft, edit: Edit, *, deadline_s: float | None = None
+) -> Ask[feedback_pb2.GiveOpinionResponse]:
+    """Say what a hit of an entry was; a newer opinion takes the place of one's older one. Said
+    again, nothing changes. Several people's FALSE_POSITIVE make an active entry disputed."""
+    request = feedback_pb2.GiveOpinionRequest(
+        bank=bank,
+        entry_key=key,
+        kind=OPINION_KIND_NUMBERS[said.kind],
+        note=said.note,
+        content_sha256=said.content_sha256,
+        case_id=said.case_id,
+        edit=edit_to(edit),
+    )
+    return Ask(GIVE_OPINION, request, _whole, deadline_s)
+
+
+def list_opinions(
+    request: feedback_pb2.ListOpinionsRequest, *, deadline_s: float | None = None
+) -> Ask[feedback_pb2.ListOpinionsResponse]:
+    """One page, by entry; `next_page_token` is empty on the last. A page may be short, or empty,
+    before that."""
+    return Ask(LIST_OPINIONS, request, _whole, deadline_s)
+
+
+def list_review(
+    bank: str = "",
+    *,
+    page_size: int = 0,
+    page_token: str = "",
+    deadline_s: float | None = None,
+) -> Ask[feedback_pb2.ListReviewResponse]:
+    """One page of what waits for a person to decide, the longest first: disputed entries, and
+    those that the server quarantined by itself. `next_page_token` is empty on the last."""
+    request = feedback_pb2.ListReviewRequest(bank=bank, page_size=page_size, page_token=page_token)
+    return Ask(LIST_REVIEW, request, _whole, deadline_s)
 
 
 # ------------------------------------------------------------ the server

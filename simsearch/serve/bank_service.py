@@ -25,6 +25,7 @@ from simsearch.serve.drafting import (
     warnings_of,
 )
 from simsearch.serve.errors import item_error
+from simsearch.serve.hits import hits_of
 from simsearch.serve.identity import Identity, current
 from simsearch.serve.importing import import_entries
 from simsearch.serve.interceptors import Context
@@ -43,6 +44,7 @@ from simsearch.wire import (
     edit_from,
     entry_to,
     four_eyes_from,
+    hits_to,
     policy_from,
     signals_to,
     state_from,
@@ -242,7 +244,8 @@ def _add_item(prepared: Prepared | SimsearchError, keys: Iterator[int]) -> bank_
 
 def _get_entry(core: Core, request: bank_pb2.GetEntryRequest) -> bank_pb2.GetEntryResponse:
     entry = core.store.entry(request.bank, request.key)
-    return bank_pb2.GetEntryResponse(entry=entry_to(entry, request.bank))
+    hits = hits_of(core.store, core.hits, [entry.key])[entry.key]
+    return bank_pb2.GetEntryResponse(entry=entry_to(entry, request.bank, hits_to(hits)))
 
 
 def _list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.ListEntriesResponse:
@@ -257,8 +260,9 @@ def _list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.
         state=state_from(request.state),
     )
     page = found[:size]
+    hits = hits_of(core.store, core.hits, [entry.key for entry in page])
     return bank_pb2.ListEntriesResponse(
-        entries=[entry_to(entry, request.bank) for entry in page],
+        entries=[entry_to(entry, request.bank, hits_to(hits[entry.key])) for entry in page],
         next_page_token=str(page[-1].key) if len(found) > size else "",
     )
 

@@ -37,6 +37,7 @@ _EVERY_ROLE = frozenset(Role)
 
 _MATCH = "/simsearch.v1.MatchService"
 _BANK = "/simsearch.v1.BankService"
+_FEEDBACK = "/simsearch.v1.FeedbackService"
 _INDEX = "/simsearch.v1.IndexService"
 _HEALTH = "/grpc.health.v1.Health"
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection"
@@ -61,6 +62,9 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_BANK}/ListChanges": Rule(_AUDITORS, bank="bank", any_bank=True),
         f"{_BANK}/GetLogHead": Rule(_AUDITORS),
         f"{_BANK}/RevertChanges": Rule(_POLICY_MAKERS, bank="bank", edits=True, any_bank=True),
+        f"{_FEEDBACK}/GiveOpinion": Rule(_EDITORS, bank="bank", edits=True),
+        f"{_FEEDBACK}/ListOpinions": Rule(_ENTRY_READERS, bank="bank"),
+        f"{_FEEDBACK}/ListReview": Rule(_ENTRY_READERS, bank="bank", any_bank=True),
         f"{_INDEX}/GetStatus": Rule(_EVERY_ROLE),
         # Probes have no identity; whether a server is up is no secret from who can reach it.
         f"{_HEALTH}/Check": Rule(None),

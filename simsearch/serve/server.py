@@ -19,6 +19,7 @@ import grpc
 
 from simsearch.config import Config, ServerConfig
 from simsearch.serve.bank_service import BankService
+from simsearch.serve.feedback_service import FeedbackService
 from simsearch.serve.guard import Guard
 from simsearch.serve.index_service import IndexService
 from simsearch.serve.interceptors import Gate
@@ -32,7 +33,7 @@ from simsearch.serve.tls import ServerTls
 from simsearch.serve.tracing import tracing_to
 from simsearch.serve.work import Work
 from simsearch.telemetry import EventLog
-from simsearch.v1 import bank_pb2_grpc, index_pb2_grpc
+from simsearch.v1 import bank_pb2_grpc, feedback_pb2_grpc, index_pb2_grpc
 
 log = EventLog(__name__)
 
@@ -94,6 +95,7 @@ class PublicDoor(Port):
 def add_services(work: Work, server: grpc.aio.Server) -> None:
     add_match_service(work, server)
     bank_pb2_grpc.add_BankServiceServicer_to_server(BankService(work), server)
+    feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackService(work), server)
     index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(work), server)
 
 

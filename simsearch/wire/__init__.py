@@ -3,6 +3,7 @@
 from simsearch.wire.banks import (
     bank_kind_from,
     bank_to,
+    change_to,
     edit_from,
     edit_to,
     entry_to,
@@ -16,6 +17,13 @@ from simsearch.wire.banks import (
     wait_to,
 )
 from simsearch.wire.contents import content_from, content_to, contents_from
+from simsearch.wire.feedback import (
+    OPINION_KIND_NUMBERS,
+    hits_to,
+    opinion_from,
+    opinion_kind_from,
+    opinion_to,
+)
 from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
 from simsearch.wire.policies import policy_from, policy_to
 from simsearch.wire.refusals import error_from, item_error_from, reason_number
@@ -24,8 +32,10 @@ from simsearch.wire.results import options_from, options_to, result_from, result
 __all__ = [
     "HASH_SIGNALS",
     "HASH_SIGNAL_NUMBERS",
+    "OPINION_KIND_NUMBERS",
     "bank_kind_from",
     "bank_to",
+    "change_to",
     "content_from",
     "content_to",
     "contents_from",
@@ -34,8 +44,12 @@ __all__ = [
     "entry_to",
     "error_from",
     "four_eyes_from",
+    "hits_to",
     "item_error_from",
     "logged_to",
+    "opinion_from",
+    "opinion_kind_from",
+    "opinion_to",
     "options_from",
     "options_to",
     "policy_from",

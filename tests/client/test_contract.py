@@ -36,10 +36,12 @@ from simsearch.types import (
     Lane,
     MatchOptions,
     MatchResult,
+    OpinionDraft,
+    OpinionKind,
     Signal,
     TextContent,
 )
-from simsearch.v1 import bank_pb2, index_pb2, match_pb2
+from simsearch.v1 import bank_pb2, feedback_pb2, index_pb2, match_pb2
 from tests.client.conftest import EDIT
 from tests.client.faulty import Faulty, listening
 from tests.client.flavours import Open
@@ -66,7 +68,7 @@ def test_every_rpc_has_a_row_and_only_edits_are_not_repeated() -> None:
     rows = {rpc.name: rpc for rpc in vars(calls).values() if isinstance(rpc, calls.Rpc)}
     services = [
         service
-        for module in (match_pb2, bank_pb2, index_pb2)
+        for module in (match_pb2, bank_pb2, feedback_pb2, index_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
     ]
     names = {method.name for service in services for method in service.methods}
@@ -105,6 +107,12 @@ def test_a_bans_whole_life(opened: Open, address: str) -> None:
         page = client.list_entries(name, state=EntryState.ACTIVE)
         assert [e.key for e in page.entries] == [key]
         assert client.extend_entry(name, key, [digest(1)], EDIT).seq == 0
+        right = OpinionDraft(OpinionKind.TRUE_POSITIVE, "seen", case_id="c-1")
+        opinion = client.give_opinion(name, key, right, EDIT).opinion
+        asked = feedback_pb2.ListOpinionsRequest(bank=name, entry_key=key)
+        assert list(client.list_opinions(asked).opinions) == [opinion]
+        assert not client.list_review(name).items
+        assert client.get_entry(name, key).hits.block == 3
         client.retract_entry(name, key, EDIT)
         with pytest.raises(EntryRetracted):
             client.retract_entry(name, key, EDIT)

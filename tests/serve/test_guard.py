@@ -33,10 +33,12 @@ from simsearch.types import (
     HashContent,
     MatchOptions,
     MatchResult,
+    OpinionDraft,
+    OpinionKind,
     Signal,
     TextContent,
 )
-from simsearch.v1 import bank_pb2, content_pb2, match_pb2, match_pb2_grpc
+from simsearch.v1 import bank_pb2, content_pb2, feedback_pb2, match_pb2, match_pb2_grpc
 from simsearch.wire import content_to, edit_to
 from tests.serve.callers import Callers, Served, code_of, guarded
 from tests.serve.doors import Form
@@ -156,10 +158,14 @@ def reverting(bank: str, edit: Edit) -> bank_pb2.RevertChangesRequest:
     )
 
 
+WRONG = OpinionDraft(OpinionKind.FALSE_POSITIVE)
+
 READS: dict[str, Callable[[Client, str], object]] = {
     "GetBank": lambda c, bank: c.get_bank(bank),
     "GetEntry": lambda c, bank: c.get_entry(bank, 1),
     "ListEntries": lambda c, bank: c.list_entries(bank),
+    "ListOpinions": lambda c, bank: c.list_opinions(feedback_pb2.ListOpinionsRequest(bank=bank)),
+    "ListReview": lambda c, bank: c.list_review(bank),
     "Match": lambda c, bank: c.match(HASH, MatchOptions((bank,))),
     "BatchMatch": lambda c, bank: c.match_batch([HASH], MatchOptions((bank,))),
     "StreamMatch": lambda c, bank: list(c.match_stream([HASH], MatchOptions((bank,)))),
@@ -168,6 +174,7 @@ EDITS: dict[str, Callable[[Client, str], object]] = {
     "AddEntry": lambda c, bank: c.add_entry(bank, [HASH], SIGNED),
     "BatchAddEntries": lambda c, bank: c.add_entries(bank, [HASH], SIGNED),
     "ExtendEntry": lambda c, bank: c.extend_entry(bank, 1, [HASH], SIGNED),
+    "GiveOpinion": lambda c, bank: c.give_opinion(bank, 1, WRONG, SIGNED),
     "ImportEntries": lambda c, bank: c.import_entries(importing(bank, SIGNED)),
     "MoveEntry": lambda c, bank: c.move_entry(bank, 1, EntryState.SHADOW, SIGNED),
     "RetractEntry": lambda c, bank: c.retract_entry(bank, 1, SIGNED),
@@ -232,6 +239,7 @@ def test_a_key_does_not_tell_of_a_bank(as_: Calls) -> None:
         lambda k: as_("analyst").get_entry("scams", k),
         lambda k: as_("analyst").retract_entry("scams", k, SIGNED),
         lambda k: as_("analyst").extend_entry("scams", k, [HASH], SIGNED),
+        lambda k: as_("analyst").give_opinion("scams", k, WRONG, SIGNED),
     ):
         hidden, absent = (refusal_of(partial(call, k)) for k in (key, 10**6))
         assert type(hidden) is EntryNotFound
@@ -280,6 +288,7 @@ def test_nobody_signs_as_another(as_: Calls, rpc: str) -> None:
         "AddEntry": lambda: caller.add_entry("scams", [HASH], forged),
         "BatchAddEntries": lambda: caller.add_entries("scams", [HASH], forged),
         "ExtendEntry": lambda: caller.extend_entry("scams", 1, [HASH], forged),
+        "GiveOpinion": lambda: caller.give_opinion("scams", 1, WRONG, forged),
         "ImportEntries": lambda: caller.import_entries(importing("scams", forged)),
         "MoveEntry": lambda: caller.move_entry("scams", 1, EntryState.SHADOW, forged),
         "RetractEntry": lambda: caller.retract_entry("scams", 1, forged),
