@@ -17,6 +17,7 @@ from simsearch.cli import (
     exporting,
     importing,
     matching,
+    opinions,
     serving,
     tokens,
 )
@@ -62,6 +63,8 @@ app.add_typer(entries.app, name="entry")
 app.add_typer(serving.config_app, name="config")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")
+app.add_typer(opinions.app, name="opinion")
+app.add_typer(opinions.review_app, name="review")
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -123,7 +124,7 @@ def list_(
     if as_json:
         print_json(plain(page))
         return
-    columns = ("key", "state", "labels", "source", "banned by", "when", "reason")
+    columns = ("key", "state", "hits", "labels", "source", "banned by", "when", "reason")
     print_table(columns, [_row(entry) for entry in page.entries])
     if page.next_page_token:
         print_line(f"more: --page-token {page.next_page_token}")
@@ -199,6 +200,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     return (
         str(entry.key),
         EntryState(entry.state).name.lower(),
+        str(entry.hits.total),
         ", ".join(entry.labels),
         " ".join(filter(None, (entry.source, entry.source_id))),
         added.actor,
@@ -212,6 +214,8 @@ def _card(entry: Entry) -> list[tuple[str, str]]:
     signals = ", ".join(f"{s['signal']} ×{s['rows']}" for s in shown["signals"])
     card = [(n, str(shown[n])) for n in ("key", "bank", "state", "source", "source_id", "note")]
     card += [("labels", ", ".join(shown["labels"])), ("signals", signals)]
+    if "hits" in shown:
+        card.append(("hits", _hits(shown["hits"])))
     changes = [("added", shown["added"]), *(("extended", c) for c in shown["extended"])]
     changes += [(f"made {move['state'].lower()}", move["change"]) for move in shown["moves"]]
     if "retracted" in shown:
@@ -220,3 +224,10 @@ def _card(entry: Entry) -> list[tuple[str, str]]:
         words = f"{change['time']} by {change['actor']}: {change['reason']}"
         card.append((kind, f"{words} (change {change['seq']})"))
     return card
+
+
+def _hits(hits: Mapping[str, Any]) -> str:
+    last = f", the last {hits['last_time']}" if "last_time" in hits else ""
+    bands = ", ".join(f"{hits[band]} {band.upper()}" for band in ("block", "review", "log"))
+    shadow = f"; in the shadow {hits['shadow']}" if hits["shadow"] else ""
+    return f"{hits['total']} ({bands}; {hits['near']} of them near){last}{shadow}"
