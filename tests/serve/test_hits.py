@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
 from simsearch.bank.store import BankStore
+from simsearch.client import Client
 from simsearch.config import FeedbackConfig
 from simsearch.errors import BadContent, BankFull
 from simsearch.serve.flood import Flood, FloodBreaker
 from simsearch.serve.hits import HitCounter, HitKeeper, hits_of, is_near, keeper_of
+from simsearch.serve.metric_table import Page
+from simsearch.serve.metrics import _answers
+from simsearch.serve.tally import Answers
 from simsearch.types import (
     Band,
     EntryState,
@@ -21,8 +27,10 @@ from simsearch.types import (
     Hit,
     HitCounts,
     MatchResult,
+    TextContent,
 )
 from tests.bank.worlds import EDIT, full_draft, store_with_bank
+from tests.serve.fake_process import fake_server
 
 DIGEST = Evidence("sha256", Band.BLOCK)
 PDQ = Evidence("pdq", Band.BLOCK, hamming=0, threshold=31)
@@ -251,3 +259,76 @@ def test_either_zero_turns_the_breaker_off(store: BankStore, off: str) -> None:
     keeper.look()
     assert store.entry("spam", 1).state is EntryState.ACTIVE
     assert counter.take_near() == {}
+
+
+# ---------------------------------------------------------------- beside a server
+
+
+def test_nothing_that_is_written_holds_up_what_is_counted(store: BankStore) -> None:
+    """While a write hangs, as on a slow disk, matching counts on and entries can be shown."""
+    counter = HitCounter()
+    keeper = HitKeeper(store, counter)
+    counter.add([result(hit(1, DIGEST))])
+    hangs, goes_on = threading.Event(), threading.Event()
+    add = store.add_hits
+
+    def hang(some: dict[int, HitCounts]) -> None:
+        hangs.set()
+        assert goes_on.wait(10)
+        add(some)
+
+    with patch.object(store, "add_hits", hang):
+        writing = threading.Thread(target=keeper.flush)
+        writing.start()
+        assert hangs.wait(10)
+        counter.add([result(hit(1, PDQ), hit(2, PDQ))] * 3)
+        assert counter.held(1).block == 3
+        goes_on.set()
+        writing.join(10)
+    keeper.flush()
+    assert {key: c.total for key, c in store.hits([1, 2]).items()} == {1: 4, 2: 3}
+
+
+def test_no_hit_is_lost_or_counted_twice_by_many_threads(store: BankStore) -> None:
+    counter = HitCounter()
+    keeper = HitKeeper(store, counter)
+
+    def ask() -> None:
+        for n in range(200):
+            counter.add([result(hit(1 + n % 3, PDQ))])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        keeper.flush()
+    keeper.flush()
+    assert sum(counts.total for counts in store.hits([1, 2, 3]).values()) == 800
+
+
+def test_a_server_that_stops_has_written_its_counts(tmp_path: Path) -> None:
+    """They go on from there when it is started again."""
+    text = TextContent("A banned sentence about a harbour and all of its boats.")
+    for run in (1, 2):
+        with fake_server(tmp_path) as running:
+            with Client(running.address) as client:
+                if run == 1:
+                    client.create_bank("alpha", EDIT)
+                    client.add_entry("alpha", [text], EDIT)
+                for _ in range(3):
+                    assert client.match(text).hits
+                assert client.get_entry("alpha", 1).hits.total == 3 * run
+            assert running.stop() == 0
+    with BankStore.open(tmp_path / "data", writer=False) as store:
+        assert (store.hits([1])[1].total, store.seq()) == (6, 2)
+
+
+def test_quarantines_are_a_metric(store: BankStore, tmp_path: Path) -> None:
+    """By bank; of a server without a keeper there is none."""
+    keeper, _ = keeper_told(store, Flood(1, 1_240, 12.0))
+    keeper.look()
+    page = Page()
+    core = SimpleNamespace(answers=Answers(), keeper=keeper)
+    _answers(page, core)  # type: ignore[arg-type]
+    [family] = [f for f in page.families if f.name == "simsearch_flood_quarantines"]
+    assert [(s.labels, s.value) for s in family.samples] == [({"bank": "spam"}, 1)]
