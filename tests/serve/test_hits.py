@@ -306,6 +306,7 @@ def test_no_hit_is_lost_or_counted_twice_by_many_threads(store: BankStore) -> No
     assert sum(counts.total for counts in store.hits([1, 2, 3]).values()) == 800
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_has_written_its_counts(tmp_path: Path) -> None:
     """They go on from there when it is started again."""
     text = TextContent("A banned sentence about a harbour and all of its boats.")
