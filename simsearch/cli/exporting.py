@@ -62,7 +62,7 @@ def export(
         exported = _Exported(store, reading, bank, chosen)
         notes = {"bank": bank, "store": store.store_id, "through": str(reading.seq)}
         manifest = write_list(exported.entries(), folder, format, notes=notes)
-    _report(manifest, folder, exported.ending, as_json)
+    _report(manifest, folder, as_json)
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,9 @@ class _Chosen:
 
 
 class _Exported:
-    """The entries of one bank as they were at one change, whatever is edited meanwhile. `ending`
-    counts those that retract themselves one day, which no list says."""
+    """The entries of one bank as they were at one change, whatever is edited meanwhile."""
 
     def __init__(self, store: BankStore, reading: Reading, bank: str, chosen: _Chosen) -> None:
-        self.ending = 0
         self._store = store
         self._reading = reading
         self._bank = bank
@@ -101,7 +99,6 @@ class _Exported:
             wanted = [entry for entry in known if self._chosen.holds(entry, seq)]
             fingerprints = self._reading.fingerprints([entry.key for entry in wanted])
             for entry in wanted:
-                self.ending += bool(entry.expires_us)
                 yield _listed(entry, fingerprints[entry.key], entry.state_at(seq))
             after_key = page[-1].key
 
@@ -117,6 +114,7 @@ def _listed(entry: Entry, fingerprint: Fingerprint, state: EntryState) -> ListEn
         note=entry.note,
         state=state.name.lower(),
         withdrawn=state is EntryState.RETRACTED,
+        expires_us=entry.expires_us,
     )
     return ListEntry(fingerprint, about)
 
@@ -130,7 +128,7 @@ def _states(names: Sequence[str]) -> frozenset[EntryState]:
         raise BadRequest(f"there is no state {str(unknown)[:40]}: {words}") from None
 
 
-def _report(manifest: Manifest, folder: Path, ending: int, as_json: bool) -> None:
+def _report(manifest: Manifest, folder: Path, as_json: bool) -> None:
     [file] = manifest.files
     if as_json:
         print_json(
@@ -143,12 +141,9 @@ def _report(manifest: Manifest, folder: Path, ending: int, as_json: bool) -> Non
                 "signals": dict(manifest.signals),
                 "states": dict(manifest.states),
                 "spaces": dict(manifest.spaces),
-                "ending": ending,
             }
         )
         return
     print_line(f"{manifest.entries:,} entries ({file.rows:,} rows) are in {folder / file.name}")
     for state, count in manifest.states.items():
         print_line(f"  {state}: {count:,}")
-    if ending:
-        print_line(f"{ending:,} of them end by themselves one day: a list does not say so")

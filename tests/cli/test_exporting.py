@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from simsearch.bank.checks import FIRST_STATES
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.encode.registry import LoadedEncoder
@@ -151,14 +152,32 @@ def test_an_export_of_what_was_taken_back_takes_back(
 def test_people_are_told_in_words(
     run: Run, bare: ServerProcess, client: Client, tmp_path: Path
 ) -> None:
-    """And of what a list cannot say."""
     name = new_bank(client)
-    client.add_entry(name, [pdq(1)], EDIT, expires_us=2**52)
+    client.add_entry(name, [pdq(1)], EDIT)
     words = ("export", name, str(tmp_path / "out"), "--data-dir", str(bare.data_dir))
     told = run(*words)
     assert (told.code, told.err) == (0, "")
     assert "1 entries (1 rows)" in told.out
-    assert "1 of them end by themselves" in told.out
+
+
+def test_states_and_ends_go_through_a_list(
+    run: Run, bare: ServerProcess, client: Client, tmp_path: Path
+) -> None:
+    """What rests goes on resting in the bank that the list is read into, and ends when it ends."""
+    name, copy = new_bank(client), new_bank(client)
+    for n, state in enumerate(FIRST_STATES):
+        client.add_entry(name, [pdq(n)], EDIT, state=state, expires_us=2**52 + n)
+    exported(run, bare.data_dir, name, tmp_path / "out")
+    found = answered(imported(run, bare, copy, str(tmp_path / "out")))
+    assert counts(found) == {"added": len(FIRST_STATES)}
+    told = [
+        sorted((e.state, e.expire_time.ToMicroseconds()) for e in client.list_entries(b).entries)
+        for b in (name, copy)
+    ]
+    assert told[0] == told[1]
+    exported(run, bare.data_dir, copy, tmp_path / "again")
+    lists = [(tmp_path / folder / "entries.jsonl").read_bytes() for folder in ("out", "again")]
+    assert lists[0] == lists[1]
 
 
 @pytest.mark.parametrize(
