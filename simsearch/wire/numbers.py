@@ -113,5 +113,6 @@ CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType
         ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
     }
 )
+CHANGE_KINDS: Mapping[int, ChangeKind] = {n: kind for kind, n in CHANGE_KIND_NUMBERS.items()}
 
 ENTRY_STATES: Mapping[int, EntryState] = {n: state for state, n in ENTRY_STATE_NUMBERS.items()}
