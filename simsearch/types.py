@@ -252,6 +252,8 @@ class ChangeKind(IntEnum):
     ENTRY_RETRACTED = 4
     ENTRY_EXTENDED = 5
     ENTRY_MOVED = 6
+    BANK_EXPORTED = 10
+    """Nothing was changed: entries were taken out."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ class _Revert:
                 return self._restore_bank(change, edit)
             case ChangeKind.ENTRY_EXTENDED:
                 raise _Stays("signals that were added stay: retract the entry and ban it anew")
+            case ChangeKind.BANK_EXPORTED:
+                raise _Stays("what was taken out cannot be taken back")
             case ChangeKind.BANK_CREATED:
                 raise _Stays("a bank cannot be unmade: archive it")
 

@@ -79,6 +79,7 @@ class AsyncClient(BaseClient):
     extend_entry = _awaiting(calls.extend_entry)
     move_entry = _awaiting(calls.move_entry)
     retract_entry = _awaiting(calls.retract_entry)
+    export_entries = _awaiting(calls.export_entries)
     list_changes = _awaiting(calls.list_changes)
     get_change = _awaiting(calls.get_change)
     log_head = _awaiting(calls.log_head)

@@ -67,6 +67,7 @@ class Client(BaseClient):
     extend_entry = _blocking(calls.extend_entry)
     move_entry = _blocking(calls.move_entry)
     retract_entry = _blocking(calls.retract_entry)
+    export_entries = _blocking(calls.export_entries)
     list_changes = _blocking(calls.list_changes)
     get_change = _blocking(calls.get_change)
     log_head = _blocking(calls.log_head)

@@ -83,6 +83,8 @@ EXTEND_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "ExtendEntry")
 # So may moving.
 MOVE_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "MoveEntry")
 RETRACT_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "RetractEntry", idempotent=False)
+# Begun twice, an export is twice on the record and gives the same.
+EXPORT_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ExportEntries")
 LIST_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "ListChanges")
 GET_CHANGE = Rpc(bank_pb2_grpc.BankServiceStub, "GetChange")
 GET_LOG_HEAD = Rpc(bank_pb2_grpc.BankServiceStub, "GetLogHead")
@@ -430,6 +432,13 @@ def retract_entry(
         bank=bank, key=key, edit=edit_to(edit), wait_until=wait_to(wait_until)
     )
     return Ask(RETRACT_ENTRY, request, _whole, deadline_s)
+
+
+def export_entries(
+    request: bank_pb2.ExportEntriesRequest, *, deadline_s: float | None = None
+) -> Ask[bank_pb2.ExportEntriesResponse]:
+    """A page of a bank with its fingerprints; go on with `next_page_token` until it is empty."""
+    return Ask(EXPORT_ENTRIES, request, _whole, deadline_s)
 
 
 # ------------------------------------------------------------ the record of edits

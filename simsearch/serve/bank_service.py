@@ -25,6 +25,7 @@ from simsearch.serve.drafting import (
     warnings_of,
 )
 from simsearch.serve.errors import item_error
+from simsearch.serve.exporting import export_entries
 from simsearch.serve.finding import compare_entries, find_entries
 from simsearch.serve.identity import Identity, current
 from simsearch.serve.importing import import_entries
@@ -141,6 +142,11 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
         self, request: bank_pb2.RetractEntryRequest, context: Context
     ) -> bank_pb2.RetractEntryResponse:
         return await self._edit(_retract_entry, request)
+
+    async def ExportEntries(
+        self, request: bank_pb2.ExportEntriesRequest, context: Context
+    ) -> bank_pb2.ExportEntriesResponse:
+        return await self._edit(export_entries, request)
 
     async def ListChanges(
         self, request: bank_pb2.ListChangesRequest, context: Context

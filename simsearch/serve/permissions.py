@@ -61,6 +61,7 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_BANK}/ExtendEntry": Rule(_EDITORS, bank="bank", edits=True),
         f"{_BANK}/MoveEntry": Rule(_EDITORS, bank="bank", edits=True),
         f"{_BANK}/RetractEntry": Rule(_EDITORS, bank="bank", edits=True),
+        f"{_BANK}/ExportEntries": Rule(_POLICY_MAKERS, bank="bank", edits=True),
         f"{_BANK}/ListChanges": Rule(_AUDITORS, bank="bank", any_bank=True),
         f"{_BANK}/GetChange": Rule(_AUDITORS),
         f"{_BANK}/GetLogHead": Rule(_AUDITORS),

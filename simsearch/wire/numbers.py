@@ -111,6 +111,7 @@ CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType
         ChangeKind.ENTRY_RETRACTED: bank_pb2.CHANGE_KIND_ENTRY_RETRACTED,
         ChangeKind.ENTRY_EXTENDED: bank_pb2.CHANGE_KIND_ENTRY_EXTENDED,
         ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
+        ChangeKind.BANK_EXPORTED: bank_pb2.CHANGE_KIND_BANK_EXPORTED,
     }
 )
 CHANGE_KINDS: Mapping[int, ChangeKind] = {n: kind for kind, n in CHANGE_KIND_NUMBERS.items()}

@@ -182,7 +182,12 @@ POLICIES: dict[str, Callable[[Client, str], object]] = {
         bank_pb2.UpdateBankRequest(name=bank, description="x", edit=bank_pb2.Edit(reason="r"))
     ),
     "RevertChanges": lambda c, bank: c.revert_changes(reverting(bank, SIGNED)),
+    "ExportEntries": lambda c, bank: c.export_entries(exporting(bank)),
 }
+
+
+def exporting(bank: str) -> bank_pb2.ExportEntriesRequest:
+    return bank_pb2.ExportEntriesRequest(bank=bank, edit=bank_pb2.Edit(reason="r"))
 
 
 def refusal_of(call: Callable[[], object]) -> SimsearchError:
