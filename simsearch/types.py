@@ -253,6 +253,8 @@ class ChangeKind(IntEnum):
     ENTRY_EXTENDED = 5
     ENTRY_MOVED = 6
     OPINION_GIVEN = 9
+    BANK_EXPORTED = 10
+    """Nothing was changed: entries were taken out."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,9 @@ class _Revert:
     def _undo(self, change: Change) -> Reverted:
         if change.undoes and self._span.has(self._change(change.undoes)):
             raise _Stays(f"it undid change {change.undoes}, which is one of these")
+        if change.entry_key and self._banks[change.bank_id].archived:
+            name = self._banks[change.bank_id].name
+            raise _Stays(f"bank {name!r} is archived: bring it back first")
         edit = replace(self._edit, undoes=change.seq)
         match change.kind:
             case ChangeKind.ENTRY_ADDED:
@@ -90,8 +93,10 @@ class _Revert:
                 raise _Stays("signals that were added stay: retract the entry and ban it anew")
             case ChangeKind.OPINION_GIVEN:
                 raise _Stays("what somebody thinks stays: who thinks otherwise gives an opinion")
+            case ChangeKind.BANK_EXPORTED:
+                raise _Stays("what was taken out cannot be taken back")
             case ChangeKind.BANK_CREATED:
-                raise _Stays("a bank cannot be unmade: give it a policy that asks for nothing")
+                raise _Stays("a bank cannot be unmade: archive it")
 
     # ------------------------------------------------------------ entries
 

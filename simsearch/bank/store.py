@@ -142,6 +142,12 @@ class BankStore:
 
         return self._edit(lambda tables: edits.update_bank(tables, name, update, etag, edit))
 
+    def begin_export(self, bank: str, edit: Edit) -> Change:
+        """Puts on the record that entries are taken out of a bank. Raises BankNotFound."""
+        checks.check_edit(edit)
+
+        return self._edit(lambda tables: edits.begin_export(tables, bank, edit))
+
     def add_entries(self, bank: str, drafts: Sequence[EntryDraft], edit: Edit) -> list[Entry]:
         """Bans every draft or none; each gets its own key and seq (`entry.added.seq`).
 

@@ -15,7 +15,7 @@ from simsearch.errors import (
     SimsearchError,
 )
 from simsearch.match.policy import check_policy
-from simsearch.serve.auditing import get_log_head, list_changes, revert_changes
+from simsearch.serve.auditing import get_change, get_log_head, list_changes, revert_changes
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import (
     Prepared,
@@ -25,10 +25,13 @@ from simsearch.serve.drafting import (
     warnings_of,
 )
 from simsearch.serve.errors import item_error
+from simsearch.serve.exporting import export_entries
+from simsearch.serve.finding import compare_entries, find_entries
 from simsearch.serve.hits import hits_of
 from simsearch.serve.identity import Identity, current
 from simsearch.serve.importing import import_entries
 from simsearch.serve.interceptors import Context
+from simsearch.serve.listing import list_entries
 from simsearch.serve.seen import wait_visible
 from simsearch.serve.work import Work
 from simsearch.types import (
@@ -54,8 +57,6 @@ from simsearch.wire import (
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-
-PAGE_SIZE_DEFAULT = 100
 
 
 class BankService(bank_pb2_grpc.BankServiceServicer):
@@ -115,7 +116,19 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
     async def ListEntries(
         self, request: bank_pb2.ListEntriesRequest, context: Context
     ) -> bank_pb2.ListEntriesResponse:
-        return await self._edit(_list_entries, request)
+        return await self._edit(list_entries, request)
+
+    async def FindEntries(
+        self, request: bank_pb2.FindEntriesRequest, context: Context
+    ) -> bank_pb2.FindEntriesResponse:
+        caller = current()
+        return await self._work.edit(lambda core: find_entries(core, request, caller))
+
+    async def CompareEntries(
+        self, request: bank_pb2.CompareEntriesRequest, context: Context
+    ) -> bank_pb2.CompareEntriesResponse:
+        caller = current()
+        return await self._work.edit(lambda core: compare_entries(core, request, caller))
 
     async def ExtendEntry(
         self, request: bank_pb2.ExtendEntryRequest, context: Context
@@ -132,11 +145,22 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.RetractEntryResponse:
         return await self._edit(_retract_entry, request)
 
+    async def ExportEntries(
+        self, request: bank_pb2.ExportEntriesRequest, context: Context
+    ) -> bank_pb2.ExportEntriesResponse:
+        return await self._edit(export_entries, request)
+
     async def ListChanges(
         self, request: bank_pb2.ListChangesRequest, context: Context
     ) -> bank_pb2.ListChangesResponse:
         reads = current().reads
         return await self._work.edit(lambda core: list_changes(core, request, reads))
+
+    async def GetChange(
+        self, request: bank_pb2.GetChangeRequest, context: Context
+    ) -> bank_pb2.GetChangeResponse:
+        reads = current().reads
+        return await self._work.edit(lambda core: get_change(core, request, reads))
 
     async def GetLogHead(
         self, request: bank_pb2.GetLogHeadRequest, context: Context
@@ -245,32 +269,7 @@ def _add_item(prepared: Prepared | SimsearchError, keys: Iterator[int]) -> bank_
 def _get_entry(core: Core, request: bank_pb2.GetEntryRequest) -> bank_pb2.GetEntryResponse:
     entry = core.store.entry(request.bank, request.key)
     hits = hits_of(core.store, core.hits, [entry.key])[entry.key]
-    return bank_pb2.GetEntryResponse(entry=entry_to(entry, request.bank, hits_to(hits)))
-
-
-def _list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.ListEntriesResponse:
-    size_max = core.config.limits.page_size_max
-    size = request.page_size or PAGE_SIZE_DEFAULT
-    if not 1 <= size <= size_max:
-        raise LimitExceeded(f"page_size is {size}: ask for 1 to {size_max}")
-    found = core.store.list_entries(
-        request.bank,
-        after_key=_page_key(request.page_token),
-        limit=size + 1,
-        state=state_from(request.state),
-    )
-    page = found[:size]
-    hits = hits_of(core.store, core.hits, [entry.key for entry in page])
-    return bank_pb2.ListEntriesResponse(
-        entries=[entry_to(entry, request.bank, hits_to(hits[entry.key])) for entry in page],
-        next_page_token=str(page[-1].key) if len(found) > size else "",
-    )
-
-
-def _page_key(token: str) -> int:
-    if token and not (token.isascii() and token.isdigit() and len(token) <= 20):
-        raise BadRequest("page_token is none of ours: send back next_page_token as it came")
-    return int(token or 0)
+    return bank_pb2.GetEntryResponse(entry=entry_to(entry, request.bank, hits=hits_to(hits)))
 
 
 def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.ExtendEntryResponse:

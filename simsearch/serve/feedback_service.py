@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from simsearch.bank import opinions
 from simsearch.bank.checks import AFTER_MAX
-from simsearch.errors import BadRequest, EntryInOtherBank, EntryNotFound, LimitExceeded
+from simsearch.errors import BadRequest, EntryInOtherBank, EntryNotFound
 from simsearch.serve.core import Core
 from simsearch.serve.hits import hits_of
 from simsearch.serve.identity import current
 from simsearch.serve.interceptors import Context
+from simsearch.serve.listing import page_size
 from simsearch.serve.seen import wait_visible
 from simsearch.serve.work import Work
 from simsearch.types import EVERY_BANK, BankAccess, HitCounts
@@ -26,8 +26,6 @@ from simsearch.wire import (
     opinion_to,
     time_from,
 )
-
-PAGE_SIZE_DEFAULT: Final = 100
 
 
 class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
@@ -79,7 +77,7 @@ def _give(core: Core, request: feedback_pb2.GiveOpinionRequest) -> feedback_pb2.
 def _list(
     core: Core, request: feedback_pb2.ListOpinionsRequest
 ) -> feedback_pb2.ListOpinionsResponse:
-    size, after = _page_size(core, request.page_size), _pair(request.page_token)
+    size, after = page_size(core, request.page_size), _pair(request.page_token)
     wanted = opinions.Wanted(
         core.store.bank(request.bank).id,
         request.entry_key,
@@ -103,7 +101,7 @@ def _list(
 def _review(
     core: Core, request: feedback_pb2.ListReviewRequest, reads: BankAccess
 ) -> feedback_pb2.ListReviewResponse:
-    size, (_, after) = _page_size(core, request.page_size), _pair(f"0-{request.page_token or 0}")
+    size, (_, after) = page_size(core, request.page_size), _pair(f"0-{request.page_token or 0}")
     asked = [core.store.bank(request.bank)] if request.bank else core.store.banks()
     names = {bank.id: bank.name for bank in asked if bank.name in reads}
     with core.store.reading() as reading:
@@ -120,21 +118,13 @@ def _item(
 ) -> feedback_pb2.ReviewItem:
     entry, bank = each.entry, names[each.entry.bank_id]
     return feedback_pb2.ReviewItem(
-        entry=entry_to(entry, bank, hits_to(hits[entry.key])),
+        entry=entry_to(entry, bank, hits=hits_to(hits[entry.key])),
         since=change_to(each.since),
         opinions=[opinion_to(opinion, bank) for opinion in each.opinions],
     )
 
 
 # ---------------------------------------------------------------- pages
-
-
-def _page_size(core: Core, asked: int) -> int:
-    size_max = core.config.limits.page_size_max
-    size = asked or PAGE_SIZE_DEFAULT
-    if not 1 <= size <= size_max:
-        raise LimitExceeded(f"page_size is {size}: ask for 1 to {size_max}")
-    return size
 
 
 def _pair(token: str) -> tuple[int, int]:

@@ -8,9 +8,11 @@ from simsearch.wire.banks import (
     edit_to,
     entry_to,
     four_eyes_from,
+    kinds_from,
     logged_to,
     signals_to,
     state_from,
+    states_from,
     time_from,
     time_to,
     wait_from,
@@ -27,7 +29,14 @@ from simsearch.wire.feedback import (
 from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
 from simsearch.wire.policies import policy_from, policy_to
 from simsearch.wire.refusals import error_from, item_error_from, reason_number
-from simsearch.wire.results import options_from, options_to, result_from, result_to
+from simsearch.wire.results import (
+    evidence_to,
+    options_from,
+    options_to,
+    report_to,
+    result_from,
+    result_to,
+)
 
 __all__ = [
     "HASH_SIGNALS",
@@ -43,9 +52,11 @@ __all__ = [
     "edit_to",
     "entry_to",
     "error_from",
+    "evidence_to",
     "four_eyes_from",
     "hits_to",
     "item_error_from",
+    "kinds_from",
     "logged_to",
     "opinion_from",
     "opinion_kind_from",
@@ -55,10 +66,12 @@ __all__ = [
     "policy_from",
     "policy_to",
     "reason_number",
+    "report_to",
     "result_from",
     "result_to",
     "signals_to",
     "state_from",
+    "states_from",
     "time_from",
     "time_to",
     "wait_from",

@@ -112,7 +112,9 @@ CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType
         ChangeKind.ENTRY_EXTENDED: bank_pb2.CHANGE_KIND_ENTRY_EXTENDED,
         ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
         ChangeKind.OPINION_GIVEN: bank_pb2.CHANGE_KIND_OPINION_GIVEN,
+        ChangeKind.BANK_EXPORTED: bank_pb2.CHANGE_KIND_BANK_EXPORTED,
     }
 )
+CHANGE_KINDS: Mapping[int, ChangeKind] = {n: kind for kind, n in CHANGE_KIND_NUMBERS.items()}
 
 ENTRY_STATES: Mapping[int, EntryState] = {n: state for state, n in ENTRY_STATE_NUMBERS.items()}

@@ -139,7 +139,8 @@ def test_an_entry_shows_how_often_it_was_hit(run: Run, server: str) -> None:
         assert client.match(HASH).hits
     card = " ".join(run("entry", "get", "scams", "1", "--server", server).out.split())
     assert "1 (0 BLOCK, 1 REVIEW, 0 LOG; 0 of them near), the last 20" in card
-    assert "hits" in run("entry", "list", "scams", "--server", server).out
+    listed = shown(run, "entry", "list", "scams", "--server", server)["entries"]
+    assert [each["hits"]["total"] for each in listed] == [1, 1]
 
 
 # ---------------------------------------------------------------- export
