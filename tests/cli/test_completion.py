@@ -40,19 +40,23 @@ def completed(shell: str, line: str) -> tuple[list[str], str]:
     return asked(_SIMSEARCH_COMPLETE=f"complete_{shell}", **place)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_commands_and_options_are_completed_without_a_client(shell: str) -> None:
+@pytest.mark.parametrize(
+    ("shell", "line", "offered"),
+    [
+        ("bash", "simsearch ", ("bank", "entry", "match", "diff")),
+        ("bash", "simsearch entry list --so", ("--source", "--source-id")),
+        ("zsh", "simsearch entry ", ("add", "find", "list", "retract")),
+    ],
+)
+def test_commands_and_options_are_completed_without_a_client(
+    shell: str, line: str, offered: tuple[str, ...]
+) -> None:
     """Nobody waits for libraries at a Tab."""
-    for line, offered in (
-        ("simsearch ", ("bank", "entry", "match", "diff")),
-        ("simsearch entry ", ("add", "find", "list", "retract")),
-        ("simsearch entry list --so", ("--source", "--source-id")),
-    ):
-        words, modules = completed(shell, line)
-        for word in offered:
-            assert any(word in each for each in words), (line, words)
-        for module in HEAVY:
-            assert f'"{module}"' not in modules, (line, module)
+    words, modules = completed(shell, line)
+    for word in offered:
+        assert any(word in each for each in words), words
+    for module in HEAVY:
+        assert f'"{module}"' not in modules, module
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

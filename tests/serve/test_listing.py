@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from PIL import Image
 
 from simsearch.bank import listing
 from simsearch.client import Client
@@ -22,8 +23,17 @@ from simsearch.errors import (
     LimitExceeded,
     PermissionDenied,
 )
-from simsearch.types import Edit, EntryState, HashContent, Modality, Signal, TextContent
+from simsearch.types import (
+    Edit,
+    EntryState,
+    HashContent,
+    ImageContent,
+    Modality,
+    Signal,
+    TextContent,
+)
 from simsearch.v1 import bank_pb2, content_pb2
+from tests.encode.pictures import landscape, saved
 from tests.fakes import FakeTextEncoder, near, unit_of
 from tests.serve.callers import Callers, Served, guarded
 from tests.serve.house import served
@@ -276,6 +286,18 @@ def test_texts_are_found_by_their_vectors_and_as_they_are(client: Client) -> Non
     assert found.signals
     high = client.find_entries(TextContent("one two three"), ["texts"], cosine_min=0.7)
     assert [e.entry.key for e in high.entries] == [same]
+
+
+def test_a_picture_is_found_however_it_is_turned(client: Client) -> None:
+    """As a match finds it: by all eight ways to turn its PDQ; and not by its digest."""
+    client.create_bank("pictures", ANN)
+    picture = landscape(5, (160, 120))
+    key = client.add_entry("pictures", [ImageContent(saved(picture, "PNG"))], ANN).entry.key
+    turned = saved(picture.transpose(Image.Transpose.ROTATE_90), "PNG")
+    [found] = client.find_entries(ImageContent(turned), ["pictures"]).entries
+    [evidence] = found.evidence
+    assert (found.entry.key, evidence.signal) == (key, "pdq")
+    assert evidence.hamming <= 10
 
 
 def test_the_archived_are_found_too(client: Client) -> None:
