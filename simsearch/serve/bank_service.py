@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from simsearch.bank.sameness import check_contents
 from simsearch.encode.fingerprint import merge
@@ -59,11 +60,16 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
+FINDS_AT_ONCE: Final = 2
+"""They reach far, and run where edits do: no ban waits for more of them than these."""
+
+
 class BankService(bank_pb2_grpc.BankServiceServicer):
     """Every edit is durable when it is acknowledged, and says who made it and why."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._finding = asyncio.Semaphore(FINDS_AT_ONCE)
 
     async def _edit(self, task: Callable[[Core, Request], Response], request: Request) -> Response:
         caller = current()
@@ -122,7 +128,8 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
         self, request: bank_pb2.FindEntriesRequest, context: Context
     ) -> bank_pb2.FindEntriesResponse:
         caller = current()
-        return await self._work.edit(lambda core: find_entries(core, request, caller))
+        async with self._finding:
+            return await self._work.edit(lambda core: find_entries(core, request, caller))
 
     async def CompareEntries(
         self, request: bank_pb2.CompareEntriesRequest, context: Context
