@@ -20,7 +20,7 @@ from simsearch.errors import BadRequest
 if TYPE_CHECKING:
     from simsearch.bank.reading import Reading
     from simsearch.bank.store import BankStore
-    from simsearch.lists.opinions import OpinedEntry, OpinionsWritten
+    from simsearch.lists.opined import OpinedEntry, OpinionsWritten
     from simsearch.types import Opinion
 
 OPINIONS_AT_ONCE: Final = 4_096
@@ -75,7 +75,7 @@ def _guids(given: Sequence[str]) -> dict[str, str]:
 def _entries(store: BankStore, reading: Reading, bank: str) -> Iterator[OpinedEntry]:
     """Those of the bank on which there are opinions, as they are at this moment."""
     from simsearch.bank.opinions import standing
-    from simsearch.lists.opinions import OpinedEntry
+    from simsearch.lists.opined import OpinedEntry
 
     bank_id = store.bank(bank).id
     given = (o for o in _opinions(reading) if o.change.bank_id == bank_id)

@@ -6,14 +6,10 @@ they noted. What cannot be said in a partner's words is counted, by why.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from functools import partial
 from typing import Any, BinaryIO, Final, TypeAlias
 from urllib.parse import quote
@@ -21,25 +17,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from simsearch.errors import BadRequest
 from simsearch.lists import ncmec, partners, threatexchange
-from simsearch.lists.fields import joined
-from simsearch.types import Entry, Fingerprint, Opinion, OpinionKind, Signal
-
-COLUMNS: Final = (
-    "bank",
-    "entry",
-    "kind",
-    "actor",
-    "time",
-    "reason",
-    "note",
-    "case_id",
-    "content_sha256",
-    "superseded",
-    "seq",
-    "labels",
-    "source",
-    "source_ids",
-)
+from simsearch.lists.opined import OpinedEntry, OpinionsWritten, Verdict, verdict_of, write_rows
+from simsearch.types import Signal
 
 
 class OpinionFormat(StrEnum):
@@ -67,30 +46,6 @@ def opinion_format_named(name: str) -> OpinionFormat:
         raise BadRequest(f"opinions are not written as {name[:40]!r}: choose {words}") from None
 
 
-@dataclass(frozen=True)
-class OpinedEntry:
-    """An entry on which there are opinions: all of them, oldest first, and those that stand."""
-
-    bank: str
-    entry: Entry
-    fingerprint: Fingerprint
-    opinions: tuple[Opinion, ...]
-    standing: tuple[Opinion, ...]
-
-    @property
-    def source_ids(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.entry.source_id, *self.entry.aliases)))
-
-
-@dataclass(frozen=True)
-class OpinionsWritten:
-    """Entries of which something was written, and the records; others by why nothing was."""
-
-    entries: int
-    records: int
-    left_out: Mapping[str, int]
-
-
 def write_opinions(
     entries: Iterable[OpinedEntry],
     file: BinaryIO,
@@ -102,7 +57,7 @@ def write_opinions(
     """To any binary file. `source`: that of a partner's entries, where it is another than SOURCES
     says; `reason_guids`: NCMEC's id of the reason for a negative vote, by kind of fingerprint."""
     if format not in SOURCES:
-        return _write_all(entries, file, format)
+        return write_rows(entries, file, as_csv=format is OpinionFormat.CSV)
     sorting = _Sorting(source or SOURCES[format], reason_guids or {})
     records = sorting.records(entries, format)
     match format:
@@ -117,86 +72,7 @@ def write_opinions(
     return OpinionsWritten(sorting.entries, sorting.written, dict(sorted(sorting.left_out.items())))
 
 
-# ---------------------------------------------------------------- everything, for people here
-
-
-def _write_all(
-    entries: Iterable[OpinedEntry], file: BinaryIO, format: OpinionFormat
-) -> OpinionsWritten:
-    count = rows = 0
-    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-    try:
-        table = csv.writer(text, lineterminator="\n")
-        quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        if format is OpinionFormat.CSV:
-            table.writerow(COLUMNS)
-        for entry in entries:
-            count += 1
-            for row in _rows(entry):
-                rows += 1
-                if format is OpinionFormat.CSV:
-                    cells = [_cell(row[name]) for name in COLUMNS]
-                    # Left to itself, the writer would not quote a carriage return.
-                    (quoting if any("\r" in cell for cell in cells) else table).writerow(cells)
-                else:
-                    text.write(json.dumps(row, ensure_ascii=False) + "\n")
-    finally:
-        text.detach()  # the file is the caller's to close
-    return OpinionsWritten(count, rows, {})
-
-
-def _rows(opined: OpinedEntry) -> Iterator[dict[str, Any]]:
-    entry, stand = opined.entry, {opinion.change.seq for opinion in opined.standing}
-    for opinion in opined.opinions:
-        said, change = opinion.said, opinion.change
-        yield {
-            "bank": opined.bank,
-            "entry": entry.key,
-            "kind": said.kind.name.lower(),
-            "actor": change.actor,
-            "time": datetime.fromtimestamp(change.time_us / 1e6, UTC).isoformat(),
-            "reason": change.reason,
-            "note": said.note,
-            "case_id": said.case_id,
-            "content_sha256": said.content_sha256.hex(),
-            "superseded": change.seq not in stand,
-            "seq": change.seq,
-            "labels": list(entry.labels),
-            "source": entry.source,
-            "source_ids": list(opined.source_ids),
-        }
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return joined(value) if isinstance(value, list) else str(value)
-
-
 # ---------------------------------------------------------------- what is held
-
-
-class Verdict(Enum):
-    """What more people hold than not. MISLABELLED: rightly hit, and the label is wrong."""
-
-    RIGHT = "right"
-    MISLABELLED = "mislabelled"
-    WRONG = "wrong"
-    UNSURE = "unsure"
-
-
-def verdict_of(opined: OpinedEntry) -> Verdict | None:
-    """None: nobody says whether the entry matched what it should."""
-    kinds = Counter(opinion.said.kind for opinion in opined.standing)
-    right, mislabelled = kinds[OpinionKind.TRUE_POSITIVE], kinds[OpinionKind.WRONG_LABEL]
-    wrong = kinds[OpinionKind.FALSE_POSITIVE]
-    if not right + mislabelled + wrong:
-        return None
-    if right + mislabelled == wrong:
-        return Verdict.UNSURE
-    if right + mislabelled < wrong:
-        return Verdict.WRONG
-    return Verdict.MISLABELLED if mislabelled > right else Verdict.RIGHT
 
 
 NO_VERDICT: Final = "nobody says whether it matched what it should"

@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 
 from simsearch.errors import BadRequest
-from simsearch.lists.opinions import (
+from simsearch.lists.opined import (
     COLUMNS,
+    OpinedEntry,
+    OpinionsWritten,
+    Verdict,
+    verdict_of,
+)
+from simsearch.lists.opinions import (
     NO_HASH,
     NO_REASON,
     NO_SOURCE_ID,
@@ -22,12 +28,8 @@ from simsearch.lists.opinions import (
     NOT_SAYABLE,
     OTHER_SOURCE,
     STRANGE_ID,
-    OpinedEntry,
     OpinionFormat,
-    OpinionsWritten,
-    Verdict,
     opinion_format_named,
-    verdict_of,
     write_opinions,
 )
 from simsearch.types import (
