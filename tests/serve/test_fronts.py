@@ -31,6 +31,7 @@ from simsearch.serve.directory import load_directory
 from simsearch.serve.engine import EngineDoor
 from simsearch.serve.front import Front, FrontGuard
 from simsearch.serve.handlers import EngineGuard, RelayedContext
+from simsearch.serve.hits import HitCounter
 from simsearch.serve.identity import LOCAL, Identity, Quota
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.metrics import Server
@@ -89,7 +90,11 @@ class Relayed:
 
     async def start(self) -> EngineDoor:
         core = SimpleNamespace(
-            config=self.config, matcher=self.matcher, answers=Answers(), dim_of=lambda space: 4
+            config=self.config,
+            matcher=self.matcher,
+            answers=Answers(),
+            hits=HitCounter(),
+            dim_of=lambda space: 4,
         )
         self.work = Work(self.config.server)
         self.work.begin(cast(Core, core))

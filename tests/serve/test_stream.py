@@ -20,6 +20,7 @@ from simsearch.errors import BadHash, BankNotFound, DeadlinePassed, Overloaded
 from simsearch.match.matcher import Outcome
 from simsearch.serve.admission import Cause
 from simsearch.serve.core import Core
+from simsearch.serve.hits import HitCounter
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.tally import Answers
 from simsearch.serve.work import Work
@@ -98,7 +99,7 @@ async def house(released: bool = True, **settings: Any) -> AsyncIterator[House]:
     if released:
         matcher.released.set()
     core = SimpleNamespace(
-        config=config, matcher=matcher, answers=Answers(), dim_of=lambda space: 4
+        config=config, matcher=matcher, answers=Answers(), hits=HitCounter(), dim_of=lambda space: 4
     )
     work = Work(config.server)
     work.begin(cast(Core, core))
