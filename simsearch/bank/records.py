@@ -38,7 +38,7 @@ def bank_to_bytes(bank: Bank) -> bytes:
         id=bank.id,
         name=bank.name,
         description=bank.description,
-        policy=_policy_to_record(bank.policy),
+        policy=policy_to_record(bank.policy),
         created_us=bank.created_us,
         version=bank.version,
         active_entries=bank.active_entries,
@@ -64,7 +64,7 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
         id=record.id,
         name=record.name,
         description=record.description,
-        policy=_policy_from_record(record.policy),
+        policy=policy_from_record(record.policy),
         created_us=record.created_us,
         version=record.version,
         active_entries=record.active_entries,
@@ -77,7 +77,7 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
     )
 
 
-def _policy_to_record(policy: Policy) -> pb.PolicyRecord:
+def policy_to_record(policy: Policy) -> pb.PolicyRecord:
     return pb.PolicyRecord(
         cosine=[
             pb.CosineRuleRecord(
@@ -102,7 +102,7 @@ def _policy_to_record(policy: Policy) -> pb.PolicyRecord:
     )
 
 
-def _policy_from_record(record: pb.PolicyRecord) -> Policy:
+def policy_from_record(record: pb.PolicyRecord) -> Policy:
     return Policy(
         cosine=tuple(_cosine_rule(rule) for rule in record.cosine),
         hamming=tuple(_hamming_rule(rule) for rule in record.hamming),
@@ -135,7 +135,7 @@ def _hamming_rule(rule: pb.HammingRuleRecord) -> HammingRule:
 
 def change_to_bytes(change: Change, content: bytes, bank_before: Bank | None = None) -> bytes:
     """`content`: the SHA-256 of what the change stored; `bank_before`: what an update replaced."""
-    record = _change_to_record(change)
+    record = change_to_record(change)
     record.content = content
     if bank_before:
         record.bank_before.ParseFromString(bank_to_bytes(bank_before))
@@ -162,7 +162,7 @@ def change_from_bytes(seq: int, data: bytes) -> Change:
     """Raises Corrupt where `data` is not the change numbered `seq`."""
 
     def read() -> Change:
-        change = _change(pb.ChangeRecord.FromString(data))
+        change = change_from_record(pb.ChangeRecord.FromString(data))
         require(change.seq == seq, f"carries the seq {change.seq}")
         return change
 
@@ -179,17 +179,18 @@ def entry_to_bytes(entry: Entry) -> bytes:
         source_id=entry.source_id,
         note=entry.note,
         signals=[pb.SignalCountRecord(signal=s, rows=n) for s, n in entry.signals.items()],
-        added=_change_to_record(entry.added),
-        retracted=None if entry.retracted is None else _change_to_record(entry.retracted),
-        extended=[_change_to_record(change) for change in entry.extended],
+        added=change_to_record(entry.added),
+        retracted=None if entry.retracted is None else change_to_record(entry.retracted),
+        extended=[change_to_record(change) for change in entry.extended],
         first_state=entry.first_state,
         moves=[
-            pb.MoveRecord(state=m.state, change=_change_to_record(m.change), until_us=m.until_us)
+            pb.MoveRecord(state=m.state, change=change_to_record(m.change), until_us=m.until_us)
             for m in entry.moves
         ],
         expires_us=entry.expires_us,
         severity=entry.severity,
         aliases=entry.aliases,
+        held=entry.held,
     )
     return record.SerializeToString()
 
@@ -202,9 +203,9 @@ def entry_from_bytes(key: int, data: bytes) -> Entry:
 def _entry(key: int, record: pb.EntryRecord) -> Entry:
     require(record.key == key, f"carries the key {record.key}")
     state = EntryState(record.state)
-    added = _change(record.added)
-    retracted = _change(record.retracted) if record.HasField("retracted") else None
-    extended = tuple(_change(change) for change in record.extended)
+    added = change_from_record(record.added)
+    retracted = change_from_record(record.retracted) if record.HasField("retracted") else None
+    extended = tuple(change_from_record(change) for change in record.extended)
     moves = tuple(_move(move) for move in record.moves)
     own = all(c.entry_key == key for c in (added, *extended, *(move.change for move in moves)))
     require(own, "was added or changed under another key")
@@ -226,16 +227,17 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
         expires_us=record.expires_us,
         severity=record.severity,
         aliases=tuple(record.aliases),
+        held=tuple(record.held),
     )
     require(retracted is not None or state is entry.unretracted_at(NEVER), "is not where it moved")
     return entry
 
 
 def _move(record: pb.MoveRecord) -> Move:
-    return Move(EntryState(record.state), _change(record.change), record.until_us)
+    return Move(EntryState(record.state), change_from_record(record.change), record.until_us)
 
 
-def _change_to_record(change: Change) -> pb.ChangeRecord:
+def change_to_record(change: Change) -> pb.ChangeRecord:
     return pb.ChangeRecord(
         seq=change.seq,
         kind=change.kind,
@@ -245,10 +247,12 @@ def _change_to_record(change: Change) -> pb.ChangeRecord:
         reason=change.reason,
         time_us=change.time_us,
         undoes=change.undoes,
+        approved_by=change.approved_by,
+        proposal=change.proposal,
     )
 
 
-def _change(record: pb.ChangeRecord) -> Change:
+def change_from_record(record: pb.ChangeRecord) -> Change:
     return Change(
         seq=record.seq,
         kind=ChangeKind(record.kind),
@@ -258,6 +262,8 @@ def _change(record: pb.ChangeRecord) -> Change:
         reason=record.reason,
         time_us=record.time_us,
         undoes=record.undoes,
+        approved_by=record.approved_by,
+        proposal=record.proposal,
     )
 
 

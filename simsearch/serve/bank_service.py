@@ -311,13 +311,10 @@ def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.Move
 def _retract_entry(
     core: Core, request: bank_pb2.RetractEntryRequest
 ) -> bank_pb2.RetractEntryResponse:
-    entry = core.store.retract_entry(request.bank, request.key, edit_from(request.edit))
-    assert entry.retracted is not None
+    entry, change = core.store.retract_entry(request.bank, request.key, edit_from(request.edit))
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        wait_visible(core, entry.retracted.seq, f"the retraction of {entry.key} is stored")
-    return bank_pb2.RetractEntryResponse(
-        entry=entry_to(entry, request.bank), seq=entry.retracted.seq
-    )
+        wait_visible(core, change.seq, f"the retraction of {entry.key} is stored")
+    return bank_pb2.RetractEntryResponse(entry=entry_to(entry, request.bank), seq=change.seq)
 
 
 # ---------------------------------------------------------------- shared

@@ -77,14 +77,14 @@ def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
         source_id=entry.source_id,
         note=entry.note,
         signals=signals_to(entry.signals),
-        added=_change_to(entry.added),
-        retracted=_change_to(entry.retracted) if entry.retracted else None,
-        extended=[_change_to(change) for change in entry.extended],
+        added=change_to(entry.added),
+        retracted=change_to(entry.retracted) if entry.retracted else None,
+        extended=[change_to(change) for change in entry.extended],
         first_state=ENTRY_STATE_NUMBERS[entry.first_state],
         moves=[
             bank_pb2.EntryMove(
                 state=ENTRY_STATE_NUMBERS[move.state],
-                change=_change_to(move.change),
+                change=change_to(move.change),
                 until=time_to(move.until_us),
             )
             for move in entry.moves
@@ -92,6 +92,7 @@ def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
         expire_time=time_to(entry.expires_us),
         severity=entry.severity,
         aliases=entry.aliases,
+        held=entry.held,
     )
 
 
@@ -99,12 +100,14 @@ def signals_to(rows: Mapping[str, int]) -> list[bank_pb2.EntrySignal]:
     return [bank_pb2.EntrySignal(signal=s, rows=n) for s, n in sorted(rows.items())]
 
 
-def _change_to(change: Change) -> bank_pb2.Change:
+def change_to(change: Change) -> bank_pb2.Change:
     return bank_pb2.Change(
         seq=change.seq,
         actor=change.actor,
         reason=change.reason,
         time=_time_to(change.time_us),
+        approved_by=change.approved_by,
+        proposal=change.proposal,
     )
 
 
@@ -119,6 +122,8 @@ def logged_to(change: Change, bank: str, link: bytes) -> bank_pb2.LoggedChange:
         time=_time_to(change.time_us),
         undoes=change.undoes,
         link=link.hex(),
+        approved_by=change.approved_by,
+        proposal=change.proposal,
     )
 
 

@@ -111,6 +111,8 @@ CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType
         ChangeKind.ENTRY_RETRACTED: bank_pb2.CHANGE_KIND_ENTRY_RETRACTED,
         ChangeKind.ENTRY_EXTENDED: bank_pb2.CHANGE_KIND_ENTRY_EXTENDED,
         ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
+        ChangeKind.PROPOSAL_MADE: bank_pb2.CHANGE_KIND_PROPOSAL_MADE,
+        ChangeKind.PROPOSAL_DECIDED: bank_pb2.CHANGE_KIND_PROPOSAL_DECIDED,
     }
 )
 

@@ -471,4 +471,4 @@ def test_a_search_of_the_log_looks_at_a_bounded_part(
 
 def test_kinds_are_all_decided_about() -> None:
     """A new kind of change must be undone, or skipped with a reason."""
-    assert len(ChangeKind) == 6
+    assert len(ChangeKind) == 8
