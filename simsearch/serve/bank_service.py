@@ -15,6 +15,7 @@ from simsearch.errors import (
     SimsearchError,
 )
 from simsearch.match.policy import check_policy
+from simsearch.serve.approving import terms_of, waits_as
 from simsearch.serve.auditing import get_log_head, list_changes, revert_changes
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import (
@@ -25,6 +26,7 @@ from simsearch.serve.drafting import (
     warnings_of,
 )
 from simsearch.serve.errors import item_error
+from simsearch.serve.holding import held
 from simsearch.serve.identity import Identity, current
 from simsearch.serve.importing import import_entries
 from simsearch.serve.interceptors import Context
@@ -33,6 +35,7 @@ from simsearch.serve.work import Work
 from simsearch.types import (
     EVERY_BANK,
     BankAccess,
+    Entry,
     Policy,
     WaitUntil,
 )
@@ -170,6 +173,7 @@ def _create_bank(core: Core, request: bank_pb2.CreateBankRequest) -> bank_pb2.Cr
         owner=request.owner,
         enabled_ratio=request.enabled_ratio if request.HasField("enabled_ratio") else 1.0,
         four_eyes=four_eyes_from(request.four_eyes),
+        terms=terms_of(core),
     )
     wait_visible(core, change.seq, f"bank {bank.name!r} is stored")
     return bank_pb2.CreateBankResponse(bank=bank_to(bank), seq=change.seq)
@@ -196,9 +200,12 @@ def _update_bank(core: Core, request: bank_pb2.UpdateBankRequest) -> bank_pb2.Up
         enabled_ratio=request.enabled_ratio if request.HasField("enabled_ratio") else None,
         four_eyes=four_eyes_from(request.four_eyes) or None,
         etag=request.etag,
+        terms=terms_of(core),
     )
     wait_visible(core, change.seq, f"the update of bank {bank.name!r} is stored")
-    return bank_pb2.UpdateBankResponse(bank=bank_to(bank), seq=change.seq)
+    return bank_pb2.UpdateBankResponse(
+        bank=bank_to(bank), seq=change.seq, proposal_id=waits_as(change)
+    )
 
 
 # ---------------------------------------------------------------- entries
@@ -209,11 +216,18 @@ def _add_entry(core: Core, request: bank_pb2.AddEntryRequest) -> bank_pb2.AddEnt
     prepared = prepare(core, [request.entry])[0]
     if isinstance(prepared, SimsearchError):
         raise prepared
-    entry = core.store.add_entries(request.bank, [prepared.draft], edit_from(request.edit))[0]
+    [prepared] = held(core, request.bank, [prepared])
+    [entry] = core.store.add_entries(
+        request.bank, [prepared.draft], edit_from(request.edit), terms=terms_of(core)
+    )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, entry.added.seq, f"entry {entry.key} is stored")
     return bank_pb2.AddEntryResponse(
-        entry=entry_to(entry, request.bank), seq=entry.added.seq, warnings=prepared.warnings
+        entry=entry_to(entry, request.bank),
+        seq=entry.added.seq,
+        warnings=prepared.warnings,
+        proposal_id=entry.added.proposal,
+        held=entry.held,
     )
 
 
@@ -225,19 +239,28 @@ def _batch_add_entries(
     if len(request.entries) > count_max:
         raise LimitExceeded(f"{len(request.entries)} entries in one batch: {count_max} at most")
     prepared = prepare(core, request.entries)
-    drafts = [p.draft for p in prepared if isinstance(p, Prepared)]
-    added = core.store.add_entries(request.bank, drafts, edit_from(request.edit)) if drafts else []
+    ready = held(core, request.bank, [p for p in prepared if isinstance(p, Prepared)])
+    drafts, edit = [p.draft for p in ready], edit_from(request.edit)
+    added = (
+        core.store.add_entries(request.bank, drafts, edit, terms=terms_of(core)) if drafts else []
+    )
     seq = added[-1].added.seq if added else 0
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, seq, f"{len(added)} entries are stored")
-    keys = iter([entry.key for entry in added])
-    return bank_pb2.BatchAddEntriesResponse(items=[_add_item(p, keys) for p in prepared], seq=seq)
+    left = iter(added)
+    return bank_pb2.BatchAddEntriesResponse(items=[_add_item(p, left) for p in prepared], seq=seq)
 
 
-def _add_item(prepared: Prepared | SimsearchError, keys: Iterator[int]) -> bank_pb2.BatchAddItem:
+def _add_item(prepared: Prepared | SimsearchError, left: Iterator[Entry]) -> bank_pb2.BatchAddItem:
     if isinstance(prepared, SimsearchError):
         return bank_pb2.BatchAddItem(error=item_error(prepared))
-    return bank_pb2.BatchAddItem(key=next(keys), warnings=prepared.warnings)
+    entry = next(left)
+    return bank_pb2.BatchAddItem(
+        key=entry.key,
+        warnings=prepared.warnings,
+        proposal_id=entry.added.proposal,
+        held=entry.held,
+    )
 
 
 def _get_entry(core: Core, request: bank_pb2.GetEntryRequest) -> bank_pb2.GetEntryResponse:
@@ -278,7 +301,7 @@ def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.
     stored = core.store.fingerprints([before.key])[before.key]
     check_contents(before.key, stored, [p.fingerprint for p in prints], partial=request.partial)
     entry, added = core.store.extend_entry(
-        request.bank, request.key, merge(prints), edit_from(request.edit)
+        request.bank, request.key, merge(prints), edit_from(request.edit), terms=terms_of(core)
     )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, entry.last.seq, f"the extension of {entry.key} is stored")
@@ -300,21 +323,28 @@ def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.Move
         state,
         edit_from(request.edit),
         until_us=time_from(request.until),
+        terms=terms_of(core),
     )
     if change and wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        wait_visible(core, change.seq, f"entry {entry.key} is {state.name.lower()}")
+        wait_visible(core, change.seq, f"the move of {entry.key} is stored")
     return bank_pb2.MoveEntryResponse(
-        entry=entry_to(entry, request.bank), seq=change.seq if change else 0
+        entry=entry_to(entry, request.bank),
+        seq=change.seq if change else 0,
+        proposal_id=waits_as(change),
     )
 
 
 def _retract_entry(
     core: Core, request: bank_pb2.RetractEntryRequest
 ) -> bank_pb2.RetractEntryResponse:
-    entry, change = core.store.retract_entry(request.bank, request.key, edit_from(request.edit))
+    entry, change = core.store.retract_entry(
+        request.bank, request.key, edit_from(request.edit), terms=terms_of(core)
+    )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, change.seq, f"the retraction of {entry.key} is stored")
-    return bank_pb2.RetractEntryResponse(entry=entry_to(entry, request.bank), seq=change.seq)
+    return bank_pb2.RetractEntryResponse(
+        entry=entry_to(entry, request.bank), seq=change.seq, proposal_id=waits_as(change)
+    )
 
 
 # ---------------------------------------------------------------- shared

@@ -18,6 +18,12 @@ from simsearch.wire.banks import (
 from simsearch.wire.contents import content_from, content_to, contents_from
 from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
 from simsearch.wire.policies import policy_from, policy_to
+from simsearch.wire.proposals import (
+    decision_from,
+    decision_to,
+    proposal_state_from,
+    proposal_to,
+)
 from simsearch.wire.refusals import error_from, item_error_from, reason_number
 from simsearch.wire.results import options_from, options_to, result_from, result_to
 
@@ -29,6 +35,8 @@ __all__ = [
     "content_from",
     "content_to",
     "contents_from",
+    "decision_from",
+    "decision_to",
     "edit_from",
     "edit_to",
     "entry_to",
@@ -40,6 +48,8 @@ __all__ = [
     "options_to",
     "policy_from",
     "policy_to",
+    "proposal_state_from",
+    "proposal_to",
     "reason_number",
     "result_from",
     "result_to",

@@ -21,9 +21,17 @@ from simsearch.cli.output import (
 )
 from simsearch.errors import BadContent
 from simsearch.types import Band, Evidence, Hit, MatchResult, SignalReport, SignalState
-from simsearch.v1 import bank_pb2, content_pb2, error_pb2, index_pb2, match_pb2, policy_pb2
+from simsearch.v1 import (
+    bank_pb2,
+    content_pb2,
+    error_pb2,
+    index_pb2,
+    match_pb2,
+    policy_pb2,
+    proposal_pb2,
+)
 
-MODULES = (bank_pb2, content_pb2, error_pb2, index_pb2, match_pb2, policy_pb2)
+MODULES = (bank_pb2, content_pb2, error_pb2, index_pb2, match_pb2, policy_pb2, proposal_pb2)
 MESSAGES = [
     getattr(module, name) for module in MODULES for name in module.DESCRIPTOR.message_types_by_name
 ]

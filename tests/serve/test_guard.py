@@ -27,6 +27,7 @@ from simsearch.errors import (
 from simsearch.serve.redaction import can_tell
 from simsearch.types import (
     Band,
+    Decision,
     Edit,
     EntryState,
     Evidence,
@@ -36,7 +37,7 @@ from simsearch.types import (
     Signal,
     TextContent,
 )
-from simsearch.v1 import bank_pb2, content_pb2, match_pb2, match_pb2_grpc
+from simsearch.v1 import bank_pb2, content_pb2, match_pb2, match_pb2_grpc, proposal_pb2
 from simsearch.wire import content_to, edit_to
 from tests.serve.callers import Callers, Served, code_of, guarded
 from tests.serve.doors import Form
@@ -160,6 +161,7 @@ READS: dict[str, Callable[[Client, str], object]] = {
     "GetBank": lambda c, bank: c.get_bank(bank),
     "GetEntry": lambda c, bank: c.get_entry(bank, 1),
     "ListEntries": lambda c, bank: c.list_entries(bank),
+    "ListProposals": lambda c, bank: c.list_proposals(proposal_pb2.ListProposalsRequest(bank=bank)),
     "Match": lambda c, bank: c.match(HASH, MatchOptions((bank,))),
     "BatchMatch": lambda c, bank: c.match_batch([HASH], MatchOptions((bank,))),
     "StreamMatch": lambda c, bank: list(c.match_stream([HASH], MatchOptions((bank,)))),
@@ -181,6 +183,7 @@ POLICIES: dict[str, Callable[[Client, str], object]] = {
         bank_pb2.UpdateBankRequest(name=bank, description="x", edit=bank_pb2.Edit(reason="r"))
     ),
     "RevertChanges": lambda c, bank: c.revert_changes(reverting(bank, SIGNED)),
+    "DecideProposal": lambda c, bank: c.decide_proposal(1, Decision.APPROVE, SIGNED, bank=bank),
 }
 
 
