@@ -17,6 +17,7 @@ from simsearch.cli import (
     exporting,
     importing,
     matching,
+    proposals,
     serving,
     tokens,
 )
@@ -59,6 +60,7 @@ app.command("demo")(serving.demo)
 app.command("revert")(audit.revert)
 app.add_typer(banks.app, name="bank")
 app.add_typer(entries.app, name="entry")
+app.add_typer(proposals.app, name="proposal")
 app.add_typer(serving.config_app, name="config")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")

@@ -278,12 +278,13 @@ def _undone() -> int:
 
 
 def _row(change: LoggedChange) -> tuple[str, ...]:
-    undoes = f" (undoes {change.undoes})" if change.undoes else ""
+    about = f" (undoes {change.undoes})" if change.undoes else ""
+    about += f" (proposal {change.proposal})" if change.proposal else ""
     return (
         str(change.seq),
         _when(change),
-        change.actor,
-        _what(change) + undoes,
+        change.actor + (f" & {change.approved_by}" if change.approved_by else ""),
+        _what(change) + about,
         change.bank,
         str(change.entry_key or ""),
         change.reason,

@@ -20,6 +20,7 @@ from simsearch.cli.options import (
     time_us,
 )
 from simsearch.cli.output import plain, print_json, print_line, print_table
+from simsearch.cli.proposals import waits
 from simsearch.types import EntryState, WaitUntil
 
 if TYPE_CHECKING:
@@ -79,7 +80,12 @@ def add(
         return
     signals = ", ".join(s.signal for s in added.entry.signals)
     state = "searches see it" if wait is WaitUntil.VISIBLE else "it is on disk"
-    print_line(f"banned as entry {added.entry.key} of {bank} (change {added.seq}); {state}")
+    if added.proposal_id:
+        print_line(f"stored as draft {added.entry.key} of {bank}; {waits(added.proposal_id)}")
+    else:
+        print_line(f"banned as entry {added.entry.key} of {bank} (change {added.seq}); {state}")
+    for why in added.held:
+        print_line(f"held: {why}")
     print_line(f"signals: {signals}")
     for warning in added.warnings:
         print_line(f"warning: {warning}")
@@ -158,6 +164,9 @@ def move(
     if as_json:
         print_json(plain(moved))
         return
+    if moved.proposal_id:
+        print_line(f"entry {key} of {bank} is as it was; {waits(moved.proposal_id)}")
+        return
     change = f"change {moved.seq}" if moved.seq else "it was already"
     print_line(f"entry {key} of {bank} is {to.lower()} ({change})")
 
@@ -181,6 +190,9 @@ def retract(
         gone = client.retract_entry(bank, key, edit_by(actor, reason), wait_until=wait)
     if as_json:
         print_json(plain(gone))
+        return
+    if gone.proposal_id:
+        print_line(f"entry {key} of {bank} is as it was; {waits(gone.proposal_id)}")
         return
     state = "it no longer matches" if wait is WaitUntil.VISIBLE else "it is on disk"
     print_line(f"entry {key} of {bank} is retracted (change {gone.seq}); {state}")
@@ -212,11 +224,14 @@ def _card(entry: Entry) -> list[tuple[str, str]]:
     signals = ", ".join(f"{s['signal']} ×{s['rows']}" for s in shown["signals"])
     card = [(n, str(shown[n])) for n in ("key", "bank", "state", "source", "source_id", "note")]
     card += [("labels", ", ".join(shown["labels"])), ("signals", signals)]
+    card += [("held", why) for why in shown["held"]]
     changes = [("added", shown["added"]), *(("extended", c) for c in shown["extended"])]
     changes += [(f"made {move['state'].lower()}", move["change"]) for move in shown["moves"]]
     if "retracted" in shown:
         changes.append(("retracted", shown["retracted"]))
     for kind, change in changes:
         words = f"{change['time']} by {change['actor']}: {change['reason']}"
+        if change["approved_by"]:
+            words += f", approved by {change['approved_by']}"
         card.append((kind, f"{words} (change {change['seq']})"))
     return card
