@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from simsearch.bank.proposals import four_eyes_in_force
 from simsearch.bank.sameness import check_contents
 from simsearch.encode.fingerprint import merge
 from simsearch.errors import (
@@ -12,6 +13,7 @@ from simsearch.errors import (
     EntryInOtherBank,
     EntryNotFound,
     LimitExceeded,
+    NeedsApproval,
     SimsearchError,
 )
 from simsearch.match.policy import check_policy
@@ -35,8 +37,11 @@ from simsearch.serve.work import Work
 from simsearch.types import (
     EVERY_BANK,
     BankAccess,
+    Content,
     Entry,
+    HashContent,
     Policy,
+    VectorContent,
     WaitUntil,
 )
 from simsearch.v1 import bank_pb2, bank_pb2_grpc, policy_pb2
@@ -297,6 +302,7 @@ def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.
     contents = read_contents(core, request.contents)
     if isinstance(contents, SimsearchError):
         raise contents
+    _check_vouched_for(core, request.bank, contents)
     prints = all_or_first_refusal(core.fingerprinter.ban(contents))
     stored = core.store.fingerprints([before.key])[before.key]
     check_contents(before.key, stored, [p.fingerprint for p in prints], partial=request.partial)
@@ -311,6 +317,17 @@ def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.
         added=signals_to(added.rows()),
         warnings=warnings_of(prints),
     )
+
+
+def _check_vouched_for(core: Core, bank: str, contents: Sequence[Content]) -> None:
+    """Raises NeedsApproval of what cannot be compared with what was banned: it could be anything,
+    and one person's word is not enough for it."""
+    vouched = any(isinstance(content, VectorContent | HashContent) for content in contents)
+    if vouched and four_eyes_in_force(core.store.bank(bank), terms_of(core)):
+        raise NeedsApproval(
+            f"bank {bank!r} needs a second person, and ready vectors and hashes cannot be held "
+            "against what was banned: extend the entry from its content, or ban it anew"
+        )
 
 
 def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.MoveEntryResponse:

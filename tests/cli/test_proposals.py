@@ -97,9 +97,9 @@ def test_moves_retractions_and_updates_wait_too(run: Run) -> None:
         assert said in done(run, *words, "--reason", "case 8")
         assert shown(run, *words, "--reason", "case 8")["proposal_id"] == number
     assert "update the bank's four_eyes" in done(run, "proposal", "list")
-    words = done(run, "proposal", "show", "4")
+    card = done(run, "proposal", "show", "4")
     for part in ("new four_eyes OFF", "for the bank at v1", "ann: case 8"):
-        assert part in words
+        assert part in card
     assert shown(run, "proposal", "show", "3")["kind"] == "RETRACTION"
     rejected = ("proposal", "reject", "3", "--reason", "no", "--actor", "bob")
     assert "proposal 3 is rejected" in done(run, *rejected)

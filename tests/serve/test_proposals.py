@@ -37,7 +37,7 @@ from simsearch.types import (
     TextContent,
 )
 from simsearch.v1 import bank_pb2, content_pb2, proposal_pb2
-from simsearch.wire import edit_to, time_to
+from simsearch.wire import edit_to, item_error_from, time_to
 from tests.encode.pictures import landscape, saved
 from tests.serve.callers import Callers, Served, guarded
 from tests.serve.doors import Form
@@ -199,6 +199,12 @@ class TestKnownCallers:
         )
         with pytest.raises(NeedsApproval):
             as_("bob").revert_changes(revert)
+
+    def test_what_nobody_can_compare_is_not_added_to_a_ban_by_one_person(self, as_: Calls) -> None:
+        """A ready hash beside what was approved would be a ban of its own."""
+        key = as_("ann").add_entry("scams", [digest("a")], SIGNED).entry.key
+        with pytest.raises(NeedsApproval, match="cannot be held against what was banned"):
+            as_("ann").extend_entry("scams", key, [pdq(128)], SIGNED)
 
     def test_a_person_has_so_many_edits_a_day(self, as_: Calls) -> None:
         """Of an identity's own number; what it reads is not counted."""
@@ -369,7 +375,9 @@ def test_a_row_of_a_list_that_says_nothing_is_refused(holding: Client) -> None:
     request.hashes.values = digest("p").value + hashlib.sha256(b"").digest()
     answer = holding.import_entries(request)
     assert list(answer.outcomes) == [bank_pb2.ROW_OUTCOME_ADDED, bank_pb2.ROW_OUTCOME_REFUSED]
-    assert "the sha256 of nothing" in answer.refused[0].error.message
+    refusal = item_error_from(answer.refused[0].error)
+    assert (refusal.reason, answer.refused[0].row) == ("LOW_INFORMATION", 1)
+    assert "the sha256 of nothing" in refusal.message
     back = part(1, "pq", withdrawn=True)
     back.hashes.values = request.hashes.values
     assert not holding.import_entries(back).refused
