@@ -271,6 +271,8 @@ class ChangeKind(IntEnum):
     ENTRY_MOVED = 6
     PROPOSAL_MADE = 7
     PROPOSAL_DECIDED = 8
+    BANK_EXPORTED = 10
+    """Nothing was changed: entries were taken out."""
 
 
 @dataclass(frozen=True)

@@ -12,3 +12,9 @@ def test_the_page_of_errors_is_up_to_date() -> None:
     """docs/errors.md holds every reason with its status, exit code and meaning."""
     generated = runpy.run_path(str(ROOT / "docs/generate_errors.py"))["page"]()
     assert (ROOT / "docs/errors.md").read_text(encoding="utf-8") == generated
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    """docs/commands.md holds every command with its options, exit codes and variables."""
+    generated = runpy.run_path(str(ROOT / "docs/generate_commands.py"))["page"]()
+    assert (ROOT / "docs/commands.md").read_text(encoding="utf-8") == generated

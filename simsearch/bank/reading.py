@@ -10,7 +10,7 @@ this is what it must not break.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -38,6 +38,11 @@ class Reading:
     def begin(cls, environment: Environment) -> Reading:
         seq, banks = environment.read(lambda tables: (tables.seq(), tables.banks()))
         return cls(seq, tuple(banks), environment)
+
+    def at(self, seq: int) -> Reading:
+        """The same as it was at an earlier `seq`; but the banks as they are."""
+        assert seq <= self.seq
+        return replace(self, seq=seq)
 
     def banks(self) -> list[Bank]:
         """All banks, in the order of their creation."""

@@ -81,6 +81,9 @@ class _Revert:
     def _undo(self, change: Change) -> Reverted:
         if change.undoes and self._span.has(self._change(change.undoes)):
             raise _Stays(f"it undid change {change.undoes}, which is one of these")
+        if change.entry_key and self._banks[change.bank_id].archived:
+            name = self._banks[change.bank_id].name
+            raise _Stays(f"bank {name!r} is archived: bring it back first")
         edit = replace(self._edit, undoes=change.seq)
         match change.kind:
             case ChangeKind.ENTRY_ADDED:
@@ -93,8 +96,10 @@ class _Revert:
                 return self._restore_bank(change, edit)
             case ChangeKind.ENTRY_EXTENDED:
                 raise _Stays("signals that were added stay: retract the entry and ban it anew")
+            case ChangeKind.BANK_EXPORTED:
+                raise _Stays("what was taken out cannot be taken back")
             case ChangeKind.BANK_CREATED:
-                raise _Stays("a bank cannot be unmade: give it a policy that asks for nothing")
+                raise _Stays("a bank cannot be unmade: archive it")
             case ChangeKind.PROPOSAL_MADE | ChangeKind.PROPOSAL_DECIDED:
                 raise _Stays(f"proposal {change.proposal} does nothing by itself: reject it")
 

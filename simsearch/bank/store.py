@@ -159,6 +159,12 @@ class BankStore:
             lambda tables: edits.update_bank(tables, name, update, etag, edit, terms), edit, terms
         )
 
+    def begin_export(self, bank: str, edit: Edit) -> Change:
+        """Puts on the record that entries are taken out of a bank. Raises BankNotFound."""
+        checks.check_edit(edit)
+
+        return self._edit(lambda tables: edits.begin_export(tables, bank, edit), edit)
+
     def add_entries(
         self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE
     ) -> list[Entry]:

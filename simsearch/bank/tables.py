@@ -207,12 +207,12 @@ class Tables:
         self, bank_id: int, after_key: int, limit: int, state: EntryState | None
     ) -> list[Entry]:
         found: list[Entry] = []
-        for key, life in self._bank_lives(bank_id, after_key):
+        for key, life in self.bank_lives(bank_id, after_key):
             if len(found) == limit:
                 break
             if state is not None and _is_retracted(life) != (state is EntryState.RETRACTED):
                 continue
-            entry = self._listed(key)
+            entry = self.listed(key)
             if state in (None, entry.state):
                 found.append(entry)
         return found
@@ -365,10 +365,13 @@ class Tables:
 
     def marked(self, mark: bytes, bank_id: int) -> Iterator[tuple[int, Life]]:
         """The entries of one bank that have this mark, the oldest first."""
-        for at, sealed in self._rows_under(layout.BY_DIGEST, mark):
-            key, life = _life_from_row(at, sealed)
-            if life.bank_id == bank_id:
-                yield key, life
+        return (row for row in self.marked_lives(mark, 0) if row[1].bank_id == bank_id)
+
+    def marked_lives(self, mark: bytes, after_key: int) -> Iterator[tuple[int, Life]]:
+        """Those of any bank, with a key above `after_key`."""
+        start = mark + pack_u64(after_key + 1)
+        for at, sealed in self._rows_under(layout.BY_DIGEST, mark, start):
+            yield _life_from_row(at, sealed)
 
     def life(self, key: int) -> Life | None:
         body = self._get(layout.LIVES, _entry_key(key), f"the life of entry {key}")
@@ -392,7 +395,7 @@ class Tables:
                 per_bank[life.bank_id] += 1
         return found
 
-    def _bank_lives(self, bank_id: int, after_key: int) -> Iterator[tuple[int, Life]]:
+    def bank_lives(self, bank_id: int, after_key: int) -> Iterator[tuple[int, Life]]:
         prefix = pack_u32(bank_id)
         start = layout.bank_entry_key(bank_id, after_key + 1)
         for at, sealed in self._rows_from(layout.BY_BANK, start):
@@ -400,7 +403,8 @@ class Tables:
                 return
             yield _life_from_row(at, sealed)
 
-    def _listed(self, key: int) -> Entry:
+    def listed(self, key: int) -> Entry:
+        """The entry of a key that another table names. Raises Corrupt."""
         entry = self.entry(key)
         if entry is None:
             raise corrupt(f"entry {key}", "is listed and has no record")
@@ -440,10 +444,12 @@ class Tables:
             if cursor.set_range(start):
                 yield from cursor
 
-    def _rows_under(self, table: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Reads no value of a row that has another prefix."""
+    def _rows_under(
+        self, table: bytes, prefix: bytes, start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """From `start` on. Reads no value of a row that has another prefix."""
         with self._transaction.cursor(self._handles[table]) as cursor:
-            found = cursor.set_range(prefix)
+            found = cursor.set_range(start or prefix)
             while found and cursor.key().startswith(prefix):
                 yield cursor.item()
                 found = cursor.next()

@@ -12,6 +12,7 @@ from simsearch import __version__
 from simsearch.cli import (
     audit,
     banks,
+    diffing,
     entries,
     explaining,
     exporting,
@@ -56,6 +57,7 @@ app.command("match")(matching.match)
 app.command("import")(importing.import_)
 app.command("export")(exporting.export)
 app.command("explain")(explaining.explain)
+app.command("diff")(diffing.diff)
 app.command("demo")(serving.demo)
 app.command("revert")(audit.revert)
 app.add_typer(banks.app, name="bank")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from simsearch.cli.changes import COLUMNS, change_row, show_change, what, when
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Json, Reason, Server, edit_by, time_us
 from simsearch.cli.output import plain, print_json, print_line, print_table
@@ -48,6 +49,7 @@ def show(
     until: Until = "",
     entry: Annotated[int, typer.Option(min=0, help="only changes of this entry")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="the newest so many")] = 50,
+    seq: Annotated[int, typer.Option(min=0, help="this one change, and what it changed")] = 0,
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -58,6 +60,9 @@ def show(
     from simsearch.v1.bank_pb2 import ListChangesRequest
     from simsearch.wire import time_to
 
+    if seq:
+        show_change(server, seq, as_json)
+        return
     request = ListChangesRequest(
         newest=True,
         bank=bank,
@@ -71,8 +76,7 @@ def show(
     if as_json:
         print_json([plain(change) for change in changes])
         return
-    columns = ("seq", "when", "who", "what", "bank", "entry", "reason")
-    print_table(columns, [_row(change) for change in changes])
+    print_table(COLUMNS, [change_row(change) for change in changes])
 
 
 def _newest(client: Client, request: ListChangesRequest, limit: int) -> list[LoggedChange]:
@@ -277,39 +281,16 @@ def _undone() -> int:
 # ---------------------------------------------------------------- printing
 
 
-def _row(change: LoggedChange) -> tuple[str, ...]:
-    about = f" (undoes {change.undoes})" if change.undoes else ""
-    about += f" (proposal {change.proposal})" if change.proposal else ""
-    return (
-        str(change.seq),
-        _when(change),
-        change.actor + (f" & {change.approved_by}" if change.approved_by else ""),
-        _what(change) + about,
-        change.bank,
-        str(change.entry_key or ""),
-        change.reason,
-    )
-
-
 def _outcome(each: RevertedChange) -> tuple[str, ...]:
     change = each.change
     by = f"undone by {each.seq}" if each.seq else "to be undone"
     key = f" as entry {each.entry_key}" if each.entry_key else ""
     return (
         str(change.seq),
-        _when(change),
-        _what(change),
+        when(change),
+        what(change),
         change.bank,
         str(change.entry_key or ""),
         by if each.outcome == _undone() else "left",
         each.detail + key,
     )
-
-
-def _when(change: LoggedChange) -> str:
-    return change.time.ToJsonString()[:19].replace("T", " ")
-
-
-def _what(change: LoggedChange) -> str:
-    word: str = plain(change)["kind"]
-    return word.lower().replace("_", " ")

@@ -47,7 +47,7 @@ def contents_of(
     given: list[tuple[str, Content]] = [
         *[(name, ImageContent(_read(name))) for name in images or ()],
         *[(_shortened(text), TextContent(_text(text))) for text in texts or ()],
-        *[(_shortened(written), _hash(written)) for written in hashes or ()],
+        *[(_shortened(written), ready_hash(written)) for written in hashes or ()],
         *[(written, _vector(written)) for written in vectors or ()],
     ]
     if not given:
@@ -69,12 +69,21 @@ def _text(text: str) -> str:
         raise BadContent("standard input is not text in UTF-8") from None
 
 
+def text_of_file(name: str) -> str:
+    """Raises BadContent."""
+    try:
+        return _read(name).decode()
+    except UnicodeDecodeError:
+        raise BadContent(f"{name} is not text in UTF-8") from None
+
+
 def _shortened(text: str) -> str:
     one_line = " ".join(text.split())
     return one_line if len(one_line) <= 40 else one_line[:39] + "…"
 
 
-def _hash(written: str) -> HashContent:
+def ready_hash(written: str) -> HashContent:
+    """Of SIGNAL:HEX. Raises BadRequest, BadHash."""
     name, _, digits = written.partition(":")
     if name not in set(Signal):
         raise BadRequest(f"{name!r} is no signal: write one of {', '.join(Signal)}, then :HEX")

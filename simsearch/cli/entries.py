@@ -1,4 +1,4 @@
-"""`simsearch entry …`: add, get, list, retract; the rest is in `migration`."""
+"""`simsearch entry …`: add, get, move, retract; others are in `listing`, `finding`, `migration`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from simsearch.cli import migration
+from simsearch.cli import finding, listing, migration
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of
 from simsearch.cli.options import (
@@ -17,17 +17,20 @@ from simsearch.cli.options import (
     Server,
     Wait,
     edit_by,
+    state_of,
     time_us,
 )
 from simsearch.cli.output import plain, print_json, print_line, print_table
 from simsearch.cli.proposals import waits
-from simsearch.types import EntryState, WaitUntil
+from simsearch.types import WaitUntil
 
 if TYPE_CHECKING:
     from simsearch.v1.bank_pb2 import Entry
 
 app = typer.Typer(help="Entries: what is banned, and its retraction.", no_args_is_help=True)
 
+app.command("list")(listing.list_)
+app.command("find")(finding.find)
 app.command("extend")(migration.extend)
 app.command("backfill")(migration.backfill)
 app.command("agree")(migration.agree)
@@ -70,7 +73,7 @@ def add(
             source=source,
             source_id=source_id,
             note=note,
-            state=_state(state),
+            state=state_of(state),
             expires_us=time_us(expires),
             severity=severity,
             wait_until=wait,
@@ -106,35 +109,6 @@ def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = Fa
         print_table(("field", "value"), _card(entry))
 
 
-@app.command("list")
-@asks_a_server
-def list_(
-    bank: str,
-    state: Annotated[
-        str,
-        typer.Option(help="active, shadow, draft, disputed, quarantined, retracted or all"),
-    ] = "all",
-    page_size: Annotated[int, typer.Option(min=1, help="entries to print")] = 100,
-    page_token: Annotated[str, typer.Option(help="where the last page ended")] = "",
-    server: Server = SERVER_DEFAULT,
-    as_json: Json = False,
-) -> None:
-    """List a bank's entries in the order in which they were banned.
-
-    Example: simsearch entry list scam-images --state active
-    """
-    wanted = None if state == "all" else _state(state)
-    with connect(server) as client:
-        page = client.list_entries(bank, page_size=page_size, page_token=page_token, state=wanted)
-    if as_json:
-        print_json(plain(page))
-        return
-    columns = ("key", "state", "labels", "source", "banned by", "when", "reason")
-    print_table(columns, [_row(entry) for entry in page.entries])
-    if page.next_page_token:
-        print_line(f"more: --page-token {page.next_page_token}")
-
-
 @app.command("move")
 @asks_a_server
 def move(
@@ -159,7 +133,12 @@ def move(
     """
     with connect(server) as client:
         moved = client.move_entry(
-            bank, key, _state(to), edit_by(actor, reason), until_us=time_us(until), wait_until=wait
+            bank,
+            key,
+            state_of(to),
+            edit_by(actor, reason),
+            until_us=time_us(until),
+            wait_until=wait,
         )
     if as_json:
         print_json(plain(moved))
@@ -196,27 +175,6 @@ def retract(
         return
     state = "it no longer matches" if wait is WaitUntil.VISIBLE else "it is on disk"
     print_line(f"entry {key} of {bank} is retracted (change {gone.seq}); {state}")
-
-
-def _state(word: str) -> EntryState:
-    try:
-        return EntryState[word.upper()]
-    except KeyError:
-        states = ", ".join(state.name.lower() for state in EntryState)
-        raise typer.BadParameter(f"{word!r}: one of {states}") from None
-
-
-def _row(entry: Entry) -> tuple[str, ...]:
-    added = entry.added
-    return (
-        str(entry.key),
-        EntryState(entry.state).name.lower(),
-        ", ".join(entry.labels),
-        " ".join(filter(None, (entry.source, entry.source_id))),
-        added.actor,
-        added.time.ToJsonString()[:19].replace("T", " "),
-        added.reason,
-    )
 
 
 def _card(entry: Entry) -> list[tuple[str, str]]:

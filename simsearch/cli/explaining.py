@@ -100,6 +100,7 @@ class _Hit:
     evidence: tuple[Evidence, ...]
     capped: bool
     bank_etag: str
+    disputed: bool
 
     @classmethod
     def of(cls, shown: Mapping[str, Any]) -> _Hit:
@@ -111,6 +112,7 @@ class _Hit:
                 tuple(_evidence(e) for e in shown["evidence"]),
                 bool(shown["capped"]),
                 str(shown.get("bank_etag", "")),
+                bool(shown.get("disputed", False)),
             )
         except (KeyError, TypeError, ValueError):
             raise BadRequest("a hit of the receipt lacks a part: give it as it was") from None
@@ -120,7 +122,8 @@ class _Hit:
         """Every measure passes its threshold, and the bands give the hit's."""
         if not all(map(_passes, self.evidence)):
             return False
-        return rules.decide(self.evidence, self.capped) == (self.band, self.capped)
+        band, capped = rules.decide(self.evidence, self.capped)
+        return (rules.held(band) if self.disputed else band, capped) == (self.band, self.capped)
 
 
 def _passes(evidence: Evidence) -> bool:
@@ -157,10 +160,20 @@ def _words(
         yield "  nothing that is banned came near enough"
     for hit in explained:
         yield from (f"  {line}" for line in hit["words"])
+    for suppressed in result.get("suppressed", ()):
+        yield from (f"  {line}" for line in _suppressed_words(suppressed))
     if not result.get("complete", True):
         yield "  not everything could be asked: see `signals` in the receipt"
     if not adds_up:
         yield "  THE RECEIPT DOES NOT ADD UP: its measures do not give its verdict"
+
+
+def _suppressed_words(suppressed: Mapping[str, Any]) -> Iterator[str]:
+    hit, by = _Hit.of(suppressed["hit"]), _Hit.of(suppressed["by"])
+    yield f"{hit.band.name} by entry {hit.key} of {hit.bank}, SUPPRESSED:"
+    yield from (f"  {_sentence(e)}" for e in hit.evidence)
+    yield f"  because entry {by.key} of {by.bank}, which is known to be harmless, is as near:"
+    yield from (f"  {evidence_words(e)}" for e in by.evidence)
 
 
 def _explained_hit(client: Client, hit: _Hit, seq: int) -> dict[str, Any]:
@@ -168,6 +181,8 @@ def _explained_hit(client: Client, hit: _Hit, seq: int) -> dict[str, Any]:
     words += [f"  {_sentence(e)}" for e in hit.evidence]
     if hit.capped:
         words.append("  one descriptor alone does not block in this bank: held at REVIEW")
+    if hit.disputed:
+        words.append("  people dispute this entry: it is for review, and blocks nothing")
     shown: dict[str, Any] = {
         "bank": hit.bank,
         "entry_key": hit.key,

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
 
-from simsearch.cli.options import Json
+from simsearch.cli.connecting import asks_a_server, connect
+from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Server, edit_by
 from simsearch.cli.output import print_json, print_line
 from simsearch.errors import BadRequest
-from simsearch.types import Entry, EntryState, Fingerprint
+from simsearch.types import Entry, EntryState, Fingerprint, HashContent, VectorContent
 
 if TYPE_CHECKING:
     from simsearch.bank.reading import Reading
     from simsearch.bank.store import BankStore
-    from simsearch.lists import ListEntry, Manifest
+    from simsearch.client import Client
+    from simsearch.lists import Format, ListEntry, Manifest
+    from simsearch.types import Edit
+    from simsearch.v1.bank_pb2 import (
+        ExportedEntry,
+        ExportEntriesRequest,
+        ExportEntriesResponse,
+    )
+    from simsearch.v1.content_pb2 import Content
 
 ENTRIES_AT_ONCE: Final = 512
 
@@ -37,32 +46,133 @@ Sources = Annotated[
 ]
 
 
+@asks_a_server
 def export(
     bank: str,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")],
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="of `simsearch serve`")],
+    data_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data-dir", help="of a server: read it from disk, beside the server"),
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet")] = "jsonl",
     state: States = None,
     label: Labels = None,
     source: Sources = None,
+    no_vectors: Annotated[
+        bool, typer.Option("--no-vectors", help="hashes alone, as for a list to share")
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="why: it stays on the record")] = "",
+    actor: Actor = "",
+    server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Write what a bank holds, as it is at this moment, with a manifest. Reads the data directory
-    itself, beside a running server or without one: vectors never go over the network.
+    """Write what a bank holds, as it is at this moment, with a manifest: asked of the server, on
+    whose record it is then, or with --data-dir read from its disk.
 
-    Example: simsearch export scam-images ./scam-images-2026-11 --data-dir ./banks
+    Example: simsearch export scam-images ./scam-images-2026-11 --reason "monthly list"
     """
-    from simsearch.bank.store import BankStore
-    from simsearch.lists import format_named, write_list
+    from simsearch.lists import format_named
 
     chosen = _Chosen(_states(state or ()), frozenset(label or ()), frozenset(source or ()))
     format = format_named(format_)
+    if data_dir:
+        manifest = _from_disk(data_dir, bank, chosen, folder, format, with_vectors=not no_vectors)
+    elif reason:
+        with connect(server) as client:
+            request = _request(bank, chosen, edit_by(actor, reason), with_vectors=not no_vectors)
+            manifest = _from_server(client, request, folder, format)
+    else:
+        raise BadRequest("why is it taken out? give --reason, or --data-dir to read from disk")
+    _report(manifest, folder, as_json)
+
+
+# ---------------------------------------------------------------- from a server
+
+
+def _request(bank: str, chosen: _Chosen, edit: Edit, *, with_vectors: bool) -> ExportEntriesRequest:
+    from simsearch.v1.bank_pb2 import ExportEntriesRequest
+    from simsearch.wire import edit_to
+
+    return ExportEntriesRequest(
+        bank=bank,
+        states=sorted(map(int, chosen.states)),  # type: ignore[arg-type]
+        labels=sorted(chosen.labels),
+        sources=sorted(chosen.sources),
+        with_vectors=with_vectors,
+        edit=edit_to(edit),
+    )
+
+
+def _from_server(
+    client: Client, request: ExportEntriesRequest, folder: Path, format: Format
+) -> Manifest:
+    """Nothing is made on this side's disk before the server has granted it."""
+    from simsearch.lists import write_list
+
+    first = client.export_entries(request)
+    notes = {"bank": request.bank, "through": str(first.seq)}
+    return write_list(_served(client, request, first), folder, format, notes=notes)
+
+
+def _served(
+    client: Client, request: ExportEntriesRequest, page: ExportEntriesResponse
+) -> Iterator[ListEntry]:
+    """Without those that have nothing but vectors, where these are left out."""
+    while True:
+        yield from (_served_entry(each) for each in page.entries if each.fingerprint)
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+        page = client.export_entries(request)
+
+
+def _served_entry(exported: ExportedEntry) -> ListEntry:
+    from simsearch.lists import About, ListEntry
+    from simsearch.wire import time_from
+
+    entry, state = exported.entry, EntryState(exported.entry.state)
+    about = About(
+        labels=tuple(entry.labels),
+        source=entry.source,
+        source_ids=tuple(filter(None, (entry.source_id, *entry.aliases))),
+        severity=entry.severity,
+        note=entry.note,
+        state=state.name.lower(),
+        withdrawn=state is EntryState.RETRACTED,
+        expires_us=time_from(entry.expire_time),
+    )
+    return ListEntry(_fingerprint(exported.fingerprint), about)
+
+
+def _fingerprint(messages: Iterable[Content]) -> Fingerprint:
+    from simsearch.lists import ListRow, fingerprint_of
+    from simsearch.lists.rows import NOTHING
+    from simsearch.wire import content_from
+
+    contents = (content_from(message, _dim_of) for message in messages)
+    ready = tuple(c for c in contents if isinstance(c, HashContent | VectorContent))
+    return fingerprint_of(ListRow("the server's answer", 0, ready, NOTHING))
+
+
+def _dim_of(space: str) -> int:
+    """A space's id ends with its dim."""
+    return int(space.rpartition("/")[2])
+
+
+# ---------------------------------------------------------------- from its disk
+
+
+def _from_disk(
+    data_dir: Path, bank: str, chosen: _Chosen, folder: Path, format: Format, *, with_vectors: bool
+) -> Manifest:
+    from simsearch.bank.store import BankStore
+    from simsearch.lists import write_list
+
     with BankStore.open(data_dir, writer=False) as store, store.reading() as reading:
         store.bank(bank)
-        exported = _Exported(store, reading, bank, chosen)
+        exported = _Exported(store, reading, bank, chosen, with_vectors=with_vectors)
         notes = {"bank": bank, "store": store.store_id, "through": str(reading.seq)}
-        manifest = write_list(exported.entries(), folder, format, notes=notes)
-    _report(manifest, folder, exported.ending, as_json)
+        return write_list(exported.entries(), folder, format, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -82,11 +192,18 @@ class _Chosen:
 
 
 class _Exported:
-    """The entries of one bank as they were at one change, whatever is edited meanwhile. `ending`
-    counts those that retract themselves one day, which no list says."""
+    """The entries of one bank as they were at one change, whatever is edited meanwhile."""
 
-    def __init__(self, store: BankStore, reading: Reading, bank: str, chosen: _Chosen) -> None:
-        self.ending = 0
+    def __init__(
+        self,
+        store: BankStore,
+        reading: Reading,
+        bank: str,
+        chosen: _Chosen,
+        *,
+        with_vectors: bool,
+    ) -> None:
+        self._with_vectors = with_vectors
         self._store = store
         self._reading = reading
         self._bank = bank
@@ -101,8 +218,11 @@ class _Exported:
             wanted = [entry for entry in known if self._chosen.holds(entry, seq)]
             fingerprints = self._reading.fingerprints([entry.key for entry in wanted])
             for entry in wanted:
-                self.ending += bool(entry.expires_us)
-                yield _listed(entry, fingerprints[entry.key], entry.state_at(seq))
+                fingerprint = fingerprints[entry.key]
+                if not self._with_vectors:
+                    fingerprint = replace(fingerprint, vectors={})
+                if fingerprint.rows():
+                    yield _listed(entry, fingerprint, entry.state_at(seq))
             after_key = page[-1].key
 
 
@@ -117,6 +237,7 @@ def _listed(entry: Entry, fingerprint: Fingerprint, state: EntryState) -> ListEn
         note=entry.note,
         state=state.name.lower(),
         withdrawn=state is EntryState.RETRACTED,
+        expires_us=entry.expires_us,
     )
     return ListEntry(fingerprint, about)
 
@@ -130,7 +251,7 @@ def _states(names: Sequence[str]) -> frozenset[EntryState]:
         raise BadRequest(f"there is no state {str(unknown)[:40]}: {words}") from None
 
 
-def _report(manifest: Manifest, folder: Path, ending: int, as_json: bool) -> None:
+def _report(manifest: Manifest, folder: Path, as_json: bool) -> None:
     [file] = manifest.files
     if as_json:
         print_json(
@@ -143,12 +264,9 @@ def _report(manifest: Manifest, folder: Path, ending: int, as_json: bool) -> Non
                 "signals": dict(manifest.signals),
                 "states": dict(manifest.states),
                 "spaces": dict(manifest.spaces),
-                "ending": ending,
             }
         )
         return
     print_line(f"{manifest.entries:,} entries ({file.rows:,} rows) are in {folder / file.name}")
     for state, count in manifest.states.items():
         print_line(f"  {state}: {count:,}")
-    if ending:
-        print_line(f"{ending:,} of them end by themselves one day: a list does not say so")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -20,7 +21,7 @@ from simsearch.errors import (
     SimsearchError,
     Unavailable,
 )
-from simsearch.types import Edit, WaitUntil
+from simsearch.types import Edit, EntryState, WaitUntil
 
 EXIT_CODES: tuple[tuple[type[SimsearchError], int], ...] = (
     (BadInput, 3),
@@ -32,8 +33,11 @@ EXIT_CODES: tuple[tuple[type[SimsearchError], int], ...] = (
 )
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 a fault of ours, 2 wrong usage, 3 bad input, 4 not found, "
-    "5 conflict, 6 unavailable (try again), 7 an operator must act, 8 not allowed."
+    "5 conflict, 6 unavailable (try again), 7 an operator must act, 8 not allowed, "
+    "9 `diff` found a difference."
 )
+EXIT_DIFFERENT = 9
+"""Not 1, as of diff(1): that is a fault of ours, and no difference at all."""
 
 
 def exit_code(error: SimsearchError) -> int:
@@ -58,6 +62,13 @@ Actor = Annotated[
 Wait = Annotated[
     WaitUntil,
     typer.Option("--wait", help="return once it is on disk, or once searches see it"),
+]
+States = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option(
+        "--state",
+        help="active, shadow, draft, disputed, quarantined, retracted or all (repeatable)",
+    ),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="why: it stays on the record")]
 
@@ -87,3 +98,17 @@ def time_us(text: str) -> int:
         raise BadRequest(
             f"{text[:40]!r} is no time: as in 2027-01-31 or 2027-01-31T18:00"
         ) from None
+
+
+def state_of(word: str) -> EntryState:
+    try:
+        return EntryState[word.upper()]
+    except KeyError:
+        states = ", ".join(state.name.lower() for state in EntryState)
+        raise typer.BadParameter(f"{word!r}: one of {states}") from None
+
+
+def states_of(words: Sequence[str] | None) -> list[EntryState]:
+    """Empty for all of them."""
+    given = words or ()
+    return [] if "all" in given else [state_of(word) for word in given]

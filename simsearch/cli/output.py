@@ -18,6 +18,11 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_json_line(value: object) -> None:
+    """One of many: JSON Lines."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def print_line(text: str) -> None:
     sys.stdout.write(printable(text) + "\n")
 

@@ -14,7 +14,7 @@ from simsearch.errors import SimsearchError
 from simsearch.lists import About, BadRow, HashChunk, ImageFile, ListRow, Reading, RowContent
 from simsearch.types import Content, EntryState, HashContent, VectorContent
 from simsearch.v1 import bank_pb2, content_pb2
-from simsearch.wire import HASH_SIGNAL_NUMBERS, content_to
+from simsearch.wire import HASH_SIGNAL_NUMBERS, content_to, time_to
 
 HASH_ROWS: Final = 2_048
 READY_ROWS: Final = 512
@@ -89,6 +89,7 @@ def _draft(about: About, contents: Sequence[Content], state: EntryState) -> bank
         note=about.note,
         severity=about.severity,
         state=int(begins),  # type: ignore[arg-type]
+        expire_time=time_to(about.expires_us),
     )
 
 

@@ -9,15 +9,17 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Json, Server
 from simsearch.cli.output import plain, print_json, print_line, print_table
-from simsearch.config import Config, load
 from simsearch.errors import BadRequest
+
+if TYPE_CHECKING:
+    from simsearch.config import Config
 
 config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 
@@ -78,6 +80,7 @@ def serve(
     from simsearch.serve.tls_1_3 import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: later, or in a child
+    from simsearch.config import Config, load
     from simsearch.telemetry import log_to_stderr
 
     read = load(config) if config else Config()
@@ -161,6 +164,8 @@ def config_check(path: Path, as_json: Json = False) -> None:
 
     Example: simsearch config check simsearch.toml
     """
+    from simsearch.config import load
+
     config = load(path)
     if config.identity.file:
         from simsearch.serve.directory import load_directory

@@ -6,7 +6,7 @@ A function here makes an `Ask` of a caller's arguments and touches no network; `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -80,6 +80,8 @@ BATCH_ADD_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "BatchAddEntries", idempo
 IMPORT_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ImportEntries")
 GET_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "GetEntry")
 LIST_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ListEntries")
+FIND_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "FindEntries")
+COMPARE_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "CompareEntries")
 # Extending may have happened too, and does nothing the second time.
 EXTEND_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "ExtendEntry")
 # So may moving.
@@ -89,7 +91,10 @@ LIST_PROPOSALS = Rpc(proposal_pb2_grpc.ProposalServiceStub, "ListProposals")
 GET_PROPOSAL = Rpc(proposal_pb2_grpc.ProposalServiceStub, "GetProposal")
 # What was decided so is not decided twice, and goes on where it was.
 DECIDE_PROPOSAL = Rpc(proposal_pb2_grpc.ProposalServiceStub, "DecideProposal")
+# Begun twice, an export is twice on the record and gives the same.
+EXPORT_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ExportEntries")
 LIST_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "ListChanges")
+GET_CHANGE = Rpc(bank_pb2_grpc.BankServiceStub, "GetChange")
 GET_LOG_HEAD = Rpc(bank_pb2_grpc.BankServiceStub, "GetLogHead")
 # What was undone is not undone twice.
 REVERT_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "RevertChanges")
@@ -339,7 +344,48 @@ def list_entries(
         page_token=page_token,
         state=int(state or 0),  # type: ignore[arg-type]
     )
+    return list_entries_from(request, deadline_s=deadline_s)
+
+
+def list_entries_from(
+    request: bank_pb2.ListEntriesRequest, *, deadline_s: float | None = None
+) -> Ask[bank_pb2.ListEntriesResponse]:
+    """One page of those that the request chooses. A page may be short, or empty, before the last:
+    go on while there is a `next_page_token`."""
     return Ask(LIST_ENTRIES, request, _whole, deadline_s)
+
+
+def find_entries(
+    content: Content,
+    banks: Sequence[str] = (),
+    *,
+    states: Collection[EntryState] = (),
+    entries_max: int = 0,
+    cosine_min: float | None = None,
+    hamming_max: int | None = None,
+    deadline_s: float | None = None,
+) -> Ask[bank_pb2.FindEntriesResponse]:
+    """The entries nearest to a content, best first, whatever the banks' thresholds and in whatever
+    state: for people who look around. Nothing is judged by it."""
+    request = bank_pb2.FindEntriesRequest(
+        content=content_to(content),
+        banks=banks,
+        states=[int(state) for state in states],  # type: ignore[misc]
+        entries_max=entries_max,
+        cosine_min=cosine_min,
+        hamming_max=hamming_max,
+    )
+    return Ask(FIND_ENTRIES, request, _whole, deadline_s)
+
+
+def compare_entries(
+    bank: str, key: int, other_key: int, *, other_bank: str = "", deadline_s: float | None = None
+) -> Ask[bank_pb2.CompareEntriesResponse]:
+    """Two entries, of one bank or of two, and how near they are by each signal that both have."""
+    request = bank_pb2.CompareEntriesRequest(
+        bank=bank, key=key, other_bank=other_bank, other_key=other_key
+    )
+    return Ask(COMPARE_ENTRIES, request, _whole, deadline_s)
 
 
 def extend_entry(
@@ -404,6 +450,13 @@ def retract_entry(
     return Ask(RETRACT_ENTRY, request, _whole, deadline_s)
 
 
+def export_entries(
+    request: bank_pb2.ExportEntriesRequest, *, deadline_s: float | None = None
+) -> Ask[bank_pb2.ExportEntriesResponse]:
+    """A page of a bank with its fingerprints; go on with `next_page_token` until it is empty."""
+    return Ask(EXPORT_ENTRIES, request, _whole, deadline_s)
+
+
 # ------------------------------------------------------------ proposals
 
 
@@ -455,6 +508,11 @@ def list_changes(
     """One page of the record of edits, the newest last. A page may be short, or empty, before
     the last one: ask again while there is `more`."""
     return Ask(LIST_CHANGES, request, _whole, deadline_s)
+
+
+def get_change(seq: int, *, deadline_s: float | None = None) -> Ask[bank_pb2.GetChangeResponse]:
+    """One change, and what it replaced. Raises BadRequest where there is none to be read."""
+    return Ask(GET_CHANGE, bank_pb2.GetChangeRequest(seq=seq), _whole, deadline_s)
 
 
 def log_head(*, deadline_s: float | None = None) -> Ask[bank_pb2.GetLogHeadResponse]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from simsearch.encode.clip_weights import ClipSource, find_clip
+from simsearch.encode.folding import fold_norms
 from simsearch.encode.image import Picture
 from simsearch.encode.precision import BFLOAT16, FLOAT32, choose_precision, device_has_bf16
 from simsearch.encode.preprocess import Preprocess
@@ -197,8 +198,9 @@ def _build(source: ClipSource, device: str) -> tuple[Any, Callable[[list[str]], 
             f"{source.weights} does not fit its configuration ({type(misfit).__name__}): "
             "take both from the same place"
         ) from misfit
-    frozen = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return frozen, tokenizer
+    frozen = network.eval().requires_grad_(False)
+    fold_norms(frozen.visual)
+    return frozen.to(memory_format=torch.channels_last), tokenizer
 
 
 def _probe_images(preprocess: Preprocess) -> list[Pixels]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from simsearch.errors import BadRequest, NoSignal
 from simsearch.lists.arrays import ROWS_AT_ONCE, VECTOR_PREFIX, pyarrow_parquet
-from simsearch.lists.fields import joined
+from simsearch.lists.fields import joined, time_of
 from simsearch.lists.formats import Format
 from simsearch.lists.manifest import MANIFEST_NAME, ListFile, Manifest, size_and_sha256
 from simsearch.lists.rows import About
@@ -46,6 +46,7 @@ COLUMNS: Final = (
     "severity",
     "note",
     "state",
+    "expires",
 )
 
 _LISTS: Final = ("labels", "source_ids")
@@ -175,6 +176,7 @@ def _rows_of(entry: ListEntry) -> list[Flat]:
         "severity": about.severity,
         "note": about.note,
         "state": about.state or ("retracted" if about.withdrawn else ""),
+        "expires": time_of(about.expires_us),
     }
     return [{"signal": signal, "value": value} | said for signal, value in values]
 

@@ -6,7 +6,8 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -38,13 +39,15 @@ SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType(
 """Hashes by what lists call them, in lower case."""
 
 TEXTS: Final = frozenset(("text", "raw_text", "text_string"))
-STATES: Final = frozenset(("draft", "shadow", "active", "quarantined", "retracted"))
+STATES: Final = frozenset(("draft", "shadow", "active", "disputed", "quarantined", "retracted"))
 TAKES_BACK: Final = frozenset(
     ("withdraw", "withdrawn", "retract", "retracted", "delete", "deleted", "remove", "removed")
 )
 ADDS: Final = frozenset(("", "add", "added", "ban", "active", "upsert"))
 _YES: Final = frozenset(("true", "yes", "1", "y"))
 _NO: Final = frozenset(("", "false", "no", "0", "n"))
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 NORM_TOLERANCE: Final = 0.01
 """How far from 1 the length of a vector may be: what a server takes."""
@@ -68,8 +71,8 @@ class Record(NamedTuple):
 
 def record_of(fields: Mapping[str, object], given: Given) -> Record:
     """Of columns by name, in lower case: `signal` and `value`, or `text`, or `space` and `vector`;
-    labels, source, source_id, source_ids, severity, note, action, withdrawn, state, entry. Raises
-    BadInput."""
+    labels, source, source_id, source_ids, severity, note, action, withdrawn, state, expires, entry.
+    Raises BadInput."""
     about = about_of(fields, given)
     return Record(contents_of(fields, about, given), about, group_of(fields, given.limits))
 
@@ -204,9 +207,32 @@ def about_of(fields: Mapping[str, object], given: Given) -> About:
             note=_string(fields, "note"),
             state=state,
             withdrawn=_is_withdrawn(fields) or state == "retracted",
+            expires_us=_time_us(_word(fields, "expires")),
         ),
         given,
     )
+
+
+def _time_us(text: str) -> int:
+    """In microseconds since 1970, of a day or a time, which is UTC where it names no zone; 0 for
+    none. Raises BadRequest."""
+    if not text:
+        return 0
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(
+            f"expires is {text[:40]!r}: write 2027-01-31 or 2027-01-31T18:00Z"
+        ) from None
+    time_us = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
+    return max(1, time_us // timedelta(microseconds=1))
+
+
+def time_of(time_us: int) -> str:
+    """As `expires` is written; empty for 0."""
+    if not time_us:
+        return ""
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
 
 
 def ids_of(fields: Mapping[str, object]) -> tuple[str, ...]:
@@ -230,7 +256,8 @@ def completed(about: About, given: Given) -> About:
     check_text(severity, "severity", limits.severity_chars_max)
     check_text(note, "note", limits.note_chars_max)
     withdrawn = about.withdrawn or default.withdrawn
-    full = About(labels, source, (), severity, note, about.state, withdrawn)
+    expires_us = about.expires_us or default.expires_us
+    full = About(labels, source, (), severity, note, about.state, withdrawn, expires_us)
     return with_ids(full, about.source_ids, given)
 
 
@@ -240,15 +267,7 @@ def with_ids(about: About, source_ids: Sequence[str], given: Given) -> About:
     check_count(len(ids), given.limits.source_ids_max, "source ids")
     for name in ids:
         check_text(name, "a source id", given.limits.source_chars_max)
-    return About(
-        about.labels,
-        about.source,
-        ids,
-        about.severity,
-        about.note,
-        about.state,
-        about.withdrawn,
-    )
+    return replace(about, source_ids=ids)
 
 
 def _shows(char: str) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from simsearch.errors import BadRequest
 from simsearch.lists.fields import check_count, check_text
 from simsearch.lists.rows import About, Limits, ListRow, RowContent
+
+T = TypeVar("T", str, int)
 
 
 class Grouping:
@@ -73,6 +76,7 @@ def merged(a: About, b: About, limits: Limits) -> About:
         source_ids=tuple(dict.fromkeys((*a.source_ids, *b.source_ids))),
         severity=_either(a.severity, b.severity, "severity"),
         note="\n".join(dict.fromkeys(filter(None, (a.note, b.note)))),
+        expires_us=_either(a.expires_us, b.expires_us, "expires"),
     )
     check_count(len(both.labels), limits.labels_max, "labels")
     check_count(len(both.source_ids), limits.source_ids_max, "source ids")
@@ -80,7 +84,7 @@ def merged(a: About, b: About, limits: Limits) -> About:
     return both
 
 
-def _either(a: str, b: str, name: str) -> str:
+def _either(a: T, b: T, name: str) -> T:
     if a and b and a != b:
         raise BadRequest(f"the row and those of its entry before it differ in {name}")
     return a or b

@@ -53,7 +53,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class About:
     """What a list says of an item. `state` is the state of an entry in an export, else empty;
-    `withdrawn`: the source takes the item back."""
+    `withdrawn`: the source takes the item back; `expires_us`: when its ban ends by itself, in
+    microseconds since 1970 (0: never)."""
 
     labels: tuple[str, ...] = ()
     source: str = ""
@@ -62,6 +63,7 @@ class About:
     note: str = ""
     state: str = ""
     withdrawn: bool = False
+    expires_us: int = 0
 
 
 NOTHING = About()

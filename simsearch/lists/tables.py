@@ -50,6 +50,8 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "severity_level": "severity",
         "notes": "note",
         "description": "note",
+        "expires_at": "expires",
+        "expiry": "expires",
     }
 )
 """Other words for our columns."""
@@ -68,6 +70,7 @@ OWN: Final = frozenset(
         "action",
         "withdrawn",
         "state",
+        "expires",
         "entry",
     ]
 )

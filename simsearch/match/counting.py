@@ -12,7 +12,6 @@ from typing import Final
 from simsearch.encode.known import content_key
 from simsearch.match import policy as rules
 from simsearch.types import (
-    Band,
     Bank,
     BankKind,
     Content,
@@ -82,7 +81,7 @@ def _rank(hit: Hit) -> tuple[object, ...]:
 
 
 def _held(hit: Hit) -> Hit:
-    return replace(hit, band=min(hit.band, Band.REVIEW), disputed=True)
+    return replace(hit, band=rules.held(hit.band), disputed=True)
 
 
 def _with_card(hit: Hit, entry: Entry | None) -> Hit:

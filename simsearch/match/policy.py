@@ -86,6 +86,11 @@ def decide(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Band, b
     return Band.REVIEW, True
 
 
+def held(band: Band) -> Band:
+    """Of an entry that people doubt: a person decides."""
+    return min(band, Band.REVIEW)
+
+
 def ordered(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
     """Strongest first; of one band, digests before bits before embeddings, then closest."""
     return tuple(sorted(evidence, key=strength))

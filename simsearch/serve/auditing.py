@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
+from simsearch.bank import history
 from simsearch.bank.audit import head_of
 from simsearch.bank.checks import AFTER_MAX
 from simsearch.bank.history import Found, Logged, Span, search
 from simsearch.bank.reading import Reading
 from simsearch.bank.reverting import CHANGES_AT_ONCE, Reverted
-from simsearch.errors import BadRequest, LimitExceeded
+from simsearch.errors import BadRequest
 from simsearch.serve.approving import terms_of
 from simsearch.serve.core import Core
+from simsearch.serve.listing import page_size
 from simsearch.serve.seen import wait_visible
 from simsearch.types import BankAccess, WaitUntil
 from simsearch.v1 import bank_pb2
-from simsearch.wire import edit_from, logged_to, time_from, wait_from
-
-PAGE_SIZE_DEFAULT: Final = 100
+from simsearch.wire import (
+    bank_to,
+    edit_from,
+    entry_to,
+    kinds_from,
+    logged_to,
+    time_from,
+    wait_from,
+)
 
 
 def list_changes(
     core: Core, request: bank_pb2.ListChangesRequest, reads: BankAccess
 ) -> bank_pb2.ListChangesResponse:
-    size_max = core.config.limits.page_size_max
-    size = request.page_size or PAGE_SIZE_DEFAULT
-    if not 1 <= size <= size_max:
-        raise LimitExceeded(f"page_size is {size}: ask for 1 to {size_max}")
+    size = page_size(core, request.page_size)
     names = _banks(core, request.bank, reads)
     since_us, until_us = time_from(request.since), time_from(request.until)
-    span = Span(frozenset(names), since_us, until_us, request.actor, request.entry_key)
+    kinds = kinds_from(request.kinds)
+    span = Span(frozenset(names), since_us, until_us, request.actor, request.entry_key, kinds)
     with core.store.reading() as reading:
         found = search(
             reading,
@@ -46,6 +51,25 @@ def list_changes(
         more=found.rest is not None,
         next_after_seq=low,
         next_before_seq=high,
+    )
+
+
+def get_change(
+    core: Core, request: bank_pb2.GetChangeRequest, reads: BankAccess
+) -> bank_pb2.GetChangeResponse:
+    """Raises BadRequest; in the same words for a change of a bank that the caller may not read."""
+    seq, names = _seq(request.seq), _banks(core, "", reads)
+    with core.store.reading() as reading:
+        found = history.stored(reading, seq)
+    if found is None or found.change.bank_id not in names:
+        raise BadRequest(f"there is no change {seq} that you may read: list the changes")
+    change, name = found.change, names[found.change.bank_id]
+    entries = core.store.entries_by_key([change.entry_key]) if change.entry_key else {}
+    return bank_pb2.GetChangeResponse(
+        change=logged_to(change, name, found.link),
+        content=found.content.hex(),
+        bank_before=bank_to(found.bank_before) if found.bank_before else None,
+        entry=entry_to(entries[change.entry_key], name) if entries else None,
     )
 
 

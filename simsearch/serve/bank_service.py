@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from simsearch.bank.proposals import four_eyes_in_force
 from simsearch.bank.sameness import check_contents
@@ -18,7 +19,7 @@ from simsearch.errors import (
 )
 from simsearch.match.policy import check_policy
 from simsearch.serve.approving import terms_of, waits_as
-from simsearch.serve.auditing import get_log_head, list_changes, revert_changes
+from simsearch.serve.auditing import get_change, get_log_head, list_changes, revert_changes
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import (
     Prepared,
@@ -28,10 +29,13 @@ from simsearch.serve.drafting import (
     warnings_of,
 )
 from simsearch.serve.errors import item_error
+from simsearch.serve.exporting import export_entries
+from simsearch.serve.finding import compare_entries, find_entries
 from simsearch.serve.holding import held
 from simsearch.serve.identity import Identity, current
 from simsearch.serve.importing import import_entries
 from simsearch.serve.interceptors import Context
+from simsearch.serve.listing import list_entries
 from simsearch.serve.seen import wait_visible
 from simsearch.serve.work import Work
 from simsearch.types import (
@@ -61,7 +65,9 @@ from simsearch.wire import (
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-PAGE_SIZE_DEFAULT = 100
+
+FINDS_AT_ONCE: Final = 2
+"""They reach far, and run where edits do: no ban waits for more of them than these."""
 
 
 class BankService(bank_pb2_grpc.BankServiceServicer):
@@ -69,6 +75,7 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._finding = asyncio.Semaphore(FINDS_AT_ONCE)
 
     async def _edit(self, task: Callable[[Core, Request], Response], request: Request) -> Response:
         caller = current()
@@ -121,7 +128,20 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
     async def ListEntries(
         self, request: bank_pb2.ListEntriesRequest, context: Context
     ) -> bank_pb2.ListEntriesResponse:
-        return await self._edit(_list_entries, request)
+        return await self._edit(list_entries, request)
+
+    async def FindEntries(
+        self, request: bank_pb2.FindEntriesRequest, context: Context
+    ) -> bank_pb2.FindEntriesResponse:
+        caller = current()
+        async with self._finding:
+            return await self._work.edit(lambda core: find_entries(core, request, caller))
+
+    async def CompareEntries(
+        self, request: bank_pb2.CompareEntriesRequest, context: Context
+    ) -> bank_pb2.CompareEntriesResponse:
+        caller = current()
+        return await self._work.edit(lambda core: compare_entries(core, request, caller))
 
     async def ExtendEntry(
         self, request: bank_pb2.ExtendEntryRequest, context: Context
@@ -138,11 +158,22 @@ class BankService(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.RetractEntryResponse:
         return await self._edit(_retract_entry, request)
 
+    async def ExportEntries(
+        self, request: bank_pb2.ExportEntriesRequest, context: Context
+    ) -> bank_pb2.ExportEntriesResponse:
+        return await self._edit(export_entries, request)
+
     async def ListChanges(
         self, request: bank_pb2.ListChangesRequest, context: Context
     ) -> bank_pb2.ListChangesResponse:
         reads = current().reads
         return await self._work.edit(lambda core: list_changes(core, request, reads))
+
+    async def GetChange(
+        self, request: bank_pb2.GetChangeRequest, context: Context
+    ) -> bank_pb2.GetChangeResponse:
+        reads = current().reads
+        return await self._work.edit(lambda core: get_change(core, request, reads))
 
     async def GetLogHead(
         self, request: bank_pb2.GetLogHeadRequest, context: Context
@@ -271,30 +302,6 @@ def _add_item(prepared: Prepared | SimsearchError, left: Iterator[Entry]) -> ban
 def _get_entry(core: Core, request: bank_pb2.GetEntryRequest) -> bank_pb2.GetEntryResponse:
     entry = core.store.entry(request.bank, request.key)
     return bank_pb2.GetEntryResponse(entry=entry_to(entry, request.bank))
-
-
-def _list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.ListEntriesResponse:
-    size_max = core.config.limits.page_size_max
-    size = request.page_size or PAGE_SIZE_DEFAULT
-    if not 1 <= size <= size_max:
-        raise LimitExceeded(f"page_size is {size}: ask for 1 to {size_max}")
-    found = core.store.list_entries(
-        request.bank,
-        after_key=_page_key(request.page_token),
-        limit=size + 1,
-        state=state_from(request.state),
-    )
-    page = found[:size]
-    return bank_pb2.ListEntriesResponse(
-        entries=[entry_to(entry, request.bank) for entry in page],
-        next_page_token=str(page[-1].key) if len(found) > size else "",
-    )
-
-
-def _page_key(token: str) -> int:
-    if token and not (token.isascii() and token.isdigit() and len(token) <= 20):
-        raise BadRequest("page_token is none of ours: send back next_page_token as it came")
-    return int(token or 0)
 
 
 def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.ExtendEntryResponse:

@@ -7,9 +7,11 @@ from simsearch.wire.banks import (
     edit_to,
     entry_to,
     four_eyes_from,
+    kinds_from,
     logged_to,
     signals_to,
     state_from,
+    states_from,
     time_from,
     time_to,
     wait_from,
@@ -25,7 +27,14 @@ from simsearch.wire.proposals import (
     proposal_to,
 )
 from simsearch.wire.refusals import error_from, item_error_from, reason_number
-from simsearch.wire.results import options_from, options_to, result_from, result_to
+from simsearch.wire.results import (
+    evidence_to,
+    options_from,
+    options_to,
+    report_to,
+    result_from,
+    result_to,
+)
 
 __all__ = [
     "HASH_SIGNALS",
@@ -41,8 +50,10 @@ __all__ = [
     "edit_to",
     "entry_to",
     "error_from",
+    "evidence_to",
     "four_eyes_from",
     "item_error_from",
+    "kinds_from",
     "logged_to",
     "options_from",
     "options_to",
@@ -51,10 +62,12 @@ __all__ = [
     "proposal_state_from",
     "proposal_to",
     "reason_number",
+    "report_to",
     "result_from",
     "result_to",
     "signals_to",
     "state_from",
+    "states_from",
     "time_from",
     "time_to",
     "wait_from",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,6 +13,7 @@ from simsearch.types import (
     Bank,
     BankKind,
     Change,
+    ChangeKind,
     Edit,
     Entry,
     EntryState,
@@ -24,6 +25,7 @@ from simsearch.wire.numbers import (
     BANK_KIND_NUMBERS,
     BANK_KINDS,
     CHANGE_KIND_NUMBERS,
+    CHANGE_KINDS,
     ENTRY_STATE_NUMBERS,
     ENTRY_STATES,
     FOUR_EYES,
@@ -67,7 +69,7 @@ def four_eyes_from(number: int) -> FourEyes:
     return FOUR_EYES[number]
 
 
-def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
+def entry_to(entry: Entry, bank: str, content_id: str = "") -> bank_pb2.Entry:
     return bank_pb2.Entry(
         key=entry.key,
         bank=bank,
@@ -93,6 +95,7 @@ def entry_to(entry: Entry, bank: str) -> bank_pb2.Entry:
         severity=entry.severity,
         aliases=entry.aliases,
         held=entry.held,
+        content_id=content_id,
     )
 
 
@@ -158,6 +161,19 @@ def wait_from(number: int) -> WaitUntil:
 def wait_to(wait: WaitUntil) -> bank_pb2.WaitUntil:
     durable = wait is WaitUntil.DURABLE
     return bank_pb2.WAIT_UNTIL_DURABLE if durable else bank_pb2.WAIT_UNTIL_VISIBLE
+
+
+def states_from(numbers: Iterable[int]) -> frozenset[EntryState]:
+    """Raises BadRequest; those left out are none."""
+    return frozenset(state for number in numbers if (state := state_from(number)))
+
+
+def kinds_from(numbers: Collection[int]) -> frozenset[ChangeKind]:
+    """Raises BadRequest."""
+    for number in numbers:
+        if number not in CHANGE_KINDS:
+            raise BadRequest(f"there is no kind of change {number}: set some of the enum's")
+    return frozenset(CHANGE_KINDS[number] for number in numbers)
 
 
 def state_from(number: int) -> EntryState | None:

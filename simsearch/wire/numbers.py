@@ -113,7 +113,9 @@ CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType
         ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
         ChangeKind.PROPOSAL_MADE: bank_pb2.CHANGE_KIND_PROPOSAL_MADE,
         ChangeKind.PROPOSAL_DECIDED: bank_pb2.CHANGE_KIND_PROPOSAL_DECIDED,
+        ChangeKind.BANK_EXPORTED: bank_pb2.CHANGE_KIND_BANK_EXPORTED,
     }
 )
+CHANGE_KINDS: Mapping[int, ChangeKind] = {n: kind for kind, n in CHANGE_KIND_NUMBERS.items()}
 
 ENTRY_STATES: Mapping[int, EntryState] = {n: state for state, n in ENTRY_STATE_NUMBERS.items()}

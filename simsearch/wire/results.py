@@ -56,12 +56,7 @@ def result_to(result: MatchResult) -> match_pb2.MatchResult:
         hits=[_hit_to(hit) for hit in result.hits],
         truncated=result.truncated,
         complete=result.complete,
-        signals=[
-            match_pb2.SignalReport(
-                signal=r.signal, state=SIGNAL_STATE_NUMBERS[r.state], detail=r.detail
-            )
-            for r in result.signals
-        ],
+        signals=[report_to(report) for report in result.signals],
         snapshot=result.snapshot,
         seq=result.seq,
         stage_times=[match_pb2.StageTime(stage=s, ms=ms) for s, ms in result.stage_ms.items()],
@@ -78,7 +73,7 @@ def _hit_to(hit: Hit) -> match_pb2.Hit:
         bank=hit.bank,
         entry_key=hit.entry_key,
         band=BAND_NUMBERS[hit.band],
-        evidence=[_evidence_to(e) for e in hit.evidence],
+        evidence=[evidence_to(e) for e in hit.evidence],
         labels=hit.labels,
         source=hit.source,
         source_id=hit.source_id,
@@ -88,7 +83,13 @@ def _hit_to(hit: Hit) -> match_pb2.Hit:
     )
 
 
-def _evidence_to(evidence: Evidence) -> match_pb2.Evidence:
+def report_to(report: SignalReport) -> match_pb2.SignalReport:
+    return match_pb2.SignalReport(
+        signal=report.signal, state=SIGNAL_STATE_NUMBERS[report.state], detail=report.detail
+    )
+
+
+def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
     message = match_pb2.Evidence(
         signal=evidence.signal,
         band=BAND_NUMBERS[evidence.band],

@@ -86,7 +86,6 @@ def test_every_log_position_has_the_state_of_then(store: BankStore) -> None:
 
 def test_what_cannot_begin_or_be_held_is_refused(store: BankStore) -> None:
     for draft, words in (
-        (replace(full_draft(1), state=QUARANTINED), "cannot begin quarantined"),
         (replace(full_draft(1), state=RETRACTED), "cannot begin retracted"),
         (replace(full_draft(1), expires_us=-1), "expires is no time"),
     ):

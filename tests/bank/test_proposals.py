@@ -290,6 +290,17 @@ def test_what_is_held_waits_in_any_bank(store: BankStore) -> None:
     assert faults(store) == ()
 
 
+def test_a_disputed_ban_that_is_held_waits_in_quarantine(store: BankStore) -> None:
+    """Where nothing asks it; a draft could not become what it is to be."""
+    [entry] = store.add_entries("free", [replace(HELD, state=EntryState.DISPUTED)], ANN)
+    assert entry.state is EntryState.QUARANTINED
+    _, change = store.move_entry("free", entry.key, EntryState.DISPUTED, CID)
+    assert change is not None
+    assert change.kind is ChangeKind.PROPOSAL_MADE
+    store.decide(1, APPROVE, BOB)
+    assert state(store, entry.key) is EntryState.DISPUTED
+
+
 def test_a_draft_that_says_nothing_is_marked_and_proposed_once_it_is_to_count(
     store: BankStore,
 ) -> None:

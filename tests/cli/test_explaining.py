@@ -119,3 +119,63 @@ def test_an_entry_begins_in_the_shadow_and_moves(shell: Shell) -> None:
     assert key in shell("entry", "list", "epsilon", "--state", "active").out
     refused = shell("entry", "move", "epsilon", key, "active", "--until", "soon", "--reason", "x")
     assert (refused.code, "no time" in refused.err) == (3, True)
+
+
+def test_a_bank_of_what_is_harmless_and_one_that_is_archived(shell: Shell, tmp_path: Path) -> None:
+    """The hit is suppressed and said so, by the answer and by its explanation; archived, the bank
+    has no say and takes no edits, until it is brought back."""
+    banned(shell, "zeta")
+    create = ("bank", "create", "news", "--allowed", "--owner", "press desk", "--reason", "case 9")
+    assert "kind: allowed" in shell(*create).out
+    add = ("entry", "add", "news", "--hash", NEAR, "--reason", "a press photograph")
+    assert shell(*add).code == 0
+    path = receipt(shell, tmp_path / "r.json", "zeta")
+    shown = json.loads(path.read_text())[0]
+    assert (shown["verdict"], shown["hits"], shown["complete"]) == ("NO_MATCH", [], True)
+    assert shown["suppressed"][0]["by"]["bank"] == "news"
+    ran = shell("explain", str(path))
+    assert ran.code == 0
+    assert "SUPPRESSED" in ran.out
+    assert "known to be harmless" in ran.out
+    archive = ("bank", "update", "news", "--reason", "case closed")
+    assert shell(*archive, "--archive").code == 0
+    assert "allowed, archived" in shell("bank", "list").out
+    assert shell("match", "--hash", NEAR, "--bank", "zeta", "--json").out.count("BLOCK")
+    for refused in (
+        add,
+        (*archive, "--owner", "nobody"),
+        ("match", "--hash", NEAR, "--bank", "news"),
+    ):
+        ran = shell(*refused)
+        assert ran.code == 5
+        assert "archived" in ran.err
+    assert shell(*archive, "--bring-back").code == 0
+    assert "NO_MATCH" in shell("match", "--hash", NEAR, "--bank", "zeta").out
+    assert shell(*archive, "--archive").code == 0  # its say is in every bank's answers
+
+
+def test_what_a_disputed_entry_blocked_is_for_review(shell: Shell, tmp_path: Path) -> None:
+    key = banned(shell, "eta")
+    shell("entry", "move", "eta", key, "disputed", "--reason", "two reviewers doubt it")
+    path = receipt(shell, tmp_path / "r.json", "eta")
+    assert json.loads(path.read_text())[0]["verdict"] == "REVIEW"
+    ran = shell("explain", str(path))
+    assert ran.code == 0
+    assert "people dispute this entry" in ran.out
+
+
+@pytest.mark.parametrize("ratio", ["7.5", "-0.1", "nan"])
+def test_a_share_that_is_none_is_refused(shell: Shell, ratio: str) -> None:
+    ran = shell("bank", "create", "theta", "--enabled-ratio", ratio, "--reason", "x")
+    assert ran.code == 3
+    assert "0 (none) to 1 (all)" in ran.err
+    assert shell("bank", "get", "theta").code == 4
+
+
+def test_a_bank_of_which_nothing_counts_matches_nothing(shell: Shell) -> None:
+    banned(shell, "iota")
+    shell("bank", "update", "iota", "--enabled-ratio", "0", "--reason", "on trial")
+    assert "0 of its hits count" in shell("bank", "get", "iota").out
+    assert "NO_MATCH" in shell("match", "--hash", HASH, "--bank", "iota").out
+    seen = shell("match", "--hash", HASH, "--bank", "iota", "--shadow")
+    assert "in the shadow: iota/" in seen.out

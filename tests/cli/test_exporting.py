@@ -13,18 +13,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from simsearch.bank.checks import FIRST_STATES
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.encode.registry import LoadedEncoder
+from simsearch.errors import BadRequest
 from simsearch.types import (
     CosineRule,
     Edit,
+    EntryState,
     MatchOptions,
     MatchResult,
     Modality,
     Policy,
     Space,
+    VectorContent,
 )
+from simsearch.v1 import bank_pb2
 from tests.cli.lists import BARE, answered, counts, digits, imported, pdq
 from tests.cli.shell import Run
 from tests.fakes import FakeTextEncoder
@@ -151,14 +156,32 @@ def test_an_export_of_what_was_taken_back_takes_back(
 def test_people_are_told_in_words(
     run: Run, bare: ServerProcess, client: Client, tmp_path: Path
 ) -> None:
-    """And of what a list cannot say."""
     name = new_bank(client)
-    client.add_entry(name, [pdq(1)], EDIT, expires_us=2**52)
+    client.add_entry(name, [pdq(1)], EDIT)
     words = ("export", name, str(tmp_path / "out"), "--data-dir", str(bare.data_dir))
     told = run(*words)
     assert (told.code, told.err) == (0, "")
     assert "1 entries (1 rows)" in told.out
-    assert "1 of them end by themselves" in told.out
+
+
+def test_states_and_ends_go_through_a_list(
+    run: Run, bare: ServerProcess, client: Client, tmp_path: Path
+) -> None:
+    """What rests goes on resting in the bank that the list is read into, and ends when it ends."""
+    name, copy = new_bank(client), new_bank(client)
+    for n, state in enumerate(FIRST_STATES):
+        client.add_entry(name, [pdq(n)], EDIT, state=state, expires_us=2**52 + n)
+    exported(run, bare.data_dir, name, tmp_path / "out")
+    found = answered(imported(run, bare, copy, str(tmp_path / "out")))
+    assert counts(found) == {"added": len(FIRST_STATES)}
+    told = [
+        sorted((e.state, e.expire_time.ToMicroseconds()) for e in client.list_entries(b).entries)
+        for b in (name, copy)
+    ]
+    assert told[0] == told[1]
+    exported(run, bare.data_dir, copy, tmp_path / "again")
+    lists = [(tmp_path / folder / "entries.jsonl").read_bytes() for folder in ("out", "again")]
+    assert lists[0] == lists[1]
 
 
 @pytest.mark.parametrize(
@@ -227,3 +250,86 @@ def _imported_and_exported(run: Run, folder: Path, path: Path, policy: Policy) -
         words = ("import", "spam", str(path), "--reason", "a list", "--actor", "tester")
         assert run(*words, "--server", address).code == 0
     return Path(exported(run, folder / "data", "spam", folder / "out")["file"])
+
+
+# ---------------------------------------------------------------- over the server
+
+
+def from_server(run: Run, address: str, bank: str, folder: Path, *options: str) -> dict[str, Any]:
+    words = ("export", bank, str(folder), "--server", address, "--reason", "monthly list")
+    ran = run(*words, "--actor", "tester", *options, "--json")
+    assert ran.code == 0, ran.err
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
+
+
+def test_a_server_gives_what_is_on_its_disk(
+    run: Run, bare: ServerProcess, bank: str, tmp_path: Path
+) -> None:
+    """Byte for byte, for every choice; and that it was asked is on its record."""
+    for n, options in enumerate(
+        ((), ("--state", "retracted"), ("--label", "scam"), ("--source", "other"))
+    ):
+        there = from_server(run, bare.address, bank, tmp_path / f"there-{n}", *options)
+        here = exported(run, bare.data_dir, bank, tmp_path / f"here-{n}", *options)
+        assert Path(there["file"]).read_bytes() == Path(here["file"]).read_bytes()
+        assert there["entries"] == here["entries"]
+    shown = run("audit", "show", "--bank", bank, "--server", bare.address, "--json")
+    last = json.loads(shown.out)[-1]
+    assert (last["kind"], last["actor"], last["reason"]) == (
+        "BANK_EXPORTED", "tester", "monthly list",
+    )  # fmt: skip
+
+
+def test_a_server_wants_to_know_why(run: Run, bare: ServerProcess, bank: str) -> None:
+    ran = run("export", bank, "out", "--server", bare.address)
+    assert ran.code == 3
+    assert "--reason" in ran.err
+
+
+def test_vectors_come_over_the_network_where_they_are_asked_for(run: Run, tmp_path: Path) -> None:
+    """Bit by bit, in many pages; without them, entries that have nothing else are left out."""
+    rows = unit(np.random.default_rng(4).standard_normal((700, 8))).astype(np.float32)
+    encoders = {"prose": LoadedEncoder("prose", Modality.TEXT, text=FakeTextEncoder(PROSE))}
+    policy = Policy((CosineRule(PROSE.id, Modality.TEXT, review=0.9),))
+    with served(tmp_path / "data", encoders) as address, Client(address) as client:
+        client.create_bank("spam", EDIT, policy=policy)
+        client.add_entries("spam", [VectorContent(PROSE.id, row[None]) for row in rows], EDIT)
+        client.add_entry("spam", [pdq(1)], EDIT)
+        there = from_server(run, address, "spam", tmp_path / "there")
+        hashes = from_server(run, address, "spam", tmp_path / "hashes", "--no-vectors")
+        assert (there["entries"], hashes["entries"]) == (701, 1)
+    here = exported(run, tmp_path / "data", "spam", tmp_path / "here")
+    assert Path(there["file"]).read_bytes() == Path(here["file"]).read_bytes()
+
+
+def test_all_pages_are_of_the_state_that_the_first_one_found(client: Client) -> None:
+    """What is banned, moved or taken back meanwhile is not in it, and nothing comes twice."""
+    name = new_bank(client)
+    keys = [client.add_entry(name, [pdq(n)], EDIT).entry.key for n in range(300)]
+    request = bank_pb2.ExportEntriesRequest(
+        bank=name, edit=bank_pb2.Edit(actor="tester", reason="a list")
+    )
+    first = client.export_entries(request)
+    assert len(first.entries) < 300
+    client.retract_entry(name, keys[-1], EDIT)
+    client.move_entry(name, keys[-2], EntryState.QUARANTINED, EDIT)
+    client.add_entry(name, [pdq(999)], EDIT)
+    found = list(first.entries)
+    page = first
+    while page.next_page_token:
+        request.page_token = page.next_page_token
+        page = client.export_entries(request)
+        assert page.seq == first.seq
+        found += page.entries
+    assert [each.entry.key for each in found] == keys
+    assert {each.entry.state for each in found} == {bank_pb2.ENTRY_STATE_ACTIVE}
+
+
+@pytest.mark.parametrize("token", ["x", "1", "1.", ".1", "1.x", "9999999999.1", "²,1"])
+def test_a_token_of_nobody_is_refused(client: Client, token: str) -> None:
+    request = bank_pb2.ExportEntriesRequest(
+        bank=new_bank(client), page_token=token, edit=bank_pb2.Edit(actor="t", reason="r")
+    )
+    with pytest.raises(BadRequest, match="next_page_token"):
+        client.export_entries(request)

@@ -125,6 +125,11 @@ def test_a_bank_is_shown_in_its_own_words() -> None:
         "create_time": "2023-11-14T22:13:20Z",
         "etag": "v1",
         "active_entries": 2**60,
+        "owner": "",
+        "kind": "UNSPECIFIED",
+        "archived": False,
+        "enabled_ratio": 0.0,
+        "four_eyes": "UNSPECIFIED",
     }
 
 
@@ -204,6 +209,7 @@ def test_a_result_in_json_says_everything() -> None:
                 "entry_key": 17,
                 "band": "BLOCK",
                 "capped": False,
+                "disputed": False,
                 "bank_etag": "",
                 "labels": ["scam"],
                 "source": "tips",
@@ -228,6 +234,7 @@ def test_a_result_in_json_says_everything() -> None:
             }
         ],
         "shadow": [],
+        "suppressed": [],
         "truncated": False,
         "complete": True,
         "stopped_early": False,

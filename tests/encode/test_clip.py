@@ -250,3 +250,19 @@ def test_gpu_agrees_with_cpu(copyclip: ClipEncoder) -> None:
     assert cosines(on_gpu.encode_images(pixels), copyclip.encode_images(pixels)).min() > 0.998
     texts = ["a t-shirt", "a skirt"]
     assert cosines(on_gpu.encode_texts(texts), copyclip.encode_texts(texts)).min() > 0.998
+
+
+def test_normalisations_are_folded_into_the_convolutions(copyclip: ClipEncoder) -> None:
+    """None is left, and the tower computes what open_clip's own does, to rounding."""
+    import open_clip
+    import torch
+
+    tower = copyclip._network.visual
+    assert not [m for m in tower.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    own = open_clip.create_model(
+        clip_weights.find_clip("copyclip").architecture, require_pretrained=True
+    )
+    batch = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        folded, plain = tower(batch), own.eval().visual(batch)
+    assert torch.nn.functional.cosine_similarity(folded, plain).min() > 0.999999

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
 from simsearch.encode.registry import EncoderSet
@@ -65,11 +66,11 @@ class World:
     _digests: dict[tuple[Signal, bytes], list[tuple[int, int]]] = field(default_factory=dict)
     _cards: dict[int, Entry] = field(default_factory=dict)
 
-    def bank(self, name: str, policy: Policy) -> Bank:
-        """Create a bank, or change the policy of the one of this name."""
+    def bank(self, name: str, policy: Policy, **settings: Any) -> Bank:
+        """Create a bank, or change the policy and settings of the one of this name."""
         old = self.banks.get(name)
         bank_id = old.id if old else len(self.banks) + 1
-        bank = Bank(bank_id, name, "", policy, 0, old.version + 1 if old else 1, 0)
+        bank = Bank(bank_id, name, "", policy, 0, old.version + 1 if old else 1, 0, **settings)
         self.banks = self.banks | {name: bank}
         return bank
 
@@ -87,6 +88,9 @@ class World:
             for value in values:
                 self._digests.setdefault((signal, value), []).append((key, group))
         self._cards[key] = card(key, group)
+
+    def put(self, key: int, state: EntryState) -> None:
+        self._cards[key] = replace(self._cards[key], first_state=state, state=state)
 
     def retract(self, key: int, seq: int) -> None:
         for space in self._spaces.values():

@@ -162,6 +162,7 @@ READS: dict[str, Callable[[Client, str], object]] = {
     "GetEntry": lambda c, bank: c.get_entry(bank, 1),
     "ListEntries": lambda c, bank: c.list_entries(bank),
     "ListProposals": lambda c, bank: c.list_proposals(proposal_pb2.ListProposalsRequest(bank=bank)),
+    "CompareEntries": lambda c, bank: c.compare_entries(bank, 1, 1),
     "Match": lambda c, bank: c.match(HASH, MatchOptions((bank,))),
     "BatchMatch": lambda c, bank: c.match_batch([HASH], MatchOptions((bank,))),
     "StreamMatch": lambda c, bank: list(c.match_stream([HASH], MatchOptions((bank,)))),
@@ -184,7 +185,12 @@ POLICIES: dict[str, Callable[[Client, str], object]] = {
     ),
     "RevertChanges": lambda c, bank: c.revert_changes(reverting(bank, SIGNED)),
     "DecideProposal": lambda c, bank: c.decide_proposal(1, Decision.APPROVE, SIGNED, bank=bank),
+    "ExportEntries": lambda c, bank: c.export_entries(exporting(bank)),
 }
+
+
+def exporting(bank: str) -> bank_pb2.ExportEntriesRequest:
+    return bank_pb2.ExportEntriesRequest(bank=bank, edit=bank_pb2.Edit(reason="r"))
 
 
 def refusal_of(call: Callable[[], object]) -> SimsearchError:
@@ -349,7 +355,14 @@ def test_default_thresholds_are_shown_to_those_who_see_scores(as_: Calls) -> Non
 def test_every_answer_that_can_tell_is_known_here() -> None:
     """A new RPC with hits in its answer is redacted by the guard; this names those there are."""
     telling = {n.rpartition("/")[2] for n, m in RPCS.items() if can_tell(m.output_type)}
-    assert telling == {"Match", "BatchMatch", "StreamMatch", "GetStatus"}
+    assert telling == {
+        "Match",
+        "BatchMatch",
+        "StreamMatch",
+        "FindEntries",
+        "CompareEntries",
+        "GetStatus",
+    }
 
 
 def test_nothing_but_named_parts_is_left_of_a_hit(world: Served) -> None:

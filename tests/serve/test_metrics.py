@@ -128,6 +128,7 @@ def test_labels_are_those_that_are_named(server: FakeServer) -> None:
         "simsearch_index_age_seconds",  # there is no snapshot
         "simsearch_index_rows_aside",  # nor a space without an encoder
         "simsearch_shadow_hits",  # nor an entry in the shadow
+        "simsearch_suppressed_hits",  # nor a bank of what is harmless
         "simsearch_gpu_up", "simsearch_gpu_queries", "simsearch_gpu_faults",
         "simsearch_gpu_index_bytes",
     }  # fmt: skip

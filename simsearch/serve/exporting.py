@@ -1,0 +1,119 @@
+"""Banks out: entries with their fingerprints, page by page, all of one state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from simsearch.bank.listing import EntryFilter, search
+from simsearch.bank.reading import Reading
+from simsearch.errors import BadRequest
+from simsearch.serve.core import Core
+from simsearch.types import (
+    Bank,
+    Content,
+    Entry,
+    EntryState,
+    Fingerprint,
+    HashContent,
+    VectorContent,
+)
+from simsearch.v1 import bank_pb2
+from simsearch.wire import content_to, edit_from, entry_to, states_from
+
+ENTRIES_AT_ONCE: Final = 256
+PAGE_BYTES: Final = 1 << 20
+"""Of fingerprints: then the page ends, with the entry that goes beyond."""
+
+LIVING: Final = frozenset(EntryState) - {EntryState.RETRACTED}
+
+
+def export_entries(
+    core: Core, request: bank_pb2.ExportEntriesRequest
+) -> bank_pb2.ExportEntriesResponse:
+    bank = core.store.bank(request.bank)
+    chosen = _Chosen(
+        states_from(request.states) or LIVING, frozenset(request.labels), frozenset(request.sources)
+    )
+    edit = edit_from(request.edit)
+    if request.page_token:
+        seq, after_key = _place(request.page_token)
+    else:
+        seq, after_key = core.store.begin_export(bank.name, edit).seq, 0
+    with core.store.reading() as reading:
+        if seq > reading.seq:
+            raise _not_ours()
+        return _page(reading.at(seq), bank, chosen, after_key, with_vectors=request.with_vectors)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Which entries are wanted; no labels or sources: whatever they are."""
+
+    states: frozenset[EntryState]
+    labels: frozenset[str]
+    sources: frozenset[str]
+
+    def holds(self, entry: Entry, seq: int) -> bool:
+        return (
+            entry.added.seq <= seq
+            and entry.state_at(seq) in self.states
+            and (not self.labels or not self.labels.isdisjoint(entry.labels))
+            and (not self.sources or entry.source in self.sources)
+        )
+
+
+def _page(
+    reading: Reading, bank: Bank, chosen: _Chosen, after_key: int, *, with_vectors: bool
+) -> bank_pb2.ExportEntriesResponse:
+    found = search(reading, bank.id, EntryFilter(), after_key=after_key, limit=ENTRIES_AT_ONCE)
+    wanted = [entry for entry in found.entries if chosen.holds(entry, reading.seq)]
+    fingerprints = reading.fingerprints([entry.key for entry in wanted])
+    answer = bank_pb2.ExportEntriesResponse(seq=reading.seq)
+    size_bytes, ends_after = 0, found.after_key
+    for entry in wanted:
+        exported = _exported(entry, bank, fingerprints[entry.key], reading.seq, with_vectors)
+        answer.entries.append(exported)
+        size_bytes += exported.ByteSize()
+        if size_bytes >= PAGE_BYTES and entry.key != found.entries[-1].key:
+            ends_after = entry.key
+            break
+    if ends_after is not None:
+        answer.next_page_token = f"{reading.seq}.{ends_after}"
+    return answer
+
+
+def _exported(
+    entry: Entry, bank: Bank, fingerprint: Fingerprint, seq: int, with_vectors: bool
+) -> bank_pb2.ExportedEntry:
+    message = entry_to(entry, bank.name)
+    message.state = int(entry.state_at(seq))  # type: ignore[assignment]
+    contents = _contents(fingerprint, with_vectors)
+    return bank_pb2.ExportedEntry(entry=message, fingerprint=map(content_to, contents))
+
+
+def _contents(fingerprint: Fingerprint, with_vectors: bool) -> Iterator[Content]:
+    for digest, values in fingerprint.digests.items():
+        yield from (HashContent(digest, value) for value in values)
+    for signal, rows in fingerprint.bits.items():
+        yield from (HashContent(signal, row.tobytes()) for row in rows)
+    if with_vectors:
+        for space, vectors in fingerprint.vectors.items():
+            yield VectorContent(space, vectors.astype("<f2"))
+
+
+def _place(token: str) -> tuple[int, int]:
+    """The seq and the key that a token says. Raises BadRequest."""
+    seq, dot, key = token.partition(".")
+    if not (dot and _is_number(seq) and _is_number(key)):
+        raise _not_ours()
+    return int(seq), int(key)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 19
+
+
+def _not_ours() -> BadRequest:
+    return BadRequest("page_token is none of ours: send back next_page_token as it came")
