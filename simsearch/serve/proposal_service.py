@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from simsearch.bank.checks import AFTER_MAX
 from simsearch.bank.deciding import not_found
-from simsearch.errors import BadRequest, LimitExceeded, PermissionDenied
+from simsearch.errors import PermissionDenied
 from simsearch.serve.approving import terms_of
 from simsearch.serve.core import Core
 from simsearch.serve.identity import Identity, current
 from simsearch.serve.interceptors import Context
+from simsearch.serve.listing import page_key, page_size
 from simsearch.serve.seen import wait_visible
 from simsearch.serve.work import Work
 from simsearch.types import BankAccess, Decision, Proposal, Role, WaitUntil
@@ -22,8 +22,6 @@ from simsearch.wire import (
     proposal_to,
     wait_from,
 )
-
-PAGE_SIZE_DEFAULT: Final = 100
 
 APPROVERS: Final = frozenset({Role.APPROVER, Role.ADMIN})
 """Who may decide about what others proposed; to withdraw one's own is for everybody."""
@@ -57,24 +55,15 @@ class ProposalService(proposal_pb2_grpc.ProposalServiceServicer):
 def _list(
     core: Core, request: proposal_pb2.ListProposalsRequest, reads: BankAccess
 ) -> proposal_pb2.ListProposalsResponse:
-    size_max = core.config.limits.page_size_max
-    size = request.page_size or PAGE_SIZE_DEFAULT
-    if not 1 <= size <= size_max:
-        raise LimitExceeded(f"page_size is {size}: ask for 1 to {size_max}")
+    size = page_size(core, request.page_size)
     asked = [core.store.bank(request.bank)] if request.bank else core.store.banks()
     names = {bank.id: bank.name for bank in asked if bank.name in reads}
-    state, after_id = proposal_state_from(request.state), _page_id(request.page_token)
+    state, after_id = proposal_state_from(request.state), page_key(request.page_token)
     found, rest = core.store.proposals(names, state=state, after_id=after_id, limit=size)
     return proposal_pb2.ListProposalsResponse(
         proposals=[proposal_to(each, rows, names[each.bank_id]) for each, rows in found],
         next_page_token=str(rest or ""),
     )
-
-
-def _page_id(token: str) -> int:
-    if token and not (token.isascii() and token.isdigit() and int(token) <= AFTER_MAX):
-        raise BadRequest("page_token is none of ours: send back next_page_token as it came")
-    return int(token or 0)
 
 
 def _get(

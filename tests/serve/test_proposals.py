@@ -16,6 +16,7 @@ from simsearch.bank.store import BankStore
 from simsearch.client import Client
 from simsearch.config import ApprovalConfig, GuardConfig
 from simsearch.errors import (
+    BadRequest,
     BankNotFound,
     DailyLimit,
     LimitExceeded,
@@ -181,6 +182,8 @@ class TestKnownCallers:
             ids(far, bank="scams")
         with pytest.raises(LimitExceeded):
             ids(far, page_size=-1)
+        with pytest.raises(BadRequest, match="page_token is none of ours"):
+            ids(far, page_token="9" * 5_000)
         for ask in (
             lambda: far.get_proposal(1),
             lambda: far.get_proposal(9),
