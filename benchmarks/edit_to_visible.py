@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=EDITS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="simsearch-bench-") as directory:
-        server = ServerProcess(Path(directory))
+        config = Path(directory) / "simsearch.toml"
+        config.write_text("[guard]\nenabled = false\n", encoding="utf-8")
+        server = ServerProcess(Path(directory), config)
         try:
             with Client(server.address, deadline_s=120) as client:
                 measured = _measure(client, options.entries, options.edits)

@@ -82,6 +82,9 @@ WARM_S: Final = 3.0
 LOOK_S: Final = 0.05
 
 CONFIG: Final = f"""
+[guard]
+enabled = false
+
 [encoders.minilm]
 kind = "sentence-transformers"
 model = "{MODEL}"

@@ -30,6 +30,9 @@ FLOOR: Final = 0.90
 NAME: Final = "minilm"
 
 CONFIG: Final = f"""
+[guard]
+enabled = false
+
 [encoders.{NAME}]
 kind = "sentence-transformers"
 model = "{MODEL}"
@@ -43,6 +46,9 @@ workers = 0
 """No images are asked, and what another part would cost is not asked about."""
 
 NO_ENCODERS: Final = """
+[guard]
+enabled = false
+
 [encoders]
 
 [metrics]

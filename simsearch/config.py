@@ -45,6 +45,13 @@ disputes_max = 3
 
 [telemetry]
 log_format = "json"
+
+[approval]
+four_eyes = "on"
+edits_per_person_per_day = 500
+
+[guard]
+tokens_min = 4
 ```
 """
 
@@ -69,6 +76,7 @@ T = TypeVar("T")
 ENCODER_KINDS = ("open_clip", "sentence-transformers")
 GPU_PLACEMENTS = ("sharded", "replicated")
 LOG_FORMATS = ("lines", "json")
+FOUR_EYES = ("auto", "on", "off")
 LINGER_MS_MAX = 1_000
 RENAMED = {
     "allow_remote": "insecure_allow_remote_without_tls, and not needed with [tls] and [identity]",
@@ -269,9 +277,30 @@ class TelemetryConfig:
 
 
 @dataclass(frozen=True)
+class ApprovalConfig:
+    """`four_eyes`: whether edits by which a bank begins or ceases to match wait for a second
+    person, where the bank itself does not say: "on", "off", or "auto": where the server knows who
+    calls. A person makes up to `edits_per_person_per_day` changes a day (UTC); 0: any number."""
+
+    four_eyes: str = "auto"
+    edits_per_person_per_day: int = 0
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """Bans that say too little (blank pictures, texts of fewer than `tokens_min` words, hashes of
+    nothing) or nothing new are held for a second person; with `enabled` off nothing is looked
+    at."""
+
+    enabled: bool = True
+    tokens_min: int = 4
+
+
+@dataclass(frozen=True)
 class CallerConfig:
     """One `[identities.NAME]` of that file. `banks` may be read and `edit_banks` also edited,
-    each by name or with `*` for any letters; `tokens` and `certificates` prove the name."""
+    each by name or with `*` for any letters; `tokens` and `certificates` prove the name.
+    `edits_per_day`, 0 for any number, goes before `[approval] edits_per_person_per_day`."""
 
     roles: tuple[str, ...]
     banks: tuple[str, ...]
@@ -281,6 +310,7 @@ class CallerConfig:
     certificates: tuple[str, ...] = ()
     items_per_s: float | None = None
     in_flight_max: int | None = None
+    edits_per_day: int | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +334,8 @@ class Config:
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    approval: ApprovalConfig = field(default_factory=ApprovalConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
 
 def load(path: Path) -> Config:
@@ -414,6 +446,11 @@ def _check(config: Config, origin: str) -> None:
     _check_tls(config.tls, f"{origin}: tls")
     _check_known(config.known, f"{origin}: known")
     _check_telemetry(config.telemetry, f"{origin}: telemetry")
+    _check_approval(config.approval, f"{origin}: approval")
+    if config.guard.tokens_min < 0:
+        raise BadConfig(
+            f"{origin}: guard: tokens_min is 0 (none) or more, not {config.guard.tokens_min}"
+        )
     if config.metrics.listen:
         split_address(config.metrics.listen, f"{origin}: metrics")
 
@@ -510,6 +547,18 @@ def _check_telemetry(telemetry: TelemetryConfig, where: str) -> None:
         raise BadConfig(
             f"{where}: otlp_endpoint is a URL, as in http://127.0.0.1:4317, not "
             f"{telemetry.otlp_endpoint!r}"
+        )
+
+
+def _check_approval(approval: ApprovalConfig, where: str) -> None:
+    if approval.four_eyes not in FOUR_EYES:
+        raise BadConfig(
+            f"{where}: four_eyes is {' or '.join(FOUR_EYES)}, not {approval.four_eyes!r}"
+        )
+    if approval.edits_per_person_per_day < 0:
+        raise BadConfig(
+            f"{where}: edits_per_person_per_day is 0 (any number) or more, not "
+            f"{approval.edits_per_person_per_day}"
         )
 
 

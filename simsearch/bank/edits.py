@@ -9,9 +9,11 @@ from dataclasses import replace
 from simsearch.bank import chain
 from simsearch.bank.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
 from simsearch.bank.layout import Life, digest_prefix, source_mark, whole_mark
+from simsearch.bank.proposals import NO_ROWS, asked, four_eyes_in_force, propose
 from simsearch.bank.tables import Tables
 from simsearch.errors import BadRequest, BankArchived, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
+    FREE,
     Bank,
     BankKind,
     BankUpdate,
@@ -24,6 +26,9 @@ from simsearch.types import (
     Fingerprint,
     Move,
     Policy,
+    ProposalKind,
+    ProposedRows,
+    Terms,
 )
 
 ITSELF = "simsearch"
@@ -44,15 +49,24 @@ def create_bank(
 
 
 def update_bank(
-    tables: Tables, name: str, update: BankUpdate, etag: str, edit: Edit
+    tables: Tables, name: str, update: BankUpdate, etag: str, edit: Edit, terms: Terms = FREE
 ) -> tuple[Bank, Change]:
+    """The bank as it is and the change that proposes it, where that waits for a second person."""
     bank = tables.bank_or_raise(name)
     if etag and etag != bank.etag:
         raise BankChanged(f"bank {name!r} is at {bank.etag}, not at {etag}: read it again first")
-    updated = _updated(replace(bank, version=bank.version + 1, restores=0), update)
+    updated = updated_bank(bank, update)
     if bank.archived and updated.archived:
         raise _archived(bank)
+    if four_eyes_in_force(bank, terms):
+        wanted = asked(bank, ProposalKind.BANK_UPDATE, edit)
+        wanted = replace(wanted, update=update, etag=bank.etag)
+        return bank, propose(tables, wanted, NO_ROWS, edit, edits=1)
     return updated, replace_bank(tables, bank, updated, edit)
+
+
+def updated_bank(bank: Bank, update: BankUpdate) -> Bank:
+    return _updated(replace(bank, version=bank.version + 1, restores=0), update)
 
 
 def _updated(bank: Bank, update: BankUpdate) -> Bank:
@@ -91,16 +105,60 @@ def add_entries(
     drafts: Sequence[EntryDraft],
     fingerprints: Sequence[bytes],
     edit: Edit,
+    terms: Terms = FREE,
 ) -> list[Entry]:
-    """`fingerprints` are the records of the drafts' fingerprints, made before the transaction."""
+    """`fingerprints` are the records of the drafts' fingerprints, made before the transaction. What
+    waits for a second person is a DRAFT until then: all of it as one proposal, which the changes
+    that added it name, but for what is held, each as one of its own."""
     bank = editable_bank(tables, bank_name)
-    now_us = _now_us()
-    entries = [
-        add_entry(tables, bank, draft, fingerprint, edit, now_us)
-        for draft, fingerprint in zip(drafts, fingerprints, strict=True)
-    ]
+    adding = _Adding(tables, bank, edit, four_eyes=four_eyes_in_force(bank, terms))
+    entries = [adding.add(*each) for each in zip(drafts, fingerprints, strict=True)]
+    adding.finish()
     tables.put_bank(replace(bank, active_entries=bank.active_entries + len(entries)))
     return entries
+
+
+_ASKED = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED)
+
+
+class _Adding:
+    """One transaction of new entries."""
+
+    def __init__(self, tables: Tables, bank: Bank, edit: Edit, *, four_eyes: bool) -> None:
+        self._tables = tables
+        self._bank = bank
+        self._edit = edit
+        self._four_eyes = four_eyes
+        self._now_us = _now_us()
+        self._together: list[int] = []
+        self._number = 0
+
+    def add(self, draft: EntryDraft, fingerprint: bytes) -> Entry:
+        if draft.held and draft.state in _ASKED:
+            number = self._tables.next_proposal_id()
+            entry = self._add_waiting(draft, fingerprint, number)
+            wanted = asked(self._bank, ProposalKind.MOVE, self._edit, number)
+            wanted = replace(wanted, to=draft.state, held=draft.held)
+            propose(self._tables, wanted, ProposedRows((entry.key,)), self._edit)
+            return entry
+        if self._four_eyes and draft.state is EntryState.ACTIVE:
+            self._number = self._number or self._tables.next_proposal_id()
+            entry = self._add_waiting(draft, fingerprint, self._number)
+            self._together.append(entry.key)
+            return entry
+        return add_entry(self._tables, self._bank, draft, fingerprint, self._edit, self._now_us)
+
+    def finish(self) -> None:
+        if self._together:
+            wanted = asked(self._bank, ProposalKind.MOVE, self._edit, self._number)
+            propose(self._tables, wanted, ProposedRows(tuple(self._together)), self._edit)
+
+    def _add_waiting(self, draft: EntryDraft, fingerprint: bytes, number: int) -> Entry:
+        """As a draft, or in quarantine where no draft may go to what it is to be."""
+        goes = draft.state in MOVES[EntryState.DRAFT]
+        waiting = replace(draft, state=EntryState.DRAFT if goes else EntryState.QUARANTINED)
+        edit = replace(self._edit, proposal=number)
+        return add_entry(self._tables, self._bank, waiting, fingerprint, edit, self._now_us)
 
 
 def add_entry(
@@ -131,14 +189,21 @@ def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[
             yield source_mark(entry.source, source_id)
 
 
-def retract_entry(tables: Tables, bank_name: str, key: int, edit: Edit) -> Entry:
+def retract_entry(
+    tables: Tables, bank_name: str, key: int, edit: Edit, terms: Terms = FREE
+) -> tuple[Entry, Change]:
+    """The entry as it is and the change that proposes it, where that waits for a second person."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
+    if four_eyes_in_force(bank, terms):
+        wanted = asked(bank, ProposalKind.RETRACTION, edit)
+        rows = ProposedRows(retracted=(key,))
+        return entry, propose(tables, wanted, rows, edit, edits=1)
     retracted = retract(tables, bank, entry, edit)
     tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
-    return retracted
+    return retracted, retracted.last
 
 
 def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
@@ -167,15 +232,36 @@ MOVES: Mapping[EntryState, Collection[EntryState]] = {
 
 
 def move_entry(
-    tables: Tables, bank_name: str, key: int, state: EntryState, until_us: int, edit: Edit
+    tables: Tables,
+    bank_name: str,
+    key: int,
+    state: EntryState,
+    until_us: int,
+    edit: Edit,
+    terms: Terms = FREE,
 ) -> tuple[Entry, Change | None]:
-    """No change, where the entry is there already."""
+    """No change, where the entry is there already; the change that proposes it, where that waits
+    for a second person."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
-    if entry.state is EntryState.RETRACTED:
-        raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted: ban the item anew")
     if entry.state is state and entry.until_us == until_us:
         return entry, None
+    check_move(entry, state, until_us)
+    four_eyes = four_eyes_in_force(bank, terms) and _comes_to_count(entry, state, until_us)
+    if four_eyes or _is_held(entry, state, until_us):
+        wanted = asked(bank, ProposalKind.MOVE, edit)
+        wanted = replace(wanted, to=state, until_us=until_us, held=entry.held)
+        return entry, propose(tables, wanted, ProposedRows((key,)), edit, edits=1)
+    return moved(tables, entry, state, until_us, edit)
+
+
+def check_move(entry: Entry, state: EntryState, until_us: int) -> None:
+    """Raises EntryRetracted, BadRequest."""
+    key = entry.key
+    if entry.state is EntryState.RETRACTED:
+        raise EntryRetracted(f"entry {key} is retracted: ban the item anew")
+    if entry.state is state and entry.until_us == until_us:
+        raise BadRequest(f"entry {key} is {_word(state)} already")
     if state is not entry.state and state not in MOVES[entry.state]:
         raise BadRequest(
             f"entry {key} is {_word(entry.state)} and cannot become {_word(state)}: it can become "
@@ -183,7 +269,26 @@ def move_entry(
         )
     if until_us and until_us <= _now_us():
         raise BadRequest("until lies in the past: give a time to come, or leave it out")
-    return moved(tables, entry, state, until_us, edit)
+
+
+def _comes_to_count(entry: Entry, state: EntryState, until_us: int) -> bool:
+    """Whether it becomes ACTIVE, at once or by itself once `until_us` has come."""
+    if state is EntryState.ACTIVE:
+        return True
+    states = [*_states(entry), state]
+    return (
+        bool(until_us)
+        and entry.state is not EntryState.ACTIVE
+        and _other(states) is (EntryState.ACTIVE)
+    )
+
+
+def _is_held(entry: Entry, state: EntryState, until_us: int) -> bool:
+    """Whether it says too little to be asked before a second person has said so."""
+    if not entry.held or EntryState.ACTIVE in _states(entry):
+        return False
+    counts = state is EntryState.DISPUTED or _comes_to_count(entry, state, until_us)
+    return entry.state is EntryState.DRAFT or counts
 
 
 def moved(
@@ -227,14 +332,18 @@ def settle_due(tables: Tables, now_us: int, limit: int) -> int:
             tables.put_bank(banks[bank.id])
         elif entry.until_us == time_us:
             edit = Edit(ITSELF, f"it was {_word(entry.state)} until now")
-            moved(tables, entry, _state_before(entry), 0, edit)
+            moved(tables, entry, _other(_states(entry)), 0, edit)
     return len(due)
 
 
-def _state_before(entry: Entry) -> EntryState:
-    """The last that was another than its own."""
-    states = (entry.first_state, *(move.state for move in entry.moves))
-    return next((s for s in reversed(states) if s is not entry.state), EntryState.ACTIVE)
+def _states(entry: Entry) -> list[EntryState]:
+    """All that it was in, the last of them its own."""
+    return [entry.first_state, *(move.state for move in entry.moves)]
+
+
+def _other(states: Sequence[EntryState]) -> EntryState:
+    """The last that was another than the last."""
+    return next((s for s in reversed(states) if s is not states[-1]), EntryState.ACTIVE)
 
 
 def _word(state: EntryState) -> str:
@@ -291,6 +400,7 @@ def _entry(draft: EntryDraft, added: Change) -> Entry:
         expires_us=draft.expires_us,
         severity=draft.severity,
         aliases=tuple(draft.aliases),
+        held=tuple(draft.held),
     )
 
 

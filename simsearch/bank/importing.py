@@ -15,10 +15,21 @@ from typing import Final
 
 from simsearch.bank.edits import add_entry, editable_bank, retract
 from simsearch.bank.layout import NEVER, digest_prefix, source_mark, whole_mark
+from simsearch.bank.proposals import asked, four_eyes_in_force, number_of, propose
 from simsearch.bank.tables import Tables
 from simsearch.errors import BadRequest
 from simsearch.storage.v1 import records_pb2 as pb
-from simsearch.types import Bank, Edit, EntryDraft, Signal
+from simsearch.types import (
+    Bank,
+    Edit,
+    EntryDraft,
+    EntryState,
+    Proposal,
+    ProposalKind,
+    ProposedRows,
+    Signal,
+    Terms,
+)
 
 SAME_CONTENT: Final = (Signal.SHA256, Signal.TEXT_SHA256)
 """Digests of which one is enough to say that an item is there already."""
@@ -36,6 +47,8 @@ class RowOutcome(IntEnum):
     """The source takes it back, and so did the bank."""
     ABSENT = 5
     """The source takes it back, and the bank has nothing of the kind."""
+    HELD = 7  # 6 is, on the wire, a row that cannot be used
+    """The source takes it back, and the bank will once a second person says so."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,8 @@ class ImportedPart:
     keys: tuple[int, ...]
     seq: int
     repeated: bool = False
+    proposal: int = 0
+    """What was added and held waits for it; 0: nothing does."""
 
 
 def import_part(
@@ -68,6 +83,7 @@ def import_part(
     edit: Edit,
     *,
     revive: bool,
+    terms: Terms,
 ) -> ImportedPart:
     """`fingerprints` are the records of the items' fingerprints."""
     bank = editable_bank(tables, bank_name)
@@ -75,7 +91,7 @@ def import_part(
     before = tables.import_part(import_id, part)
     if before is not None:
         return _as_it_was(before, content, part)
-    work = _Part(tables, bank, edit, revive)
+    work = _Part(tables, bank, edit, revive, import_id if four_eyes_in_force(bank, terms) else "")
     for item, fingerprint in zip(items, fingerprints, strict=True):
         work.take(item, fingerprint)
     return work.finish(import_id, part, content)
@@ -84,7 +100,13 @@ def import_part(
 class _Part:
     """One part on its way through the tables."""
 
-    def __init__(self, tables: Tables, bank: Bank, edit: Edit, revive: bool) -> None:
+    def __init__(
+        self, tables: Tables, bank: Bank, edit: Edit, revive: bool, waiting_as: str
+    ) -> None:
+        """`waiting_as`: the import whose proposal its rows wait for; empty: for none."""
+        self._wanted = replace(asked(bank, ProposalKind.IMPORT, edit), import_id=waiting_as)
+        self._moved: list[int] = []
+        self._retracted: list[int] = []
         self._tables = tables
         self._bank = bank
         self._edit = edit
@@ -108,13 +130,27 @@ class _Part:
         if self._living:
             active = self._bank.active_entries + self._living
             self._tables.put_bank(replace(self._bank, active_entries=active))
+        rows = ProposedRows(tuple(self._moved), tuple(self._retracted))
+        if len(rows):
+            held = len(rows.retracted)
+            propose(self._tables, self._waiting(), rows, self._edit, edits=held)
         end = self._tables.seq()
         seq = end if end > self._begun_at else 0
         record = pb.ImportPartRecord(
-            content=content, outcomes=bytes(self._outcomes), keys=self._keys, seq=seq
+            content=content,
+            outcomes=bytes(self._outcomes),
+            keys=self._keys,
+            seq=seq,
+            proposal=self._wanted.id,
         )
         self._tables.put_import_part(import_id, part, record)
-        return ImportedPart(tuple(self._outcomes), tuple(self._keys), seq)
+        return ImportedPart(tuple(self._outcomes), tuple(self._keys), seq, proposal=self._wanted.id)
+
+    def _waiting(self) -> Proposal:
+        """The proposal that this import's rows wait for; it has its number from the first."""
+        if not self._wanted.id:
+            self._wanted = replace(self._wanted, id=number_of(self._tables, self._wanted))
+        return self._wanted
 
     def _take_in(self, draft: EntryDraft, fingerprint: bytes) -> tuple[RowOutcome, int]:
         living, dead = self._find(_marks_of_content(draft, fingerprint))
@@ -122,9 +158,19 @@ class _Part:
             return RowOutcome.DUPLICATE, living
         if dead and not self._revive:
             return RowOutcome.TOMBSTONE, dead
-        entry = add_entry(self._tables, self._bank, draft, fingerprint, self._edit, self._now_us)
+        edit, waits = self._edit, self._waits and draft.state is EntryState.ACTIVE
+        if waits:
+            draft = replace(draft, state=EntryState.DRAFT)
+            edit = replace(edit, proposal=self._waiting().id)
+        entry = add_entry(self._tables, self._bank, draft, fingerprint, edit, self._now_us)
         self._living += 1
+        if waits:
+            self._moved.append(entry.key)
         return RowOutcome.ADDED, entry.key
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._wanted.import_id)
 
     def _take_back(self, item: ImportItem, fingerprint: bytes) -> tuple[RowOutcome, int]:
         """Every entry of this source that is the same, or that the source names so. What others
@@ -137,6 +183,10 @@ class _Part:
         }
         entries = [self._tables.entry_or_raise(self._bank, key) for key in sorted(found)]
         own = [entry for entry in entries if entry.source == item.draft.source]
+        if own and self._waits:
+            self._waiting()
+            self._retracted += [entry.key for entry in own]
+            return RowOutcome.HELD, own[-1].key
         for entry in own:
             retract(self._tables, self._bank, entry, self._edit)
             self._living -= 1
@@ -188,4 +238,5 @@ def _as_it_was(record: pb.ImportPartRecord, content: bytes, part: int) -> Import
             f"part {part} of this import held other rows: give another import_id to another list"
         )
     outcomes = tuple(map(RowOutcome, record.outcomes))
-    return ImportedPart(outcomes, tuple(record.keys), record.seq, repeated=True)
+    keys = tuple(record.keys)
+    return ImportedPart(outcomes, keys, record.seq, repeated=True, proposal=record.proposal)

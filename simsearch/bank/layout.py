@@ -36,16 +36,23 @@ OPINIONS = b"opinions"  # entry key u64, seq u64 -> OpinionRecord
 HITS = b"hits"  # entry key u64 -> HitsRecord: counted beside the log
 # Seq u64 of the move, entry key u64 -> nothing: entries that wait for a person to decide.
 REVIEW = b"review"
+# Proposal id u64 -> ProposalRecord; then, part by part: id u64, part u32 -> ProposedRowsRecord.
+PROPOSALS = b"proposals"
+OPEN_PROPOSALS = b"open_proposals"  # SHA-256 of what is asked, and by whom -> proposal id u64
+DAILY = b"daily"  # day u32 since 1970, 16 bytes of SHA-256 of a name -> changes of that day u64
 
 FIRST_TABLES = (META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIVES, BY_BANK, BY_DIGEST, CHANGES)
 """Of every store. The others are made where they are absent, by whoever opens it to write."""
 
-TABLES = (*FIRST_TABLES, DUE, IMPORTS, OPINIONS, HITS, REVIEW)
+TABLES = (
+    *FIRST_TABLES, DUE, IMPORTS, OPINIONS, HITS, REVIEW, PROPOSALS, OPEN_PROPOSALS, DAILY,
+)  # fmt: skip
 
 META_FORMAT = b"format"
 META_STORE_ID = b"store_id"
 META_NEXT_ENTRY_KEY = b"next_entry_key"
 META_NEXT_BANK_ID = b"next_bank_id"
+META_NEXT_PROPOSAL_ID = b"next_proposal_id"  # absent before the first
 
 DIGEST_KINDS = {Signal.SHA256: b"\x01", Signal.MD5: b"\x02", Signal.TEXT_SHA256: b"\x03"}
 """For ever, like field numbers: they are part of keys on disk."""
@@ -136,6 +143,14 @@ def source_mark(source: str, source_id: str) -> bytes:
 
 def import_key(import_id: str, part: int) -> bytes:
     return hashlib.sha256(import_id.encode()).digest()[:16] + _U32.pack(part)
+
+
+def proposed_rows_key(proposal: int, part: int) -> bytes:
+    return _U64.pack(proposal) + _U32.pack(part)
+
+
+def daily_key(day: int, actor: str) -> bytes:
+    return _U32.pack(day) + hashlib.sha256(actor.encode()).digest()[:16]
 
 
 def last_u64(packed: bytes) -> int:

@@ -38,7 +38,7 @@ def bank_to_bytes(bank: Bank) -> bytes:
         id=bank.id,
         name=bank.name,
         description=bank.description,
-        policy=_policy_to_record(bank.policy),
+        policy=policy_to_record(bank.policy),
         created_us=bank.created_us,
         version=bank.version,
         active_entries=bank.active_entries,
@@ -64,7 +64,7 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
         id=record.id,
         name=record.name,
         description=record.description,
-        policy=_policy_from_record(record.policy),
+        policy=policy_from_record(record.policy),
         created_us=record.created_us,
         version=record.version,
         active_entries=record.active_entries,
@@ -77,7 +77,7 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
     )
 
 
-def _policy_to_record(policy: Policy) -> pb.PolicyRecord:
+def policy_to_record(policy: Policy) -> pb.PolicyRecord:
     return pb.PolicyRecord(
         cosine=[
             pb.CosineRuleRecord(
@@ -102,7 +102,7 @@ def _policy_to_record(policy: Policy) -> pb.PolicyRecord:
     )
 
 
-def _policy_from_record(record: pb.PolicyRecord) -> Policy:
+def policy_from_record(record: pb.PolicyRecord) -> Policy:
     return Policy(
         cosine=tuple(_cosine_rule(rule) for rule in record.cosine),
         hamming=tuple(_hamming_rule(rule) for rule in record.hamming),
@@ -190,6 +190,7 @@ def entry_to_bytes(entry: Entry) -> bytes:
         expires_us=entry.expires_us,
         severity=entry.severity,
         aliases=entry.aliases,
+        held=entry.held,
     )
     return record.SerializeToString()
 
@@ -226,6 +227,7 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
         expires_us=record.expires_us,
         severity=record.severity,
         aliases=tuple(record.aliases),
+        held=tuple(record.held),
     )
     require(retracted is not None or state is entry.unretracted_at(NEVER), "is not where it moved")
     return entry
@@ -245,6 +247,8 @@ def change_to_record(change: Change) -> pb.ChangeRecord:
         reason=change.reason,
         time_us=change.time_us,
         undoes=change.undoes,
+        approved_by=change.approved_by,
+        proposal=change.proposal,
     )
 
 
@@ -258,6 +262,8 @@ def change_from_record(record: pb.ChangeRecord) -> Change:
         reason=record.reason,
         time_us=record.time_us,
         undoes=record.undoes,
+        approved_by=record.approved_by,
+        proposal=record.proposal,
     )
 
 

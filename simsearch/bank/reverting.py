@@ -18,8 +18,10 @@ from simsearch.bank.checks import FIRST_STATES
 from simsearch.bank.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
 from simsearch.bank.history import Span
 from simsearch.bank.layout import corrupt, whole_mark
+from simsearch.bank.proposals import four_eyes_in_force
 from simsearch.bank.tables import Tables
-from simsearch.types import Change, ChangeKind, Edit, Entry, EntryDraft, EntryState, Move
+from simsearch.errors import NeedsApproval
+from simsearch.types import Change, ChangeKind, Edit, Entry, EntryDraft, EntryState, Move, Terms
 
 CHANGES_AT_ONCE: Final = 256
 """In one transaction, for which other edits wait."""
@@ -39,10 +41,12 @@ class Reverted:
     key: int = 0
 
 
-def revert(tables: Tables, span: Span, seqs: Sequence[int], edit: Edit) -> list[Reverted]:
+def revert(
+    tables: Tables, span: Span, seqs: Sequence[int], edit: Edit, terms: Terms
+) -> list[Reverted]:
     """Undoes the changes `seqs`, which the span has, in this order: the newest first. As many as
     fit into one transaction, and at least one."""
-    work = _Revert(tables, span, edit)
+    work = _Revert(tables, span, edit, terms)
     done: list[Reverted] = []
     for seq in seqs[:CHANGES_AT_ONCE]:
         if work.written_bytes > BYTES_AT_ONCE:
@@ -59,8 +63,9 @@ class _Stays(Exception):
 class _Revert:
     """One transaction of a revert."""
 
-    def __init__(self, tables: Tables, span: Span, edit: Edit) -> None:
+    def __init__(self, tables: Tables, span: Span, edit: Edit, terms: Terms) -> None:
         self._tables = tables
+        self._terms = terms
         self._span = span
         self._edit = edit
         self._banks = {bank.id: bank for bank in tables.banks()}
@@ -97,12 +102,24 @@ class _Revert:
                 raise _Stays("what was taken out cannot be taken back")
             case ChangeKind.BANK_CREATED:
                 raise _Stays("a bank cannot be unmade: archive it")
+            case ChangeKind.PROPOSAL_MADE | ChangeKind.PROPOSAL_DECIDED:
+                raise _Stays(f"proposal {change.proposal} does nothing by itself: reject it")
+
+    def _check_alone(self, bank_id: int) -> None:
+        """That one person is enough. Raises NeedsApproval."""
+        bank = self._banks[bank_id]
+        if four_eyes_in_force(bank, self._terms):
+            raise NeedsApproval(
+                f"bank {bank.name!r} needs a second person, and a revert is one person's: retract, "
+                "move or update it one by one, or revert only what other banks hold"
+            )
 
     # ------------------------------------------------------------ entries
 
     def _take_back(self, change: Change, edit: Edit) -> Reverted:
         entry = self._entry(change)
         _check_not_retracted(entry)
+        self._check_alone(entry.bank_id)
         retracted = edits.retract(self._tables, self._banks[entry.bank_id], entry, edit)
         self._count(entry.bank_id, -1)
         return Reverted(change, retracted.retracted)
@@ -115,6 +132,7 @@ class _Revert:
             raise _Stays(f"the ban of entry {entry.key} would have ended by itself since")
         record = self._fingerprint(entry)
         self._check_not_banned_again(entry, record, change)
+        self._check_alone(entry.bank_id)
         states, until_us = self._as_it_stood(entry)
         draft = _draft(entry, record, _first_state(states, until_us))
         added = self._add(draft, record, entry.bank_id, edit)
@@ -173,10 +191,14 @@ class _Revert:
             raise _Stays(f"where entry {entry.key} was before has ended by itself since")
         # What was asked once is a draft no more; a quarantined entry is not asked either.
         to = EntryState.QUARANTINED if state is EntryState.DRAFT else state
+        if to is EntryState.ACTIVE and entry.state is not to:
+            self._check_alone(entry.bank_id)
         name = self._banks[entry.bank_id].name
-        _, by = edits.move_entry(self._tables, name, entry.key, to, until_us, edit)
+        _, by = edits.move_entry(self._tables, name, entry.key, to, until_us, edit, self._terms)
         if by is None:
             raise _Stays(f"entry {entry.key} is {to.name.lower()} already")
+        if by.kind is ChangeKind.PROPOSAL_MADE:
+            raise NeedsApproval(f"entry {entry.key} is held: move it by a proposal of its own")
         return Reverted(change, by, f"entry {entry.key} is {to.name.lower()}")
 
     def _before(self, entry: Entry, change: Change) -> tuple[EntryState, int]:
@@ -202,6 +224,7 @@ class _Revert:
             raise _Stays("an earlier release made it, and kept no record of the bank of before")
         if before.version + 1 not in (bank.version, bank.restores):
             raise _Stays(f"bank {bank.name!r} was changed since, or this was undone before")
+        self._check_alone(bank.id)
         restored = replace(
             before,
             active_entries=bank.active_entries,
@@ -287,4 +310,5 @@ def _draft(entry: Entry, record: bytes, state: EntryState) -> EntryDraft:
         expires_us=entry.expires_us,
         severity=entry.severity,
         aliases=entry.aliases,
+        held=entry.held,
     )

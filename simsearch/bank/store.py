@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import (
+    Callable,
+    Container,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from simsearch.bank import checks, edits, importing, opinions, reverting
+from simsearch.bank import (
+    checks,
+    daily,
+    deciding,
+    edits,
+    importing,
+    opinions,
+    reverting,
+)
 from simsearch.bank.environment import Environment
 from simsearch.bank.fingerprints import fingerprint_to_bytes
 from simsearch.bank.history import Span
@@ -18,10 +33,12 @@ from simsearch.bank.reading import Reading
 from simsearch.bank.reverting import Reverted
 from simsearch.bank.tables import Tables
 from simsearch.types import (
+    FREE,
     Bank,
     BankKind,
     BankUpdate,
     Change,
+    Decision,
     Edit,
     Entry,
     EntryDraft,
@@ -31,7 +48,11 @@ from simsearch.types import (
     HitCounts,
     OpinionDraft,
     Policy,
+    Proposal,
+    ProposalState,
+    ProposedRows,
     Signal,
+    Terms,
 )
 
 log = logging.getLogger(__name__)
@@ -39,6 +60,8 @@ log = logging.getLogger(__name__)
 MAP_BYTES = 1 << 30
 MAP_BYTES_MAX = 1 << 40
 DUE_AT_ONCE = 1_024
+
+_ITSELF = Edit(edits.ITSELF, "its time has come")
 
 T = TypeVar("T")
 
@@ -111,14 +134,18 @@ class BankStore:
         owner: str = "",
         enabled_ratio: float = 1.0,
         four_eyes: FourEyes = FourEyes.AS_CONFIGURED,
+        terms: Terms = FREE,
     ) -> tuple[Bank, Change]:
-        """A new, empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded."""
+        """A new, empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded. What it
+        says of `terms` holds for every edit: DailyLimit where they leave no more for today."""
         settings = BankUpdate(description, policy, owner, False, enabled_ratio, four_eyes)
         checks.check_bank_name(name)
         checks.check_update(settings)
         checks.check_edit(edit)
 
-        return self._edit(lambda tables: edits.create_bank(tables, name, kind, settings, edit))
+        return self._edit(
+            lambda tables: edits.create_bank(tables, name, kind, settings, edit), edit, terms
+        )
 
     def update_bank(
         self,
@@ -132,24 +159,33 @@ class BankStore:
         enabled_ratio: float | None = None,
         four_eyes: FourEyes | None = None,
         etag: str = "",
+        terms: Terms = FREE,
     ) -> tuple[Bank, Change]:
         """Sets what is not None and gives the bank a new etag; `etag`, where given, must be
-        the one it had. Raises BankNotFound, BankChanged, BankArchived where it is and stays so,
+        the one it had. Where that needs a second person, it is proposed: the change is of kind
+        PROPOSAL_MADE, and the bank as it was.
+
+        Raises BankNotFound, BankChanged, BankArchived where it is and stays so,
         BadRequest, LimitExceeded."""
         update = BankUpdate(description, policy, owner, archived, enabled_ratio, four_eyes)
         checks.check_update(update)
         checks.check_edit(edit)
 
-        return self._edit(lambda tables: edits.update_bank(tables, name, update, etag, edit))
+        return self._edit(
+            lambda tables: edits.update_bank(tables, name, update, etag, edit, terms), edit, terms
+        )
 
     def begin_export(self, bank: str, edit: Edit) -> Change:
         """Puts on the record that entries are taken out of a bank. Raises BankNotFound."""
         checks.check_edit(edit)
 
-        return self._edit(lambda tables: edits.begin_export(tables, bank, edit))
+        return self._edit(lambda tables: edits.begin_export(tables, bank, edit), edit)
 
-    def add_entries(self, bank: str, drafts: Sequence[EntryDraft], edit: Edit) -> list[Entry]:
-        """Bans every draft or none; each gets its own key and seq (`entry.added.seq`).
+    def add_entries(
+        self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE
+    ) -> list[Entry]:
+        """Bans every draft or none; each gets its own key and seq (`entry.added.seq`). What needs a
+        second person is stored as a DRAFT, and `entry.added.proposal` waits for one.
 
         Raises BankNotFound, NoSignal, BadHash, BadVector, BadRequest, LimitExceeded.
         """
@@ -157,10 +193,14 @@ class BankStore:
         checks.check_drafts(drafts)
         encoded = [fingerprint_to_bytes(draft.fingerprint) for draft in drafts]
 
-        return self._edit(lambda tables: edits.add_entries(tables, bank, drafts, encoded, edit))
+        return self._edit(
+            lambda tables: edits.add_entries(tables, bank, drafts, encoded, edit, terms),
+            edit,
+            terms,
+        )
 
     def extend_entry(
-        self, bank: str, key: int, fingerprint: Fingerprint, edit: Edit
+        self, bank: str, key: int, fingerprint: Fingerprint, edit: Edit, *, terms: Terms = FREE
     ) -> tuple[Entry, Fingerprint]:
         """Adds the spaces and binary signals of `fingerprint` that the entry lacks; nothing that
         it has is replaced. Returns the entry and what was added; where that is empty, nothing
@@ -173,22 +213,39 @@ class BankStore:
         checks.check_edit(edit)
         checks.check_extension(fingerprint)
 
-        return self._edit(lambda tables: edits.extend_entry(tables, bank, key, fingerprint, edit))
+        return self._edit(
+            lambda tables: edits.extend_entry(tables, bank, key, fingerprint, edit), edit, terms
+        )
 
-    def retract_entry(self, bank: str, key: int, edit: Edit) -> Entry:
-        """Ends an entry. Its record and fingerprint stay, to explain earlier hits.
+    def retract_entry(
+        self, bank: str, key: int, edit: Edit, *, terms: Terms = FREE
+    ) -> tuple[Entry, Change]:
+        """Ends an entry. Its record and fingerprint stay, to explain earlier hits. Where that needs
+        a second person, it is proposed: the change is of kind PROPOSAL_MADE, and the entry as it
+        was.
 
         Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, BadRequest.
         """
         checks.check_edit(edit)
 
-        return self._edit(lambda tables: edits.retract_entry(tables, bank, key, edit))
+        return self._edit(
+            lambda tables: edits.retract_entry(tables, bank, key, edit, terms), edit, terms
+        )
 
     def move_entry(
-        self, bank: str, key: int, state: EntryState, edit: Edit, *, until_us: int = 0
+        self,
+        bank: str,
+        key: int,
+        state: EntryState,
+        edit: Edit,
+        *,
+        until_us: int = 0,
+        terms: Terms = FREE,
     ) -> tuple[Entry, Change | None]:
         """Makes an entry SHADOW, ACTIVE, DISPUTED or QUARANTINED, `until_us` where it goes back by
-        itself then (`settle_due`). The entry, and the change; None: it was there already.
+        itself then (`settle_due`). The entry, and the change; None: it was there already. Where
+        that needs a second person, it is proposed: the change is of kind PROPOSAL_MADE, and the
+        entry as it was.
 
         Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, EntryRetracted,
         BadRequest.
@@ -196,7 +253,27 @@ class BankStore:
         checks.check_edit(edit)
         checks.check_move(state, until_us)
 
-        return self._edit(lambda tables: edits.move_entry(tables, bank, key, state, until_us, edit))
+        return self._edit(
+            lambda tables: edits.move_entry(tables, bank, key, state, until_us, edit, terms),
+            edit,
+            terms,
+        )
+
+    def decide(
+        self, proposal_id: int, decision: Decision, edit: Edit, *, terms: Terms = FREE
+    ) -> Proposal:
+        """Decides about a proposal and, where it is approved, does what it is about, a bounded
+        part of it: with something `remaining`, ask again. A decision that is repeated changes
+        nothing. Whether this person may decide at all is for the caller to know.
+
+        Raises ProposalNotFound, ProposalClosed, BankArchived, and PermissionDenied where who made
+        it approves or rejects it, or another withdraws it.
+        """
+        checks.check_edit(edit)
+
+        return self._edit(
+            lambda tables: deciding.decide(tables, proposal_id, decision, edit), edit, terms
+        )
 
     def give_opinion(
         self, bank: str, key: int, said: OpinionDraft, edit: Edit, *, disputes_max: int
@@ -244,9 +321,12 @@ class BankStore:
         *,
         revive: bool = False,
         dry_run: bool = False,
+        terms: Terms = FREE,
     ) -> ImportedPart:
         """Adds what is new, takes back what is withdrawn, and says of each item what became of it;
         what a bank has already, or had and took back, is not added, the latter unless `revive`.
+        Where that needs a second person, what is new is added as DRAFT and what is withdrawn is
+        HELD, and all parts of one import wait for one `proposal`.
 
         All of it or nothing, in one transaction. A part that was done before is answered as it was
         then. `dry_run`: nothing is written. Raises BankNotFound, BadRequest where this part of the
@@ -261,23 +341,30 @@ class BankStore:
 
         def work(tables: Tables) -> ImportedPart:
             return importing.import_part(
-                tables, bank, import_id, part, items, encoded, edit, revive=revive
+                tables, bank, import_id, part, items, encoded, edit, revive=revive, terms=terms
             )
 
-        return self._try(work) if dry_run else self._edit(work)
+        return self._try(work, edit, terms) if dry_run else self._edit(work, edit, terms)
 
     def revert(
-        self, span: Span, seqs: Sequence[int], edit: Edit, *, dry_run: bool = False
+        self,
+        span: Span,
+        seqs: Sequence[int],
+        edit: Edit,
+        *,
+        dry_run: bool = False,
+        terms: Terms = FREE,
     ) -> list[Reverted]:
         """Undoes the changes `seqs`, the newest first, by new ones; says of each what became of
         it. One transaction, which ends before the last of them where they are many: go on with the
-        others. `dry_run`: nothing is written. Raises BadRequest, LimitExceeded."""
+        others. `dry_run`: nothing is written. Raises BadRequest, LimitExceeded, and NeedsApproval
+        where a bank needs a second person for one of them."""
         checks.check_edit(edit)
 
         def work(tables: Tables) -> list[Reverted]:
-            return reverting.revert(tables, span, seqs, edit)
+            return reverting.revert(tables, span, seqs, edit, terms)
 
-        return self._try(work) if dry_run else self._edit(work)
+        return self._try(work, edit, terms) if dry_run else self._edit(work, edit, terms)
 
     def subscribe(self, callback: Callable[[int], None]) -> None:
         """Calls `callback(seq)` after each durable commit of this process, in order, on the
@@ -332,6 +419,30 @@ class BankStore:
         checks.check_page(after_seq, limit)
         return self._environment.read(lambda tables: tables.changes(after_seq, limit))
 
+    def proposal(self, proposal_id: int) -> tuple[Proposal, ProposedRows]:
+        """A proposal and the entries of its first part. Raises ProposalNotFound."""
+
+        def read(tables: Tables) -> tuple[Proposal, ProposedRows]:
+            found = deciding.proposal_or_raise(tables, proposal_id)
+            return found, deciding.first_rows(tables, found)
+
+        return self._environment.read(read)
+
+    def proposals(
+        self,
+        bank_ids: Container[int],
+        *,
+        state: ProposalState | None = None,
+        after_id: int = 0,
+        limit: int,
+    ) -> tuple[list[tuple[Proposal, ProposedRows]], int]:
+        """Up to `limit` proposals about these banks, the oldest first, and the id after which to go
+        on; 0: that was all. A page may be short before that. Raises BadRequest, LimitExceeded."""
+        checks.check_page(after_id, limit)
+        return self._environment.read(
+            lambda tables: deciding.listed(tables, bank_ids, state, after_id, limit)
+        )
+
     def fingerprints(self, keys: Sequence[int]) -> dict[int, Fingerprint]:
         """The fingerprints of `keys`, of retracted entries too; unknown keys are left out."""
         with self.reading() as reading:
@@ -357,15 +468,17 @@ class BankStore:
 
     # ------------------------------------------------------------ helpers
 
-    def _edit(self, work: Callable[[Tables], T]) -> T:
+    def _edit(self, work: Callable[[Tables], T], edit: Edit = _ITSELF, terms: Terms = FREE) -> T:
         def numbered(tables: Tables) -> tuple[T, range]:
             before = tables.seq()
-            return work(tables), range(before, tables.seq())
+            result = work(tables)
+            daily.charge(tables, edit.actor, terms.edits_per_day, time.time())
+            return result, range(before, tables.seq())
 
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
         return result
 
-    def _try(self, work: Callable[[Tables], T]) -> T:
+    def _try(self, work: Callable[[Tables], T], edit: Edit, terms: Terms) -> T:
         """What `work` would do; nothing of it is written."""
         tried: list[T] = []
 
@@ -374,7 +487,7 @@ class BankStore:
             raise _DryRun
 
         with suppress(_DryRun):
-            self._edit(undone)
+            self._edit(undone, edit, terms)
         return tried[-1]
 
     def _announce(self, written: range) -> None:

@@ -12,6 +12,7 @@ from simsearch.bank import chain, layout, opinion_records, records
 from simsearch.bank.checks import BANKS_MAX
 from simsearch.bank.fingerprints import fingerprint_from_bytes
 from simsearch.bank.layout import Life, corrupt, pack_u32, pack_u64, seal, unseal
+from simsearch.bank.proposal_records import proposal_from_bytes, proposal_to_bytes
 from simsearch.errors import (
     BankNotFound,
     EntryInOtherBank,
@@ -31,6 +32,7 @@ from simsearch.types import (
     Fingerprint,
     HitCounts,
     Opinion,
+    Proposal,
     Signal,
 )
 
@@ -51,6 +53,9 @@ class Tables:
         self._handles = handles
         self._end: tuple[int, bytes] | None = None
         self._numbers: dict[bytes, int] = {}
+        self.edits = 0
+        """Edits that this transaction makes, by which its actor's day is counted: a change is one,
+        and what waits for a second person is as many as it will be."""
 
     # ------------------------------------------------------------ meta
 
@@ -104,7 +109,7 @@ class Tables:
     ) -> Change:
         """The change that `append_change` takes next."""
         seq = self._end_of_log()[0] + 1
-        said = (edit.actor, edit.reason, time_us, edit.undoes)
+        said = (edit.actor, edit.reason, time_us, edit.undoes, edit.approved_by, edit.proposal)
         return Change(seq, kind, bank_id, entry_key, *said)
 
     def append_change(
@@ -117,6 +122,7 @@ class Tables:
         link = chain.link_of(body, before)
         self._put(layout.CHANGES, pack_u64(change.seq), chain.with_link(body, link))
         self._end = (change.seq, link)
+        self.edits += change.kind is not ChangeKind.PROPOSAL_MADE
         return change
 
     def changes(self, after_seq: int, limit: int) -> list[Change]:
@@ -333,6 +339,66 @@ class Tables:
     def put_import_part(self, import_id: str, part: int, done: pb.ImportPartRecord) -> None:
         self._put(layout.IMPORTS, layout.import_key(import_id, part), done.SerializeToString())
 
+    # ------------------------------------------------------------ proposals
+
+    def next_proposal_id(self) -> int:
+        return self._take_number(layout.META_NEXT_PROPOSAL_ID, first=1)
+
+    def proposal(self, proposal_id: int) -> Proposal | None:
+        if layout.PROPOSALS not in self._handles:
+            return None
+        what = f"proposal {proposal_id}"
+        body = self._get(layout.PROPOSALS, _entry_key(proposal_id), what)
+        return None if body is None else proposal_from_bytes(proposal_id, body)
+
+    def proposals(self, after_id: int) -> Iterator[Proposal]:
+        """In the order in which they were made."""
+        for at, sealed in self._rows_from(layout.PROPOSALS, pack_u64(after_id + 1)):
+            if len(at) == len(pack_u64(0)):
+                number = layout.first_u64(at)
+                yield proposal_from_bytes(number, unseal(at, sealed, f"proposal {number}"))
+
+    def put_proposal(self, proposal: Proposal) -> None:
+        self._put(layout.PROPOSALS, pack_u64(proposal.id), proposal_to_bytes(proposal))
+
+    def proposed_rows(self, proposal_id: int, part: int) -> bytes:
+        """Unparsed. Raises Corrupt where there is no such part."""
+        what = f"part {part} of proposal {proposal_id}"
+        body = self._get(layout.PROPOSALS, layout.proposed_rows_key(proposal_id, part), what)
+        if body is None:
+            raise corrupt(what, "is missing")
+        return body
+
+    def put_proposed_rows(self, proposal_id: int, part: int, rows: bytes) -> None:
+        self._put(layout.PROPOSALS, layout.proposed_rows_key(proposal_id, part), rows)
+
+    def open_proposal(self, mark: bytes) -> Proposal | None:
+        """The one that asks the same and waits still."""
+        packed = self._get(layout.OPEN_PROPOSALS, mark, "an open proposal")
+        return None if packed is None else self.proposal(layout.first_u64(packed))
+
+    def put_open_proposal(self, mark: bytes, proposal_id: int) -> None:
+        self._put(layout.OPEN_PROPOSALS, mark, pack_u64(proposal_id))
+
+    def drop_open_proposal(self, mark: bytes) -> None:
+        self._transaction.delete(mark, db=self._handles[layout.OPEN_PROPOSALS])
+
+    # ------------------------------------------------------------ who edited how much
+
+    def edits_of_day(self, day: int, actor: str) -> int:
+        body = self._get(layout.DAILY, layout.daily_key(day, actor), "the count of a day")
+        return layout.unpack_u64(body, "the count of a day") if body else 0
+
+    def put_edits_of_day(self, day: int, actor: str, edits: int) -> None:
+        self._put(layout.DAILY, layout.daily_key(day, actor), pack_u64(edits))
+
+    def drop_days_before(self, day: int, limit: int) -> None:
+        """Up to `limit` counts, the oldest first."""
+        for at, _ in list(islice(self._rows_from(layout.DAILY, b""), limit)):
+            if at >= pack_u32(day):
+                return
+            self._transaction.delete(at, db=self._handles[layout.DAILY])
+
     # ------------------------------------------------------------ lives
 
     def put_life(self, key: int, life: Life, marks: Iterable[bytes]) -> None:
@@ -393,10 +459,14 @@ class Tables:
 
     # ------------------------------------------------------------ bytes
 
-    def _take_number(self, name: bytes) -> int:
+    def _take_number(self, name: bytes, first: int = 0) -> int:
+        """`first`: where the counting begins in a store that has not counted yet; 0: every store
+        has."""
         number = self._numbers.get(name)
         if number is None:
-            number = layout.unpack_u64(self._meta(name), f"counter {name.decode()}")
+            what = f"counter {name.decode()}"
+            absent = first and self._get(layout.META, name, what) is None
+            number = first if absent else layout.unpack_u64(self._meta(name), what)
         self._numbers[name] = number + 1
         self._put(layout.META, name, pack_u64(number + 1))
         return number

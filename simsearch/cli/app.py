@@ -19,6 +19,7 @@ from simsearch.cli import (
     importing,
     matching,
     opinions,
+    proposals,
     serving,
     tokens,
 )
@@ -62,6 +63,7 @@ app.command("demo")(serving.demo)
 app.command("revert")(audit.revert)
 app.add_typer(banks.app, name="bank")
 app.add_typer(entries.app, name="entry")
+app.add_typer(proposals.app, name="proposal")
 app.add_typer(serving.config_app, name="config")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")

@@ -12,6 +12,7 @@ from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
 from simsearch.cli.output import plain, print_json, print_line, print_table
 from simsearch.cli.policies import changed, policy_rows, read_policy
+from simsearch.cli.proposals import waits
 
 if TYPE_CHECKING:
     from simsearch.v1.bank_pb2 import Bank, FourEyes
@@ -172,8 +173,13 @@ def update(
             base, read_at = read_policy(policy) if policy else (bank.policy, "")
             request.etag = read_at or bank.etag
             request.policy.CopyFrom(changed(base, threshold, two_descriptors, client))
-        updated = client.update_bank(request)
-    _print(updated, as_json)
+        updated = client.change_bank(request)
+    if updated.proposal_id and as_json:
+        print_json(plain(updated.bank) | {"proposal_id": updated.proposal_id})
+        return
+    _print(updated.bank, as_json)
+    if updated.proposal_id:
+        print_line(f"it is as it was; {waits(updated.proposal_id)}")
 
 
 def _four_eyes(asked: bool | None) -> FourEyes:

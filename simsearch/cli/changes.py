@@ -17,12 +17,13 @@ COLUMNS = ("seq", "when", "who", "what", "bank", "entry", "reason")
 
 def change_row(change: LoggedChange) -> tuple[str, ...]:
     """Of COLUMNS."""
-    undoes = f" (undoes {change.undoes})" if change.undoes else ""
+    about = f" (undoes {change.undoes})" if change.undoes else ""
+    about += f" (proposal {change.proposal})" if change.proposal else ""
     return (
         str(change.seq),
         when(change),
-        change.actor,
-        what(change) + undoes,
+        change.actor + (f" & {change.approved_by}" if change.approved_by else ""),
+        what(change) + about,
         change.bank,
         str(change.entry_key or ""),
         change.reason,

@@ -22,6 +22,7 @@ from simsearch.cli.options import (
     time_us,
 )
 from simsearch.cli.output import plain, print_json, print_line, print_table
+from simsearch.cli.proposals import waits
 from simsearch.types import WaitUntil
 
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ def add(
         return
     signals = ", ".join(s.signal for s in added.entry.signals)
     state = "searches see it" if wait is WaitUntil.VISIBLE else "it is on disk"
-    print_line(f"banned as entry {added.entry.key} of {bank} (change {added.seq}); {state}")
+    if added.proposal_id:
+        print_line(f"stored as draft {added.entry.key} of {bank}; {waits(added.proposal_id)}")
+    else:
+        print_line(f"banned as entry {added.entry.key} of {bank} (change {added.seq}); {state}")
+    for why in added.held:
+        print_line(f"held: {why}")
     print_line(f"signals: {signals}")
     for warning in added.warnings:
         print_line(f"warning: {warning}")
@@ -138,6 +144,9 @@ def move(
     if as_json:
         print_json(plain(moved))
         return
+    if moved.proposal_id:
+        print_line(f"entry {key} of {bank} is as it was; {waits(moved.proposal_id)}")
+        return
     change = f"change {moved.seq}" if moved.seq else "it was already"
     print_line(f"entry {key} of {bank} is {to.lower()} ({change})")
 
@@ -162,6 +171,9 @@ def retract(
     if as_json:
         print_json(plain(gone))
         return
+    if gone.proposal_id:
+        print_line(f"entry {key} of {bank} is as it was; {waits(gone.proposal_id)}")
+        return
     state = "it no longer matches" if wait is WaitUntil.VISIBLE else "it is on disk"
     print_line(f"entry {key} of {bank} is retracted (change {gone.seq}); {state}")
 
@@ -173,12 +185,15 @@ def _card(entry: Entry) -> list[tuple[str, str]]:
     card += [("labels", ", ".join(shown["labels"])), ("signals", signals)]
     if "hits" in shown:
         card.append(("hits", _hits(shown["hits"])))
+    card += [("held", why) for why in shown["held"]]
     changes = [("added", shown["added"]), *(("extended", c) for c in shown["extended"])]
     changes += [(f"made {move['state'].lower()}", move["change"]) for move in shown["moves"]]
     if "retracted" in shown:
         changes.append(("retracted", shown["retracted"]))
     for kind, change in changes:
         words = f"{change['time']} by {change['actor']}: {change['reason']}"
+        if change["approved_by"]:
+            words += f", approved by {change['approved_by']}"
         card.append((kind, f"{words} (change {change['seq']})"))
     return card
 

@@ -18,6 +18,7 @@ import typer
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
 from simsearch.cli.output import print_json, print_line, print_table
+from simsearch.cli.proposals import waits
 from simsearch.errors import BadRequest, InternalFault, NotYetVisible
 from simsearch.types import EntryState, Signal
 
@@ -45,6 +46,7 @@ WORDS: Final = {
     "duplicate": "there already",
     "tombstone": "not added: this bank took it back before (--revive adds it all the same)",
     "withdrawn": "taken back, as their source does",
+    "held": "withdrawn by their source, and there until a second person says so",
     "absent": "withdrawn by their source, and not in the bank",
     "refused": "cannot be used",
     "passed": "blank lines, comments and the like",
@@ -133,6 +135,7 @@ class _Sending:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.seq = 0
+        self.proposal_ids: list[int] = []
         self.repeated = 0
         self._client = client
         self._bank = bank
@@ -212,6 +215,8 @@ class _Sending:
             row = BadRow(part.file, part.numbers[refusal.row], "", _word(error), error.message)
             self._refuse(row)
         self.seq = max(self.seq, answer.seq)
+        if answer.proposal_id and answer.proposal_id not in self.proposal_ids:
+            self.proposal_ids.append(answer.proposal_id)
         self.repeated += len(answer.outcomes) if answer.repeated else 0
 
     def _find_repeats(self, part: Part, answer: bank_pb2.ImportEntriesResponse) -> None:
@@ -323,6 +328,7 @@ def _report(
                 "refused_by": dict(tally.refused),
                 "refused_file": str(kept.path) if kept.count else None,
                 "seq": sending.seq,
+                "proposal_ids": sending.proposal_ids,
             }
         )
         return
@@ -336,5 +342,7 @@ def _report(
         print_line("nothing was written: this was a dry run")
     elif sending.seq:
         print_line(f"searches see it (change {sending.seq})")
+    for number in sending.proposal_ids:
+        print_line(f"what was added is a draft, and what is held stays: {waits(number)}")
     if kept.count:
         print_line(f"rows that cannot be used are in {kept.path}: put them right, import it again")

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from simsearch.errors import InternalFault, SimsearchError
 from simsearch.types import (
     Content,
+    Decision,
     Edit,
     EntryState,
     HashContent,
@@ -41,10 +42,13 @@ from simsearch.v1 import (
     match_pb2,
     match_pb2_grpc,
     policy_pb2,
+    proposal_pb2,
+    proposal_pb2_grpc,
 )
 from simsearch.wire import (
     OPINION_KIND_NUMBERS,
     content_to,
+    decision_to,
     edit_to,
     item_error_from,
     options_to,
@@ -87,6 +91,10 @@ EXTEND_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "ExtendEntry")
 # So may moving.
 MOVE_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "MoveEntry")
 RETRACT_ENTRY = Rpc(bank_pb2_grpc.BankServiceStub, "RetractEntry", idempotent=False)
+LIST_PROPOSALS = Rpc(proposal_pb2_grpc.ProposalServiceStub, "ListProposals")
+GET_PROPOSAL = Rpc(proposal_pb2_grpc.ProposalServiceStub, "GetProposal")
+# What was decided so is not decided twice, and goes on where it was.
+DECIDE_PROPOSAL = Rpc(proposal_pb2_grpc.ProposalServiceStub, "DecideProposal")
 # Begun twice, an export is twice on the record and gives the same.
 EXPORT_ENTRIES = Rpc(bank_pb2_grpc.BankServiceStub, "ExportEntries")
 LIST_CHANGES = Rpc(bank_pb2_grpc.BankServiceStub, "ListChanges")
@@ -243,8 +251,16 @@ def _listed(reply: bank_pb2.ListBanksResponse) -> list[bank_pb2.Bank]:
 def update_bank(
     request: bank_pb2.UpdateBankRequest, *, deadline_s: float | None = None
 ) -> Ask[bank_pb2.Bank]:
-    """Replace the description or the policy. Raises BankChanged for an etag of before."""
+    """Replace the description or the policy. Raises BankChanged for an etag of before. Where that
+    waits for a second person, this is the bank as it was: `change_bank` tells."""
     return Ask(UPDATE_BANK, request, attrgetter("bank"), deadline_s)
+
+
+def change_bank(
+    request: bank_pb2.UpdateBankRequest, *, deadline_s: float | None = None
+) -> Ask[bank_pb2.UpdateBankResponse]:
+    """As `update_bank`, with the proposal that it waits as."""
+    return Ask(UPDATE_BANK, request, _whole, deadline_s)
 
 
 # ------------------------------------------------------------ entries
@@ -447,6 +463,48 @@ def export_entries(
 ) -> Ask[bank_pb2.ExportEntriesResponse]:
     """A page of a bank with its fingerprints; go on with `next_page_token` until it is empty."""
     return Ask(EXPORT_ENTRIES, request, _whole, deadline_s)
+
+
+# ------------------------------------------------------------ proposals
+
+
+def list_proposals(
+    request: proposal_pb2.ListProposalsRequest, *, deadline_s: float | None = None
+) -> Ask[proposal_pb2.ListProposalsResponse]:
+    """One page of the edits that wait for a second person, or waited; the oldest first. A page may
+    be short, or empty, before the last one: go on while there is a `next_page_token`."""
+    return Ask(LIST_PROPOSALS, request, _whole, deadline_s)
+
+
+def get_proposal(
+    proposal_id: int, *, deadline_s: float | None = None
+) -> Ask[proposal_pb2.Proposal]:
+    """One of them. Raises ProposalNotFound."""
+    request = proposal_pb2.GetProposalRequest(id=proposal_id)
+    return Ask(GET_PROPOSAL, request, attrgetter("proposal"), deadline_s)
+
+
+def decide_proposal(
+    proposal_id: int,
+    decision: Decision,
+    edit: Edit,
+    *,
+    bank: str = "",
+    wait_until: WaitUntil = WaitUntil.VISIBLE,
+    deadline_s: float | None = None,
+) -> Ask[proposal_pb2.DecideProposalResponse]:
+    """Approve or reject what another person proposed, or withdraw one's own; `bank`, where it is
+    given, must be the one that it is about. What is approved is done a part at a time: ask again
+    while there is something `remaining`. Raises ProposalClosed where it was decided otherwise or
+    does not fit any more, PermissionDenied of one's own."""
+    request = proposal_pb2.DecideProposalRequest(
+        id=proposal_id,
+        bank=bank,
+        decision=decision_to(decision),
+        edit=edit_to(edit),
+        wait_until=wait_to(wait_until),
+    )
+    return Ask(DECIDE_PROPOSAL, request, _whole, deadline_s)
 
 
 # ------------------------------------------------------------ the record of edits

@@ -11,6 +11,7 @@ from simsearch.bank.history import Found, Logged, Span, search
 from simsearch.bank.reading import Reading
 from simsearch.bank.reverting import CHANGES_AT_ONCE, Reverted
 from simsearch.errors import BadRequest
+from simsearch.serve.approving import terms_of
 from simsearch.serve.core import Core
 from simsearch.serve.listing import page_size
 from simsearch.serve.seen import wait_visible
@@ -91,7 +92,7 @@ def revert_changes(
         found = _part(reading, span, _seq(request.before_seq))
     changes = found.changes[::-1]
     seqs = [change.seq for change, _ in changes]
-    done = core.store.revert(span, seqs, edit, dry_run=request.dry_run)
+    done = core.store.revert(span, seqs, edit, dry_run=request.dry_run, terms=terms_of(core))
     answer = bank_pb2.RevertChangesResponse(
         changes=[
             _reverted_to(reverted, logged, names, dry_run=request.dry_run)

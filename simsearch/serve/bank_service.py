@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
+from simsearch.bank.proposals import four_eyes_in_force
 from simsearch.bank.sameness import check_contents
 from simsearch.encode.fingerprint import merge
 from simsearch.errors import (
@@ -13,9 +14,11 @@ from simsearch.errors import (
     EntryInOtherBank,
     EntryNotFound,
     LimitExceeded,
+    NeedsApproval,
     SimsearchError,
 )
 from simsearch.match.policy import check_policy
+from simsearch.serve.approving import terms_of, waits_as
 from simsearch.serve.auditing import get_change, get_log_head, list_changes, revert_changes
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import (
@@ -29,6 +32,7 @@ from simsearch.serve.errors import item_error
 from simsearch.serve.exporting import export_entries
 from simsearch.serve.finding import compare_entries, find_entries
 from simsearch.serve.hits import hits_of
+from simsearch.serve.holding import held
 from simsearch.serve.identity import Identity, current
 from simsearch.serve.importing import import_entries
 from simsearch.serve.interceptors import Context
@@ -38,7 +42,11 @@ from simsearch.serve.work import Work
 from simsearch.types import (
     EVERY_BANK,
     BankAccess,
+    Content,
+    Entry,
+    HashContent,
     Policy,
+    VectorContent,
     WaitUntil,
 )
 from simsearch.v1 import bank_pb2, bank_pb2_grpc, policy_pb2
@@ -203,6 +211,7 @@ def _create_bank(core: Core, request: bank_pb2.CreateBankRequest) -> bank_pb2.Cr
         owner=request.owner,
         enabled_ratio=request.enabled_ratio if request.HasField("enabled_ratio") else 1.0,
         four_eyes=four_eyes_from(request.four_eyes),
+        terms=terms_of(core),
     )
     wait_visible(core, change.seq, f"bank {bank.name!r} is stored")
     return bank_pb2.CreateBankResponse(bank=bank_to(bank), seq=change.seq)
@@ -229,9 +238,12 @@ def _update_bank(core: Core, request: bank_pb2.UpdateBankRequest) -> bank_pb2.Up
         enabled_ratio=request.enabled_ratio if request.HasField("enabled_ratio") else None,
         four_eyes=four_eyes_from(request.four_eyes) or None,
         etag=request.etag,
+        terms=terms_of(core),
     )
     wait_visible(core, change.seq, f"the update of bank {bank.name!r} is stored")
-    return bank_pb2.UpdateBankResponse(bank=bank_to(bank), seq=change.seq)
+    return bank_pb2.UpdateBankResponse(
+        bank=bank_to(bank), seq=change.seq, proposal_id=waits_as(change)
+    )
 
 
 # ---------------------------------------------------------------- entries
@@ -242,11 +254,18 @@ def _add_entry(core: Core, request: bank_pb2.AddEntryRequest) -> bank_pb2.AddEnt
     prepared = prepare(core, [request.entry])[0]
     if isinstance(prepared, SimsearchError):
         raise prepared
-    entry = core.store.add_entries(request.bank, [prepared.draft], edit_from(request.edit))[0]
+    [prepared] = held(core, request.bank, [prepared])
+    [entry] = core.store.add_entries(
+        request.bank, [prepared.draft], edit_from(request.edit), terms=terms_of(core)
+    )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, entry.added.seq, f"entry {entry.key} is stored")
     return bank_pb2.AddEntryResponse(
-        entry=entry_to(entry, request.bank), seq=entry.added.seq, warnings=prepared.warnings
+        entry=entry_to(entry, request.bank),
+        seq=entry.added.seq,
+        warnings=prepared.warnings,
+        proposal_id=entry.added.proposal,
+        held=entry.held,
     )
 
 
@@ -258,19 +277,28 @@ def _batch_add_entries(
     if len(request.entries) > count_max:
         raise LimitExceeded(f"{len(request.entries)} entries in one batch: {count_max} at most")
     prepared = prepare(core, request.entries)
-    drafts = [p.draft for p in prepared if isinstance(p, Prepared)]
-    added = core.store.add_entries(request.bank, drafts, edit_from(request.edit)) if drafts else []
+    ready = held(core, request.bank, [p for p in prepared if isinstance(p, Prepared)])
+    drafts, edit = [p.draft for p in ready], edit_from(request.edit)
+    added = (
+        core.store.add_entries(request.bank, drafts, edit, terms=terms_of(core)) if drafts else []
+    )
     seq = added[-1].added.seq if added else 0
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, seq, f"{len(added)} entries are stored")
-    keys = iter([entry.key for entry in added])
-    return bank_pb2.BatchAddEntriesResponse(items=[_add_item(p, keys) for p in prepared], seq=seq)
+    left = iter(added)
+    return bank_pb2.BatchAddEntriesResponse(items=[_add_item(p, left) for p in prepared], seq=seq)
 
 
-def _add_item(prepared: Prepared | SimsearchError, keys: Iterator[int]) -> bank_pb2.BatchAddItem:
+def _add_item(prepared: Prepared | SimsearchError, left: Iterator[Entry]) -> bank_pb2.BatchAddItem:
     if isinstance(prepared, SimsearchError):
         return bank_pb2.BatchAddItem(error=item_error(prepared))
-    return bank_pb2.BatchAddItem(key=next(keys), warnings=prepared.warnings)
+    entry = next(left)
+    return bank_pb2.BatchAddItem(
+        key=entry.key,
+        warnings=prepared.warnings,
+        proposal_id=entry.added.proposal,
+        held=entry.held,
+    )
 
 
 def _get_entry(core: Core, request: bank_pb2.GetEntryRequest) -> bank_pb2.GetEntryResponse:
@@ -284,11 +312,12 @@ def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.
     contents = read_contents(core, request.contents)
     if isinstance(contents, SimsearchError):
         raise contents
+    _check_vouched_for(core, request.bank, contents)
     prints = all_or_first_refusal(core.fingerprinter.ban(contents))
     stored = core.store.fingerprints([before.key])[before.key]
     check_contents(before.key, stored, [p.fingerprint for p in prints], partial=request.partial)
     entry, added = core.store.extend_entry(
-        request.bank, request.key, merge(prints), edit_from(request.edit)
+        request.bank, request.key, merge(prints), edit_from(request.edit), terms=terms_of(core)
     )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, entry.last.seq, f"the extension of {entry.key} is stored")
@@ -298,6 +327,17 @@ def _extend_entry(core: Core, request: bank_pb2.ExtendEntryRequest) -> bank_pb2.
         added=signals_to(added.rows()),
         warnings=warnings_of(prints),
     )
+
+
+def _check_vouched_for(core: Core, bank: str, contents: Sequence[Content]) -> None:
+    """Raises NeedsApproval of what cannot be compared with what was banned: it could be anything,
+    and one person's word is not enough for it."""
+    vouched = any(isinstance(content, VectorContent | HashContent) for content in contents)
+    if vouched and four_eyes_in_force(core.store.bank(bank), terms_of(core)):
+        raise NeedsApproval(
+            f"bank {bank!r} needs a second person, and ready vectors and hashes cannot be held "
+            "against what was banned: extend the entry from its content, or ban it anew"
+        )
 
 
 def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.MoveEntryResponse:
@@ -310,23 +350,27 @@ def _move_entry(core: Core, request: bank_pb2.MoveEntryRequest) -> bank_pb2.Move
         state,
         edit_from(request.edit),
         until_us=time_from(request.until),
+        terms=terms_of(core),
     )
     if change and wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        wait_visible(core, change.seq, f"entry {entry.key} is {state.name.lower()}")
+        wait_visible(core, change.seq, f"the move of {entry.key} is stored")
     return bank_pb2.MoveEntryResponse(
-        entry=entry_to(entry, request.bank), seq=change.seq if change else 0
+        entry=entry_to(entry, request.bank),
+        seq=change.seq if change else 0,
+        proposal_id=waits_as(change),
     )
 
 
 def _retract_entry(
     core: Core, request: bank_pb2.RetractEntryRequest
 ) -> bank_pb2.RetractEntryResponse:
-    entry = core.store.retract_entry(request.bank, request.key, edit_from(request.edit))
-    assert entry.retracted is not None
+    entry, change = core.store.retract_entry(
+        request.bank, request.key, edit_from(request.edit), terms=terms_of(core)
+    )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        wait_visible(core, entry.retracted.seq, f"the retraction of {entry.key} is stored")
+        wait_visible(core, change.seq, f"the retraction of {entry.key} is stored")
     return bank_pb2.RetractEntryResponse(
-        entry=entry_to(entry, request.bank), seq=entry.retracted.seq
+        entry=entry_to(entry, request.bank), seq=change.seq, proposal_id=waits_as(change)
     )
 
 

@@ -146,6 +146,7 @@ def _identity(name: str, caller: CallerConfig, where: str) -> Identity:
         _access(caller.edit_banks, where),
         caller.scores,
         _quota(caller, where),
+        _edits_per_day(caller, where),
     )
 
 
@@ -173,6 +174,14 @@ def _quota(caller: CallerConfig, where: str) -> Quota:
                 f"{where}: {key} must be over 0, not {value}: leave it out for no bound"
             )
     return Quota(caller.items_per_s, caller.in_flight_max)
+
+
+def _edits_per_day(caller: CallerConfig, where: str) -> int | None:
+    if caller.edits_per_day is not None and caller.edits_per_day < 0:
+        raise BadConfig(
+            f"{where}: edits_per_day is 0 (any number) or more, not {caller.edits_per_day}"
+        )
+    return caller.edits_per_day
 
 
 def _records(texts: Sequence[str], where: str) -> list[TokenRecord]:

@@ -9,7 +9,7 @@ from simsearch.bank.checks import check_drafts
 from simsearch.encode.fingerprint import Print, merge
 from simsearch.errors import EmptyContent, LimitExceeded, SimsearchError
 from simsearch.serve.core import Core
-from simsearch.types import Content, EntryDraft, EntryState, Fingerprint, SignalState
+from simsearch.types import Content, EntryDraft, EntryState, Fingerprint, SignalReport, SignalState
 from simsearch.v1 import bank_pb2, content_pb2
 from simsearch.wire import content_from, state_from, time_from
 
@@ -20,6 +20,8 @@ class Prepared:
 
     draft: EntryDraft
     warnings: tuple[str, ...]
+    contents: tuple[Content, ...] = ()
+    reports: tuple[SignalReport, ...] = ()
 
 
 def prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[Prepared | SimsearchError]:
@@ -32,7 +34,7 @@ def prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[Prepared 
         if isinstance(contents, SimsearchError):
             prepared.append(contents)
         else:
-            prepared.append(_prepared(draft, [next(outcomes) for _ in contents]))
+            prepared.append(_prepared(draft, contents, [next(outcomes) for _ in contents]))
     return prepared
 
 
@@ -51,7 +53,9 @@ def read_contents(
 
 
 def _prepared(
-    message: bank_pb2.EntryDraft, outcomes: Sequence[Print | SimsearchError]
+    message: bank_pb2.EntryDraft,
+    contents: Sequence[Content],
+    outcomes: Sequence[Print | SimsearchError],
 ) -> Prepared | SimsearchError:
     try:
         prints = all_or_first_refusal(outcomes)
@@ -59,7 +63,8 @@ def _prepared(
         check_drafts([draft])  # here, so that one bad draft does not fail its batch
     except SimsearchError as refusal:
         return refusal
-    return Prepared(draft, warnings_of(prints))
+    reports = tuple(report for p in prints for report in p.reports)
+    return Prepared(draft, warnings_of(prints), tuple(contents), reports)
 
 
 def draft_from(message: bank_pb2.EntryDraft, fingerprint: Fingerprint) -> EntryDraft:

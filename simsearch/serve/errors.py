@@ -43,6 +43,12 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "ENTRY_IN_OTHER_BANK": grpc.StatusCode.NOT_FOUND,
         "ENTRY_RETRACTED": grpc.StatusCode.FAILED_PRECONDITION,
         "CONTENT_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
+        "NEEDS_APPROVAL": grpc.StatusCode.FAILED_PRECONDITION,
+        "PROPOSAL_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+        "PROPOSAL_CLOSED": grpc.StatusCode.FAILED_PRECONDITION,
+        "LOW_INFORMATION": grpc.StatusCode.INVALID_ARGUMENT,
+        # Not before midnight: not a status that clients retry.
+        "DAILY_LIMIT": grpc.StatusCode.PERMISSION_DENIED,
         "NO_SIGNAL": grpc.StatusCode.INVALID_ARGUMENT,
         "LIMIT_EXCEEDED": grpc.StatusCode.INVALID_ARGUMENT,
         "BAD_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,

@@ -29,6 +29,8 @@ class Identity:
     edits: BankAccess
     scores: bool = False
     quota: Quota = Quota()
+    edits_per_day: int | None = None
+    """0: any number; None: as the configuration says of everybody."""
 
     @property
     def may_see_scores(self) -> bool:

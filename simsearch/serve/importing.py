@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 from simsearch.bank.checks import NORM_TOLERANCE, check_drafts
 from simsearch.bank.fingerprints import are_unit
 from simsearch.bank.importing import ImportedPart, ImportItem, RowOutcome
-from simsearch.errors import BadInput, BadRequest, LimitExceeded, NotFound, SimsearchError
+from simsearch.errors import (
+    BadInput,
+    BadRequest,
+    LimitExceeded,
+    LowInformation,
+    NotFound,
+    SimsearchError,
+)
+from simsearch.serve.approving import terms_of
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import Prepared, draft_from, prepare
 from simsearch.serve.errors import item_error
+from simsearch.serve.holding import check_hashes
 from simsearch.serve.seen import wait_visible
 from simsearch.types import (
     BINARY,
@@ -39,6 +48,8 @@ def import_entries(
     core: Core, request: bank_pb2.ImportEntriesRequest
 ) -> bank_pb2.ImportEntriesResponse:
     rows = _rows(core, request)
+    if core.config.guard.enabled:
+        rows = [_guarded(row) for row in rows]
     items = [row for row in rows if isinstance(row, ImportItem)]
     answer = bank_pb2.ImportEntriesResponse(
         outcomes=[bank_pb2.ROW_OUTCOME_REFUSED] * len(rows), keys=[0] * len(rows)
@@ -52,6 +63,7 @@ def import_entries(
             edit_from(request.edit),
             revive=request.revive,
             dry_run=request.dry_run,
+            terms=terms_of(core),
         )
         if request.dry_run and not done.repeated:
             done = _unwritten(done)
@@ -60,6 +72,7 @@ def import_entries(
             answer.outcomes[number] = int(outcome)  # type: ignore[call-overload]
             answer.keys[number] = key
         answer.seq, answer.repeated = done.seq, done.repeated
+        answer.proposal_id = done.proposal
     for number, row in enumerate(rows):
         if isinstance(row, SimsearchError):
             answer.refused.add(row=number, error=item_error(row))
@@ -69,11 +82,21 @@ def import_entries(
     return answer
 
 
+def _guarded(row: ImportItem | SimsearchError) -> ImportItem | SimsearchError:
+    """What is withdrawn may be what should never have been banned."""
+    if isinstance(row, ImportItem) and not row.withdrawn:
+        try:
+            check_hashes(row.draft.fingerprint)
+        except LowInformation as refusal:
+            return refusal
+    return row
+
+
 def _unwritten(done: ImportedPart) -> ImportedPart:
     """Without the numbers of what was not written."""
     pairs = zip(done.outcomes, done.keys, strict=True)
     keys = tuple(0 if outcome is RowOutcome.ADDED else key for outcome, key in pairs)
-    return replace(done, keys=keys, seq=0)
+    return replace(done, keys=keys, seq=0, proposal=0)
 
 
 def _rows(

@@ -24,12 +24,19 @@ from simsearch.serve.reloading import Reloading
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.tls_1_3 import check_only_tls_1_3
 from simsearch.serve.untaken import UNTAKEN_S, Untaken
-from simsearch.v1 import bank_pb2, feedback_pb2, index_pb2, match_pb2
+from simsearch.v1 import (
+    bank_pb2,
+    feedback_pb2,
+    index_pb2,
+    match_pb2,
+    proposal_pb2,
+)
 
 DESCRIPTORS: Final = (
     match_pb2.DESCRIPTOR.services_by_name["MatchService"],
     bank_pb2.DESCRIPTOR.services_by_name["BankService"],
     feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"],
+    proposal_pb2.DESCRIPTOR.services_by_name["ProposalService"],
     index_pb2.DESCRIPTOR.services_by_name["IndexService"],
 )
 SERVICES: Final = tuple(descriptor.full_name for descriptor in DESCRIPTORS)

@@ -20,7 +20,7 @@ PAGE_SIZE_DEFAULT: Final = 100
 def list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.ListEntriesResponse:
     size = page_size(core, request.page_size)
     bank, wanted = core.store.bank(request.bank), _wanted(core, request)
-    after_key = _page_key(request.page_token)
+    after_key = page_key(request.page_token)
     limit = listing.LOOKED_AT_MAX if request.count_only else size + 1
     with core.store.reading() as reading:
         found = listing.search(reading, bank.id, wanted, after_key=after_key, limit=limit)
@@ -78,7 +78,8 @@ def _digest(core: Core, message: content_pb2.Hash) -> tuple[Signal, bytes]:
     return asked.signal, asked.value
 
 
-def _page_key(token: str) -> int:
+def page_key(token: str) -> int:
+    """The key or number that a listing goes on after. Raises BadRequest."""
     good = token.isascii() and token.isdigit() and len(token) <= 20 and int(token) <= AFTER_MAX
     if token and not good:
         raise BadRequest("page_token is none of ours: send back next_page_token as it came")

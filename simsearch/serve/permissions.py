@@ -38,6 +38,7 @@ _EVERY_ROLE = frozenset(Role)
 _MATCH = "/simsearch.v1.MatchService"
 _BANK = "/simsearch.v1.BankService"
 _FEEDBACK = "/simsearch.v1.FeedbackService"
+_PROPOSAL = "/simsearch.v1.ProposalService"
 _INDEX = "/simsearch.v1.IndexService"
 _HEALTH = "/grpc.health.v1.Health"
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection"
@@ -70,6 +71,10 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_FEEDBACK}/GiveOpinion": Rule(_EDITORS, bank="bank", edits=True),
         f"{_FEEDBACK}/ListOpinions": Rule(_ENTRY_READERS, bank="bank"),
         f"{_FEEDBACK}/ListReview": Rule(_ENTRY_READERS, bank="bank", any_bank=True),
+        f"{_PROPOSAL}/ListProposals": Rule(_ENTRY_READERS, bank="bank", any_bank=True),
+        f"{_PROPOSAL}/GetProposal": Rule(_ENTRY_READERS),
+        # Whoever edits withdraws their own; the service looks at who decides about others'.
+        f"{_PROPOSAL}/DecideProposal": Rule(_EDITORS, bank="bank", edits=True, any_bank=True),
         f"{_INDEX}/GetStatus": Rule(_EVERY_ROLE),
         # Probes have no identity; whether a server is up is no secret from who can reach it.
         f"{_HEALTH}/Check": Rule(None),

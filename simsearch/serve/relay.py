@@ -172,6 +172,7 @@ def caller_to(caller: Identity) -> relay_pb2.Caller:
         scores=caller.scores,
         items_per_s=caller.quota.items_per_s,
         in_flight_max=caller.quota.in_flight_max,
+        edits_per_day=caller.edits_per_day,
     )
 
 
@@ -190,6 +191,7 @@ def caller_from(message: relay_pb2.Caller) -> Identity:
             message.items_per_s if message.HasField("items_per_s") else None,
             message.in_flight_max if message.HasField("in_flight_max") else None,
         ),
+        message.edits_per_day if message.HasField("edits_per_day") else None,
     )
 
 

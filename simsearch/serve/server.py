@@ -28,12 +28,18 @@ from simsearch.serve.match_service import add_match_service
 from simsearch.serve.metrics import Server
 from simsearch.serve.observing import Observer
 from simsearch.serve.operations import Operations, open_warm
+from simsearch.serve.proposal_service import ProposalService
 from simsearch.serve.reports import AtFronts
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.tracing import tracing_to
 from simsearch.serve.work import Work
 from simsearch.telemetry import EventLog
-from simsearch.v1 import bank_pb2_grpc, feedback_pb2_grpc, index_pb2_grpc
+from simsearch.v1 import (
+    bank_pb2_grpc,
+    feedback_pb2_grpc,
+    index_pb2_grpc,
+    proposal_pb2_grpc,
+)
 
 log = EventLog(__name__)
 
@@ -96,6 +102,7 @@ def add_services(work: Work, server: grpc.aio.Server) -> None:
     add_match_service(work, server)
     bank_pb2_grpc.add_BankServiceServicer_to_server(BankService(work), server)
     feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackService(work), server)
+    proposal_pb2_grpc.add_ProposalServiceServicer_to_server(ProposalService(work), server)
     index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(work), server)
 
 

@@ -28,6 +28,12 @@ from simsearch.wire.feedback import (
 )
 from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
 from simsearch.wire.policies import policy_from, policy_to
+from simsearch.wire.proposals import (
+    decision_from,
+    decision_to,
+    proposal_state_from,
+    proposal_to,
+)
 from simsearch.wire.refusals import error_from, item_error_from, reason_number
 from simsearch.wire.results import (
     evidence_to,
@@ -48,6 +54,8 @@ __all__ = [
     "content_from",
     "content_to",
     "contents_from",
+    "decision_from",
+    "decision_to",
     "edit_from",
     "edit_to",
     "entry_to",
@@ -65,6 +73,8 @@ __all__ = [
     "options_to",
     "policy_from",
     "policy_to",
+    "proposal_state_from",
+    "proposal_to",
     "reason_number",
     "report_to",
     "result_from",

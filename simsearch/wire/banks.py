@@ -96,6 +96,7 @@ def entry_to(
         expire_time=time_to(entry.expires_us),
         severity=entry.severity,
         aliases=entry.aliases,
+        held=entry.held,
         content_id=content_id,
         hits=hits,
     )
@@ -111,6 +112,8 @@ def change_to(change: Change) -> bank_pb2.Change:
         actor=change.actor,
         reason=change.reason,
         time=_time_to(change.time_us),
+        approved_by=change.approved_by,
+        proposal=change.proposal,
     )
 
 
@@ -125,6 +128,8 @@ def logged_to(change: Change, bank: str, link: bytes) -> bank_pb2.LoggedChange:
         time=_time_to(change.time_us),
         undoes=change.undoes,
         link=link.hex(),
+        approved_by=change.approved_by,
+        proposal=change.proposal,
     )
 
 

@@ -112,6 +112,8 @@ CHANGE_KIND_NUMBERS: Mapping[ChangeKind, bank_pb2.ChangeKind] = MappingProxyType
         ChangeKind.ENTRY_EXTENDED: bank_pb2.CHANGE_KIND_ENTRY_EXTENDED,
         ChangeKind.ENTRY_MOVED: bank_pb2.CHANGE_KIND_ENTRY_MOVED,
         ChangeKind.OPINION_GIVEN: bank_pb2.CHANGE_KIND_OPINION_GIVEN,
+        ChangeKind.PROPOSAL_MADE: bank_pb2.CHANGE_KIND_PROPOSAL_MADE,
+        ChangeKind.PROPOSAL_DECIDED: bank_pb2.CHANGE_KIND_PROPOSAL_DECIDED,
         ChangeKind.BANK_EXPORTED: bank_pb2.CHANGE_KIND_BANK_EXPORTED,
     }
 )

@@ -128,7 +128,7 @@ def test_each_change_brought_its_own_part(store: BankStore) -> None:
 def test_a_retracted_entry_is_not_extended(store: BankStore) -> None:
     """It matches nothing, and an extension does not bring it back; what it had stays readable."""
     store.extend_entry("spam", 1, MORE, EDIT)
-    retracted = store.retract_entry("spam", 1, EDIT)
+    retracted, _ = store.retract_entry("spam", 1, EDIT)
     assert retracted.last == retracted.retracted
     with pytest.raises(errors.EntryRetracted, match="ban the item anew"):
         store.extend_entry("spam", 1, Fingerprint(vectors={THIRD_SPACE: unit(1, 5, 4)}), EDIT)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from simsearch.bank.tables import Tables
 from simsearch.types import EntryDraft, EntryState, Fingerprint, Signal
 from tests.bank.worlds import EDIT, full_draft, sha, store_with_bank
 
-ADDED, DUPLICATE, TOMBSTONE, WITHDRAWN, ABSENT = RowOutcome
+ADDED, DUPLICATE, TOMBSTONE, WITHDRAWN, ABSENT, HELD = RowOutcome
 
 
 @pytest.fixture
@@ -51,9 +52,7 @@ class Importing:
         self.store = store
         self.number = 0
 
-    def __call__(
-        self, items: Sequence[ImportItem], bank: str = "spam", **how: bool
-    ) -> ImportedPart:
+    def __call__(self, items: Sequence[ImportItem], bank: str = "spam", **how: Any) -> ImportedPart:
         self.number += 1
         return self.store.import_part(bank, f"list {self.number}", 0, items, EDIT, **how)
 

@@ -75,7 +75,7 @@ def test_every_log_position_has_the_state_of_then(store: BankStore) -> None:
     for state in path[1:]:
         store.move_entry("spam", key, state, EDIT)
         seqs.append(store.seq())
-    entry = store.retract_entry("spam", key, EDIT)
+    entry, _ = store.retract_entry("spam", key, EDIT)
     assert [entry.state_at(seq) for seq in seqs] == path
     assert entry.state_at(store.seq()) is RETRACTED
     assert entry.unretracted_at(store.seq()) is ACTIVE

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def found(store: BankStore, span: Span, before_seq: int = 0) -> Found:
         )  # fmt: skip
 
 
-def span_of(store: BankStore, actor: str, **more: int) -> Span:
+def span_of(store: BankStore, actor: str, **more: Any) -> Span:
     return Span(frozenset(bank.id for bank in store.banks()), actor=actor, **more)
 
 
@@ -471,4 +472,4 @@ def test_a_search_of_the_log_looks_at_a_bounded_part(
 
 def test_kinds_are_all_decided_about() -> None:
     """A new kind of change must be undone, or skipped with a reason."""
-    assert len(ChangeKind) == 8
+    assert len(ChangeKind) == 10

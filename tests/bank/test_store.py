@@ -101,7 +101,7 @@ def test_a_retracted_entry_keeps_its_record_and_fingerprint(store: BankStore) ->
     """Retraction says who and why; what was banned stays readable, to explain old hits."""
     draft = full_draft(2)
     added = store.add_entries("spam", [draft], EDIT)[0]
-    retracted = store.retract_entry("spam", added.key, Edit("bob", "false positive"))
+    retracted, _ = store.retract_entry("spam", added.key, Edit("bob", "false positive"))
     change = retracted.retracted
     assert change is not None
     assert change == Change(
@@ -139,7 +139,7 @@ def test_the_log_has_no_gap_and_one_order(store: BankStore) -> None:
     _, created = store.create_bank("terror", "", Policy(), EDIT)
     entries = store.add_entries("terror", [digest_draft(name) for name in "abc"], EDIT)
     _, updated = store.update_bank("spam", EDIT, description="new")
-    retracted = store.retract_entry("terror", entries[1].key, EDIT)
+    retracted, _ = store.retract_entry("terror", entries[1].key, EDIT)
     assert [entry.added.seq for entry in entries] == [3, 4, 5]
     log = store.changes(0, 100)
     assert [change.seq for change in log] == [1, 2, 3, 4, 5, 6, 7]
@@ -271,7 +271,7 @@ def test_an_entry_of_another_bank_is_not_given_out_or_retracted(store: BankStore
 def test_an_entry_is_retracted_once(store: BankStore) -> None:
     """The second retraction is refused: the first actor and reason stand."""
     store.add_entries("spam", [digest_draft("a")], EDIT)
-    retracted = store.retract_entry("spam", 1, EDIT)
+    retracted, _ = store.retract_entry("spam", 1, EDIT)
     with pytest.raises(errors.EntryRetracted, match="entry 1"):
         store.retract_entry("spam", 1, Edit("eve", "again"))
     assert store.entry("spam", 1) == retracted

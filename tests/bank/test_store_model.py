@@ -201,7 +201,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(target=keys, key=consumes(active))
     def retract(self, key: int) -> int:
         known = self.entries[key]
-        retracted = self.store.retract_entry(known.bank, key, EDIT)
+        retracted, _ = self.store.retract_entry(known.bank, key, EDIT)
         seq = self.expect_change(ChangeKind.ENTRY_RETRACTED, known.bank, key)
         assert retracted.retracted is not None
         assert retracted.retracted.seq == seq

@@ -29,9 +29,12 @@ from simsearch.v1 import (
     index_pb2,
     match_pb2,
     policy_pb2,
+    proposal_pb2,
 )
 
-MODULES = (bank_pb2, content_pb2, error_pb2, feedback_pb2, index_pb2, match_pb2, policy_pb2)
+MODULES = (
+    bank_pb2, content_pb2, error_pb2, feedback_pb2, index_pb2, match_pb2, policy_pb2, proposal_pb2,
+)  # fmt: skip
 MESSAGES = [
     getattr(module, name) for module in MODULES for name in module.DESCRIPTOR.message_types_by_name
 ]

@@ -41,7 +41,13 @@ from simsearch.types import (
     Signal,
     TextContent,
 )
-from simsearch.v1 import bank_pb2, feedback_pb2, index_pb2, match_pb2
+from simsearch.v1 import (
+    bank_pb2,
+    feedback_pb2,
+    index_pb2,
+    match_pb2,
+    proposal_pb2,
+)
 from tests.client.conftest import EDIT
 from tests.client.faulty import Faulty, listening
 from tests.client.flavours import Open
@@ -68,7 +74,7 @@ def test_every_rpc_has_a_row_and_only_edits_are_not_repeated() -> None:
     rows = {rpc.name: rpc for rpc in vars(calls).values() if isinstance(rpc, calls.Rpc)}
     services = [
         service
-        for module in (match_pb2, bank_pb2, feedback_pb2, index_pb2)
+        for module in (match_pb2, bank_pb2, feedback_pb2, proposal_pb2, index_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
     ]
     names = {method.name for service in services for method in service.methods}

@@ -129,7 +129,7 @@ class Process:
         return set(added.rows())
 
     def retract(self, bank: str, key: int) -> None:
-        retracted = self.store.retract_entry(bank, key, EDIT).retracted
+        retracted = self.store.retract_entry(bank, key, EDIT)[0].retracted
         assert retracted is not None
         self.wait(retracted.seq)
 

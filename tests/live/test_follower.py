@@ -12,7 +12,16 @@ from simsearch.errors import Corrupt, NotReady
 from simsearch.live import follower as module
 from simsearch.live import replica
 from simsearch.live.follower import Follower
-from simsearch.types import Band, Edit, MatchOptions, MatchResult, OpinionDraft, OpinionKind
+from simsearch.types import (
+    Band,
+    Decision,
+    Edit,
+    FourEyes,
+    MatchOptions,
+    MatchResult,
+    OpinionDraft,
+    OpinionKind,
+)
 from tests.flows.world import EDIT, POLICY, SPACE, Process, pdq, sha256, vector
 
 
@@ -38,6 +47,25 @@ def test_an_edit_is_matchable_without_a_restart(process: Process) -> None:
     assert verdict(process, 0) is Band.BLOCK
     process.retract("alpha", key)
     assert verdict(process, 0) is Band.NONE
+
+
+def test_a_proposal_passes_through_and_is_matched_once_approved(process: Process) -> None:
+    """What is only said in the log changes no view; what is done by it does."""
+    before = verdict(process, 0)
+    store, other = process.store, Edit("bob", "seen")
+    store.update_bank("alpha", EDIT, four_eyes=FourEyes.REQUIRED)
+    key = process.add("alpha", vector(0))
+    process.wait(store.seq())
+    assert (before, verdict(process, 0)) == (Band.NONE, Band.NONE)
+    store.decide(1, Decision.APPROVE, other)
+    process.wait(store.seq())
+    assert verdict(process, 0) is Band.BLOCK
+    _, change = store.retract_entry("alpha", key, EDIT)
+    process.wait(change.seq)
+    assert verdict(process, 0) is Band.BLOCK
+    store.decide(2, Decision.REJECT, other)
+    process.wait(store.seq())
+    assert verdict(process, 0) is Band.BLOCK
 
 
 def test_a_view_never_changes(process: Process) -> None:

@@ -43,6 +43,10 @@ IDLE_S: Final = 1.0
 """After which a stream of which nobody takes an answer is ended."""
 
 SETTINGS: Final = """
+[approval]
+four_eyes = "off"
+[guard]
+enabled = false
 [limits]
 image_pixels_max = 4000000
 [sandbox]

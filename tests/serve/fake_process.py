@@ -104,6 +104,7 @@ def fake_server(directory: Path, more: str = "", log_format: str = "json") -> It
     config.write_text(
         f'[server]\nlisten = "127.0.0.1:0"\ndata_dir = "{directory / "data"}"\n'
         f'[metrics]\nlisten = "{operator}"\n[telemetry]\nlog_format = "{log_format}"\n'
+        '[guard]\nenabled = false\n'
         '[encoders.prose]\nkind = "sentence-transformers"\nmodel = ""\n'
         'thresholds = { review = 0.9, log = 0.7 }\n'
         '[encoders.pictures]\nkind = "open_clip"\nmodel = ""\n'

@@ -10,7 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from simsearch.bank.store import BankStore
-from simsearch.config import Config, EncoderConfig, KnownConfig, ThresholdsConfig
+from simsearch.config import (
+    ApprovalConfig,
+    Config,
+    EncoderConfig,
+    GuardConfig,
+    KnownConfig,
+    ThresholdsConfig,
+)
 from simsearch.encode.decoding import ImageDecoder
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
@@ -24,6 +31,10 @@ from simsearch.serve.work import Work
 from tests.serve.doors import opened
 
 KNOWN = KnownConfig()
+APPROVAL = ApprovalConfig(four_eyes="off")
+"""Tests edit by themselves, whoever they are; those of proposals say otherwise."""
+HOLDING = GuardConfig(enabled=False)
+"""Tests ban hashes of zeros and texts of a word."""
 
 
 @contextmanager
@@ -35,12 +46,14 @@ def served(
     guard: Guard | None = None,
     tls: ServerTls | None = None,
     decoder: ImageDecoder | None = None,
+    approval: ApprovalConfig = APPROVAL,
+    holding: GuardConfig = HOLDING,
 ) -> Iterator[str]:
     """The address of a server on the bank at `path`, which it makes where there is none."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    core = _core(path, EncoderSet(encoders), known, decoder)
+    core = _core(path, EncoderSet(encoders), known, decoder, approval, holding)
     work = Work(replace(core.config.server, match_threads=match_threads))
     work.begin(core)
 
@@ -59,7 +72,12 @@ def served(
 
 
 def _core(
-    path: Path, encoders: EncoderSet, known: KnownConfig, decoder: ImageDecoder | None
+    path: Path,
+    encoders: EncoderSet,
+    known: KnownConfig,
+    decoder: ImageDecoder | None,
+    approval: ApprovalConfig = APPROVAL,
+    holding: GuardConfig = HOLDING,
 ) -> Core:
     thresholds = ThresholdsConfig(review=0.9, log=0.7)
     named = {
@@ -71,5 +89,5 @@ def _core(
     follower.start()
     prints = known_prints(fingerprinter, known)
     matcher = known_answers(Matcher(prints, follower, hits_max=100), follower, known)
-    config = Config(encoders=named, known=known)
+    config = Config(encoders=named, known=known, approval=approval, guard=holding)
     return Core(config, store, encoders, fingerprinter, follower, matcher, prints)

@@ -122,7 +122,9 @@ def fill(path: Path) -> None:
 
 
 def start(path: Path) -> ServerProcess:
-    (path / "bare.toml").write_text("[encoders]\n[sandbox]\nworkers = 0\n")
+    (path / "bare.toml").write_text(
+        "[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n"
+    )
     return ServerProcess(path, path / "bare.toml")
 
 

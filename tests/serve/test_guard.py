@@ -27,6 +27,7 @@ from simsearch.errors import (
 from simsearch.serve.redaction import can_tell
 from simsearch.types import (
     Band,
+    Decision,
     Edit,
     EntryState,
     Evidence,
@@ -38,7 +39,14 @@ from simsearch.types import (
     Signal,
     TextContent,
 )
-from simsearch.v1 import bank_pb2, content_pb2, feedback_pb2, match_pb2, match_pb2_grpc
+from simsearch.v1 import (
+    bank_pb2,
+    content_pb2,
+    feedback_pb2,
+    match_pb2,
+    match_pb2_grpc,
+    proposal_pb2,
+)
 from simsearch.wire import content_to, edit_to
 from tests.serve.callers import Callers, Served, code_of, guarded
 from tests.serve.doors import Form
@@ -166,6 +174,7 @@ READS: dict[str, Callable[[Client, str], object]] = {
     "ListEntries": lambda c, bank: c.list_entries(bank),
     "ListOpinions": lambda c, bank: c.list_opinions(feedback_pb2.ListOpinionsRequest(bank=bank)),
     "ListReview": lambda c, bank: c.list_review(bank),
+    "ListProposals": lambda c, bank: c.list_proposals(proposal_pb2.ListProposalsRequest(bank=bank)),
     "CompareEntries": lambda c, bank: c.compare_entries(bank, 1, 1),
     "Match": lambda c, bank: c.match(HASH, MatchOptions((bank,))),
     "BatchMatch": lambda c, bank: c.match_batch([HASH], MatchOptions((bank,))),
@@ -189,6 +198,7 @@ POLICIES: dict[str, Callable[[Client, str], object]] = {
         bank_pb2.UpdateBankRequest(name=bank, description="x", edit=bank_pb2.Edit(reason="r"))
     ),
     "RevertChanges": lambda c, bank: c.revert_changes(reverting(bank, SIGNED)),
+    "DecideProposal": lambda c, bank: c.decide_proposal(1, Decision.APPROVE, SIGNED, bank=bank),
     "ExportEntries": lambda c, bank: c.export_entries(exporting(bank)),
 }
 

@@ -298,6 +298,7 @@ def test_outside_a_call_nobody_calls() -> None:
         ("x", {"items_per_s": 0.0}, "items_per_s must be over 0"),
         ("x", {"items_per_s": float("nan")}, "items_per_s must be over 0"),
         ("x", {"in_flight_max": 0}, "in_flight_max must be over 0"),
+        ("x", {"edits_per_day": -1}, "edits_per_day is 0"),
         ("x", {"certificates": ("ingest.example.org",)}, "URI:…, DNS:… or CN:…"),
         ("x", {"certificates": ("DNS:Ingest.example.org",)}, "lower case"),
         ("local", {}, "not 'local'"),

@@ -22,7 +22,7 @@ from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.config import Config
 from simsearch.errors import Overloaded
-from simsearch.serve import importing
+from simsearch.serve import identity, importing
 from simsearch.serve.importing import import_entries
 from simsearch.types import Band, ImageContent, MatchOptions, TextContent
 from simsearch.v1 import bank_pb2, content_pb2
@@ -97,9 +97,11 @@ class Waiting:
 
 @pytest.fixture
 def core(tmp_path: Path) -> Iterator[Any]:
+    caller = identity._current.set(identity.LOCAL)
     with store_with_bank(tmp_path / "bank") as store:
         config = Config(encoders={})
         yield SimpleNamespace(store=store, follower=Waiting(), config=config, dim_of=None)
+    identity._current.reset(caller)
 
 
 def a_part(name: str, *values: int, **how: Any) -> bank_pb2.ImportEntriesRequest:

@@ -36,7 +36,7 @@ WAIT_S = 20.0
 def bare(tmp_path: Path) -> Path:
     """A configuration without encoders: such a server is up in two seconds."""
     path = tmp_path / "bare.toml"
-    path.write_text("[encoders]\n[sandbox]\nworkers = 0\n")
+    path.write_text("[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n")
     return path
 
 

@@ -86,7 +86,9 @@ class Server:
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[list[Server]]:
     """Both with a copy of one data directory."""
-    (tmp_path / "bare.toml").write_text("[encoders]\n[sandbox]\nworkers = 0\n")
+    (tmp_path / "bare.toml").write_text(
+        "[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n"
+    )
     first, second = tmp_path / "first", tmp_path / "second"
     with BankStore.open(first / "data", writer=True) as store:
         store.create_bank("alpha", "", Policy(hamming=(HammingRule(Signal.PDQ, block=31),)), EDIT)

@@ -423,7 +423,7 @@ def test_a_real_server_speaks_tls_1_3_and_asks_who_calls(house: House, fronts: i
     config = house.directory / "simsearch.toml"
     config.write_text(
         f'[encoders]\n[tls]\ncert = "{house.config.cert}"\nkey = "{house.config.key}"\n'
-        f'[identity]\nfile = "{house.callers.path}"\n'
+        f'[identity]\nfile = "{house.callers.path}"\n[approval]\nfour_eyes = "off"\n'
     )
     server = ServerProcess(house.directory, config, fronts)
     try:
