@@ -387,12 +387,13 @@ class EntryDraft:
 
 class ProposalKind(IntEnum):
     """What waits for a second person: entries that are to be moved, one that is to be retracted,
-    the settings of a bank, what an import added and its list withdrew."""
+    the settings of a bank, what an import added and its list withdrew, a bank to be taken out."""
 
     MOVE = 1
     RETRACTION = 2
     BANK_UPDATE = 3
     IMPORT = 4
+    EXPORT = 5
 
 
 class ProposalState(IntEnum):

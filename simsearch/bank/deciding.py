@@ -163,7 +163,7 @@ def _close(tables: Tables, proposal: Proposal, decision: Decision, edit: Edit) -
     return closed
 
 
-def _in_the_name_of(proposal: Proposal) -> Edit:
+def in_the_name_of(proposal: Proposal) -> Edit:
     made, decided = proposal.made, proposal.decided
     assert decided is not None
     return Edit(made.actor, made.reason, approved_by=decided.actor, proposal=proposal.id)
@@ -181,7 +181,7 @@ def _update_bank(tables: Tables, proposal: Proposal) -> None:
             f"{proposal.etag}: reject it, and propose it anew"
         )
     updated = edits.updated_bank(bank, proposal.update)
-    edits.replace_bank(tables, bank, updated, _in_the_name_of(proposal))
+    edits.replace_bank(tables, bank, updated, in_the_name_of(proposal))
 
 
 def _bank(tables: Tables, proposal: Proposal) -> Bank:
@@ -195,7 +195,7 @@ class _Doing:
         self._tables = tables
         self._proposal = proposal
         self._bank = edits.editable_bank(tables, _bank(tables, proposal).name)
-        self._edit = _in_the_name_of(proposal)
+        self._edit = in_the_name_of(proposal)
         self._retracted = 0
 
     def go_on(self) -> Proposal:

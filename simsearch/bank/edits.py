@@ -92,13 +92,6 @@ def replace_bank(tables: Tables, before: Bank, after: Bank, edit: Edit) -> Chang
     return tables.append_change(change, chain.content_of_bank(after), before)
 
 
-def begin_export(tables: Tables, bank_name: str, edit: Edit) -> Change:
-    """Archived banks may be exported."""
-    bank = tables.bank_or_raise(bank_name)
-    change = tables.next_change(ChangeKind.BANK_EXPORTED, bank.id, 0, edit, _now_us())
-    return tables.append_change(change)
-
-
 def add_entries(
     tables: Tables,
     bank_name: str,

@@ -16,15 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from simsearch.bank import (
-    checks,
-    daily,
-    deciding,
-    edits,
-    importing,
-    opinions,
-    reverting,
-)
+from simsearch.bank import checks, daily, deciding, edits, exporting, importing, opinions, reverting
 from simsearch.bank.environment import Environment
 from simsearch.bank.fingerprints import fingerprint_to_bytes
 from simsearch.bank.history import Span
@@ -175,11 +167,25 @@ class BankStore:
             lambda tables: edits.update_bank(tables, name, update, etag, edit, terms), edit, terms
         )
 
-    def begin_export(self, bank: str, edit: Edit) -> Change:
-        """Puts on the record that entries are taken out of a bank. Raises BankNotFound."""
+    def begin_export(
+        self, bank: str, edit: Edit, *, proposal_id: int = 0, terms: Terms = FREE
+    ) -> Change:
+        """Puts on the record that entries are taken out of a bank. Where that needs a second person
+        and `proposal_id` names no approval, it is proposed: the change is of kind PROPOSAL_MADE.
+
+        Raises BankNotFound, BadRequest, ProposalNotFound, ProposalClosed, PermissionDenied.
+        """
         checks.check_edit(edit)
 
-        return self._edit(lambda tables: edits.begin_export(tables, bank, edit), edit)
+        return self._edit(
+            lambda tables: exporting.begin_export(tables, bank, edit, proposal_id, terms),
+            edit,
+            terms,
+        )
+
+    def check_export(self, bank: str, seq: int, actor: str) -> None:
+        """That this change began an export of the bank by this person. Raises BadRequest."""
+        self._environment.read(lambda tables: exporting.check_begun(tables, bank, seq, actor))
 
     def add_entries(
         self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE

@@ -12,6 +12,7 @@ import typer
 from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.options import SERVER_DEFAULT, Actor, Json, Server, edit_by
 from simsearch.cli.output import print_json, print_line
+from simsearch.cli.proposals import waits
 from simsearch.errors import BadRequest
 from simsearch.types import Entry, EntryState, Fingerprint, HashContent, VectorContent
 
@@ -62,6 +63,9 @@ def export(
         bool, typer.Option("--no-vectors", help="hashes alone, as for a list to share")
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="why: it stays on the record")] = "",
+    proposal: Annotated[
+        int, typer.Option(help="the one that a second person approved, where the bank wants it")
+    ] = 0,
     actor: Actor = "",
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
@@ -80,7 +84,12 @@ def export(
     elif reason:
         with connect(server) as client:
             request = _request(bank, chosen, edit_by(actor, reason), with_vectors=not no_vectors)
-            manifest = _from_server(client, request, folder, format)
+            request.proposal_id = proposal
+            first = client.export_entries(request)
+            if first.proposal_id:
+                _report_waiting(first.proposal_id, as_json)
+                return
+            manifest = _from_server(client, request, first, folder, format)
     else:
         raise BadRequest("why is it taken out? give --reason, or --data-dir to read from disk")
     _report(manifest, folder, as_json)
@@ -104,12 +113,15 @@ def _request(bank: str, chosen: _Chosen, edit: Edit, *, with_vectors: bool) -> E
 
 
 def _from_server(
-    client: Client, request: ExportEntriesRequest, folder: Path, format: Format
+    client: Client,
+    request: ExportEntriesRequest,
+    first: ExportEntriesResponse,
+    folder: Path,
+    format: Format,
 ) -> Manifest:
     """Nothing is made on this side's disk before the server has granted it."""
     from simsearch.lists import write_list
 
-    first = client.export_entries(request)
     notes = {"bank": request.bank, "through": str(first.seq)}
     return write_list(_served(client, request, first), folder, format, notes=notes)
 
@@ -249,6 +261,13 @@ def _states(names: Sequence[str]) -> frozenset[EntryState]:
     except KeyError as unknown:
         words = ", ".join(state.name.lower() for state in EntryState)
         raise BadRequest(f"there is no state {str(unknown)[:40]}: {words}") from None
+
+
+def _report_waiting(proposal_id: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"proposal_id": proposal_id})
+        return
+    print_line(f"{waits(proposal_id)}; then: the same with --proposal {proposal_id}")
 
 
 def _report(manifest: Manifest, folder: Path, as_json: bool) -> None:

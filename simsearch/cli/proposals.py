@@ -198,6 +198,8 @@ def _what(proposal: Proposal) -> str:
             return f"retract {count}: {keys}"
         case "IMPORT":
             return f"take over a list of {count}"
+        case "EXPORT":
+            return "take the bank out"
         case _:
             return f"update the bank's {', '.join(_settings(proposal))}"
 

@@ -9,6 +9,7 @@ from typing import Final
 from simsearch.bank.listing import EntryFilter, search
 from simsearch.bank.reading import Reading
 from simsearch.errors import BadRequest
+from simsearch.serve.approving import terms_of, waits_as
 from simsearch.serve.core import Core
 from simsearch.types import (
     Bank,
@@ -39,11 +40,15 @@ def export_entries(
     edit = edit_from(request.edit)
     if request.page_token:
         seq, after_key = _place(request.page_token)
+        core.store.check_export(bank.name, seq, edit.actor)
     else:
-        seq, after_key = core.store.begin_export(bank.name, edit).seq, 0
+        begun = core.store.begin_export(
+            bank.name, edit, proposal_id=request.proposal_id, terms=terms_of(core)
+        )
+        if waits_as(begun):
+            return bank_pb2.ExportEntriesResponse(seq=begun.seq, proposal_id=waits_as(begun))
+        seq, after_key = begun.seq, 0
     with core.store.reading() as reading:
-        if seq > reading.seq:
-            raise _not_ours()
         return _page(reading.at(seq), bank, chosen, after_key, with_vectors=request.with_vectors)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from simsearch.bank import daily, deciding, layout
+from simsearch.bank import daily, deciding, exporting, layout
 from simsearch.bank.audit import verify
 from simsearch.bank.history import Span
 from simsearch.bank.importing import ImportItem, RowOutcome
 from simsearch.bank.proposal_records import proposal_from_bytes, proposal_to_bytes
 from simsearch.bank.store import BankStore
 from simsearch.errors import (
+    BadRequest,
     BankArchived,
     Corrupt,
     DailyLimit,
@@ -519,3 +520,35 @@ def test_a_digest_of_a_draft_is_found_as_a_drafts(store: BankStore) -> None:
     [entry] = store.add_entries("spam", [digest_draft("a")], ANN)
     digest = digest_draft("a").fingerprint.digests[Signal.SHA256][0]
     assert store.find_digest(Signal.SHA256, digest, store.seq()) == [(entry.key, 1)]
+
+
+# ---------------------------------------------------------------- taking a bank out
+
+
+def test_an_export_is_approved_for_a_day(store: BankStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as often as is needed until then; each time is on record, and the record verifies."""
+    asked = store.begin_export("spam", ANN)
+    assert asked.kind is ChangeKind.PROPOSAL_MADE
+    proposal, rows = store.proposal(asked.proposal)
+    assert (proposal.kind, len(rows)) == (ProposalKind.EXPORT, 0)
+    assert store.decide(asked.proposal, APPROVE, BOB).remaining == 0
+    for _ in range(2):
+        begun = store.begin_export("spam", ANN, proposal_id=asked.proposal)
+        assert (begun.kind, begun.actor, begun.approved_by) == (
+            ChangeKind.BANK_EXPORTED, "ann", "bob",
+        )  # fmt: skip
+    store.check_export("spam", begun.seq, "ann")
+    for bank, seq, actor in (
+        ("spam", begun.seq, "bob"),
+        ("free", begun.seq, "ann"),
+        ("spam", 1, "ann"),
+        ("spam", 0, "ann"),
+        ("spam", 999, "ann"),
+    ):
+        with pytest.raises(BadRequest, match="none of yours"):
+            store.check_export(bank, seq, actor)
+    monkeypatch.setattr(exporting, "APPROVED_FOR_US", -1)
+    with pytest.raises(ProposalClosed, match="over a day ago"):
+        store.begin_export("spam", ANN, proposal_id=asked.proposal)
+    assert store.begin_export("free", ANN).kind is ChangeKind.BANK_EXPORTED
+    assert not faults(store)

@@ -392,7 +392,7 @@ def test_nothing_but_named_parts_is_left_of_a_hit(world: Served) -> None:
     assert _set(hit.evidence[0]) == {"signal", "band", "withheld"}
     assert {f.name for f in match_pb2.Hit.DESCRIPTOR.fields} == {
         "bank", "entry_key", "band", "evidence", "labels", "source", "source_id", "capped",
-        "bank_etag",
+        "bank_etag", "disputed",
     }  # fmt: skip
 
 

@@ -219,6 +219,56 @@ class TestKnownCallers:
         hasty.list_entries("scams")
         as_("ann").add_entry("scams", [digest("c")], SIGNED)
 
+    def test_a_bank_is_taken_out_by_two(self, as_: Calls) -> None:
+        """Asked for by one, approved by another, done by the first, with both names on record; and
+        no page is given of an export that nobody began."""
+        bob, admin = as_("bob"), as_("admin")
+        request = bank_pb2.ExportEntriesRequest(bank="scams", edit=edit_to(SIGNED))
+        waiting = bob.export_entries(request)
+        number = waiting.proposal_id
+        assert number
+        assert not waiting.next_page_token
+        assert bob.export_entries(request).proposal_id == number  # asked again, it is one
+        request.page_token = f"{waiting.seq}.0"
+        with pytest.raises(BadRequest, match="none of yours"):
+            bob.export_entries(request)
+        request.page_token, request.proposal_id = "", number
+        with pytest.raises(ProposalClosed, match="has to approve it first"):
+            bob.export_entries(request)
+        with pytest.raises(PermissionDenied, match="own"):
+            bob.decide_proposal(number, APPROVE, SIGNED)
+        admin.decide_proposal(number, APPROVE, SIGNED)
+        with pytest.raises(PermissionDenied, match="who asked for the export"):
+            admin.export_entries(request)
+        begun = bob.export_entries(request)
+        assert (begun.proposal_id, begun.next_page_token) == (0, "")
+        page = bob.list_changes(bank_pb2.ListChangesRequest(newest=True, page_size=1))
+        [change] = page.changes
+        assert (change.kind, change.seq) == (bank_pb2.CHANGE_KIND_BANK_EXPORTED, begun.seq)
+        assert (change.actor, change.approved_by, change.proposal) == ("bob", "admin", number)
+        request.proposal_id, request.page_token = 0, f"{begun.seq}.0"
+        assert bob.export_entries(request).seq == begun.seq
+        with pytest.raises(BadRequest, match="none of yours"):
+            admin.export_entries(request)
+
+    def test_an_approval_is_for_what_was_asked(self, as_: Calls) -> None:
+        """Of another bank it is none, and no other kind of proposal serves."""
+        bob, admin = as_("bob"), as_("admin")
+        added = bob.add_entry("scams", [digest("x")], SIGNED)
+        request = bank_pb2.ExportEntriesRequest(
+            bank="scams", edit=edit_to(SIGNED), proposal_id=added.proposal_id
+        )
+        with pytest.raises(BadRequest, match="about something else"):
+            bob.export_entries(request)
+        request.proposal_id = 0
+        number = bob.export_entries(request).proposal_id
+        admin.decide_proposal(number, APPROVE, SIGNED)
+        request.proposal_id = number
+        admin.create_bank("others", SIGNED)
+        request.bank = "others"
+        with pytest.raises(BadRequest, match="about something else"):
+            bob.export_entries(request)
+
 
 def ids(client: Client, **asked: object) -> list[int]:
     request = proposal_pb2.ListProposalsRequest(**asked)  # type: ignore[arg-type]
