@@ -180,8 +180,13 @@ class HitKeeper:
         if done is None:
             return
         event = "flood_quarantined" if done.change else "flood_left_alone"
-        numbers = {"near_hits": flood.near_hits, "usual": round(flood.usual)}
-        log.warning(event, bank=done.bank, entry=flood.key, **numbers)
+        log.warning(
+            event,
+            bank=done.bank,
+            entry=flood.key,
+            near_hits=flood.near_hits,
+            usual=round(flood.usual),
+        )
         if done.change:
             known = done.bank in self.quarantines or len(self.quarantines) < BANKS_MAX
             self.quarantines[done.bank if known else OTHER_BANKS] += 1

@@ -525,7 +525,7 @@ def test_a_token_stays_at_the_front(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     "caller",
     [
         Identity("a", frozenset({Role.INGEST}), BankAccess(("x*", "y")), BankAccess(())),
-        Identity("b", frozenset(Role), BankAccess(()), BankAccess(("z",)), True, Quota(0.5, 3)),
+        Identity("b", frozenset(Role), BankAccess(()), BankAccess(("z",)), True, Quota(0.5, 3), 7),
         Identity("c", frozenset({Role.ADMIN}), BankAccess(), BankAccess(), False, Quota(None, 1)),
     ],
 )
@@ -533,7 +533,7 @@ def test_a_caller_is_the_same_behind_the_front(caller: Identity) -> None:
     """Every right and every bound."""
     assert caller_from(caller_to(caller)) == caller
     assert {f for f in caller.__dataclass_fields__} == {
-        "name", "roles", "reads", "edits", "scores", "quota",
+        "name", "roles", "reads", "edits", "scores", "quota", "edits_per_day",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import threading
 import time
@@ -23,6 +24,7 @@ from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import NotYetVisible, SimsearchError
 from simsearch.serve.bank_service import _create_bank
 from simsearch.serve.guard import Guard
+from simsearch.serve.identity import LOCAL, act_for
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.metrics import Server
 from simsearch.serve.observing import Observer
@@ -195,6 +197,11 @@ def _slow_stream(stub: Any, held: threading.Event) -> tuple[int, str]:
 # ---------------------------------------------------------------- edits that take too long
 
 
+def _as_local(core: Any, request: bank_pb2.CreateBankRequest) -> None:
+    act_for(LOCAL)
+    _create_bank(core, request)
+
+
 def test_an_edit_that_is_not_seen_in_time_is_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +221,7 @@ def test_an_edit_that_is_not_seen_in_time_is_durable(
     )
     try:
         with pytest.raises(NotYetVisible, match="alpha"):
-            _create_bank(replace(core, config=hasty), request)
+            contextvars.copy_context().run(_as_local, replace(core, config=hasty), request)
         assert [bank.name for bank in core.store.banks()] == ["alpha"]
     finally:
         held.set()
