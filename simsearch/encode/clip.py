@@ -37,8 +37,8 @@ def load_clip(model: str, device: str = "auto") -> ClipEncoder:
     or an open_clip "architecture/tag" whose weights are in the local cache. `device` is "auto"
     (the GPU if there is one), "cpu" or "cuda".
 
-    copyclip's text tower knows 17 clothing words and no more: texts sent into its space are for
-    trying the mechanics, not for finding anything.
+    copyclip's text tower knows 17 clothing words, and was fitted to an image tower of before: texts
+    sent into its space are for trying the mechanics, not for finding anything.
 
     Raises WeightsMissing (never random weights, never a download), BadConfig, Corrupt.
     """
