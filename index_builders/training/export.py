@@ -95,6 +95,7 @@ def _write(path: Path, content: bytes) -> None:
 def picture_of(report: dict[str, Any]) -> bytes | None:
     """The learning curve, a PNG: recall by attack and by source against steps."""
     try:
+        from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
@@ -104,6 +105,7 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
     figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}")
     steps = [point["step"] for point in report["curve"]]
     for axes, kind in zip(figure.subplots(1, 2), ("by_attack", "by_source"), strict=True):
+        axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
         for name in report["curve"][-1]["recall"][kind] if steps else ():
             shares = [point["recall"][kind].get(name, float("nan")) for point in report["curve"]]
             axes.plot(steps, shares, marker=".", alpha=0.8, label=f"{name}: {shares[-1]:.2f}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Optional
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 ENTRIES_AT_ONCE: Final = 512
 
+STDOUT: Final = Path("-")
+
 LIVING: Final = tuple(state for state in EntryState if state is not EntryState.RETRACTED)
 
 States = Annotated[
@@ -50,7 +53,9 @@ Sources = Annotated[
 @asks_a_server
 def export(
     bank: str,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="a new folder; - is standard output, no manifest")
+    ],
     data_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--data-dir", help="of a server: read it from disk, beside the server"),
@@ -92,7 +97,20 @@ def export(
             manifest = _from_server(client, request, first, folder, format)
     else:
         raise BadRequest("why is it taken out? give --reason, or --data-dir to read from disk")
-    _report(manifest, folder, as_json)
+    if manifest:
+        _report(manifest, folder, as_json)
+
+
+def _write(
+    entries: Iterable[ListEntry], folder: Path, format: Format, notes: Mapping[str, str]
+) -> Manifest | None:
+    """None: it went to standard output, where there is no place for a manifest."""
+    from simsearch.lists import write_entries, write_list
+
+    if folder == STDOUT:
+        write_entries(entries, sys.stdout.buffer, format)
+        return None
+    return write_list(entries, folder, format, notes=notes)
 
 
 # ---------------------------------------------------------------- from a server
@@ -118,12 +136,10 @@ def _from_server(
     first: ExportEntriesResponse,
     folder: Path,
     format: Format,
-) -> Manifest:
+) -> Manifest | None:
     """Nothing is made on this side's disk before the server has granted it."""
-    from simsearch.lists import write_list
-
     notes = {"bank": request.bank, "through": str(first.seq)}
-    return write_list(_served(client, request, first), folder, format, notes=notes)
+    return _write(_served(client, request, first), folder, format, notes)
 
 
 def _served(
@@ -176,15 +192,14 @@ def _dim_of(space: str) -> int:
 
 def _from_disk(
     data_dir: Path, bank: str, chosen: _Chosen, folder: Path, format: Format, *, with_vectors: bool
-) -> Manifest:
+) -> Manifest | None:
     from simsearch.bank.store import BankStore
-    from simsearch.lists import write_list
 
     with BankStore.open(data_dir, writer=False) as store, store.reading() as reading:
         store.bank(bank)
         exported = _Exported(store, reading, bank, chosen, with_vectors=with_vectors)
         notes = {"bank": bank, "store": store.store_id, "through": str(reading.seq)}
-        return write_list(exported.entries(), folder, format, notes=notes)
+        return _write(exported.entries(), folder, format, notes)
 
 
 @dataclass(frozen=True)

@@ -333,3 +333,15 @@ def test_a_token_of_nobody_is_refused(client: Client, token: str) -> None:
     )
     with pytest.raises(BadRequest, match="next_page_token"):
         client.export_entries(request)
+
+
+def test_a_list_goes_to_standard_output(
+    run: Run, bare: ServerProcess, bank: str, tmp_path: Path
+) -> None:
+    """The very bytes of the file, and nothing else: it can be piped into an import."""
+    there = from_server(run, bare.address, bank, tmp_path / "there")
+    words = ("export", bank, "-", "--server", bare.address, "--reason", "x", "--actor", "tester")
+    for options in ((), ("--json",)):
+        assert run(*words, *options).out == Path(there["file"]).read_text()
+    ran = run("export", bank, "-", "--data-dir", str(bare.data_dir))
+    assert ran.out == Path(there["file"]).read_text()
