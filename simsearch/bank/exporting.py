@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from simsearch.bank.deciding import in_the_name_of, proposal_or_raise
 from simsearch.bank.proposals import NO_ROWS, asked, four_eyes_in_force, propose
 from simsearch.bank.tables import Tables
 from simsearch.errors import BadRequest, PermissionDenied, ProposalClosed
-from simsearch.types import Bank, Change, ChangeKind, Edit, ProposalKind, ProposalState, Terms
+from simsearch.types import (
+    Bank,
+    Change,
+    ChangeKind,
+    Edit,
+    Entry,
+    EntryState,
+    ProposalKind,
+    ProposalState,
+    Terms,
+)
 
 APPROVED_FOR_US: Final = 24 * 3_600_000_000
 """So long after its approval an export may be begun, as often as is needed."""
+
+
+LIVING: Final = frozenset(EntryState) - {EntryState.RETRACTED}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which entries are taken out; no labels or sources: whatever they are."""
+
+    states: frozenset[EntryState]
+    labels: frozenset[str]
+    sources: frozenset[str]
+
+    def holds(self, entry: Entry, seq: int) -> bool:
+        """Of an entry as it was at that log position."""
+        return (
+            entry.added.seq <= seq
+            and entry.state_at(seq) in self.states
+            and (not self.labels or not self.labels.isdisjoint(entry.labels))
+            and (not self.sources or entry.source in self.sources)
+        )
 
 
 def begin_export(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Optional
 
@@ -18,6 +18,7 @@ from simsearch.errors import BadRequest
 from simsearch.types import Entry, EntryState, Fingerprint, HashContent, VectorContent
 
 if TYPE_CHECKING:
+    from simsearch.bank.exporting import Chosen
     from simsearch.bank.reading import Reading
     from simsearch.bank.store import BankStore
     from simsearch.client import Client
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 ENTRIES_AT_ONCE: Final = 512
 
 STDOUT: Final = Path("-")
-
-LIVING: Final = tuple(state for state in EntryState if state is not EntryState.RETRACTED)
 
 States = Annotated[
     Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
@@ -80,9 +79,11 @@ def export(
 
     Example: simsearch export scam-images ./scam-images-2026-11 --reason "monthly list"
     """
+    from simsearch.bank.exporting import LIVING, Chosen
     from simsearch.lists import format_named
 
-    chosen = _Chosen(_states(state or ()), frozenset(label or ()), frozenset(source or ()))
+    states = _states(state or ()) or LIVING
+    chosen = Chosen(states, frozenset(label or ()), frozenset(source or ()))
     format = format_named(format_)
     if data_dir:
         manifest = _from_disk(data_dir, bank, chosen, folder, format, with_vectors=not no_vectors)
@@ -116,7 +117,7 @@ def _write(
 # ---------------------------------------------------------------- from a server
 
 
-def _request(bank: str, chosen: _Chosen, edit: Edit, *, with_vectors: bool) -> ExportEntriesRequest:
+def _request(bank: str, chosen: Chosen, edit: Edit, *, with_vectors: bool) -> ExportEntriesRequest:
     from simsearch.v1.bank_pb2 import ExportEntriesRequest
     from simsearch.wire import edit_to
 
@@ -191,7 +192,7 @@ def _dim_of(space: str) -> int:
 
 
 def _from_disk(
-    data_dir: Path, bank: str, chosen: _Chosen, folder: Path, format: Format, *, with_vectors: bool
+    data_dir: Path, bank: str, chosen: Chosen, folder: Path, format: Format, *, with_vectors: bool
 ) -> Manifest | None:
     from simsearch.bank.store import BankStore
 
@@ -202,22 +203,6 @@ def _from_disk(
         return _write(exported.entries(), folder, format, notes)
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Which entries are wanted; no labels or sources: whatever they are."""
-
-    states: frozenset[EntryState]
-    labels: frozenset[str]
-    sources: frozenset[str]
-
-    def holds(self, entry: Entry, seq: int) -> bool:
-        return (
-            entry.state_at(seq) in self.states
-            and (not self.labels or not self.labels.isdisjoint(entry.labels))
-            and (not self.sources or entry.source in self.sources)
-        )
-
-
 class _Exported:
     """The entries of one bank as they were at one change, whatever is edited meanwhile."""
 
@@ -226,7 +211,7 @@ class _Exported:
         store: BankStore,
         reading: Reading,
         bank: str,
-        chosen: _Chosen,
+        chosen: Chosen,
         *,
         with_vectors: bool,
     ) -> None:
@@ -241,8 +226,7 @@ class _Exported:
         while page := self._store.list_entries(
             self._bank, after_key=after_key, limit=ENTRIES_AT_ONCE
         ):
-            known = [entry for entry in page if entry.added.seq <= seq]
-            wanted = [entry for entry in known if self._chosen.holds(entry, seq)]
+            wanted = [entry for entry in page if self._chosen.holds(entry, seq)]
             fingerprints = self._reading.fingerprints([entry.key for entry in wanted])
             for entry in wanted:
                 fingerprint = fingerprints[entry.key]
@@ -272,7 +256,7 @@ def _listed(entry: Entry, fingerprint: Fingerprint, state: EntryState) -> ListEn
 def _states(names: Sequence[str]) -> frozenset[EntryState]:
     """Raises BadRequest."""
     try:
-        return frozenset(EntryState[name.upper()] for name in names) or frozenset(LIVING)
+        return frozenset(EntryState[name.upper()] for name in names)
     except KeyError as unknown:
         words = ", ".join(state.name.lower() for state in EntryState)
         raise BadRequest(f"there is no state {str(unknown)[:40]}: {words}") from None

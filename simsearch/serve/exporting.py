@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from simsearch.bank.exporting import LIVING, Chosen
 from simsearch.bank.listing import EntryFilter, search
 from simsearch.bank.reading import Reading
-from simsearch.errors import BadRequest
 from simsearch.serve.approving import terms_of, waits_as
 from simsearch.serve.core import Core
+from simsearch.serve.listing import page_pair
 from simsearch.types import (
     Bank,
     Content,
     Entry,
-    EntryState,
     Fingerprint,
     HashContent,
     VectorContent,
@@ -27,19 +26,17 @@ ENTRIES_AT_ONCE: Final = 256
 PAGE_BYTES: Final = 1 << 20
 """Of fingerprints: then the page ends, with the entry that goes beyond."""
 
-LIVING: Final = frozenset(EntryState) - {EntryState.RETRACTED}
-
 
 def export_entries(
     core: Core, request: bank_pb2.ExportEntriesRequest
 ) -> bank_pb2.ExportEntriesResponse:
     bank = core.store.bank(request.bank)
-    chosen = _Chosen(
+    chosen = Chosen(
         states_from(request.states) or LIVING, frozenset(request.labels), frozenset(request.sources)
     )
     edit = edit_from(request.edit)
     if request.page_token:
-        seq, after_key = _place(request.page_token)
+        seq, after_key = page_pair(request.page_token)
         core.store.check_export(bank.name, seq, edit.actor)
     else:
         begun = core.store.begin_export(
@@ -52,25 +49,8 @@ def export_entries(
         return _page(reading.at(seq), bank, chosen, after_key, with_vectors=request.with_vectors)
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Which entries are wanted; no labels or sources: whatever they are."""
-
-    states: frozenset[EntryState]
-    labels: frozenset[str]
-    sources: frozenset[str]
-
-    def holds(self, entry: Entry, seq: int) -> bool:
-        return (
-            entry.added.seq <= seq
-            and entry.state_at(seq) in self.states
-            and (not self.labels or not self.labels.isdisjoint(entry.labels))
-            and (not self.sources or entry.source in self.sources)
-        )
-
-
 def _page(
-    reading: Reading, bank: Bank, chosen: _Chosen, after_key: int, *, with_vectors: bool
+    reading: Reading, bank: Bank, chosen: Chosen, after_key: int, *, with_vectors: bool
 ) -> bank_pb2.ExportEntriesResponse:
     found = search(reading, bank.id, EntryFilter(), after_key=after_key, limit=ENTRIES_AT_ONCE)
     wanted = [entry for entry in found.entries if chosen.holds(entry, reading.seq)]
@@ -85,7 +65,7 @@ def _page(
             ends_after = entry.key
             break
     if ends_after is not None:
-        answer.next_page_token = f"{reading.seq}.{ends_after}"
+        answer.next_page_token = f"{reading.seq}-{ends_after}"
     return answer
 
 
@@ -106,19 +86,3 @@ def _contents(fingerprint: Fingerprint, with_vectors: bool) -> Iterator[Content]
     if with_vectors:
         for space, vectors in fingerprint.vectors.items():
             yield VectorContent(space, vectors.astype("<f2"))
-
-
-def _place(token: str) -> tuple[int, int]:
-    """The seq and the key that a token says. Raises BadRequest."""
-    seq, dot, key = token.partition(".")
-    if not (dot and _is_number(seq) and _is_number(key)):
-        raise _not_ours()
-    return int(seq), int(key)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 19
-
-
-def _not_ours() -> BadRequest:
-    return BadRequest("page_token is none of ours: send back next_page_token as it came")

@@ -11,7 +11,7 @@ from simsearch.serve.core import Core
 from simsearch.serve.hits import hits_of
 from simsearch.serve.identity import current
 from simsearch.serve.interceptors import Context
-from simsearch.serve.listing import page_size
+from simsearch.serve.listing import page_key, page_pair, page_size
 from simsearch.serve.seen import wait_visible
 from simsearch.serve.work import Work
 from simsearch.types import EVERY_BANK, BankAccess, HitCounts
@@ -77,7 +77,7 @@ def _give(core: Core, request: feedback_pb2.GiveOpinionRequest) -> feedback_pb2.
 def _list(
     core: Core, request: feedback_pb2.ListOpinionsRequest
 ) -> feedback_pb2.ListOpinionsResponse:
-    size, after = page_size(core, request.page_size), _pair(request.page_token)
+    size, after = page_size(core, request.page_size), page_pair(request.page_token or "0-0")
     wanted = opinions.Wanted(
         core.store.bank(request.bank).id,
         request.entry_key,
@@ -101,7 +101,7 @@ def _list(
 def _review(
     core: Core, request: feedback_pb2.ListReviewRequest, reads: BankAccess
 ) -> feedback_pb2.ListReviewResponse:
-    size, (_, after) = page_size(core, request.page_size), _pair(f"0-{request.page_token or 0}")
+    size, after = page_size(core, request.page_size), page_key(request.page_token)
     asked = [core.store.bank(request.bank)] if request.bank else core.store.banks()
     names = {bank.id: bank.name for bank in asked if bank.name in reads}
     with core.store.reading() as reading:
@@ -125,14 +125,6 @@ def _item(
 
 
 # ---------------------------------------------------------------- pages
-
-
-def _pair(token: str) -> tuple[int, int]:
-    parts = (token or "0-0").split("-")
-    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and len(p) <= 20 for p in parts):
-        raise BadRequest("page_token is none of ours: send back next_page_token as it came")
-    key, seq = map(_check_number, map(int, parts))
-    return key, seq
 
 
 def _check_number(number: int) -> int:

@@ -82,8 +82,20 @@ def page_key(token: str) -> int:
     """The key or number that a listing goes on after. Raises BadRequest."""
     good = token.isascii() and token.isdigit() and len(token) <= 20 and int(token) <= AFTER_MAX
     if token and not good:
-        raise BadRequest("page_token is none of ours: send back next_page_token as it came")
+        raise _no_token()
     return int(token or 0)
+
+
+def page_pair(token: str) -> tuple[int, int]:
+    """Of two numbers with a hyphen between them. Raises BadRequest."""
+    one, _, other = token.partition("-")
+    if not (one and other):
+        raise _no_token()
+    return page_key(one), page_key(other)
+
+
+def _no_token() -> BadRequest:
+    return BadRequest("page_token is none of ours: send back next_page_token as it came")
 
 
 def _token(after_key: int | None) -> str:

@@ -326,7 +326,7 @@ def test_all_pages_are_of_the_state_that_the_first_one_found(client: Client) -> 
     assert {each.entry.state for each in found} == {bank_pb2.ENTRY_STATE_ACTIVE}
 
 
-@pytest.mark.parametrize("token", ["x", "1", "1.", ".1", "1.x", "9999999999.1", "²,1"])
+@pytest.mark.parametrize("token", ["x", "1", "1-", "-1", "1-x", "9999999999-1", "²-1"])
 def test_a_token_of_nobody_is_refused(client: Client, token: str) -> None:
     request = bank_pb2.ExportEntriesRequest(
         bank=new_bank(client), page_token=token, edit=bank_pb2.Edit(actor="t", reason="r")

@@ -229,7 +229,7 @@ class TestKnownCallers:
         assert number
         assert not waiting.next_page_token
         assert bob.export_entries(request).proposal_id == number  # asked again, it is one
-        request.page_token = f"{waiting.seq}.0"
+        request.page_token = f"{waiting.seq}-0"
         with pytest.raises(BadRequest, match="none of yours"):
             bob.export_entries(request)
         request.page_token, request.proposal_id = "", number
@@ -246,7 +246,7 @@ class TestKnownCallers:
         [change] = page.changes
         assert (change.kind, change.seq) == (bank_pb2.CHANGE_KIND_BANK_EXPORTED, begun.seq)
         assert (change.actor, change.approved_by, change.proposal) == ("bob", "admin", number)
-        request.proposal_id, request.page_token = 0, f"{begun.seq}.0"
+        request.proposal_id, request.page_token = 0, f"{begun.seq}-0"
         assert bob.export_entries(request).seq == begun.seq
         with pytest.raises(BadRequest, match="none of yours"):
             admin.export_entries(request)
