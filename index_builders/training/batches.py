@@ -6,9 +6,10 @@ the very views it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -25,23 +26,57 @@ _ORDER, _VIEWS = 0, 1
 
 
 @dataclass(frozen=True)
+class _Stage:
+    """From step `begin` on these photographs, by number, are there."""
+
+    begin: int
+    there: np.ndarray
+
+
+@dataclass(frozen=True)
 class Batches:
-    """`pairs` photographs a step, each seen once before any is seen again."""
+    """`pairs` photographs a step, each seen once before any is seen again. `joins` says from
+    which step on a source is there, if not from the first."""
 
     photos: Photos
     pairs: int
     side_px: int
     seed: int
+    joins: Mapping[str, int] = field(default_factory=dict)
 
     def numbers(self, step: int) -> list[int]:
         """The photographs of one step."""
-        positions = range(step * self.pairs, (step + 1) * self.pairs)
-        count = len(self.photos)
-        orders = {p // count: self._order(p // count) for p in positions}
+        stage = self._stage(step)
+        first, count = (step - stage.begin) * self.pairs, len(stage.there)
+        positions = range(first, first + self.pairs)
+        orders = {p // count: self._order(p // count, stage) for p in positions}
         return [int(orders[p // count][p % count]) for p in positions]
 
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.photos))
+    def _order(self, epoch: int, stage: _Stage) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, _ORDER, epoch, stage.begin])
+        return rng.permutation(stage.there)
+
+    def there(self, step: int) -> np.ndarray:
+        """The numbers of the photographs that a step may show."""
+        return self._stage(step).there
+
+    def times_seen(self, source: str, steps: int) -> float:
+        """How often each photograph of a source has been seen after so many steps."""
+        begins = [stage.begin for stage in self._stages]
+        ends = [*begins[1:], steps]
+        return sum(
+            max(min(end, steps) - stage.begin, 0) * self.pairs / len(stage.there)
+            for stage, end in zip(self._stages, ends, strict=True)
+            if self.joins.get(source, 0) <= stage.begin
+        )
+
+    def _stage(self, step: int) -> _Stage:
+        return next(stage for stage in reversed(self._stages) if stage.begin <= step)
+
+    @cached_property
+    def _stages(self) -> list[_Stage]:
+        joined = np.array([self.joins.get(p.source, 0) for p in self.photos.photos])
+        return [_Stage(b, np.flatnonzero(joined <= b)) for b in sorted({0, *self.joins.values()})]
 
     def pair(self, step: int, place: int, number: int, others: list[int]) -> Pair:
         rng = np.random.default_rng([self.seed, _VIEWS, step, place])
@@ -66,7 +101,7 @@ class Batches:
         """Collages show no other photograph of the step: it would be told apart from itself."""
         numbers = self.numbers(step)
         shown = set(numbers)
-        others = [n for n in range(len(self.photos)) if n not in shown] or numbers
+        others = [n for n in self.there(step).tolist() if n not in shown] or numbers
         return [
             pool.submit(self.pair, step, place, number, others)
             for place, number in enumerate(numbers)

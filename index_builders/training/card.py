@@ -66,7 +66,7 @@ def _what(report: Mapping[str, Any]) -> str:
 
 
 def _data(report: Mapping[str, Any]) -> str:
-    cells = ("folder", "origin", "licence", "trained_on", "held_out")
+    cells = ("folder", "origin", "licence", "trained_on", "times_seen", "held_out")
     rows = ["| " + " | ".join(str(s[cell]) for cell in cells) + " |" for s in report["sources"]]
     table = "\n".join(rows)
     began = _BEGAN[report["training"]["init"] == IMAGENET]
@@ -78,8 +78,8 @@ def _data(report: Mapping[str, Any]) -> str:
 
 {began} It was then trained on these photographs:
 
-| source | what | licence | trained on | held out |
-|---|---|---|---|---|
+| source | what | licence | trained on | each seen, times | held out |
+|---|---|---|---|---|---|
 {table}
 
 A photograph is held out, and never trained on, if SHA-256 of its file name (the first eight bytes,
@@ -106,8 +106,8 @@ def _training(report: Mapping[str, Any]) -> str:
     return f"""\
 ## Training
 
-{report["steps"]:,} steps of {t["pairs"]} pairs ({report["views"]:,} views,
-{report["epochs"]} epochs) in {report["training_seconds"] / 3600:.1f} hours of
+{report["steps"]:,} steps of {t["pairs"]} pairs ({report["views"]:,} views)
+in {report["training_seconds"] / 3600:.1f} hours of
 {report["machine"]}; seed {report["seed"]}; torch {report["torch"]}; {half}.
 
 Each pair is a lightly and a heavily edited view of one photograph. Symmetric InfoNCE with the other

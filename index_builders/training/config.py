@@ -23,13 +23,19 @@ class Source:
     """One folder of photographs, below the data folder.
 
     `use` is "train" (all but one photograph in `held_out_one_in`) or "evaluate" (none is ever
-    trained on). `origin` and `licence` are what the model card says of it.
+    trained on). `origin` and `licence` are what the model card says of it. Before `from_step` a
+    run does not see it: so a run that has begun can be given more photographs.
     """
 
     folder: str
     licence: str
     origin: str
     use: str = TRAIN
+    from_step: int = 0
+
+    def has_taught(self, steps: int) -> bool:
+        """Whether the weights after so many steps could have to do with it."""
+        return self.use == TRAIN and self.from_step < max(steps, 1)
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,20 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 4.0
 
-    def what_is_trained(self) -> dict[str, Any]:
-        """Everything that changes the weights, as JSON would give it back: a run is taken up
-        again only by the same."""
+    def what_is_trained(self, steps: int) -> dict[str, Any]:
+        """Everything that has changed the weights by then, as JSON would give it back: a run is
+        taken up again only by the same."""
         training = dataclasses.asdict(self.training)
         del training["steps"]
         data = dataclasses.asdict(self.data)
-        data["sources"] = [s for s in data["sources"] if s["use"] == TRAIN]
+        data["sources"] = [_told(s) for s in self.data.sources if s.has_taught(steps)]
         return {"data": data, "training": training}
+
+
+def _told(source: Source) -> dict[str, Any]:
+    """As checkpoints from before `from_step` tell it, where it is 0."""
+    told = dataclasses.asdict(source)
+    return told if source.from_step else {k: v for k, v in told.items() if k != "from_step"}
 
 
 def load_config(path: Path) -> RunConfig:
@@ -150,6 +162,11 @@ def _check(config: RunConfig, path: Path) -> None:
             len({s.folder for s in config.data.sources}) < len(config.data.sources),
             "a folder is named by two sources",
         ),
+        (
+            not any(s.has_taught(0) for s in config.data.sources),
+            f"no source is there from step 0: give one use = {TRAIN!r} and no from_step",
+        ),
+        (any(s.from_step < 0 for s in config.data.sources), "from_step must not be below 0"),
         (config.data.held_out_one_in < 2, "held_out_one_in must be 2 or more"),
         (config.data.side_px < 32, "side_px must be 32 or more"),
         (config.data.tile_px < config.data.side_px, "tile_px must not be below side_px"),

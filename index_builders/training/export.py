@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 
 from index_builders.training.card import card_of
+from index_builders.training.config import TRAIN
 from index_builders.training.network import exported
 from index_builders.training.photos import Photos
 from index_builders.training.trainer import Trainer
@@ -59,6 +60,9 @@ def report_of(trainer: Trainer, photos: Photos, weights: bytes) -> dict[str, Any
             **dataclasses.asdict(source),
             "trained_on": trained.count(source.folder),
             "held_out": held_out.count(source.folder),
+            "times_seen": round(trainer.batches.times_seen(source.folder, steps), 1)
+            if source.use == TRAIN
+            else 0,
         }
         for source in config.data.sources
     ]
@@ -70,7 +74,6 @@ def report_of(trainer: Trainer, photos: Photos, weights: bytes) -> dict[str, Any
         "steps": steps,
         "cool_down": dataclasses.asdict(trainer.cool_down) if trainer.cool_down else None,
         "views": steps * pairs * 2,
-        "epochs": round(steps * pairs / max(len(trained), 1), 2),
         "training_seconds": round(trainer.views_seconds),
         "side_px": trainer.batches.side_px,
         "sources": sources,

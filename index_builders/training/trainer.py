@@ -76,7 +76,9 @@ class Trainer:
         self.parameters = network.parameters_of(self.tower)
         self.early = {id(p) for p in network.early(self.tower, training.frozen_blocks)}
         side_px = self.preprocess.size[0]
-        self.batches = Batches(self.photos.trained_on(), training.pairs, side_px, self.seed)
+        joins = {s.folder: s.from_step for s in self.config.data.sources if s.from_step}
+        photos = self.photos.trained_on()
+        self.batches = Batches(photos, training.pairs, side_px, self.seed, joins)
         self.optimizer = _optimizer(self.parameters, training)
         self.quick = network.folded(self.tower, half=self.half)
 
@@ -91,13 +93,13 @@ class Trainer:
     def _head_pixels(self) -> torch.Tensor:
         photos = self.batches.photos
         rng = np.random.default_rng([self.seed, 2])
-        numbers = rng.permutation(len(photos))[:HEAD_VIEWS]
+        numbers = rng.permutation(self.batches.there(0))[:HEAD_VIEWS]
         seen = [light_view(photos[int(n)], rng, self.batches.side_px) for n in numbers]
         return self._normal(np.stack(seen))
 
     def resume(self, saved: Checkpoint) -> None:
         """Raises BadConfig for a checkpoint of other settings, seed or photographs."""
-        ours, theirs = self._identity(), saved.rest.get("identity")
+        ours, theirs = self._identity(saved.step), saved.rest.get("identity")
         if ours != theirs:
             raise BadConfig(
                 "the checkpoint is of a run with another seed, configuration or photographs: "
@@ -119,10 +121,11 @@ class Trainer:
                     for moment in _MOMENTS
                 }
 
-    def _identity(self) -> dict[str, Any]:
-        names = [p.name for p in self.batches.photos.photos]
+    def _identity(self, steps: int) -> dict[str, Any]:
+        taught = {s.folder for s in self.config.data.sources if s.has_taught(steps)}
+        names = [p.name for p in self.batches.photos.photos if p.source in taught]
         identity: dict[str, Any] = checkpoint.as_read(
-            {"seed": self.seed, "photos": names, **self.config.what_is_trained()}
+            {"seed": self.seed, "photos": names, **self.config.what_is_trained(steps)}
         )
         return identity
 
@@ -133,7 +136,7 @@ class Trainer:
             for moment, tensor in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{moment}/{name}"] = tensor
         rest = {
-            "identity": self._identity(),
+            "identity": self._identity(self.step),
             "curve": self.curve,
             "views_seconds": self.views_seconds,
         }
