@@ -81,7 +81,14 @@ LINGER_MS_MAX = 1_000
 RENAMED = {
     "allow_remote": "insecure_allow_remote_without_tls, and not needed with [tls] and [identity]",
 }
-MAY_BE_ZERO = ("fronts", "disputes_max", "flood_near_hits_per_minute", "flood_times_usual")
+MAY_BE_ZERO = (
+    "fronts",
+    "disputes_max",
+    "flood_near_hits_per_minute",
+    "flood_times_usual",
+    "image_regions_max",
+)
+REGIONS_MAX = 32
 WORKER_BYTES = 160 << 20
 """Address space of a decode worker at rest: 154 MiB measured."""
 WORKER_BYTES_PER_PIXEL = 32
@@ -129,11 +136,14 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class LimitsConfig:
-    """The bound of everything a caller can send."""
+    """The bound of everything a caller can send. `image_regions_max`: with so many pictures found
+    in a picture, tiles of a collage, what a screenshot shows, a query asks beside the whole; each
+    is embedded like an image of its own. 0: with none."""
 
     image_bytes_max: int = 20 << 20
     image_pixels_max: int = 40_000_000
     image_frames_max: int = 300
+    image_regions_max: int = 6
     text_chars_max: int = 20_000
     vectors_max: int = 256
     batch_items_max: int = 1_024
@@ -437,6 +447,11 @@ def _check(config: Config, origin: str) -> None:
         raise BadConfig(
             f"{origin}: image_bytes_max ({config.limits.image_bytes_max}) must be below "
             f"message_bytes_max ({config.server.message_bytes_max}): no such image could arrive"
+        )
+    if config.limits.image_regions_max > REGIONS_MAX:
+        raise BadConfig(
+            f"{origin}: image_regions_max is {config.limits.image_regions_max}: give up to "
+            f"{REGIONS_MAX}, each costs as much as an image"
         )
     _check_admission(config, f"{origin}: server")
     for name, encoder in config.encoders.items():

@@ -532,11 +532,22 @@ class WaitUntil(Enum):
 
 
 @dataclass(frozen=True)
+class Region:
+    """A part of a picture, upright, in shares of its width and height: 0 to 1."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One signal by which an entry was hit. Exactly one of `cosine`, `hamming` is set, or
     neither for an equal digest. `threshold` is in the same scale; `rows` is how many rows of
-    the entry lie within the loosest band of this signal. Where `withheld`, this caller is not
-    granted scores: measure and threshold are None and `rows` is 0, whatever the signal."""
+    the entry lie within the loosest band of this signal; `region` is the part of the query's
+    picture that was nearest, None for the whole. Where `withheld`, this caller is not granted
+    scores: measure, threshold and region are None and `rows` is 0, whatever the signal."""
 
     signal: str
     band: Band
@@ -545,6 +556,7 @@ class Evidence:
     threshold: float | None = None
     rows: int = 1
     withheld: bool = False
+    region: Region | None = None
 
 
 @dataclass(frozen=True)

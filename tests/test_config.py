@@ -96,6 +96,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "image_pixels_max": 40_000_000,
         "image_frames_max": 300,
         "text_chars_max": 20_000,
+        "image_regions_max": 6,
         "vectors_max": 256,
         "batch_items_max": 1_024,
         "contents_per_entry_max": 64,
@@ -250,8 +251,15 @@ NUMBERS = [
     (section, item.name)
     for section, cls in (("server", ServerConfig), ("limits", LimitsConfig))
     for item in dataclasses.fields(cls)
-    if item.type in ("int", "float") and item.name != "fronts"
+    if item.type in ("int", "float") and item.name not in ("fronts", "image_regions_max")
 ]
+
+
+def test_regions_may_be_none_and_not_without_end() -> None:
+    """Each costs as much as an image."""
+    assert parse({"limits": {"image_regions_max": 0}}).limits.image_regions_max == 0
+    assert "image_regions_max is 33" in refused({"limits": {"image_regions_max": 33}})
+    assert "image_regions_max" in refused({"limits": {"image_regions_max": -1}})
 
 
 @pytest.mark.parametrize(("section", "key"), NUMBERS)

@@ -46,6 +46,7 @@ from simsearch.types import (
     MatchResult,
     Modality,
     Policy,
+    Region,
     Signal,
     SignalReport,
     SignalState,
@@ -362,13 +363,15 @@ def test_an_entry_is_shown_with_who_banned_and_who_retracted_it() -> None:
 finite = st.floats(allow_nan=False, allow_infinity=False)
 hit_bands = st.sampled_from([Band.LOG, Band.REVIEW, Band.BLOCK])
 counts = st.integers(0, 2**31 - 1)
+regions = st.none() | st.builds(Region, finite, finite, finite, finite)
 evidences = st.one_of(
     st.builds(
-        Evidence, signal=words, band=hit_bands, cosine=finite, threshold=finite, rows=counts
+        Evidence, signal=words, band=hit_bands, cosine=finite, threshold=finite, rows=counts,
+        region=regions,
     ),
     st.builds(
         Evidence, signal=words, band=hit_bands, hamming=distances.filter(lambda d: d is not None),
-        threshold=st.integers(0, 256), rows=counts,
+        threshold=st.integers(0, 256), rows=counts, region=regions,
     ),
     st.builds(Evidence, signal=words, band=hit_bands, rows=counts),
 )  # fmt: skip

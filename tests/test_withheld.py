@@ -7,13 +7,13 @@ import pytest
 from simsearch.cli.output import hit_words, result_json
 from simsearch.errors import NewerFormat
 from simsearch.serve.redaction import without_scores
-from simsearch.types import Band, Evidence, Hit, MatchResult
+from simsearch.types import Band, Evidence, Hit, MatchResult, Region
 from simsearch.v1 import match_pb2
 from simsearch.wire import result_from, result_to
 
 EVIDENCE = (
     Evidence("copyclip@1/2/3", Band.REVIEW, cosine=0.91, threshold=0.86, rows=2),
-    Evidence("pdq", Band.LOG, hamming=40, threshold=48.0, rows=3),
+    Evidence("pdq", Band.LOG, hamming=40, threshold=48.0, rows=3, region=Region(0, 0, 0.5, 1)),
     Evidence("sha256", Band.BLOCK),
 )
 HIT = Hit("scams", 7, Band.BLOCK, EVIDENCE, ("coin",), "partner", "case-1", capped=True)

@@ -16,7 +16,7 @@ from simsearch.cli.options import SERVER_DEFAULT, Json, Server
 from simsearch.cli.output import evidence_words, print_json, print_line
 from simsearch.errors import BadRequest, SimsearchError
 from simsearch.match import policy as rules
-from simsearch.types import Band, Evidence, Policy
+from simsearch.types import Band, Evidence, Policy, Region
 
 if TYPE_CHECKING:
     from simsearch.client import Client
@@ -84,6 +84,7 @@ def _evidence(shown: Mapping[str, Any]) -> Evidence:
         threshold=shown.get("threshold"),
         rows=int(shown.get("rows", 1)),
         withheld=bool(shown.get("withheld", False)),
+        region=Region(**shown["region"]) if shown.get("region") else None,
     )
 
 
@@ -240,13 +241,13 @@ def _judged(evidence: Evidence, policy: Policy) -> Evidence | None:
         return evidence
     if evidence.cosine is not None:
         return _best(
-            rules.cosine_evidence(rule, evidence.cosine, evidence.rows)
+            rules.cosine_evidence(rule, evidence.cosine, evidence.rows, evidence.region)
             for rule in policy.cosine
             if rule.space == evidence.signal
         )
     if evidence.hamming is not None:
         return _best(
-            rules.hamming_evidence(rule, evidence.hamming, evidence.rows)
+            rules.hamming_evidence(rule, evidence.hamming, evidence.rows, evidence.region)
             for rule in policy.hamming
             if rule.signal == evidence.signal
         )

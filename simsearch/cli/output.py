@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from simsearch.types import Evidence, Hit, MatchResult, Suppressed
+from simsearch.types import Evidence, Hit, MatchResult, Region, Suppressed
 
 
 def print_json(value: object) -> None:
@@ -124,13 +125,28 @@ def _evidence_json(evidence: Evidence) -> dict[str, Any]:
         "hamming": evidence.hamming,
         "threshold": evidence.threshold,
     }
-    return {"signal": evidence.signal, "band": evidence.band.name, "rows": evidence.rows} | {
-        name: value for name, value in measured.items() if value is not None
-    }
+    region = {"region": dataclasses.asdict(evidence.region)} if evidence.region else {}
+    return (
+        {"signal": evidence.signal, "band": evidence.band.name, "rows": evidence.rows}
+        | {name: value for name, value in measured.items() if value is not None}
+        | region
+    )
 
 
 def evidence_words(evidence: Evidence) -> str:
-    """As in "pdq 14 ≤ 31 bits" or "copyclip cosine 0.91234 ≥ 0.86"."""
+    """As in "pdq 14 ≤ 31 bits" or "copyclip cosine 0.91234 ≥ 0.86"; of a part of the picture, with
+    where it lies, as in "in 0-50 % × 10-90 %"."""
+    where = f" in {_extent(evidence.region)}" if evidence.region else ""
+    return _measure_words(evidence) + where
+
+
+def _extent(region: Region) -> str:
+    """Across, then down."""
+    left, top, right, bottom = (round(100 * at) for at in dataclasses.astuple(region))
+    return f"{left}-{right} % × {top}-{bottom} %"
+
+
+def _measure_words(evidence: Evidence) -> str:
     name = evidence.signal.partition("@")[0]
     if evidence.withheld:
         return f"{name} {evidence.band.name} (score not granted)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
@@ -13,8 +13,9 @@ from simsearch.encode import pdq
 from simsearch.encode.image import ImageLimits, Picture, open_picture
 from simsearch.encode.preprocess import Preprocess
 from simsearch.encode.protocol import ImageEncoder, Pixels
+from simsearch.encode.regions import LOOK_PX, regions_of
 from simsearch.errors import SimsearchError
-from simsearch.types import NO_CALL, Bits, CallContext
+from simsearch.types import NO_CALL, Bits, CallContext, Region
 
 
 class PdqRows(IntEnum):
@@ -27,19 +28,22 @@ class PdqRows(IntEnum):
 
 @dataclass(frozen=True)
 class ImageAsk:
-    """What is wanted of one image. Nothing at all is worth asking too: is it an image?"""
+    """What is wanted of one image, and of up to `regions_max` pictures in it. Nothing at all is
+    worth asking too: is it an image?"""
 
     pdq: PdqRows = PdqRows.NONE
     ways: tuple[Preprocess, ...] = ()
+    regions_max: int = 0
 
 
 @dataclass(frozen=True)
 class DecodedImage:
     """`pdq` is (1 or 8, 32), or None: not asked for, or LOW_INFORMATION. `pixels` has one array,
-    (height, width, 3) uint8, for each way that was asked for."""
+    (height, width, 3) uint8, for each way that was asked for. `parts` are pictures in it."""
 
     pdq: Bits | None
     pixels: Mapping[Preprocess, Pixels]
+    parts: tuple[tuple[Region, DecodedImage], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class DecodeCounts:
     """Killed workers before, and was not given to another one."""
     restarts: int = 0
     """Workers started in the place of others."""
+    regions: int = 0
+    """Pictures found in those decoded, and read like them."""
 
 
 class ImageDecoder(Protocol):
@@ -100,6 +106,15 @@ def preprocess_of(encoder: ImageEncoder) -> Preprocess | None:
 def decode_image(data: bytes, ask: ImageAsk, limits: ImageLimits) -> DecodedImage:
     """Here and now. Raises EmptyContent, BadContent, ContentTooLarge."""
     picture = open_picture(data, limits)
+    whole = _read(picture, ask)
+    if not ask.regions_max:
+        return whole
+    look = picture.rgb(at_least=(LOOK_PX, LOOK_PX))
+    found = regions_of(look, picture.size, ask.regions_max)
+    return replace(whole, parts=tuple((r, _read(picture.part(r), ask)) for r in found))
+
+
+def _read(picture: Picture, ask: ImageAsk) -> DecodedImage:
     return DecodedImage(_pdq(picture, ask.pdq), {way: way.fit(picture) for way in ask.ways})
 
 
@@ -132,6 +147,7 @@ class InProcessDecoder:
             self._tally.add("refused")
             raise
         self._tally.add("decoded")
+        self._tally.add("regions", len(decoded.parts))
         return decoded
 
     def decode_each(
@@ -164,7 +180,7 @@ class Tally:
         with self._lock:
             return DecodeCounts(**self._counts)
 
-    def add(self, name: str) -> None:
-        """One more in that field of DecodeCounts."""
+    def add(self, name: str, count: int = 1) -> None:
+        """So many more in that field of DecodeCounts."""
         with self._lock:
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = self._counts.get(name, 0) + count

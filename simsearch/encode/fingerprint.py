@@ -41,6 +41,7 @@ from simsearch.types import (
     HashContent,
     ImageContent,
     Modality,
+    Region,
     Signal,
     SignalReport,
     SignalState,
@@ -75,18 +76,33 @@ class Everything:
 
 @dataclass(frozen=True)
 class ContentLimits:
+    """`regions_max`: how many pictures found in a picture a query asks with, beside the whole."""
+
     image: ImageLimits = field(default_factory=ImageLimits)
     text: text.TextLimits = field(default_factory=text.TextLimits)
     vectors_max: int = 256
+    regions_max: int = 0
 
 
 @dataclass(frozen=True)
 class Print:
-    """The fingerprint of one content, what kind it was, and what became of each signal."""
+    """The fingerprint of one content, what kind it was, and what became of each signal.
+
+    `regions` are the pictures found in a picture; `shows[signal]`, (rows,) uint8, says what each
+    row of a signal is of: 0 the whole, n the n-th region. Signals that are of the whole alone are
+    not in it.
+    """
 
     fingerprint: Fingerprint
     modality: Modality | None
     reports: tuple[SignalReport, ...] = ()
+    regions: tuple[Region, ...] = ()
+    shows: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def region_of(self, signal: str, row: int) -> Region | None:
+        """None: the whole."""
+        number = int(self.shows[signal][row]) if signal in self.shows else 0
+        return self.regions[number - 1] if number else None
 
 
 @dataclass
@@ -98,7 +114,9 @@ class _Draft:
     bits: dict[Signal, Bits] = field(default_factory=dict)
     vectors: dict[str, Vectors] = field(default_factory=dict)
     reports: list[SignalReport] = field(default_factory=list)
-    pixels: dict[str, Pixels] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+    shows: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    pixels: dict[str, list[Pixels]] = field(default_factory=dict)
     windows: list[str] = field(default_factory=list)
     refusal: SimsearchError | None = None
     """Why it comes to no print: an encoder failed at it."""
@@ -110,7 +128,8 @@ class _Draft:
         if self.refusal is not None:
             return self.refusal
         fingerprint = Fingerprint(self.digests, self.bits, self.vectors)
-        return Print(fingerprint, self.modality, tuple(self.reports))
+        regions = self.regions if self.shows else ()
+        return Print(fingerprint, self.modality, tuple(self.reports), regions, dict(self.shows))
 
 
 Outcome: TypeAlias = Print | SimsearchError
@@ -189,13 +208,13 @@ class Fingerprinter:
     ) -> _Draft:
         if isinstance(decoded, SimsearchError):
             raise decoded
-        draft = _Draft(Modality.IMAGE)
+        draft = _Draft(Modality.IMAGE, regions=tuple(region for region, _ in decoded.parts))
         draft.digests[Signal.SHA256] = (digests.sha256(data),)
         draft.digests[Signal.MD5] = (digests.md5(data),)
         for signal in (Signal.SHA256, Signal.MD5):
             draft.report(signal, SignalState.SEARCHED)
         if (Signal.PDQ, None) in wanted:
-            _add_bits(draft, Signal.PDQ, decoded.pdq, "the image is too plain or too small")
+            _add_pdq(draft, decoded)
         for encoder in self.encoders:
             if encoder.image is None:
                 _report_off(draft, encoder, side)
@@ -211,15 +230,19 @@ class Fingerprinter:
         ]
         ways = [way for encoder in asking if (way := preprocess_of(encoder))]
         rows = PDQ_ROWS[side] if (Signal.PDQ, None) in wanted else PdqRows.NONE
-        return ImageAsk(rows, tuple(dict.fromkeys(ways)))
+        asks = side is Side.QUERY and (rows or asking)
+        regions_max = self.limits.regions_max if asks else 0
+        return ImageAsk(rows, tuple(dict.fromkeys(ways)), regions_max)
 
-    def _pixels(self, encoder: ImageEncoder, decoded: DecodedImage, data: bytes) -> Pixels:
-        """An encoder that cannot say how its pixels are made makes them itself, in this process:
-        of an image that the decoder has survived."""
+    def _pixels(self, encoder: ImageEncoder, decoded: DecodedImage, data: bytes) -> list[Pixels]:
+        """Of the whole, then of each region. An encoder that cannot say how its pixels are made
+        makes them itself, in this process: of an image that the decoder has survived."""
         way = preprocess_of(encoder)
         if way is None:
-            return encoder.prepare(open_picture(data, self.limits.image))
-        return decoded.pixels[way]
+            whole = open_picture(data, self.limits.image)
+            pictures = [whole, *(whole.part(region) for region, _ in decoded.parts)]
+            return [encoder.prepare(picture) for picture in pictures]
+        return [decoded.pixels[way], *(part.pixels[way] for _, part in decoded.parts)]
 
     def _begin_text(self, words: str, side: Side, wanted: Wanted) -> _Draft:
         normal = text.checked(words, self.limits.text)
@@ -281,9 +304,12 @@ class Fingerprinter:
         ready = [d for d in drafts if d.refusal is None and space in d.pixels]
         if not ready:
             return
-        rows = images_each(encoder.image, [d.pixels.pop(space) for d in ready], call)
-        for draft, row in zip(ready, rows, strict=True):
-            _take_rows(draft, space, [row])
+        shown = [d.pixels.pop(space) for d in ready]
+        rows = iter(images_each(encoder.image, [p for pixels in shown for p in pixels], call))
+        for draft, pixels in zip(ready, shown, strict=True):
+            _take_rows(draft, space, list(islice(rows, len(pixels))))
+            if draft.regions:
+                draft.shows[space] = np.arange(len(pixels), dtype=np.uint8)
 
     def _embed_texts(
         self,
@@ -307,7 +333,7 @@ class Fingerprinter:
 
 
 def _take_rows(draft: _Draft, space: str, rows: Sequence[Row | SimsearchError]) -> None:
-    """One window that has no row is enough: what it says was not judged."""
+    """One window or region that has no row is enough: what it says was not judged."""
     draft.refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
     if draft.refusal is None:
         draft.vectors[space] = np.stack(rows)  # type: ignore[arg-type]  # all are rows
@@ -340,6 +366,17 @@ def _begin_hash(signal: Signal, value: bytes) -> _Draft:
         draft.digests[signal] = (checked,)
     draft.report(signal, SignalState.SEARCHED)
     return draft
+
+
+def _add_pdq(draft: _Draft, decoded: DecodedImage) -> None:
+    """Of the whole and of each region that has one."""
+    pictures = [decoded, *(part for _, part in decoded.parts)]
+    there = {n: p.pdq for n, p in enumerate(pictures) if p.pdq is not None}
+    rows = np.vstack(list(there.values())) if there else None
+    _add_bits(draft, Signal.PDQ, rows, "the image is too plain or too small")
+    if there and draft.regions:
+        each = [len(bits) for bits in there.values()]
+        draft.shows[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
 
 
 def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) -> None:

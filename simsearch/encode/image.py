@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 import zlib
@@ -15,6 +16,7 @@ from PIL import Image
 
 from simsearch.encode.container import Container, read_container
 from simsearch.errors import BadConfig, BadContent, ContentTooLarge, EmptyContent
+from simsearch.types import Region
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -132,6 +134,10 @@ class Picture:
             self._decoded[scale] = self._decode(scale)
         return self._decoded[scale]
 
+    def part(self, region: Region) -> Picture:
+        """The same file, cut to a region of it."""
+        return _Part(self, region)
+
     def _draft_scale(self, at_least: Size | None) -> int:
         if at_least is None or self.format != "JPEG":
             return 1
@@ -147,6 +153,45 @@ class Picture:
             upright = _TURNS.get(self._container.orientation)
             rgb = to_rgb(image)
             return rgb.transpose(upright) if upright is not None else rgb
+
+
+class _Part(Picture):
+    """A region of another Picture; all that is decoded is kept there."""
+
+    def __init__(self, whole: Picture, region: Region) -> None:
+        super().__init__(whole._container, whole._stored)
+        self._picture = whole
+        self._region = region
+
+    @property
+    def size(self) -> Size:
+        return _extent(self._box(self._picture.size))
+
+    def rgb(self, at_least: Size | None = None) -> Image.Image:
+        if at_least is not None:
+            whole, own = self._picture.size, self.size
+            at_least = (
+                math.ceil(at_least[0] * whole[0] / own[0]),
+                math.ceil(at_least[1] * whole[1] / own[1]),
+            )
+        image = self._picture.rgb(at_least)
+        return image.crop(self._box(image.size))
+
+    def _box(self, size: Size) -> tuple[int, int, int, int]:
+        """In pixels of a copy of that size; never empty."""
+        shown = self._region
+        left, right = _span(shown.left, shown.right, size[0])
+        top, bottom = _span(shown.top, shown.bottom, size[1])
+        return left, top, right, bottom
+
+
+def _span(begin: float, end: float, side: int) -> tuple[int, int]:
+    first = min(round(begin * side), side - 1)
+    return first, max(round(end * side), first + 1)
+
+
+def _extent(box: tuple[int, int, int, int]) -> Size:
+    return box[2] - box[0], box[3] - box[1]
 
 
 def _upright(size: Size, orientation: int) -> Size:

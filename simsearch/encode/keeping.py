@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from simsearch.encode.fingerprint import Outcome, Print
 from simsearch.errors import BadContent, ContentTooLarge, EmptyContent, SimsearchError
-from simsearch.types import Fingerprint, Modality, Signal, SignalReport, SignalState
+from simsearch.types import Fingerprint, Modality, Region, Signal, SignalReport, SignalState
 
 A = TypeVar("A", bound=np.ndarray)
 
@@ -25,6 +26,9 @@ PRINT_BYTES = 896
 
 ROWS_BYTES = 128
 """What one array takes besides its data."""
+
+_REGION_BYTES = 32
+"""Four float64."""
 
 FORMS_MAX = 1_024
 
@@ -51,7 +55,8 @@ def shared(outcome: Outcome) -> Outcome:
         bits=MappingProxyType({signal: _own(rows) for signal, rows in held.bits.items()}),
         vectors=MappingProxyType({space: _own(rows) for space, rows in held.vectors.items()}),
     )
-    return Print(fingerprint, outcome.modality, outcome.reports)
+    shows = MappingProxyType({signal: _own(rows) for signal, rows in outcome.shows.items()})
+    return replace(outcome, fingerprint=fingerprint, shows=shows)
 
 
 def _own(rows: A) -> A:
@@ -71,8 +76,9 @@ def weight(outcome: Outcome) -> int:
     if isinstance(outcome, SimsearchError):
         return PRINT_BYTES + sys.getsizeof(outcome.message)
     held = outcome.fingerprint
-    rows: list[np.ndarray] = [*held.bits.values(), *held.vectors.values()]
-    return PRINT_BYTES + sum(ROWS_BYTES + array.nbytes for array in rows)
+    rows: list[np.ndarray] = [*held.bits.values(), *held.vectors.values(), *outcome.shows.values()]
+    regions = ROWS_BYTES + _REGION_BYTES * len(outcome.regions) if outcome.regions else 0
+    return PRINT_BYTES + regions + sum(ROWS_BYTES + array.nbytes for array in rows)
 
 
 # ---------------------------------------------------------------- packing
@@ -87,6 +93,7 @@ class Form:
     digests: tuple[Signal, ...]
     bits: tuple[Signal, ...]
     vectors: tuple[str, ...]
+    shows: tuple[str, ...]
 
 
 class Packing:
@@ -103,11 +110,15 @@ class Packing:
         if isinstance(outcome, SimsearchError):
             return -1 - LASTING.index(type(outcome)), outcome.message
         held = outcome.fingerprint
-        names = tuple(held.digests), tuple(held.bits), tuple(held.vectors)
+        names = tuple(held.digests), tuple(held.bits), tuple(held.vectors), tuple(outcome.shows)
         number = self._number(Form(outcome.modality, outcome.reports, *names))
         if number is None:
             return None
-        return number, *held.digests.values(), *held.bits.values(), *held.vectors.values()
+        signals = (*held.digests.values(), *held.bits.values(), *held.vectors.values())
+        if not outcome.shows:
+            return number, *signals
+        regions = np.array([dataclasses.astuple(region) for region in outcome.regions])
+        return number, *signals, *outcome.shows.values(), regions
 
     def unpack(self, packed: Packed) -> Outcome:
         number, *values = packed
@@ -120,7 +131,11 @@ class Packing:
             bits=MappingProxyType({signal: next(rest) for signal in form.bits}),
             vectors=MappingProxyType({space: next(rest) for space in form.vectors}),
         )
-        return Print(fingerprint, form.modality, form.reports)
+        if not form.shows:
+            return Print(fingerprint, form.modality, form.reports)
+        shows = MappingProxyType({signal: next(rest) for signal in form.shows})
+        regions = tuple(Region(*sides) for sides in next(rest).tolist())
+        return Print(fingerprint, form.modality, form.reports, regions, shows)
 
     def _number(self, form: Form) -> int | None:
         with self._lock:

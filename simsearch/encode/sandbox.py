@@ -108,6 +108,7 @@ class Sandbox:
             raise
         self._killers.acquit(data)
         self._tally.add("decoded")
+        self._tally.add("regions", len(decoded.parts))
         return decoded
 
     def decode_each(

@@ -1,11 +1,13 @@
 """What a server and its decode workers say to each other, over one socket.
 
 A worker has seen the worst of the internet and may be somebody else's by now. So nothing that it
-sends is unpickled, evaluated or believed in length: an answer has the size that its question
-fixed, or it is nonsense.
+sends is unpickled, evaluated or believed in length: an answer has a size that its question
+allows, or it is nonsense.
 
     server: head bytes (4) · data bytes (4) · head (JSON) · data (the image file)
     worker: kind (1) · body bytes (4) · body
+    body of DECODED: regions (1) · each region: left, top, right, bottom in ten-thousandths (2 each)
+                     · the whole and each region: rows of PDQ (1) · rows · pixels of each way
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simsearch.encode.decoding import DecodedImage, ImageAsk, PdqRows
 from simsearch.encode.image import ImageLimits
@@ -34,7 +37,7 @@ from simsearch.errors import (
     EmptyContent,
     SimsearchError,
 )
-from simsearch.types import BITS_BYTES
+from simsearch.types import BITS_BYTES, Region
 
 REFUSALS: dict[str, type[SimsearchError]] = {
     error.reason: error for error in (EmptyContent, BadContent, ContentTooLarge, DecoderFailed)
@@ -45,6 +48,8 @@ REFUSAL_BYTES_MAX = 2_048
 
 _QUESTION = struct.Struct(">II")
 _ANSWER = struct.Struct(">BI")
+_REGION = struct.Struct(">4H")
+_PER_SIDE = 10_000
 
 
 class Kind(IntEnum):
@@ -85,7 +90,8 @@ class WorkerSettings:
 def send_question(link: socket.socket, data: bytes, ask: ImageAsk, deadline: float) -> None:
     """`deadline` is on the clock of time.monotonic(). Raises TimeoutError, OSError."""
     ways = [dataclasses.asdict(way) for way in ask.ways]
-    head = json.dumps({"pdq": int(ask.pdq), "ways": ways}).encode()
+    table = {"pdq": int(ask.pdq), "ways": ways, "regions_max": ask.regions_max}
+    head = json.dumps(table).encode()
     link.settimeout(_left(deadline))
     link.sendall(_QUESTION.pack(len(head), len(data)) + head)
     link.settimeout(_left(deadline))
@@ -103,24 +109,53 @@ def receive_answer(link: socket.socket, ask: ImageAsk, deadline: float) -> Decod
     kind, size = _receive_head(link, deadline)
     if kind == Kind.REFUSED and size <= REFUSAL_BYTES_MAX:
         raise _refusal(_receive(link, size, deadline))
-    rows = _rows_of(size, ask)
-    if kind != Kind.DECODED or rows is None:
+    if kind != Kind.DECODED or size > _size_max(ask):
         raise Nonsense("an answer to something else")
-    return _decoded(_receive(link, size, deadline), rows, ask)
+    return _Body(_receive(link, size, deadline), ask).read()
 
 
-def _rows_of(size: int, ask: ImageAsk) -> int | None:
-    """Of PDQ, in an answer of this size; None where there is no such answer."""
-    shown = sum(prod(_shape(way)) for way in ask.ways)
-    return next((n for n in (0, int(ask.pdq)) if size == n * BITS_BYTES + shown), None)
+def _size_max(ask: ImageAsk) -> int:
+    picture = 1 + int(ask.pdq) * BITS_BYTES + sum(prod(_shape(way)) for way in ask.ways)
+    return 1 + picture + ask.regions_max * (_REGION.size + picture)
 
 
-def _decoded(body: bytearray, rows: int, ask: ImageAsk) -> DecodedImage:
-    values = np.frombuffer(body, np.uint8)
-    ends = np.cumsum([rows * BITS_BYTES, *(prod(_shape(way)) for way in ask.ways)])
-    bits, *shown = np.split(values, ends[:-1])
-    pixels = {way: part.reshape(_shape(way)) for way, part in zip(ask.ways, shown, strict=True)}
-    return DecodedImage(bits.reshape(rows, BITS_BYTES) if rows else None, pixels)
+class _Body:
+    """What was decoded, read from front to end. Raises Nonsense where it does not fit."""
+
+    def __init__(self, body: bytearray, ask: ImageAsk) -> None:
+        self._rest = np.frombuffer(body, np.uint8)
+        self._ask = ask
+
+    def read(self) -> DecodedImage:
+        count = int(self._take(1)[0])
+        if count > self._ask.regions_max:
+            raise Nonsense("more regions than were asked for")
+        regions = [self._region() for _ in range(count)]
+        whole = self._picture()
+        parts = tuple((region, self._picture()) for region in regions)
+        if len(self._rest):
+            raise Nonsense("more than was asked for")
+        return replace(whole, parts=parts)
+
+    def _region(self) -> Region:
+        left, top, right, bottom = _REGION.unpack(self._take(_REGION.size).tobytes())
+        if not (left < right <= _PER_SIDE and top < bottom <= _PER_SIDE):
+            raise Nonsense("a region that is none")
+        return Region(*(at / _PER_SIDE for at in (left, top, right, bottom)))
+
+    def _picture(self) -> DecodedImage:
+        rows = int(self._take(1)[0])
+        if rows not in (0, int(self._ask.pdq)):
+            raise Nonsense("other rows than were asked for")
+        bits = self._take(rows * BITS_BYTES).reshape(rows, BITS_BYTES) if rows else None
+        pixels = {w: self._take(prod(_shape(w))).reshape(_shape(w)) for w in self._ask.ways}
+        return DecodedImage(bits, pixels)
+
+    def _take(self, size: int) -> NDArray[np.uint8]:
+        if size > len(self._rest):
+            raise Nonsense("less than was asked for")
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
 
 
 def _shape(way: Preprocess) -> tuple[int, int, int]:
@@ -173,7 +208,8 @@ def receive_question(link: socket.socket) -> tuple[bytes, ImageAsk] | None:
     except (EOFError, ConnectionError):
         return None
     asked = json.loads(head)
-    return data, ImageAsk(PdqRows(asked["pdq"]), tuple(_way(table) for table in asked["ways"]))
+    ways = tuple(_way(table) for table in asked["ways"])
+    return data, ImageAsk(PdqRows(asked["pdq"]), ways, asked["regions_max"])
 
 
 def _way(table: Mapping[str, Any]) -> Preprocess:
@@ -187,9 +223,23 @@ def send_kind(link: socket.socket, kind: Kind, body: bytes = b"") -> None:
 
 
 def decoded_body(decoded: DecodedImage, ask: ImageAsk) -> bytes:
-    arrays = [] if decoded.pdq is None else [decoded.pdq]
-    arrays += [decoded.pixels[way] for way in ask.ways]
-    return b"".join(array.tobytes() for array in arrays)
+    """Regions are told to a ten-thousandth, as they are found."""
+    regions = [_REGION.pack(*_ten_thousandths(region)) for region, _ in decoded.parts]
+    pictures = [decoded, *(part for _, part in decoded.parts)]
+    shown = (piece for picture in pictures for piece in _picture_body(picture, ask))
+    return b"".join([bytes([len(regions)]), *regions, *shown])
+
+
+def _ten_thousandths(region: Region) -> tuple[int, ...]:
+    return tuple(round(at * _PER_SIDE) for at in dataclasses.astuple(region))
+
+
+def _picture_body(picture: DecodedImage, ask: ImageAsk) -> Iterator[bytes]:
+    bits = picture.pdq
+    yield bytes([0 if bits is None else len(bits)])
+    if bits is not None:
+        yield bits.tobytes()
+    yield from (picture.pixels[way].tobytes() for way in ask.ways)
 
 
 def refusal_body(refusal: SimsearchError) -> bytes:

@@ -89,7 +89,7 @@ def _import_everything() -> None:
     for form in ("JPEG", "PNG", "WEBP", "GIF"):
         file = BytesIO()
         Image.linear_gradient("L").reduce((2, 4)).save(file, form)
-        decode_image(file.getvalue(), ImageAsk(PdqRows.EVERY_WAY, ways), ImageLimits())
+        decode_image(file.getvalue(), ImageAsk(PdqRows.EVERY_WAY, ways, 1), ImageLimits())
 
 
 def _confine(memory_bytes_max: int) -> None:

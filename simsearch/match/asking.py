@@ -102,10 +102,12 @@ def _ask_bits(
     rows = [q.print.fingerprint.bits[signal] for q in asking]
     ceilings = {b: int(t) for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
     best = _Best(asking, rows, closer=min)
-    for found, numbers in _searches(index.search, np.vstack(rows), ceilings):
-        best.add(found, found.hamming, numbers)
-    for question, bank_id, key, hamming, count in best.per_entry():
-        question.add(bank_id, key, rules.hamming_evidence(by_bank[bank_id], int(hamming), count))
+    for matches, numbers in _searches(index.search, np.vstack(rows), ceilings):
+        best.add(matches, matches.hamming, numbers)
+    for question, bank_id, key, near in best.per_entry():
+        region = question.print.region_of(signal, near.asked)
+        found = rules.hamming_evidence(by_bank[bank_id], int(near.measure), near.rows, region)
+        question.add(bank_id, key, found)
 
 
 def _ask_vectors(
@@ -129,10 +131,12 @@ def _ask_vectors(
     rows = [q.print.fingerprint.vectors[space] for q in asking]
     floors = {b: t for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
     best = _Best(asking, rows, closer=max)
-    for found, numbers in _searches(index.search, np.vstack(rows), floors):
-        best.add(found, found.cosine, numbers)
-    for question, bank_id, key, cosine, count in best.per_entry():
-        question.add(bank_id, key, rules.cosine_evidence(by_bank[bank_id], cosine, count))
+    for matches, numbers in _searches(index.search, np.vstack(rows), floors):
+        best.add(matches, matches.cosine, numbers)
+    for question, bank_id, key, near in best.per_entry():
+        region = question.print.region_of(space, near.asked)
+        found = rules.cosine_evidence(by_bank[bank_id], near.measure, near.rows, region)
+        question.add(bank_id, key, found)
 
 
 def _searches(
@@ -151,9 +155,19 @@ def _searches(
             yield search(rows[cut], {bank_id: limit}), cut
 
 
+@dataclass(frozen=True)
+class _Near:
+    """How near an entry is: the best `measure`, by the question's row `asked`, and how many `rows`
+    of the entry passed."""
+
+    measure: float
+    asked: int
+    rows: int
+
+
 class _Best:
     """Row matches gathered by entry. A question may have asked with several rows; an entry's row
-    counts once however many of them it passed."""
+    counts once however many of them it passed, and of equally near ones the first is told."""
 
     def __init__(
         self,
@@ -162,9 +176,11 @@ class _Best:
         closer: Callable[[float, float], float],
     ) -> None:
         self._asking = asking
-        self._owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        lengths = np.array([len(r) for r in rows])
+        self._owner = np.repeat(np.arange(len(rows)), lengths)
+        self._asked = np.arange(len(self._owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         self._closer = closer
-        self._best: dict[tuple[int, int, int], float] = {}
+        self._best: dict[tuple[int, int, int], tuple[float, int]] = {}
         self._passed: dict[tuple[int, int, int], set[int]] = {}
 
     def add(
@@ -174,16 +190,22 @@ class _Best:
         numbers: NDArray[np.intp],
     ) -> None:
         owner = self._owner[numbers]
-        for query in np.flatnonzero(found.truncated):
-            self._asking[owner[query]].truncated = True
-        columns = (owner[found.query], found.group, found.key, found.row, measure)
-        for who, group, key, row, value in zip(*(c.tolist() for c in columns), strict=True):
+        for cut in np.flatnonzero(found.truncated):
+            self._asking[owner[cut]].truncated = True
+        query = found.query
+        asked = self._asked[numbers[query]]
+        columns = (owner[query], found.group, found.key, found.row, measure, asked)
+        for who, group, key, row, value, by in zip(*(c.tolist() for c in columns), strict=True):
             entry = (who, group, key)
-            self._best[entry] = self._closer(self._best.get(entry, value), value)
+            best, first = self._best.get(entry, (value, by))
+            if best == value:
+                self._best[entry] = (value, min(first, by))
+            elif self._closer(best, value) == value:
+                self._best[entry] = (value, by)
             self._passed.setdefault(entry, set()).add(row)
 
-    def per_entry(self) -> Iterator[tuple[Question, int, int, float, int]]:
-        """(question, bank id, entry key, best measure, rows that passed)."""
-        for entry, value in self._best.items():
+    def per_entry(self) -> Iterator[tuple[Question, int, int, _Near]]:
+        """(question, bank id, entry key, how near)."""
+        for entry, (value, asked) in self._best.items():
             who, group, key = entry
-            yield self._asking[who], group, key, value, len(self._passed[entry])
+            yield self._asking[who], group, key, _Near(value, asked, len(self._passed[entry]))

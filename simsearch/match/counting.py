@@ -125,12 +125,15 @@ def vouches(allowed: Hit, banned: Hit) -> bool:
 
     It must know the content at least as well as each signal that speaks against it: by a kind of
     evidence that is stronger (a digest before a hash, a hash before an embedding), or by the same
-    signal and as near or nearer. A digest that is banned is never suppressed.
+    signal and as near or nearer. A digest that is banned is never suppressed, nor is one part of a
+    picture by what is known of another part.
     """
     return all(any(_outweighs(a, b) for a in allowed.evidence) for b in banned.evidence)
 
 
 def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
+    if allowed.region not in (None, banned.region):
+        return False
     kinds = [_NEARER.index(rules.kind_of(e)) for e in (allowed, banned)]
     if kinds[0] != kinds[1]:
         return kinds[0] > kinds[1]

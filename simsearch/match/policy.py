@@ -20,6 +20,7 @@ from simsearch.types import (
     HammingRule,
     Modality,
     Policy,
+    Region,
 )
 
 BANDS = (Band.BLOCK, Band.REVIEW, Band.LOG)
@@ -37,21 +38,29 @@ def loosest(rule: CosineRule | HammingRule) -> float | None:
     )
 
 
-def cosine_evidence(rule: CosineRule, cosine: float, rows: int) -> Evidence | None:
+def cosine_evidence(
+    rule: CosineRule, cosine: float, rows: int, region: Region | None = None
+) -> Evidence | None:
     """The strongest band that an exact cosine passes (at or above)."""
     for band in BANDS:
         threshold = threshold_of(rule, band)
         if threshold is not None and cosine >= threshold:
-            return Evidence(rule.space, band, cosine=cosine, threshold=threshold, rows=rows)
+            return Evidence(
+                rule.space, band, cosine=cosine, threshold=threshold, rows=rows, region=region
+            )
     return None
 
 
-def hamming_evidence(rule: HammingRule, hamming: int, rows: int) -> Evidence | None:
+def hamming_evidence(
+    rule: HammingRule, hamming: int, rows: int, region: Region | None = None
+) -> Evidence | None:
     """The strongest band that a distance in bits passes (at or below)."""
     for band in BANDS:
         threshold = threshold_of(rule, band)
         if threshold is not None and hamming <= threshold:
-            return Evidence(rule.signal, band, hamming=hamming, threshold=threshold, rows=rows)
+            return Evidence(
+                rule.signal, band, hamming=hamming, threshold=threshold, rows=rows, region=region
+            )
     return None
 
 

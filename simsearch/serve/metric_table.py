@@ -164,6 +164,10 @@ METRICS: Final = (
         "`timeouts`, `starved` of processor time, `digests_refused` (cost two workers before)",
         "outcome",
     ),
+    _counter(
+        "simsearch_image_regions",
+        "pictures found in decoded ones: each is hashed and embedded like an image of its own",
+    ),
     _counter("simsearch_decode_worker_restarts", "decode workers started in the place of others"),
     # caches
     _counter(

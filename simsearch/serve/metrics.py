@@ -210,6 +210,7 @@ def _decoding(page: Page, core: Core) -> None:
     counts = core.fingerprinter.decoder.counts
     for outcome in ("decoded", "refused", "crashes", "timeouts", "starved", "digests_refused"):
         page.set("simsearch_images_total", getattr(counts, outcome), outcome)
+    page.set("simsearch_image_regions_total", counts.regions)
     page.set("simsearch_decode_worker_restarts_total", counts.restarts)
 
 

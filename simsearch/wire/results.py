@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from simsearch.types import (
     Hit,
     MatchOptions,
     MatchResult,
+    Region,
     SignalReport,
     Suppressed,
 )
@@ -104,6 +106,8 @@ def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
         message.hamming = evidence.hamming
     else:
         message.identical = True
+    if evidence.region is not None and not evidence.withheld:
+        message.region.CopyFrom(match_pb2.Region(**dataclasses.asdict(evidence.region)))
     return message
 
 
@@ -154,7 +158,12 @@ def _evidence_from(message: match_pb2.Evidence) -> Evidence:
         threshold=message.threshold if message.HasField("threshold") else None,
         rows=message.rows,
         withheld=measure == "withheld",
+        region=_region_from(message.region) if message.HasField("region") else None,
     )
+
+
+def _region_from(message: match_pb2.Region) -> Region:
+    return Region(message.left, message.top, message.right, message.bottom)
 
 
 def _known(words: Mapping[int, T], number: int, what: str) -> T:

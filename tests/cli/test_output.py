@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from simsearch.cli.output import (
     verdict_name,
 )
 from simsearch.errors import BadContent
-from simsearch.types import Band, Evidence, Hit, MatchResult, SignalReport, SignalState
+from simsearch.types import Band, Evidence, Hit, MatchResult, Region, SignalReport, SignalState
 from simsearch.v1 import (
     bank_pb2,
     content_pb2,
@@ -163,6 +164,10 @@ DIGEST = Evidence("sha256", Band.BLOCK)
         (Evidence("toy@1/x/2", Band.LOG, cosine=-0.5, threshold=-1.0), "toy cosine -0.50000 ≥ -1"),
         (Evidence("toy@1/x/2", Band.LOG, cosine=0.0, threshold=0.0), "toy cosine 0.00000 ≥ 0"),
         (DIGEST, "sha256 identical"),
+        (
+            replace(PDQ, region=Region(0, 0.104, 0.5, 0.897)),
+            "pdq 14 ≤ 31 bits in 0-50 % × 10-90 %",
+        ),
     ],
 )
 def test_evidence_says_what_was_measured_against_what(evidence: Evidence, words: str) -> None:

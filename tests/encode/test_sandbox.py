@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +44,13 @@ from simsearch.encode.preprocess import Preprocess
 from simsearch.encode.protocol import Pixels
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.sandbox import KILLS_MAX, Sandbox, SandboxOptions
-from simsearch.encode.sandbox_frames import Kind, Nonsense, receive_answer, send_kind
+from simsearch.encode.sandbox_frames import (
+    Kind,
+    Nonsense,
+    decoded_body,
+    receive_answer,
+    send_kind,
+)
 from simsearch.encode.sandbox_process import computed_s
 from simsearch.errors import (
     BadContent,
@@ -56,7 +63,7 @@ from simsearch.errors import (
     Overloaded,
     SimsearchError,
 )
-from simsearch.types import BITS_BYTES, CallContext, ImageContent, Modality, Signal
+from simsearch.types import BITS_BYTES, CallContext, ImageContent, Modality, Region, Signal
 from tests.encode.hostile_worker import order
 from tests.encode.pictures import chunk, landscape, png, saved
 from tests.fakes import PICTURES, FakeImageEncoder
@@ -76,6 +83,7 @@ ASKS = (
     ImageAsk(PdqRows.UPRIGHT),
     ImageAsk(PdqRows.EVERY_WAY, WAYS[:1]),
     ImageAsk(PdqRows.EVERY_WAY, WAYS),
+    ImageAsk(PdqRows.EVERY_WAY, WAYS, 6),
 )
 ALL = ASKS[-1]
 PNG = saved(landscape(1, (64, 64)), "PNG")
@@ -114,9 +122,8 @@ def same(one: DecodedImage, other: DecodedImage) -> bool:
 
     def plain(image: DecodedImage) -> object:
         arrays = [image.pdq, *(image.pixels[way] for way in image.pixels)]
-        return list(image.pixels), [
-            (a.shape, a.dtype, a.tobytes()) for a in arrays if a is not None
-        ]
+        said = [(a.shape, a.dtype, a.tobytes()) for a in arrays if a is not None]
+        return list(image.pixels), said, [(region, plain(part)) for region, part in image.parts]
 
     return plain(one) == plain(other)
 
@@ -709,6 +716,12 @@ def test_whatever_a_worker_says_it_is_an_answer_or_nonsense(said: bytes, ask: Im
     [
         (Kind.DECODED, bytes(1)),
         (Kind.DECODED, bytes(8 * BITS_BYTES)),
+        (Kind.DECODED, b"\0\1" + bytes(BITS_BYTES - 1)),
+        (Kind.DECODED, b"\0\1" + bytes(BITS_BYTES + 1)),
+        (Kind.DECODED, b"\0\x08" + bytes(8 * BITS_BYTES)),
+        (Kind.DECODED, b"\2" + 2 * bytes.fromhex("0000000000010001") + bytes(3)),
+        (Kind.DECODED, b"\1" + bytes.fromhex("0001000000010001") + bytes(2)),
+        (Kind.DECODED, b"\1" + bytes.fromhex("0000000027112710") + bytes(2)),
         (Kind.BEGUN, b""),
         (Kind.REFUSED, b"INTERNAL\nwords"),
         (Kind.REFUSED, b"BAD_CONTENT\n" + bytes(5_000)),
@@ -721,7 +734,18 @@ def test_only_the_answer_that_was_asked_for_is_one(kind: Kind, body: bytes) -> N
     with ours, theirs:
         send_kind(theirs, kind, body)
         with pytest.raises(Nonsense):
-            receive_answer(ours, ImageAsk(PdqRows.UPRIGHT), time.monotonic() + 5)
+            receive_answer(ours, ImageAsk(PdqRows.UPRIGHT, (), 1), time.monotonic() + 5)
+
+
+def test_a_region_goes_through_as_it_was_found() -> None:
+    """Of its edges the ten-thousandths, and a part that is too plain for PDQ has no rows of it."""
+    part = (Region(0, 0.3333, 0.9999, 1), DecodedImage(None, {}))
+    ask = ImageAsk(PdqRows.UPRIGHT, (), 1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        whole = DecodedImage(np.ones((1, BITS_BYTES), np.uint8), {}, (part,))
+        send_kind(theirs, Kind.DECODED, decoded_body(whole, ask))
+        assert same(receive_answer(ours, ask, time.monotonic() + 5), whole)
 
 
 def test_a_worker_that_talks_unasked_is_not_asked_again() -> None:

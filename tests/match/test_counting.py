@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from simsearch.types import (
     HashContent,
     Hit,
     Policy,
+    Region,
     Signal,
     TextContent,
 )
@@ -146,6 +149,27 @@ def test_what_does_not_count_is_in_the_shadow() -> None:
 def test_what_outweighs_what(allowed: Evidence, banned: Evidence, outweighs: bool) -> None:
     """A stronger kind, or the same signal and as near."""
     assert vouches(hit(allowed), hit(banned)) == outweighs
+
+
+LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "banned", "outweighs"),
+    [
+        (None, None, True),
+        (LEFT, LEFT, True),
+        (None, LEFT, True),
+        (LEFT, None, False),
+        (LEFT, RIGHT, False),
+    ],
+)
+def test_one_part_of_a_picture_does_not_vouch_for_another(
+    allowed: Region | None, banned: Region | None, outweighs: bool
+) -> None:
+    """Else a well-known logo beside a banned picture would let it through."""
+    known, wrong = (replace(near_bits(n), region=r) for n, r in ((2, allowed), (6, banned)))
+    assert vouches(hit(known), hit(wrong)) == outweighs
 
 
 def test_every_signal_that_speaks_against_it_must_be_outweighed() -> None:
