@@ -15,11 +15,14 @@ NAME is one or several, joined by +, of
     digests        SHA-256 of the file
 
 Beside it stand PDQ both ways, and the system: the encoder with pdq-dihedral and digests at the same
-total rate of false positives, in a bank with that policy, asked through the real matcher.
+total rate of false positives, in a bank with that policy, asked through the real matcher with the
+picture and with up to --regions pictures that are found in it. "wholes" are its parts at that rate
+without those.
 
 mean_recall_1e3   NAME's mean recall over all attacks, at 1 negative in 1,000 that hits anything;
                   geometry, overlay, tone, scene, chain: the same over attacks of that kind
 system_mean       the system's, as the matcher answers
+wholes_mean       that of its parts where nothing but whole pictures is asked
 images_per_s      pictures that the encoder embeds on one core, decoding not counted
 """
 
@@ -30,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -60,7 +63,7 @@ from benchmarks.attacks.statistics import FalsePositives, halves, is_supported
 from benchmarks.attacks.systems import System
 from benchmarks.attacks.tables import print_table
 from benchmarks.report import finish
-from simsearch.config import EncoderConfig, default_encoders
+from simsearch.config import EncoderConfig, LimitsConfig, default_encoders
 from simsearch.encode.preprocess import Preprocess
 from simsearch.encode.protocol import ImageEncoder
 from simsearch.encode.registry import EncoderSet, EncoderSpec, load_encoders
@@ -72,12 +75,14 @@ RATES: Final = {"1e3": 1e-3, "1e4": 1e-4}
 """Of false positives a negative; the first is always reported, others where the negatives carry
 them."""
 
-PDQ: Final = Hamming("pdq", Signal.PDQ, upright=True)
-DIHEDRAL: Final = Hamming("pdq-dihedral", Signal.PDQ)
+PDQ: Final = Hamming("pdq", Signal.PDQ, upright=True, whole=True)
+DIHEDRAL: Final = Hamming("pdq-dihedral", Signal.PDQ, whole=True)
 DIGESTS: Final = Digest("digests", Signal.SHA256)
 PDQ_BITS: Final = 31
 
 SYSTEM: Final = "system"
+WHOLES: Final = "wholes"
+PARTS: Final = "+regions"
 THREADS: Final = 2
 TIMED_IMAGES, TIMED_ROUNDS = 64, 5
 
@@ -91,6 +96,7 @@ class Run:
     prices: Mapping[str, Price]
     results: Results
     differing: int
+    regions: Mapping[str, float]
     images_per_s: Mapping[str, float]
     seconds: float
 
@@ -114,7 +120,11 @@ def main() -> None:
     plan = plan_of(options.encoder, encoders, options.pdq_bits, setting)
     speeds = {_short(e.name): images_per_s(e.image) for e in encoders if e.image}
     measuring, results = measured(
-        plan, players, remembered(encoders, options.cache), options.split_seed
+        plan,
+        players,
+        remembered(encoders, options.cache),
+        options.split_seed,
+        regions_max=options.regions,
     )
     run = Run(
         plan,
@@ -123,6 +133,7 @@ def main() -> None:
         measuring.prices,
         results,
         measuring.differing,
+        measuring.regions,
         speeds,
         time.perf_counter() - begun,
     )
@@ -148,6 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bank", type=int, default=BANK, metavar="N")
     parser.add_argument("--negatives", type=int, metavar="N", help="as many as there are")
     parser.add_argument("--pdq-bits", type=int, default=PDQ_BITS, metavar="N")
+    parser.add_argument(
+        "--regions",
+        type=int,
+        default=LimitsConfig().image_regions_max,
+        metavar="N",
+        help="of a picture, that the system asks with; 0: none",
+    )
     parser.add_argument("--split-seed", type=int, default=0, metavar="S")
     parser.add_argument("--out", type=Path, metavar="DIR", help="draw image_attacks.png there")
     parser.add_argument("--json", action="store_true", help="print the JSON line alone")
@@ -190,16 +208,22 @@ def _parts_of(name: str) -> list[str]:
 
 def plan_of(name: str, encoders: EncoderSet, pdq_bits: int, negatives: int) -> Plan:
     """The named descriptors, and the system around their encoders; `negatives` set thresholds."""
-    cosines: dict[str, Descriptor] = {
-        e.name: Cosine(_short(e.name), e.space.id, Modality.IMAGE) for e in encoders if e.space
+    cosines = {
+        e.name: Cosine(_short(e.name), e.space.id, Modality.IMAGE, whole=True)
+        for e in encoders
+        if e.space
     }
     pdq, dihedral = held_at(PDQ, pdq_bits), held_at(DIHEDRAL, pdq_bits)
     parts: dict[str, Descriptor] = {p.name: p for p in (pdq, dihedral, DIGESTS)}
-    subject = tuple((cosines | parts)[part] for part in _parts_of(name))
+    subject = tuple({**cosines, **parts}[part] for part in _parts_of(name))
     label = "+".join(part.name for part in subject)
-    system = (*cosines.values(), dihedral, DIGESTS)
+    wholes: list[Cosine | Hamming] = [*cosines.values(), dihedral]
+    with_regions = (replace(p, name=p.name + PARTS, whole=False) for p in wholes)
     return Plan(
-        (System(label, subject),), (pdq, dihedral), System(SYSTEM, system), _carried(negatives)
+        (System(label, subject), System(WHOLES, (*wholes, DIGESTS))),
+        (pdq, dihedral),
+        System(SYSTEM, (*with_regions, DIGESTS)),
+        _carried(negatives),
     )
 
 
@@ -246,12 +270,14 @@ def measured(
     encoders: EncoderSet,
     seed: int,
     attacks: Sequence[Attack] = ATTACKS,
+    regions_max: int = 0,
 ) -> tuple[Measuring, Results]:
     """Thresholds from one half of the negatives, then every attack on every banked photograph."""
     split = halves(len(players.negatives), seed)
     negatives = _contents(players.negatives)
     banned = _contents(players.banked)
-    with house(banned, [bank_of(rate) for rate in plan.rates], plan.parts, encoders) as banks:
+    names = [bank_of(rate) for rate in plan.rates]
+    with house(banned, names, plan.parts, encoders, regions_max) as banks:
         measuring = Measuring(plan, banks)
         measuring.set_thresholds(*([negatives[n] for n in part] for part in split))
         tried = [measuring.tried("unchanged", CONTROL, banned)]
@@ -328,6 +354,11 @@ def _notes(run: Run) -> list[str]:
                 f"{rate}: {run.setting} negatives cannot carry a rate of {fpr:g}, which takes "
                 f"{needed:,} in all: {end}"
             )
+    found = max((share, name) for name, share in run.regions.items())
+    notes.append(
+        f"pictures found in one, on average: {run.regions['negatives']:.2f} of the negatives, "
+        f"{found[0]:.2f} where there were most ({found[1]})"
+    )
     return [*notes, run.results.exchanged_note(), *over_notes(run.prices)]
 
 
@@ -361,6 +392,7 @@ def _figures(run: Run, notes: Sequence[str]) -> dict[str, object]:
         **means,
         **{kind: results.mean(subject, (kind,)).figures()[0] for kind in KINDS},
         "system_mean": results.mean(system).figures()[0],
+        "wholes_mean": results.mean(column_of(run.plan.subjects[1], main)).figures()[0],
         "system_gain": round(_system_mean(run) - _better(run), 4),
         "means": {
             column: {"all": results.mean(column).figures()}
@@ -376,6 +408,7 @@ def _figures(run: Run, notes: Sequence[str]) -> dict[str, object]:
         "covers": results.covers(),
         "recall": results.recalls(run.columns),
         "matcher_differs": run.differing,
+        "regions": {name: round(share, 3) for name, share in run.regions.items()},
         "seconds": round(run.seconds),
         "notes": list(notes),
     }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks import image_attacks, text_attacks
-from benchmarks.attacks.descriptors import Cosine, Digest, Hamming, held_at
+from benchmarks.attacks.descriptors import Cosine, Digest, Hamming, held_at, of_the_whole
 from benchmarks.attacks.edits import CHARACTER, TEXT_ATTACKS, TextAttack
 from benchmarks.attacks.judging import house
 from benchmarks.attacks.measuring import column_beside, column_of
@@ -33,6 +33,7 @@ from benchmarks.attacks.statistics import (
     wilson,
 )
 from benchmarks.attacks.systems import System, set_thresholds
+from simsearch.encode.fingerprint import Print
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadConfig, SpaceUnavailable
 from simsearch.types import Fingerprint, ImageContent, Modality, Signal
@@ -166,6 +167,25 @@ def test_the_closest_rows_count() -> None:
     upright = replace(each_way, upright=True)
     assert upright.closeness(asked, bank)[:, 0].tolist() == [-32, -32]
     assert each_way.closeness(bank, asked)[0].tolist() == [0, -29]
+
+
+def test_a_descriptor_of_the_whole_sees_no_parts() -> None:
+    """Rows of regions are left out, and the whole may have none."""
+    rows = np.arange(3, dtype=np.uint8)[:, np.newaxis].repeat(32, axis=1)
+    shows = {"pdq": np.array([0, 1, 1], np.uint8), "toy": np.array([1], np.uint8)}
+    vectors = {"toy": np.ones((1, 2), np.float32), "other": np.ones((1, 2), np.float32)}
+    asked = Print(
+        Fingerprint(bits={Signal.PDQ: rows}, vectors=vectors), Modality.IMAGE, shows=shows
+    )
+    kept = of_the_whole(asked)
+    assert kept.bits[Signal.PDQ].tolist() == [[0] * 32]
+    assert [len(kept.vectors[space]) for space in ("toy", "other")] == [0, 1]
+    bank = [Fingerprint(bits={Signal.PDQ: rows[2:]}, vectors=vectors)]
+    of_parts, of_whole = (Hamming("pdq", Signal.PDQ, whole=whole) for whole in (False, True))
+    assert of_parts.closeness([asked.fingerprint], bank).tolist() == [[0]]
+    assert of_whole.closeness([kept], bank)[0, 0] < -31
+    nothing = Cosine("toy", "toy", Modality.IMAGE, whole=True).closeness([kept], bank)
+    assert nothing.tolist() == [[-math.inf]]
 
 
 def test_a_threshold_just_above_a_pair_lets_it_not_pass() -> None:
@@ -363,7 +383,7 @@ def test_pdq_finds_what_it_is_known_to_find(
     assert not any(t.own["digests"].any() for t in results.attacks)
     assert measuring.differing == 0
 
-    run = image_attacks.Run(plan, cast, 4, measuring.prices, results, 0, {}, 1.0)
+    run = image_attacks.Run(plan, cast, 4, measuring.prices, results, 0, measuring.regions, {}, 1.0)
     image_attacks.report(run, as_json=True, out=tmp_path)
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert figures["system_mean"] == pytest.approx(2 / 3, abs=1e-4)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.attacks.statistics import Floats
+from simsearch.encode.fingerprint import Print
 from simsearch.index.protocol import COSINE_DECIMALS
 from simsearch.types import (
     BITS,
@@ -35,10 +36,14 @@ EQUAL: Final = 1.0
 
 
 class Descriptor(Protocol):
-    """`fixed` is a threshold that is not set by negatives; None where it is."""
+    """`fixed` is a threshold that is not set by negatives; None where it is. `whole`: it knows
+    nothing of pictures found in the picture that asks."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def whole(self) -> bool: ...
 
     @property
     def signal(self) -> str:
@@ -73,6 +78,7 @@ class Cosine:
     space: str
     modality: Modality
     fixed: float | None = None
+    whole: bool = False
 
     @property
     def signal(self) -> str:
@@ -104,6 +110,7 @@ class Hamming:
     of: Signal
     fixed: float | None = None
     upright: bool = False
+    whole: bool = False
 
     @property
     def signal(self) -> str:
@@ -134,6 +141,7 @@ class Digest:
     name: str
     of: Signal
     fixed: float | None = EQUAL
+    whole: bool = False
 
     @property
     def signal(self) -> str:
@@ -173,6 +181,17 @@ def policy_of(thresholds: Sequence[tuple[Descriptor, float]]) -> Policy:
 def held_at(part: Hamming, bits: int) -> Hamming:
     """The same descriptor with a threshold that is not set by negatives."""
     return replace(part, fixed=-float(bits))
+
+
+def of_the_whole(asked: Print) -> Fingerprint:
+    """Without the rows of pictures found in it."""
+    held = asked.fingerprint
+    kept = {signal: rows == 0 for signal, rows in asked.shows.items()}
+    return Fingerprint(
+        held.digests,
+        {s: rows[kept[s]] if s in kept else rows for s, rows in held.bits.items()},
+        {s: rows[kept[s]] if s in kept else rows for s, rows in held.vectors.items()},
+    )
 
 
 # ---------------------------------------------------------------- many rows an item

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.attacks.descriptors import Descriptor, policy_of
+from benchmarks.attacks.descriptors import Descriptor, of_the_whole, policy_of
 from benchmarks.attacks.statistics import Flags, Floats
 from benchmarks.attacks.systems import Thresholds
 from simsearch.bank.store import BankStore
@@ -75,11 +75,17 @@ class House:
     def closeness(self, contents: Sequence[Content]) -> dict[str, Floats]:
         """By part, (contents, bank), of what a query asks with. A content that is refused is
         close to nothing."""
-        asked = [
-            outcome.fingerprint if isinstance(outcome, Print) else Fingerprint()
-            for outcome in self.prints.query(contents, self._wanted)
-        ]
-        return {part.name: part.closeness(asked, self.bank) for part in self.parts}
+        nothing = Print(Fingerprint(), None)
+        outcomes = self.prints.query(contents, self._wanted)
+        prints = [outcome if isinstance(outcome, Print) else nothing for outcome in outcomes]
+        asked = {True: [of_the_whole(p) for p in prints], False: [p.fingerprint for p in prints]}
+        return {part.name: part.closeness(asked[part.whole], self.bank) for part in self.parts}
+
+    def regions(self, contents: Sequence[Content]) -> float:
+        """How many pictures are found in one, on average."""
+        prints = self.prints.query(contents, self._wanted)
+        found = [len(outcome.regions) for outcome in prints if isinstance(outcome, Print)]
+        return float(np.mean(found)) if found else 0.0
 
     def set_policy(self, bank: str, thresholds: Thresholds) -> None:
         """And wait until searches go by it."""
@@ -129,12 +135,13 @@ def house(
     banks: Sequence[str],
     parts: Sequence[Descriptor],
     encoders: EncoderSet,
+    regions_max: int = 0,
 ) -> Iterator[House]:
     """Ban `banned` in each of `banks`. Raises BadContent where one of them cannot be."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="simsearch-bench-"))
         store = stack.enter_context(BankStore.open(Path(directory) / "data", writer=True))
-        fingerprinter = Fingerprinter(encoders, ContentLimits())
+        fingerprinter = Fingerprinter(encoders, ContentLimits(regions_max=regions_max))
         drafts = [EntryDraft(f) for f in _fingerprints(fingerprinter, banned)]
         entries: dict[str, list[int]] = {}
         for name in banks:

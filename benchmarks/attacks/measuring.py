@@ -74,11 +74,14 @@ class Measuring:
     """By column, had the two halves of the negatives changed places: how much a recall owes to
     which few negatives came to lie on which side."""
     differing: int = 0
+    regions: dict[str, float] = field(default_factory=dict)
+    """How many pictures are found in one, on average: of the negatives, and by attack."""
 
     def set_thresholds(self, setting: Sequence[Content], reporting: Sequence[Content]) -> None:
         """Thresholds see `setting` alone; `reporting` is only counted."""
         seen = closest_of(self.plan.parts, self.banks.closeness(setting))
         unseen = closest_of(self.plan.parts, self.banks.closeness(reporting))
+        self.regions["negatives"] = self.banks.regions([*setting, *reporting])
         for system in (*self.plan.subjects, self.plan.system):
             for rate, fpr in self.plan.rates.items():
                 self.exchanged[column_of(system, rate)] = set_thresholds(system, unseen, fpr)
@@ -103,6 +106,7 @@ class Measuring:
     def tried(self, name: str, kind: str, copies: Sequence[Content]) -> Tried:
         """`copies[i]` is a copy of the i-th banked entry."""
         close = self.banks.closeness(copies)
+        self.regions[name] = self.banks.regions(copies)
         near = {part: np.diagonal(pairs) for part, pairs in close.items()}
         found: dict[str, Flags] = {
             column: price.thresholds.found(near) for column, price in self.prices.items()
