@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from index_builders.training.photos import Photos
-from index_builders.training.views import OTHERS, heavy_view, light_view
+from index_builders.training.shares import OTHERS
+from index_builders.training.views import heavy_view, light_view
 from simsearch.encode.protocol import Pixels
 
 Pair = tuple[Pixels, Pixels]
