@@ -18,6 +18,7 @@ from index_builders.training import overlays, views
 from index_builders.training.config import EvaluationConfig
 from index_builders.training.overlays import Rng
 from index_builders.training.photos import Photos
+from index_builders.training.shares import OTHERS
 from simsearch.encode.protocol import Pixels
 from simsearch.types import Vectors
 
@@ -62,7 +63,7 @@ class Examination:
         out = []
         for place, number in enumerate(self.banked):
             rng = np.random.default_rng([place, int.from_bytes(sha256(name.encode()).digest()[:4])])
-            beside = [self._photos[n] for n in rng.choice(self.negatives, views.OTHERS)]
+            beside = [self._photos[n] for n in rng.choice(self.negatives, OTHERS)]
             image = attack(Image.fromarray(self._photos[number]), beside, rng)
             out.append(_squashed(image, self._side_px))
         return np.stack(out)

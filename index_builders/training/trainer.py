@@ -17,9 +17,10 @@ from torch import nn
 from torch.nn import functional
 
 from index_builders.training import checkpoint, network
-from index_builders.training.batches import Batches
+from index_builders.training.batches import Batches, Views
 from index_builders.training.checkpoint import Checkpoint
-from index_builders.training.config import IMAGENET, RunConfig, TrainingConfig
+from index_builders.training.config import DEVICE, IMAGENET, PILLOW, RunConfig, TrainingConfig
+from index_builders.training.device_views import DeviceBatches
 from index_builders.training.loss import pair_loss
 from index_builders.training.photos import Photos
 from index_builders.training.recall import Examination
@@ -68,6 +69,7 @@ class Trainer:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.config = self.config.decided(self.device)
         training = self.config.training
         self.model = network.starting_network(training.init).to(self.device)
         self.tower: nn.Module = self.model.visual
@@ -76,11 +78,17 @@ class Trainer:
         self.parameters = network.parameters_of(self.tower)
         self.early = {id(p) for p in network.early(self.tower, training.frozen_blocks)}
         side_px = self.preprocess.size[0]
-        joins = {s.folder: s.from_step for s in self.config.data.sources if s.from_step}
-        photos = self.photos.trained_on()
-        self.batches = Batches(photos, training.pairs, side_px, self.seed, joins)
+        self.batches = self._batches(side_px)
         self.optimizer = _optimizer(self.parameters, training)
         self.quick = network.folded(self.tower, half=self.half)
+
+    def _batches(self, side_px: int) -> Batches:
+        joins = {s.folder: s.from_step for s in self.config.data.sources if s.from_step}
+        training = self.config.training
+        of = (self.photos.trained_on(), training.pairs, side_px, self.seed, joins)
+        if training.views == DEVICE:
+            return DeviceBatches(*of, device=self.device)
+        return Batches(*of)
 
     # ------------------------------------------------------------ begin
 
@@ -99,7 +107,7 @@ class Trainer:
 
     def resume(self, saved: Checkpoint) -> None:
         """Raises BadConfig for a checkpoint of other settings, seed or photographs."""
-        ours, theirs = self._identity(saved.step), saved.rest.get("identity")
+        ours, theirs = self._identity(saved.step), _as_of_today(saved.rest.get("identity", {}))
         if ours != theirs:
             raise BadConfig(
                 "the checkpoint is of a run with another seed, configuration or photographs: "
@@ -190,8 +198,8 @@ class Trainer:
             "left_s": round((until - self.step) / speed) if speed else None,
         }
 
-    def learn(self, views: np.ndarray) -> float:
-        """One step on (2 × pairs, side, side, 3) uint8, light views first: the loss."""
+    def learn(self, views: Views) -> float:
+        """One step: the loss."""
         training = self.config.training
         for parameter in self.parameters.values():
             frozen = id(parameter) in self.early and self.step < training.frozen_steps
@@ -248,8 +256,13 @@ class Trainer:
 
         return encode
 
-    def _normal(self, views: np.ndarray) -> torch.Tensor:
-        return network.normalised(torch.from_numpy(views).to(self.device), self.preprocess)
+    def _normal(self, views: Views) -> torch.Tensor:
+        return network.normalised(torch.as_tensor(views, device=self.device), self.preprocess)
+
+
+def _as_of_today(identity: dict[str, Any]) -> dict[str, Any]:
+    """Before `views` was a key, Pillow made them."""
+    return {**identity, "training": {"views": PILLOW, **identity.get("training", {})}}
 
 
 def _optimizer(parameters: dict[str, nn.Parameter], training: TrainingConfig) -> torch.optim.AdamW:
