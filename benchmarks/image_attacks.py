@@ -355,9 +355,10 @@ def _notes(run: Run) -> list[str]:
                 f"{needed:,} in all: {end}"
             )
     found = max((share, name) for name, share in run.regions.items())
-    notes.append(
+    notes.insert(
+        1,
         f"pictures found in one, on average: {run.regions['negatives']:.2f} of the negatives, "
-        f"{found[0]:.2f} where there were most ({found[1]})"
+        f"{found[0]:.2f} where there were most ({found[1]})",
     )
     return [*notes, run.results.exchanged_note(), *over_notes(run.prices)]
 

@@ -13,7 +13,7 @@ from simsearch.encode import pdq
 from simsearch.encode.image import ImageLimits, Picture, open_picture
 from simsearch.encode.preprocess import Preprocess
 from simsearch.encode.protocol import ImageEncoder, Pixels
-from simsearch.encode.regions import LOOK_PX, regions_of
+from simsearch.encode.regions import FINE_PX, LOOK_PX, regions_of, sharpened
 from simsearch.errors import SimsearchError
 from simsearch.types import NO_CALL, Bits, CallContext, Region
 
@@ -110,7 +110,9 @@ def decode_image(data: bytes, ask: ImageAsk, limits: ImageLimits) -> DecodedImag
     if not ask.regions_max:
         return whole
     look = picture.rgb(at_least=(LOOK_PX, LOOK_PX))
-    found = regions_of(look, picture.size, ask.regions_max)
+    rough = regions_of(look, picture.size, ask.regions_max)
+    fine = picture.rgb(at_least=(FINE_PX, FINE_PX)) if rough else look
+    found = dict.fromkeys(sharpened(region, fine) for region in rough)
     return replace(whole, parts=tuple((r, _read(picture.part(r), ask)) for r in found))
 
 

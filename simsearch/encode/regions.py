@@ -61,6 +61,15 @@ _STRETCHES: Final = 12
 """A line is looked for by parts of the side: it need not go all the way."""
 
 _ABOVE_USUAL, _LINE_MIN = 0.1, 0.3
+FINE_PX: Final = 1024
+"""Both sides of the image by which regions are sharpened: what PDQ is computed from, too."""
+
+_REACH_PX: Final = 2.5
+_ROWS_READ: Final = 128
+_AS_STRONG: Final = 0.6
+_BORDER_STEP: Final = 24.0
+"""Mean step, of 255, at which a margin too thin for the small copy is one."""
+
 _FROM_BORDER_PX: Final = 3
 _APART_PX: Final = 2
 
@@ -79,9 +88,9 @@ def regions_of(image: Image.Image, size: tuple[int, int], most: int) -> tuple[Re
     """At most `most` parts of an RGB image, the likeliest first. `size` is the (width, height) of
     the picture itself, of which `image` may be a smaller copy."""
     small = _small(image)
-    planes = np.asarray(small).transpose(2, 0, 1).astype(np.int16)
-    across = _Lines.of(_standing_out(planes))
-    down = _Lines.of(_standing_out(planes.transpose(0, 2, 1)))
+    planes = np.asarray(small).transpose(2, 0, 1)
+    across = _Lines.of(_standing_out(np.ascontiguousarray(planes)))
+    down = _Lines.of(_standing_out(np.ascontiguousarray(planes.transpose(0, 2, 1))))
     width, height = small.size
     shares = (
         Region(*(round(at / side, 4) for at, side in zip(box, (width, height) * 2, strict=True)))
@@ -102,23 +111,88 @@ def _is_large(region: Region, size: tuple[int, int]) -> bool:
     return min(width, height) >= SIDE_PX_MIN
 
 
+# ---------------------------------------------------------------- to the pixel
+
+
+def sharpened(region: Region, image: Image.Image) -> Region:
+    """The same region with each side moved, by a pixel or two of the small copy, to where colours
+    step most in an image that has more pixels: a hash of the part changes with every pixel."""
+    reach = _REACH_PX * max(image.size) / LOOK_PX
+    box = _in_pixels(region, image.size)
+    pixels = np.asarray(image)
+    left, right = _moved(pixels, box, reach)
+    top, bottom = _moved(pixels.swapaxes(0, 1), _turned(box), reach)
+    if not (left < right and top < bottom):
+        return region
+    sides = zip((left, top, right, bottom), image.size * 2, strict=True)
+    return Region(*(round(at / side, 4) for at, side in sides))
+
+
+def _in_pixels(region: Region, size: tuple[int, int]) -> Box:
+    (left, right), (top, bottom) = (
+        (round(begin * side), round(end * side))
+        for begin, end, side in zip(
+            (region.left, region.top), (region.right, region.bottom), size, strict=True
+        )
+    )
+    return left, top, right, bottom
+
+
+def _turned(box: Box) -> Box:
+    """As the box is in the transposed picture."""
+    left, top, right, bottom = box
+    return top, left, bottom, right
+
+
+def _moved(pixels: NDArray[np.uint8], box: Box, reach: float) -> tuple[int, int]:
+    """The left and the right side, (height, width, 3) uint8 around them."""
+    left, top, right, bottom = box
+    rows = pixels[top : max(bottom, top + 1) : max((bottom - top) // _ROWS_READ, 1)]
+    return _innermost(rows, left, reach, inwards=1), _innermost(rows, right, reach, inwards=-1)
+
+
+def _innermost(rows: NDArray[np.uint8], side: int, reach: float, inwards: int) -> int:
+    """Where around `side` colours step most; of a gutter's two edges the one within. A border
+    that has no such step near it stays."""
+    width = rows.shape[1]
+    first, last = max(round(side - reach), 0), min(round(side + reach) + 1, width)
+    near = rows[:, first:last].astype(np.int16)
+    if near.shape[1] < 2:
+        return side
+    steps = np.abs(np.diff(near, axis=1)).max(axis=2).mean(axis=0)
+    at_border = side in (0, width)
+    least = _BORDER_STEP if at_border else 1.0
+    enough = max(float(steps.max()) * _AS_STRONG, least)
+    strong = np.flatnonzero(steps >= enough)
+    if not len(strong):
+        return side
+    return first + 1 + int(strong[-1] if inwards > 0 else strong[0])
+
+
 # ---------------------------------------------------------------- steps
 
 
-def _standing_out(planes: NDArray[np.int16]) -> Floats:
+def _standing_out(planes: NDArray[np.uint8]) -> Floats:
     """(height, width + 1), 0 to 1: how far the step before each column, and after the last, stands
     out from the steps around it in its row. `planes` is (3, height, width)."""
     _, height, width = planes.shape
     steps = np.zeros((height, width + 1), np.float32)
     if width < 3:
         return steps
-    steps[:, 1:width] = np.abs(np.diff(planes, axis=2)).max(axis=0)
+    steps[:, 1:width] = _differing(planes[:, :, 1:], planes[:, :, :-1])
     usual = _mean_around(steps)
-    soft = np.abs(planes[:, :, 2:] - planes[:, :, :-2]).max(axis=0) * np.float32(_SOFT)
+    soft = _differing(planes[:, :, 2:], planes[:, :, :-2]) * np.float32(_SOFT)
     for side in (steps[:, 1 : width - 1], steps[:, 2:width]):
         np.maximum(side, soft, out=side)
     out: Floats = (steps - _STEP_GAIN * usual) / (usual + _STEP_FLOOR)
     return np.clip(out, 0, 1, out=out)
+
+
+def _differing(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of the three planes the largest difference."""
+    red, green, blue = np.maximum(one, other) - np.minimum(one, other)
+    largest: NDArray[np.uint8] = np.maximum(np.maximum(red, green), blue)
+    return largest
 
 
 def _mean_around(steps: Floats) -> Floats:
@@ -173,7 +247,8 @@ def _found(standing: Floats) -> Iterator[int]:
     height, columns = standing.shape
     cuts = np.unique(np.linspace(0, height, _STRETCHES + 1).astype(np.intp))
     stretches = np.add.reduceat(standing, cuts[:-1], axis=0) / np.diff(cuts)[:, np.newaxis]
-    usual = np.median(stretches, axis=1, keepdims=True)
+    middle = columns // 2
+    usual = np.partition(stretches, middle, axis=1)[:, middle : middle + 1]
     score = np.clip(stretches - usual - _ABOVE_USUAL, 0, None).sum(axis=0)
     taken: list[int] = []
     for column in np.argsort(-score, kind="stable")[:_LINES_LOOKED_AT].tolist():

@@ -16,6 +16,7 @@ from simsearch.config import (
     EncoderConfig,
     GuardConfig,
     KnownConfig,
+    LimitsConfig,
     ThresholdsConfig,
 )
 from simsearch.encode.decoding import ImageDecoder
@@ -84,7 +85,8 @@ def _core(
         e.name: EncoderConfig("sentence-transformers", "", "cpu", thresholds) for e in encoders
     }
     store = BankStore.open(path, writer=True)
-    fingerprinter = Fingerprinter(encoders, ContentLimits(), decoder)
+    limits = ContentLimits(regions_max=LimitsConfig().image_regions_max)
+    fingerprinter = Fingerprinter(encoders, limits, decoder)
     follower = Follower(store, path / SNAPSHOTS, served_spaces(encoders))
     follower.start()
     prints = known_prints(fingerprinter, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 
@@ -79,6 +80,26 @@ def test_a_turned_picture_is_matched(client: Client, bank: str, turn: Image.Tran
     """A query asks with all eight rotations and flips."""
     client.add_entry(bank, [jpeg(photo(2))], EDIT)
     assert client.match(jpeg(photo(2).transpose(turn)), MatchOptions((bank,))).verdict is Band.BLOCK
+
+
+def test_a_picture_in_a_collage_is_matched_where_it_lies(client: Client, bank: str) -> None:
+    """By PDQ and by the embedding, and each says which part of the upload it was. Once
+    another picture lies there nothing blocks."""
+    key = client.add_entry(bank, [jpeg(photo(1))], EDIT).entry.key
+    sheet = Image.new("RGB", (982, 742), "white")
+    for number, at in zip((5, 6, 1, 7), ((6, 6), (494, 6), (6, 374), (494, 374)), strict=True):
+        sheet.paste(photo(number), at)
+    result = client.match(jpeg(sheet, 70), MatchOptions((bank,)))
+    assert result.verdict is Band.BLOCK
+    (hit,) = result.hits
+    assert hit.entry_key == key
+    assert {e.signal.partition("@")[0] for e in hit.evidence} == {"pdq", "copyclip"}
+    for evidence in hit.evidence:
+        assert evidence.region is not None
+        sides = dataclasses.astuple(evidence.region)
+        assert sides == pytest.approx((0, 0.5, 0.5, 1), abs=0.02)
+    sheet.paste(photo(8), (6, 374))
+    assert client.match(jpeg(sheet, 70), MatchOptions((bank,))).verdict < Band.BLOCK
 
 
 def test_another_picture_is_let_pass(client: Client, bank: str) -> None:
