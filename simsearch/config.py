@@ -143,7 +143,7 @@ class LimitsConfig:
     image_bytes_max: int = 20 << 20
     image_pixels_max: int = 40_000_000
     image_frames_max: int = 300
-    image_regions_max: int = 6
+    image_regions_max: int = 9
     text_chars_max: int = 20_000
     vectors_max: int = 256
     batch_items_max: int = 1_024

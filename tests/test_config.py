@@ -96,7 +96,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "image_pixels_max": 40_000_000,
         "image_frames_max": 300,
         "text_chars_max": 20_000,
-        "image_regions_max": 6,
+        "image_regions_max": 9,
         "vectors_max": 256,
         "batch_items_max": 1_024,
         "contents_per_entry_max": 64,

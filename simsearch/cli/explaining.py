@@ -84,8 +84,15 @@ def _evidence(shown: Mapping[str, Any]) -> Evidence:
         threshold=shown.get("threshold"),
         rows=int(shown.get("rows", 1)),
         withheld=bool(shown.get("withheld", False)),
-        region=Region(**shown["region"]) if shown.get("region") else None,
+        region=_region(shown["region"]) if shown.get("region") else None,
     )
+
+
+def _region(shown: Mapping[str, Any]) -> Region:
+    left, top, right, bottom = (float(shown[side]) for side in ("left", "top", "right", "bottom"))
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError("no part of a picture")
+    return Region(left, top, right, bottom)
 
 
 # ---------------------------------------------------------------- gone through again

@@ -10,7 +10,7 @@ from simsearch.cli.connecting import asks_a_server, connect
 from simsearch.cli.content import Hashes, Images, Texts, Vectors, contents_of, text_of_file
 from simsearch.cli.listing import COLUMNS, row
 from simsearch.cli.options import SERVER_DEFAULT, Json, Server, States, states_of
-from simsearch.cli.output import plain, print_json, print_line, print_table
+from simsearch.cli.output import extent_words, plain, print_json, print_line, print_table
 from simsearch.errors import BadRequest
 from simsearch.types import Content, TextContent
 
@@ -88,7 +88,13 @@ def _row(found: FoundEntry) -> tuple[str, ...]:
 
 
 def near_words(evidence: Evidence) -> str:
-    """As in "pdq 14 bits" or "copyclip cosine 0.91234"."""
+    """As in "pdq 14 bits" or "copyclip cosine 0.91234", of a part of the picture with where it
+    lies."""
+    where = f" in {extent_words(evidence.region)}" if evidence.HasField("region") else ""
+    return _measure_words(evidence) + where
+
+
+def _measure_words(evidence: Evidence) -> str:
     name = evidence.signal.partition("@")[0]
     match evidence.WhichOneof("measure"):
         case "hamming":

@@ -7,12 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from simsearch.types import Evidence, Hit, MatchResult, Region, Suppressed
+
+if TYPE_CHECKING:
+    from simsearch.v1 import match_pb2
 
 
 def print_json(value: object) -> None:
@@ -136,13 +139,14 @@ def _evidence_json(evidence: Evidence) -> dict[str, Any]:
 def evidence_words(evidence: Evidence) -> str:
     """As in "pdq 14 ≤ 31 bits" or "copyclip cosine 0.91234 ≥ 0.86"; of a part of the picture, with
     where it lies, as in "in 0-50 % × 10-90 %"."""
-    where = f" in {_extent(evidence.region)}" if evidence.region else ""
+    where = f" in {extent_words(evidence.region)}" if evidence.region else ""
     return _measure_words(evidence) + where
 
 
-def _extent(region: Region) -> str:
+def extent_words(region: Region | match_pb2.Region) -> str:
     """Across, then down."""
-    left, top, right, bottom = (round(100 * at) for at in dataclasses.astuple(region))
+    sides = (region.left, region.top, region.right, region.bottom)
+    left, top, right, bottom = (round(100 * at) for at in sides)
     return f"{left}-{right} % × {top}-{bottom} %"
 
 

@@ -4,16 +4,19 @@ here, in confined worker processes in `sandbox.py`."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from simsearch.encode import pdq
 from simsearch.encode.image import ImageLimits, Picture, open_picture
 from simsearch.encode.preprocess import Preprocess
 from simsearch.encode.protocol import ImageEncoder, Pixels
-from simsearch.encode.regions import FINE_PX, LOOK_PX, regions_of, sharpened
+from simsearch.encode.regions import regions_of, small_size
+from simsearch.encode.sharpening import FINE_PX, sharpened
 from simsearch.errors import SimsearchError
 from simsearch.types import NO_CALL, Bits, CallContext, Region
 
@@ -109,11 +112,17 @@ def decode_image(data: bytes, ask: ImageAsk, limits: ImageLimits) -> DecodedImag
     whole = _read(picture, ask)
     if not ask.regions_max:
         return whole
-    look = picture.rgb(at_least=(LOOK_PX, LOOK_PX))
-    rough = regions_of(look, picture.size, ask.regions_max)
-    fine = picture.rgb(at_least=(FINE_PX, FINE_PX)) if rough else look
-    found = dict.fromkeys(sharpened(region, fine) for region in rough)
+    found = _regions(picture, ask.regions_max)
     return replace(whole, parts=tuple((r, _read(picture.part(r), ask)) for r in found))
+
+
+def _regions(picture: Picture, most: int) -> Iterable[Region]:
+    look = picture.rgb(at_least=small_size(picture.size))
+    rough = regions_of(look, picture.size, most)
+    if not rough:
+        return ()
+    fine = np.asarray(picture.rgb(at_least=(FINE_PX, FINE_PX)))
+    return dict.fromkeys(sharpened(region, fine) for region in rough)
 
 
 def _read(picture: Picture, ask: ImageAsk) -> DecodedImage:

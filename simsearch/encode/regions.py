@@ -30,12 +30,24 @@ Box = tuple[int, int, int, int]
 LOOK_PX: Final = 192
 """The longest side of the copy that is looked at: a line is known to half a percent."""
 
+SHORT_PX: Final = 96
+LONG_PX_MAX: Final = 768
+"""Of a long picture, as of a conversation, the copy's short side, as far as the long one allows."""
+
 SIDE_PX_MIN: Final = 48
 """Of a part, in the picture's own pixels: what is smaller says too little to be matched."""
 
-SIDE_SHARE_MIN: Final = 0.15
+SIDE_MIN: Final = 0.15
+"""Of a part, as a share of the picture's short side."""
+
 AREA_MIN: Final = 0.04
+"""Of a part, as a share of the short side squared."""
+
 AREA_MAX: Final = 0.93
+"""Of a part, as a share of the picture."""
+
+DETAIL_MIN: Final = 4.0
+"""Mean step between neighbours, of 255: a part with less is a bar, a bubble or a decoy."""
 
 COVER_MIN: Final = 0.5
 """Mean of how far steps stand out along the worst side."""
@@ -61,15 +73,6 @@ _STRETCHES: Final = 12
 """A line is looked for by parts of the side: it need not go all the way."""
 
 _ABOVE_USUAL, _LINE_MIN = 0.1, 0.3
-FINE_PX: Final = 1024
-"""Both sides of the image by which regions are sharpened: what PDQ is computed from, too."""
-
-_REACH_PX: Final = 2.5
-_ROWS_READ: Final = 128
-_AS_STRONG: Final = 0.6
-_BORDER_STEP: Final = 24.0
-"""Mean step, of 255, at which a margin too thin for the small copy is one."""
-
 _FROM_BORDER_PX: Final = 3
 _APART_PX: Final = 2
 
@@ -87,86 +90,31 @@ _THROUGH: Final = 0.12
 def regions_of(image: Image.Image, size: tuple[int, int], most: int) -> tuple[Region, ...]:
     """At most `most` parts of an RGB image, the likeliest first. `size` is the (width, height) of
     the picture itself, of which `image` may be a smaller copy."""
-    small = _small(image)
+    small = image.resize(small_size(image.size), Image.Resampling.BOX, reducing_gap=1.5)
     planes = np.asarray(small).transpose(2, 0, 1)
     across = _Lines.of(_standing_out(np.ascontiguousarray(planes)))
     down = _Lines.of(_standing_out(np.ascontiguousarray(planes.transpose(0, 2, 1))))
     width, height = small.size
     shares = (
         Region(*(round(at / side, 4) for at, side in zip(box, (width, height) * 2, strict=True)))
-        for box in _rectangles(across, down, most)
+        for box in _rectangles(across, down, _Detail.of(planes), most)
     )
-    return tuple(region for region in shares if _is_large(region, size))
+    return tuple(region for region in shares if is_large(region, size))
 
 
-def _small(image: Image.Image) -> Image.Image:
-    scale = min(LOOK_PX / max(image.size), 1.0)
-    width, height = (max(round(side * scale), 1) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BOX, reducing_gap=1.5)
+def small_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Of the copy that is looked at: of a long picture more, so that its short side can be seen."""
+    long, short = max(size), min(size)
+    wanted = max(LOOK_PX / long, min(SHORT_PX / short, LONG_PX_MAX / long))
+    width, height = (max(round(side * min(wanted, 1.0)), 1) for side in size)
+    return width, height
 
 
-def _is_large(region: Region, size: tuple[int, int]) -> bool:
+def is_large(region: Region, size: tuple[int, int]) -> bool:
+    """Enough to be known again, in a picture of that size."""
     width = (region.right - region.left) * size[0]
     height = (region.bottom - region.top) * size[1]
     return min(width, height) >= SIDE_PX_MIN
-
-
-# ---------------------------------------------------------------- to the pixel
-
-
-def sharpened(region: Region, image: Image.Image) -> Region:
-    """The same region with each side moved, by a pixel or two of the small copy, to where colours
-    step most in an image that has more pixels: a hash of the part changes with every pixel."""
-    reach = _REACH_PX * max(image.size) / LOOK_PX
-    box = _in_pixels(region, image.size)
-    pixels = np.asarray(image)
-    left, right = _moved(pixels, box, reach)
-    top, bottom = _moved(pixels.swapaxes(0, 1), _turned(box), reach)
-    if not (left < right and top < bottom):
-        return region
-    sides = zip((left, top, right, bottom), image.size * 2, strict=True)
-    return Region(*(round(at / side, 4) for at, side in sides))
-
-
-def _in_pixels(region: Region, size: tuple[int, int]) -> Box:
-    (left, right), (top, bottom) = (
-        (round(begin * side), round(end * side))
-        for begin, end, side in zip(
-            (region.left, region.top), (region.right, region.bottom), size, strict=True
-        )
-    )
-    return left, top, right, bottom
-
-
-def _turned(box: Box) -> Box:
-    """As the box is in the transposed picture."""
-    left, top, right, bottom = box
-    return top, left, bottom, right
-
-
-def _moved(pixels: NDArray[np.uint8], box: Box, reach: float) -> tuple[int, int]:
-    """The left and the right side, (height, width, 3) uint8 around them."""
-    left, top, right, bottom = box
-    rows = pixels[top : max(bottom, top + 1) : max((bottom - top) // _ROWS_READ, 1)]
-    return _innermost(rows, left, reach, inwards=1), _innermost(rows, right, reach, inwards=-1)
-
-
-def _innermost(rows: NDArray[np.uint8], side: int, reach: float, inwards: int) -> int:
-    """Where around `side` colours step most; of a gutter's two edges the one within. A border
-    that has no such step near it stays."""
-    width = rows.shape[1]
-    first, last = max(round(side - reach), 0), min(round(side + reach) + 1, width)
-    near = rows[:, first:last].astype(np.int16)
-    if near.shape[1] < 2:
-        return side
-    steps = np.abs(np.diff(near, axis=1)).max(axis=2).mean(axis=0)
-    at_border = side in (0, width)
-    least = _BORDER_STEP if at_border else 1.0
-    enough = max(float(steps.max()) * _AS_STRONG, least)
-    strong = np.flatnonzero(steps >= enough)
-    if not len(strong):
-        return side
-    return first + 1 + int(strong[-1] if inwards > 0 else strong[0])
 
 
 # ---------------------------------------------------------------- steps
@@ -263,15 +211,44 @@ def _found(standing: Floats) -> Iterator[int]:
 # ---------------------------------------------------------------- rectangles
 
 
-def _rectangles(across: _Lines, down: _Lines, most: int) -> list[Box]:
+@dataclass(frozen=True)
+class _Detail:
+    """`sums[y, x]`: all steps between neighbours, both ways, above and left of there."""
+
+    sums: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, planes: NDArray[np.uint8]) -> _Detail:
+        _, height, width = planes.shape
+        steps = np.zeros((height + 1, width + 1))
+        steps[1:, 2:] += _differing(planes[:, :, 1:], planes[:, :, :-1])
+        steps[2:, 1:] += _differing(planes[:, 1:], planes[:, :-1])
+        return cls(steps.cumsum(axis=0).cumsum(axis=1))
+
+    def within(self, box: Box) -> float:
+        """Mean step between neighbours of a part, without its edges."""
+        left, top, right, bottom = box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1
+        area = (right - left) * (bottom - top)
+        if right <= left or bottom <= top:
+            return 0.0
+        sums = self.sums
+        total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return float(total) / (2 * area)
+
+
+def _rectangles(across: _Lines, down: _Lines, detail: _Detail, most: int) -> list[Box]:
     """`across` are the upright lines."""
     kept: list[Box] = []
     for box in _likeliest(across, down):
         if len(kept) == most:
             break
         left, top, right, bottom = box
-        is_split = across.splits(box) or down.splits((top, left, bottom, right))
-        if not is_split and all(_overlap(box, other) < _SAME for other in kept):
+        if (
+            all(_overlap(box, other) < _SAME for other in kept)
+            and detail.within(box) >= DETAIL_MIN
+            and not across.splits(box)
+            and not down.splits((top, left, bottom, right))
+        ):
             kept.append(box)
     return kept
 
@@ -283,11 +260,13 @@ def _likeliest(across: _Lines, down: _Lines) -> Iterator[Box]:
     upright = across.means(down.at[top], down.at[bottom])
     level = down.means(across.at[left], across.at[right]).T
     sides = (upright[left], upright[right], level[:, top], level[:, bottom])
-    width = (across.at[right] - across.at[left])[:, np.newaxis] / across.at[-1]
-    height = (down.at[bottom] - down.at[top])[np.newaxis] / down.at[-1]
-    area = width * height
-    fits = (np.minimum.reduce(sides) >= COVER_MIN) & (area >= AREA_MIN) & (area <= AREA_MAX)
-    fits &= (width >= SIDE_SHARE_MIN) & (height >= SIDE_SHARE_MIN)
+    width = (across.at[right] - across.at[left])[:, np.newaxis]
+    height = (down.at[bottom] - down.at[top])[np.newaxis]
+    short = min(across.at[-1], down.at[-1])
+    area = width * height / (across.at[-1] * down.at[-1])
+    fits = (np.minimum.reduce(sides) >= COVER_MIN) & (area <= AREA_MAX)
+    fits &= np.minimum(width, height) >= SIDE_MIN * short
+    fits &= width * height >= AREA_MIN * short**2
     borders = (
         (left == 0)[:, np.newaxis],
         (right == len(across.at) - 1)[:, np.newaxis],

@@ -101,7 +101,7 @@ def _ask_bits(
         return
     rows = [q.print.fingerprint.bits[signal] for q in asking]
     ceilings = {b: int(t) for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
-    best = _Best(asking, rows, closer=min)
+    best = _Best(asking, rows, signal, closer=min)
     for matches, numbers in _searches(index.search, np.vstack(rows), ceilings):
         best.add(matches, matches.hamming, numbers)
     for question, bank_id, key, near in best.per_entry():
@@ -130,7 +130,7 @@ def _ask_vectors(
         return
     rows = [q.print.fingerprint.vectors[space] for q in asking]
     floors = {b: t for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
-    best = _Best(asking, rows, closer=max)
+    best = _Best(asking, rows, space, closer=max)
     for matches, numbers in _searches(index.search, np.vstack(rows), floors):
         best.add(matches, matches.cosine, numbers)
     for question, bank_id, key, near in best.per_entry():
@@ -157,8 +157,8 @@ def _searches(
 
 @dataclass(frozen=True)
 class _Near:
-    """How near an entry is: the best `measure`, by the question's row `asked`, and how many `rows`
-    of the entry passed."""
+    """How near an entry is to one part of a question: the best `measure`, by the question's row
+    `asked`, and how many `rows` of the entry passed."""
 
     measure: float
     asked: int
@@ -166,22 +166,29 @@ class _Near:
 
 
 class _Best:
-    """Row matches gathered by entry. A question may have asked with several rows; an entry's row
-    counts once however many of them it passed, and of equally near ones the first is told."""
+    """Row matches gathered by entry and by what the question's rows show: the whole, or one of the
+    regions. An entry's row counts once however many of those rows it passed, and of equally near
+    ones the first is told."""
 
     def __init__(
         self,
         asking: Sequence[Question],
         rows: Sequence[np.ndarray],
+        signal: str,
         closer: Callable[[float, float], float],
     ) -> None:
         self._asking = asking
         lengths = np.array([len(r) for r in rows])
         self._owner = np.repeat(np.arange(len(rows)), lengths)
         self._asked = np.arange(len(self._owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        shown = (question.print.shows.get(signal) for question in asking)
+        parts = [
+            np.zeros(n, np.uint8) if s is None else s for n, s in zip(lengths, shown, strict=True)
+        ]
+        self._part = np.concatenate(parts)
         self._closer = closer
-        self._best: dict[tuple[int, int, int], tuple[float, int]] = {}
-        self._passed: dict[tuple[int, int, int], set[int]] = {}
+        self._best: dict[tuple[int, int, int, int], tuple[float, int]] = {}
+        self._passed: dict[tuple[int, int, int, int], set[int]] = {}
 
     def add(
         self,
@@ -193,10 +200,11 @@ class _Best:
         for cut in np.flatnonzero(found.truncated):
             self._asking[owner[cut]].truncated = True
         query = found.query
-        asked = self._asked[numbers[query]]
-        columns = (owner[query], found.group, found.key, found.row, measure, asked)
-        for who, group, key, row, value, by in zip(*(c.tolist() for c in columns), strict=True):
-            entry = (who, group, key)
+        asked, part = self._asked[numbers[query]], self._part[numbers[query]]
+        columns = (owner[query], found.group, found.key, part, found.row, measure, asked)
+        values = zip(*(column.tolist() for column in columns), strict=True)
+        for who, group, key, shows, row, value, by in values:
+            entry = (who, group, key, shows)
             best, first = self._best.get(entry, (value, by))
             if best == value:
                 self._best[entry] = (value, min(first, by))
@@ -205,7 +213,7 @@ class _Best:
             self._passed.setdefault(entry, set()).add(row)
 
     def per_entry(self) -> Iterator[tuple[Question, int, int, _Near]]:
-        """(question, bank id, entry key, how near)."""
+        """(question, bank id, entry key, how near), for each part that is near."""
         for entry, (value, asked) in self._best.items():
-            who, group, key = entry
+            who, group, key, _ = entry
             yield self._asking[who], group, key, _Near(value, asked, len(self._passed[entry]))

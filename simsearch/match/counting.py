@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,12 +20,16 @@ from simsearch.types import (
     Evidence,
     HashContent,
     Hit,
+    Region,
     Suppressed,
     VectorContent,
 )
 
 _KEY: Final = struct.Struct(">Q")
 _WHOLE: Final = 2**64
+PART_KNOWN_MIN: Final = 0.25
+"""Of a picture's area, from which on its hash knows a part of it."""
+
 _NEARER: Final = ("embedding", "bits", "digest")
 """Kinds of evidence, by how much they know of a content."""
 
@@ -37,6 +41,14 @@ class Counted:
     hits: tuple[Hit, ...]
     shadow: tuple[Hit, ...]
     suppressed: tuple[Suppressed, ...]
+
+    def told(self, as_told: Callable[[Hit], Hit]) -> Counted:
+        """Each hit as its caller is told of it."""
+        return Counted(
+            tuple(map(as_told, self.hits)),
+            tuple(map(as_told, self.shadow)),
+            tuple(Suppressed(as_told(s.hit), as_told(s.by)) for s in self.suppressed),
+        )
 
 
 NOTHING: Final = Counted((), (), ())
@@ -125,15 +137,16 @@ def vouches(allowed: Hit, banned: Hit) -> bool:
 
     It must know the content at least as well as each signal that speaks against it: by a kind of
     evidence that is stronger (a digest before a hash, a hash before an embedding), or by the same
-    signal and as near or nearer. A digest that is banned is never suppressed, nor is one part of a
-    picture by what is known of another part.
+    signal and as near or nearer. A digest that is banned is never suppressed. One part of a picture
+    says nothing of another or of the whole. The whole, where its digest or its hash is known,
+    speaks for its parts, a hash for the large ones alone.
     """
     return all(any(_outweighs(a, b) for a in allowed.evidence) for b in banned.evidence)
 
 
 def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
-    if allowed.region not in (None, banned.region):
-        return False
+    if allowed.region != banned.region:
+        return allowed.region is None and _knows_part(allowed, banned.region)
     kinds = [_NEARER.index(rules.kind_of(e)) for e in (allowed, banned)]
     if kinds[0] != kinds[1]:
         return kinds[0] > kinds[1]
@@ -144,3 +157,19 @@ def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
     if allowed.cosine is not None and banned.cosine is not None:
         return allowed.cosine >= banned.cosine
     return False
+
+
+def _knows_part(whole: Evidence, part: Region | None) -> bool:
+    """A hash of the whole would not be near, had another picture been put in its place: so it is
+    with a quarter, and not with a tenth. What an embedding has seen nobody knows."""
+    match rules.kind_of(whole):
+        case "digest":
+            return True
+        case "bits":
+            return part is not None and _area(part) >= PART_KNOWN_MIN
+        case _:
+            return False
+
+
+def _area(region: Region) -> float:
+    return (region.right - region.left) * (region.bottom - region.top)

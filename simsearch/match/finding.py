@@ -118,7 +118,7 @@ def find(
     names = {bank.id: bank.name for bank in banks}
     entries = view.entries([key for _, key in question.evidence])
     near = [
-        Near(names[bank_id], entries[key], _best_first(map(_unjudged, evidence)))
+        Near(names[bank_id], entries[key], _each_signal_once(map(_unjudged, evidence)))
         for (bank_id, key), evidence in question.evidence.items()
         if key in entries and _is_wanted(entries[key], states)
     ]
@@ -164,6 +164,14 @@ def greatest_cosine(one: Vectors, other: Vectors) -> float:
 
 def _unjudged(evidence: Evidence) -> Evidence:
     return replace(evidence, band=Band.NONE, threshold=None)
+
+
+def _each_signal_once(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """By the part of the picture that is nearest."""
+    best: dict[str, Evidence] = {}
+    for each in _best_first(evidence):
+        best.setdefault(each.signal, each)
+    return tuple(best.values())
 
 
 def _best_first(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:

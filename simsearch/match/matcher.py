@@ -262,7 +262,12 @@ def _counted(question: Question, view: View, banks: Sequence[Bank]) -> Counted:
         return NOTHING
     entries = view.entries([hit.entry_key for hit in hits])
     by_name = {bank.name: bank for bank in banks}
-    return count(hits, by_name, entries, view.seq, question.content)
+    counted = count(hits, by_name, entries, view.seq, question.content)
+    return counted.told(lambda hit: _told(hit, by_name[hit.bank]))
+
+
+def _told(hit: Hit, bank: Bank) -> Hit:
+    return replace(hit, evidence=rules.told(hit.evidence, bank.policy.two_descriptors))
 
 
 def _decide(question: Question, banks: Mapping[int, Bank]) -> list[Hit]:

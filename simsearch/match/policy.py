@@ -82,17 +82,51 @@ def decide(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Band, b
     """The band of one entry, and whether the two-descriptor rule held a BLOCK back.
 
     With the rule on, BLOCK stands when an exact digest gives it, or when an embedding and a
-    perceptual or lexical hash both speak for at least REVIEW and one of them for BLOCK.
+    perceptual or lexical hash of the same region, or of the whole, both speak for at least REVIEW
+    and one of them for BLOCK.
     """
     band = max((e.band for e in evidence), default=Band.NONE)
     if band < Band.BLOCK or not two_descriptors:
         return band, False
     if any(e.band is Band.BLOCK and kind_of(e) == "digest" for e in evidence):
         return band, False
-    kinds = {kind_of(e) for e in evidence if e.band >= Band.REVIEW}
-    if {"embedding", "bits"} <= kinds:
+    if any(_agree([e for e in evidence if e.region == region]) for region in _regions(evidence)):
         return band, False
     return Band.REVIEW, True
+
+
+def _agree(evidence: Sequence[Evidence]) -> bool:
+    """Two independent kinds, one of them for BLOCK."""
+    kinds = {kind_of(e) for e in evidence if e.band >= Band.REVIEW}
+    return {"embedding", "bits"} <= kinds and any(e.band is Band.BLOCK for e in evidence)
+
+
+def _regions(evidence: Iterable[Evidence]) -> list[Region | None]:
+    """The whole first, where it is among them."""
+    found = dict.fromkeys(e.region for e in evidence)
+    return sorted(found, key=lambda region: region is not None)
+
+
+def told(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Evidence, ...]:
+    """Each signal once, strongest first: as it speaks of the region that decides, which is the
+    whole where that decides as much; else as it speaks loudest. The band stays what it is."""
+    regions = _regions(evidence)
+    if regions == [None]:
+        return ordered(evidence)
+    deciding = max(regions, key=lambda region: _decided(evidence, region, two_descriptors))
+    kept: dict[str, Evidence] = {}
+    for e in sorted(evidence, key=lambda e: (e.region != deciding, strength(e))):
+        kept.setdefault(e.signal, e)
+    return ordered(kept.values())
+
+
+def _decided(
+    evidence: Sequence[Evidence], region: Region | None, two_descriptors: bool
+) -> tuple[Band, Band, bool]:
+    """A sort key: larger decides more."""
+    here = [e for e in evidence if e.region == region or kind_of(e) == "digest"]
+    band, _ = decide(here, two_descriptors)
+    return band, max(e.band for e in here), region is None
 
 
 def held(band: Band) -> Band:

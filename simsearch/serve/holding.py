@@ -14,7 +14,7 @@ from typing import Final
 from simsearch.config import GuardConfig
 from simsearch.encode.digests import md5, sha256, text_sha256
 from simsearch.encode.text import normalise
-from simsearch.errors import BankArchived, BankNotFound, LowInformation
+from simsearch.errors import BankArchived, BankNotFound, LowInformation, SimsearchError
 from simsearch.serve.core import Core
 from simsearch.serve.drafting import Prepared
 from simsearch.types import (
@@ -31,6 +31,9 @@ from simsearch.types import (
     SignalState,
     TextContent,
 )
+
+LOOKED_AT_ONCE: Final = 32
+"""Contents that are matched together: prints of more would fill memory."""
 
 PDQ_ONES: Final = range(64, 193)
 """Of 256: PDQ compares with the median, so that about half of its bits are set. Far from it is a
@@ -112,13 +115,22 @@ def _banned_already(core: Core, bank: str, contents: Sequence[Content]) -> Itera
     """Of each content whether this very bank blocks it as it is; empty: it does not."""
     if core.store.bank(bank).kind is not BankKind.BANNED:
         return iter([""] * len(contents))
+    options = MatchOptions((bank,))
+    outcomes: list[MatchResult | SimsearchError] = []
     try:
-        outcomes = core.matcher.match(contents, MatchOptions((bank,)))
+        for start in range(0, len(contents), LOOKED_AT_ONCE):
+            outcomes += core.matcher.match(contents[start : start + LOOKED_AT_ONCE], options)
     except (BankNotFound, BankArchived):  # it is not searched yet, or not any more
         return iter([""] * len(contents))
     return (_by_which(o.hits, bank) if isinstance(o, MatchResult) else "" for o in outcomes)
 
 
 def _by_which(hits: Iterable[Hit], bank: str) -> str:
-    keys = [h.entry_key for h in hits if h.bank == bank and h.band is Band.BLOCK]
+    """What is blocked for a part of it alone is new as a whole."""
+    keys = [h.entry_key for h in hits if h.bank == bank and _blocks_the_whole(h)]
     return f"entry {keys[0]} of this bank blocks it already" if keys else ""
+
+
+def _blocks_the_whole(hit: Hit) -> bool:
+    whole = any(e.band is Band.BLOCK and e.region is None for e in hit.evidence)
+    return hit.band is Band.BLOCK and whole

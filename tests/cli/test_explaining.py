@@ -92,6 +92,39 @@ def test_a_receipt_that_was_altered_does_not_add_up(
     assert "DOES NOT ADD UP" in ran.out
 
 
+REGION = {"left": 0, "top": 0, "right": 0.5, "bottom": 1}
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        {**REGION, "left": "x"},
+        {**REGION, "left": None},
+        {**REGION, "right": 1e400},
+        {"left": 0},
+        [1],
+    ],
+    ids=["word", "null", "endless", "lacking", "list"],
+)
+def test_a_region_that_is_none_is_refused_by_name(
+    shell: Shell, tmp_path: Path, region: object
+) -> None:
+    """And a true one is told with the measure."""
+    bank = f"parts-{len(list(tmp_path.parent.iterdir()))}"
+    banned(shell, bank)
+    path = receipt(shell, tmp_path / "r.json", bank)
+    told = json.loads(path.read_text())
+    told[0]["hits"][0]["evidence"][0]["region"] = REGION
+    path.write_text(json.dumps(told))
+    assert "pdq 1 ≤ 31 bits in 0-50 % × 0-100 %: enough" in shell("explain", str(path)).out
+    told[0]["hits"][0]["evidence"][0]["region"] = region
+    path.write_text(json.dumps(told))
+    refused = shell("explain", str(path))
+    assert refused.code != 0
+    assert "lacks a part" in refused.err
+    assert "Traceback" not in refused.err
+
+
 def test_no_match_is_explained_and_no_receipt_refused(shell: Shell, tmp_path: Path) -> None:
     banned(shell, "delta")
     path = receipt(shell, tmp_path / "r.json", "delta", "pdq:" + "f0" * 32)

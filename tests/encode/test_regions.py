@@ -17,7 +17,8 @@ from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
 from simsearch.encode.image import ImageLimits, open_picture
 from simsearch.encode.pdq import pdq_dihedral, pdq_of
 from simsearch.encode.preprocess import Preprocess
-from simsearch.encode.regions import regions_of, sharpened
+from simsearch.encode.regions import SIDE_PX_MIN, regions_of
+from simsearch.encode.sharpening import sharpened
 from simsearch.types import ImageContent, Modality, Region, Signal
 from tests.encode.pictures import exif, landscape, opened, saved
 from tests.fakes import PICTURES, FakeImageEncoder, encoders
@@ -112,18 +113,18 @@ def test_a_region_is_sharpened_to_the_pixel(
     sheet, truth = scene()
     shown = recompressed(sheet, 80)
     rough = max(regions_of(shown, sheet.size, 6), key=lambda region: overlap(region, truth))
-    found = sharpened(rough, shown)
+    found = sharpened(rough, np.asarray(shown))
     for at, true, side in zip(astuple(found), astuple(truth), sheet.size * 2, strict=True):
         assert abs(at - true) * side <= 1.1
-    assert sharpened(found, shown) == found
+    assert sharpened(found, np.asarray(shown)) == found
 
 
 def test_a_region_with_nothing_to_go_by_stays() -> None:
     """On even ground and at the borders; an image of a pixel breaks nothing."""
     plain = Image.new("RGB", (400, 300), "grey")
     for region in (Region(0, 0, 0.5, 1), Region(0.25, 0.25, 0.75, 0.75), Region(0.1, 0, 1, 0.9)):
-        assert sharpened(region, plain) == region
-        assert sharpened(region, Image.new("RGB", (1, 1))) is not None
+        assert sharpened(region, np.asarray(plain)) == region
+        assert sharpened(region, np.zeros((1, 1, 3), np.uint8)) is not None
 
 
 def test_every_tile_of_a_collage_is_found_and_no_two_of_them_as_one() -> None:
@@ -147,6 +148,44 @@ def test_every_tile_of_a_collage_is_found_and_no_two_of_them_as_one() -> None:
 )
 def test_nothing_is_found_where_nothing_is(image: Image.Image) -> None:
     assert regions_of(image, image.size, 6) == ()
+
+
+def test_a_tile_of_nine_is_found_and_flat_decoys_take_no_place() -> None:
+    """Rectangles of one colour, outlined better than any photograph, say nothing."""
+    sheet = Image.new("RGB", (636, 636), "white")
+    for number in range(9):
+        sheet.paste(photo(number, (200, 200)), (9 + 209 * (number % 3), 9 + 209 * (number // 3)))
+    assert len(regions_of(sheet, sheet.size, 9)) == 9
+    decoyed, truth = laid_on()
+    draw = ImageDraw.Draw(decoyed)
+    for number in range(3):
+        top = 10 + 160 * number
+        draw.rectangle((420, top, 560, top + 140), fill=(255 * (number % 2),) * 3)
+    found = regions_of(decoyed, decoyed.size, 2)
+    assert max(overlap(region, truth) for region in found) > 0.85
+
+
+@pytest.mark.parametrize("height", [2_000, 4_000, 8_000])
+def test_a_picture_in_a_long_conversation_is_found(height: int) -> None:
+    """The copy that is looked at is longer, so that its short side can be seen."""
+    sheet = Image.new("RGB", (1_080, height), (236, 229, 221))
+    sheet.paste(photo(3, (900, 700)), (90, height // 2))
+    [decoded] = [decode_image(saved(sheet, "PNG"), ImageAsk(regions_max=9), ImageLimits())]
+    truth = Region(90 / 1_080, (height // 2) / height, 990 / 1_080, (height // 2 + 700) / height)
+    assert max(overlap(region, truth) for region, _ in decoded.parts) > 0.97
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(40, 120), st.integers(2, 40), st.integers(0, 2**32 - 1))
+def test_a_long_picture_has_no_slivers(width: int, times: int, seed: int) -> None:
+    """What is found in it is large enough to be known again, sharpened too."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (3 * times, 2, 3), np.uint8)
+    image = Image.fromarray(blocks).resize((width, width * times), Image.Resampling.NEAREST)
+    decoded = decode_image(saved(image, "PNG"), ImageAsk(regions_max=9), ImageLimits())
+    for region, _ in decoded.parts:
+        sides = ((region.right - region.left) * width, (region.bottom - region.top) * image.height)
+        assert min(sides) >= 0.7 * SIDE_PX_MIN
 
 
 def test_what_is_too_small_to_be_known_again_is_no_region() -> None:

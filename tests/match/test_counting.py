@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simsearch.encode.fingerprint import ContentLimits, Outcome, Print, Wanted
 from simsearch.errors import BankArchived
 from simsearch.match.counting import is_enabled, vouches
+from simsearch.match.matcher import Matcher
 from simsearch.types import (
+    NO_CALL,
     Band,
     Bank,
     BankKind,
+    CallContext,
+    Content,
     DigestRule,
     EntryState,
     Evidence,
+    Fingerprint,
     HammingRule,
     HashContent,
     Hit,
+    ImageContent,
+    MatchResult,
+    Modality,
     Policy,
     Region,
     Signal,
     TextContent,
 )
-from tests.match.fakes import World, asking, matcher
+from tests.match.fakes import HITS_MAX, Views, World, asking, matcher
 from tests.match.test_matcher import HASHES, ask_one, bits, md5, pdq, with_bits, with_md5
 
 ALLOW = Policy(
@@ -33,6 +44,7 @@ ALLOW = Policy(
     digests=(DigestRule(Signal.MD5, Band.REVIEW),),
 )
 SPACE = "toy@1/squash/4"
+PICTURE = ImageContent(b"as it is given")
 
 
 def hit(*evidence: Evidence) -> Hit:
@@ -159,7 +171,6 @@ LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
     [
         (None, None, True),
         (LEFT, LEFT, True),
-        (None, LEFT, True),
         (LEFT, None, False),
         (LEFT, RIGHT, False),
     ],
@@ -170,6 +181,74 @@ def test_one_part_of_a_picture_does_not_vouch_for_another(
     """Else a well-known logo beside a banned picture would let it through."""
     known, wrong = (replace(near_bits(n), region=r) for n, r in ((2, allowed), (6, banned)))
     assert vouches(hit(known), hit(wrong)) == outweighs
+
+
+INSET = Region(0.6, 0.6, 0.9, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("whole", "part", "speaks"),
+    [
+        (digest(), LEFT, True),
+        (digest(), INSET, True),
+        (near_bits(9), LEFT, True),
+        (near_bits(9), INSET, False),
+        (near_vector(1.0), LEFT, False),
+    ],
+)
+def test_a_known_whole_speaks_for_the_parts_that_it_would_know(
+    whole: Evidence, part: Region, speaks: bool
+) -> None:
+    """However near the part is to what is banned, another file of a harmless news item stays
+    harmless; a banned picture put small into a harmless one does not become so."""
+    assert vouches(hit(whole), hit(replace(near_bits(0), region=part))) == speaks
+
+
+def test_a_part_that_is_known_leaves_the_rest_as_it_was() -> None:
+    """A banned picture with a caption, and the picture itself allow-listed: its tile is harmless,
+    and the whole is still like what is banned."""
+    banned = hit(near_vector(0.9), replace(near_vector(0.92), region=LEFT))
+    tile = hit(replace(near_bits(0), region=LEFT))
+    assert not vouches(tile, banned)
+    assert vouches(hit(near_bits(0), replace(near_bits(4), region=LEFT)), banned)
+
+
+class Given:
+    """Prints: a picture whose whole is 12 bits from what is banned, and a tile that is just it."""
+
+    limits = ContentLimits()
+
+    def query(
+        self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
+    ) -> list[Outcome]:
+        rows = {Signal.PDQ: bits(12, 0)}
+        shows = {"pdq": np.array([0, 1], np.uint8)}
+        return [Print(Fingerprint(bits=rows), Modality.IMAGE, (), (LEFT,), shows) for _ in contents]
+
+
+@pytest.mark.parametrize(
+    ("banned", "allowed", "hits", "suppressed"),
+    [
+        (0, 0, 1, 0),  # the tile is harmless, the whole is still like what is banned
+        (0, 12, 0, 1),  # the whole is harmless, and would not be, were its half not
+        (0, 200, 1, 0),
+        (60, 0, 0, 0),
+    ],
+)
+def test_the_whole_and_its_parts_are_judged_each_by_itself(
+    banned: int, allowed: int, hits: int, suppressed: int
+) -> None:
+    """Through the matcher: nothing that the whole alone would hit is lost for a nearer part."""
+    world = World()
+    world.bank("spam", HASHES)
+    world.bank("harmless", ALLOW, kind=BankKind.ALLOWED)
+    world.ban(1, "spam", with_bits(banned))
+    world.ban(2, "harmless", with_bits(allowed))
+    [result] = Matcher(Given(), Views(world.view()), HITS_MAX).match([PICTURE], asking())
+    assert isinstance(result, MatchResult)
+    assert (len(result.hits), len(result.suppressed)) == (hits, suppressed)
+    for hit in result.hits:
+        assert len(hit.evidence) == 1
 
 
 def test_every_signal_that_speaks_against_it_must_be_outweighed() -> None:

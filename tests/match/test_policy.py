@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -20,6 +21,7 @@ from simsearch.match.policy import (
     ordered,
     rules_asked,
     threshold_of,
+    told,
 )
 from simsearch.types import (
     Band,
@@ -29,6 +31,7 @@ from simsearch.types import (
     HammingRule,
     Modality,
     Policy,
+    Region,
     Signal,
 )
 
@@ -223,6 +226,62 @@ def test_block_needs_two_independent_descriptors(
     and that is said. The order in which the evidence came plays no part."""
     for order in permutations(evidence):
         assert decide(order, two_descriptors=True) == (band, capped)
+
+
+LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "band"),
+    [
+        (None, None, BLOCK),
+        (LEFT, LEFT, BLOCK),
+        (LEFT, RIGHT, REVIEW),
+        (None, LEFT, REVIEW),
+    ],
+)
+def test_two_descriptors_of_different_parts_do_not_agree(
+    one: Region | None, other: Region | None, band: Band
+) -> None:
+    """A tile that is a little alike by its hash and another by its embedding are two coincidences,
+    and a collage has many pairs of tiles."""
+    evidence = [replace(bits(BLOCK), region=one), replace(embedding(REVIEW), region=other)]
+    assert decide(evidence, two_descriptors=True)[0] is band
+
+
+in_parts = st.lists(
+    st.builds(
+        replace,
+        st.one_of(
+            st.builds(embedding, st.sampled_from([LOG, REVIEW, BLOCK]), st.floats(-1, 1)),
+            st.builds(bits, st.sampled_from([LOG, REVIEW, BLOCK]), st.integers(0, 256)),
+        ),
+        region=st.sampled_from([None, LEFT, RIGHT]),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda e: (e.signal, e.region),
+)
+
+
+@given(in_parts, st.booleans())
+def test_what_is_told_decides_what_all_of_it_decides(
+    evidence: list[Evidence], two_descriptors: bool
+) -> None:
+    """Each signal once, so that an answer is short, and a receipt adds up all the same."""
+    shown = told(evidence, two_descriptors)
+    assert len({e.signal for e in shown}) == len(shown) == len({e.signal for e in evidence})
+    assert set(shown) <= set(evidence)
+    assert decide(shown, two_descriptors) == decide(evidence, two_descriptors)
+    assert list(shown) == list(ordered(shown))
+
+
+def test_the_whole_is_told_where_it_decides_as_much_as_a_part() -> None:
+    """A copy that is framed a little is a copy; a part is named where it says more."""
+    whole, part = bits(BLOCK, 12), replace(bits(BLOCK, 2), region=LEFT)
+    assert told([part, whole], False) == (whole,)
+    assert told([part, bits(REVIEW, 40)], False) == (part,)
+    assert told([part, embedding(REVIEW)], False) == (part, embedding(REVIEW))
 
 
 every_evidence = st.one_of(

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from simsearch.bank import deciding
 from simsearch.bank.audit import verify
@@ -414,6 +414,20 @@ def test_what_the_bank_blocks_already_is_held(holding: Client) -> None:
     again = holding.add_entry("scams", [long_text("bert")], ANN)
     assert list(again.held) == [f"entry {key} of this bank blocks it already"]
     assert holding.add_entry("others", [long_text("bert")], ANN).proposal_id == 0
+
+
+def test_what_shows_a_banned_picture_beside_new_ones_is_new(holding: Client) -> None:
+    """It is blocked for a part of it; as a whole, and for its other parts, nobody has banned it."""
+    one, other = landscape(3, (300, 260)), landscape(4, (300, 260))
+    smooth = ImageFilter.GaussianBlur(2)
+    holding.add_entry("scams", [ImageContent(saved(one.filter(smooth), "PNG"))], ANN)
+    sheet = Image.new("RGB", (620, 270), "white")
+    sheet.paste(one.filter(smooth), (5, 5))
+    sheet.paste(other.filter(smooth), (315, 5))
+    collage = ImageContent(saved(sheet, "PNG"))
+    [hit] = holding.match(collage, MatchOptions(("scams",))).hits
+    assert hit.evidence[0].region is not None
+    assert list(holding.add_entry("scams", [collage], ANN).held) == []
 
 
 def test_a_batch_holds_what_says_too_little_and_bans_the_rest(holding: Client) -> None:
