@@ -118,10 +118,17 @@ normalisation keeps its first statistics; the weights are a running mean (decay
 {t["average_decay"]})."""
 
 
+def is_same_exam(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two points of a curve were measured on the same photographs."""
+    keys = ("banked", "negatives")
+    return all(one["recall"].get(key) == other["recall"].get(key) for key in keys)
+
+
 def _figures(report: Mapping[str, Any]) -> str:
     if not report["curve"]:
         return "## Figures\n\nNone was measured."
-    first, last = report["curve"][0], report["curve"][-1]
+    last = report["curve"][-1]
+    first = next(point for point in report["curve"] if is_same_exam(point, last))
     recall = last["recall"]
     attacks = "\n".join(
         f"| {name} | {100 * share:.0f} | {100 * first['recall']['by_attack'].get(name, 0):.0f} |"

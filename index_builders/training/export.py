@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save
 
-from index_builders.training.card import card_of
+from index_builders.training.card import card_of, is_same_exam
 from index_builders.training.config import TRAIN
 from index_builders.training.network import exported
 from index_builders.training.photos import Photos
@@ -95,6 +96,18 @@ def _write(path: Path, content: bytes) -> None:
     temporary.rename(path)
 
 
+def exams_apart(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The curve with a gap wherever photographs joined or left: what was measured before and after
+    are two exams, and no line leads from one to the other."""
+    apart: list[dict[str, Any]] = []
+    for point in curve:
+        if apart and not is_same_exam(apart[-1], point):
+            nothing = {"mean": float("nan"), "by_attack": {}, "by_source": {}}
+            apart.append({"step": point["step"], "recall": nothing})
+        apart.append(point)
+    return apart
+
+
 def picture_of(report: dict[str, Any]) -> bytes | None:
     """The learning curve, a PNG: recall by attack and by source against steps."""
     try:
@@ -106,13 +119,14 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
     figure = Figure((12.0, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}")
-    steps = [point["step"] for point in report["curve"]]
+    curve = exams_apart(report["curve"])
+    steps = [point["step"] for point in curve]
     for axes, kind in zip(figure.subplots(1, 2), ("by_attack", "by_source"), strict=True):
         axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
-        for name in report["curve"][-1]["recall"][kind] if steps else ():
-            shares = [point["recall"][kind].get(name, float("nan")) for point in report["curve"]]
+        for name in curve[-1]["recall"][kind] if steps else ():
+            shares = [point["recall"][kind].get(name, float("nan")) for point in curve]
             axes.plot(steps, shares, marker=".", alpha=0.8, label=f"{name}: {shares[-1]:.2f}")
-        means = [point["recall"]["mean"] for point in report["curve"]]
+        means = [point["recall"]["mean"] for point in curve]
         axes.plot(steps, means, color="black", linewidth=2.5, label="mean")
         axes.set(xlabel="steps", ylabel="share found", ylim=(0, 1), title=kind.replace("_", " "))
         axes.grid(alpha=0.3)

@@ -20,7 +20,9 @@ from typer.testing import CliRunner
 from index_builders.app import app
 from index_builders.training import checkpoint, device_views, network
 from index_builders.training.batches import Batches
+from index_builders.training.card import is_same_exam
 from index_builders.training.config import DataConfig, RunConfig, Source, load_config
+from index_builders.training.export import exams_apart
 from index_builders.training.loss import contrast, koleo, pair_loss
 from index_builders.training.photos import Photos, gather, is_held_out
 from index_builders.training.run import CHECKPOINTS, Wish, train
@@ -368,6 +370,23 @@ def test_a_source_may_join_a_run_that_has_begun(
     assert all(torch.equal(one.average[n], other.average[n]) for n in one.average)
     with pytest.raises(BadConfig, match="photographs"):
         _trained(config, photos, tmp_path / "is", 5)
+
+
+def test_a_curve_of_two_exams_is_not_drawn_as_one() -> None:
+    """Photographs that join make another exam: its points stand apart, and the card compares the
+    last with the first of its own."""
+
+    def point(step: int, mean: float, negatives: int) -> dict[str, Any]:
+        recall = {"mean": mean, "by_attack": {"text": mean}, "by_source": {"own": mean}}
+        return {"step": step, "recall": recall | {"banked": 5, "negatives": negatives}}
+
+    curve = [point(0, 0.2, 10), point(4, 0.8, 10), point(6, 0.5, 30), point(8, 0.6, 30)]
+    drawn = exams_apart(curve)
+    assert [p["step"] for p in drawn] == [0, 4, 6, 6, 8]
+    assert np.isnan(drawn[2]["recall"]["mean"])
+    assert exams_apart(curve[:2]) == curve[:2]
+    assert exams_apart([]) == []
+    assert [is_same_exam(p, curve[-1]) for p in curve] == [False, False, True, True]
 
 
 def test_decoded_photographs_are_used_again_until_the_files_change(

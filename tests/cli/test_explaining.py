@@ -107,10 +107,10 @@ REGION = {"left": 0, "top": 0, "right": 0.5, "bottom": 1}
     ids=["word", "null", "endless", "lacking", "list"],
 )
 def test_a_region_that_is_none_is_refused_by_name(
-    shell: Shell, tmp_path: Path, region: object
+    shell: Shell, tmp_path: Path, region: object, request: pytest.FixtureRequest
 ) -> None:
     """And a true one is told with the measure."""
-    bank = f"parts-{len(list(tmp_path.parent.iterdir()))}"
+    bank = f"parts-{request.node.callspec.id}"
     banned(shell, bank)
     path = receipt(shell, tmp_path / "r.json", bank)
     told = json.loads(path.read_text())
