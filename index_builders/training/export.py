@@ -118,7 +118,10 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
         return None
     figure = Figure((12.0, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}")
+    figure.suptitle(
+        f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}; "
+        "after a gap more photographs are asked"
+    )
     curve = exams_apart(report["curve"])
     steps = [point["step"] for point in curve]
     for axes, kind in zip(figure.subplots(1, 2), ("by_attack", "by_source"), strict=True):
@@ -130,7 +133,7 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
         axes.plot(steps, means, color="black", linewidth=2.5, label="mean")
         axes.set(xlabel="steps", ylabel="share found", ylim=(0, 1), title=kind.replace("_", " "))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     out = BytesIO()
     figure.savefig(out, format="png", dpi=110)
     return out.getvalue()
