@@ -99,9 +99,8 @@ class Print:
     regions: tuple[Region, ...] = ()
     shows: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
-    def region_of(self, signal: str, row: int) -> Region | None:
-        """None: the whole."""
-        number = int(self.shows[signal][row]) if signal in self.shows else 0
+    def region(self, number: int) -> Region | None:
+        """As `shows` numbers them; None: the whole."""
         return self.regions[number - 1] if number else None
 
 

@@ -105,7 +105,7 @@ def _ask_bits(
     for matches, numbers in _searches(index.search, np.vstack(rows), ceilings):
         best.add(matches, matches.hamming, numbers)
     for question, bank_id, key, near in best.per_entry():
-        region = question.print.region_of(signal, near.asked)
+        region = question.print.region(near.part)
         found = rules.hamming_evidence(by_bank[bank_id], int(near.measure), near.rows, region)
         question.add(bank_id, key, found)
 
@@ -134,7 +134,7 @@ def _ask_vectors(
     for matches, numbers in _searches(index.search, np.vstack(rows), floors):
         best.add(matches, matches.cosine, numbers)
     for question, bank_id, key, near in best.per_entry():
-        region = question.print.region_of(space, near.asked)
+        region = question.print.region(near.part)
         found = rules.cosine_evidence(by_bank[bank_id], near.measure, near.rows, region)
         question.add(bank_id, key, found)
 
@@ -157,18 +157,17 @@ def _searches(
 
 @dataclass(frozen=True)
 class _Near:
-    """How near an entry is to one part of a question: the best `measure`, by the question's row
-    `asked`, and how many `rows` of the entry passed."""
+    """How near an entry is to one part of a question, the whole (0) or the n-th region: the best
+    `measure`, and how many `rows` of the entry passed."""
 
+    part: int
     measure: float
-    asked: int
     rows: int
 
 
 class _Best:
     """Row matches gathered by entry and by what the question's rows show: the whole, or one of the
-    regions. An entry's row counts once however many of those rows it passed, and of equally near
-    ones the first is told."""
+    regions. An entry's row counts once however many of those rows it passed."""
 
     def __init__(
         self,
@@ -178,16 +177,15 @@ class _Best:
         closer: Callable[[float, float], float],
     ) -> None:
         self._asking = asking
-        lengths = np.array([len(r) for r in rows])
+        lengths = [len(r) for r in rows]
         self._owner = np.repeat(np.arange(len(rows)), lengths)
-        self._asked = np.arange(len(self._owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         shown = (question.print.shows.get(signal) for question in asking)
         parts = [
             np.zeros(n, np.uint8) if s is None else s for n, s in zip(lengths, shown, strict=True)
         ]
         self._part = np.concatenate(parts)
         self._closer = closer
-        self._best: dict[tuple[int, int, int, int], tuple[float, int]] = {}
+        self._best: dict[tuple[int, int, int, int], float] = {}
         self._passed: dict[tuple[int, int, int, int], set[int]] = {}
 
     def add(
@@ -196,24 +194,19 @@ class _Best:
         measure: NDArray[Any],
         numbers: NDArray[np.intp],
     ) -> None:
-        owner = self._owner[numbers]
-        for cut in np.flatnonzero(found.truncated):
-            self._asking[owner[cut]].truncated = True
-        query = found.query
-        asked, part = self._asked[numbers[query]], self._part[numbers[query]]
-        columns = (owner[query], found.group, found.key, part, found.row, measure, asked)
+        owner, part = self._owner[numbers], self._part[numbers]
+        for query in np.flatnonzero(found.truncated):
+            self._asking[owner[query]].truncated = True
+        of = found.query
+        columns = (owner[of], found.group, found.key, part[of], found.row, measure)
         values = zip(*(column.tolist() for column in columns), strict=True)
-        for who, group, key, shows, row, value, by in values:
+        for who, group, key, shows, row, value in values:
             entry = (who, group, key, shows)
-            best, first = self._best.get(entry, (value, by))
-            if best == value:
-                self._best[entry] = (value, min(first, by))
-            elif self._closer(best, value) == value:
-                self._best[entry] = (value, by)
+            self._best[entry] = self._closer(self._best.get(entry, value), value)
             self._passed.setdefault(entry, set()).add(row)
 
     def per_entry(self) -> Iterator[tuple[Question, int, int, _Near]]:
         """(question, bank id, entry key, how near), for each part that is near."""
-        for entry, (value, asked) in self._best.items():
-            who, group, key, _ = entry
-            yield self._asking[who], group, key, _Near(value, asked, len(self._passed[entry]))
+        for entry, value in self._best.items():
+            who, group, key, part = entry
+            yield self._asking[who], group, key, _Near(part, value, len(self._passed[entry]))
