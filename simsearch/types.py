@@ -540,6 +540,14 @@ class Region:
     right: float
     bottom: float
 
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
 
 @dataclass(frozen=True)
 class Evidence:

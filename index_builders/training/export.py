@@ -118,11 +118,9 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
         return None
     figure = Figure((12.0, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(
-        f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}; "
-        "after a gap more photographs are asked"
-    )
     curve = exams_apart(report["curve"])
+    gap = "; after a gap other photographs are asked" if len(curve) > len(report["curve"]) else ""
+    figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}{gap}")
     steps = [point["step"] for point in curve]
     for axes, kind in zip(figure.subplots(1, 2), ("by_attack", "by_source"), strict=True):
         axes.set_prop_cycle(color=colormaps["tab20"](range(20)))

@@ -99,7 +99,7 @@ def regions_of(image: Image.Image, size: tuple[int, int], most: int) -> tuple[Re
         Region(*(round(at / side, 4) for at, side in zip(box, (width, height) * 2, strict=True)))
         for box in _rectangles(across, down, _Detail.of(planes), most)
     )
-    return tuple(region for region in shares if is_large(region, size))
+    return tuple(region for region in shares if _is_large(region, size))
 
 
 def small_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -110,11 +110,9 @@ def small_size(size: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
-def is_large(region: Region, size: tuple[int, int]) -> bool:
+def _is_large(region: Region, size: tuple[int, int]) -> bool:
     """Enough to be known again, in a picture of that size."""
-    width = (region.right - region.left) * size[0]
-    height = (region.bottom - region.top) * size[1]
-    return min(width, height) >= SIDE_PX_MIN
+    return min(region.width * size[0], region.height * size[1]) >= SIDE_PX_MIN
 
 
 # ---------------------------------------------------------------- steps

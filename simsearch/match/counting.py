@@ -166,10 +166,6 @@ def _knows_part(whole: Evidence, part: Region | None) -> bool:
         case "digest":
             return True
         case "bits":
-            return part is not None and _area(part) >= PART_KNOWN_MIN
+            return part is not None and part.width * part.height >= PART_KNOWN_MIN
         case _:
             return False
-
-
-def _area(region: Region) -> float:
-    return (region.right - region.left) * (region.bottom - region.top)

@@ -82,7 +82,7 @@ def overlap(one: Region, other: Region) -> float:
     width = min(one.right, other.right) - max(one.left, other.left)
     height = min(one.bottom, other.bottom) - max(one.top, other.top)
     shared = max(width, 0) * max(height, 0)
-    areas = ((r.right - r.left) * (r.bottom - r.top) for r in (one, other))
+    areas = (r.width * r.height for r in (one, other))
     return shared / (sum(areas) - shared)
 
 
@@ -132,7 +132,7 @@ def test_every_tile_of_a_collage_is_found_and_no_two_of_them_as_one() -> None:
     found = regions_of(sheet, sheet.size, 6)
     corners = {(r.left > 0.4, r.top > 0.4) for r in found}
     assert len(found) == len(corners) == 4
-    assert all((r.right - r.left) * (r.bottom - r.top) < 0.26 for r in found)
+    assert all(r.width * r.height < 0.26 for r in found)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_long_picture_has_no_slivers(width: int, times: int, seed: int) -> Non
     image = Image.fromarray(blocks).resize((width, width * times), Image.Resampling.NEAREST)
     decoded = decode_image(saved(image, "PNG"), ImageAsk(regions_max=9), ImageLimits())
     for region, _ in decoded.parts:
-        sides = ((region.right - region.left) * width, (region.bottom - region.top) * image.height)
+        sides = (region.width * width, region.height * image.height)
         assert min(sides) >= 0.7 * SIDE_PX_MIN
 
 
