@@ -35,4 +35,4 @@ lock:
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.txt
 
 clean:
-	rm -rf .venv simsearch/v1 simsearch/storage simsearch/internal
+	rm -rf .venv simsearch/v1 simsearch/storage

@@ -9,8 +9,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PACKAGES = ("simsearch/v1", "simsearch/storage/v1", "simsearch/internal/v1")
-TOPS = ("simsearch/v1", "simsearch/storage", "simsearch/internal")
+PACKAGES = ("simsearch/v1", "simsearch/storage/v1")
+TOPS = ("simsearch/v1", "simsearch/storage")
 
 
 def compile_protos(root: Path) -> list[str]:

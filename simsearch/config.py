@@ -82,7 +82,6 @@ RENAMED = {
     "allow_remote": "insecure_allow_remote_without_tls, and not needed with [tls] and [identity]",
 }
 MAY_BE_ZERO = (
-    "fronts",
     "disputes_max",
     "flood_near_hits_per_minute",
     "flood_times_usual",
@@ -108,9 +107,7 @@ class ServerConfig:
     bounds the other calls. A match call whose caller set no deadline gets `default_deadline_s`;
     none takes longer than `match_timeout_s`. `stream_window_items` of one stream are in flight.
 
-    The bank's file grows up to `bank_bytes_max`; with it edits end, by name, and searches go on.
-
-    `fronts` processes hold the port before one that encodes and searches; 0: one does it all."""
+    The bank's file grows up to `bank_bytes_max`; with it edits end, by name, and searches go on."""
 
     listen: str = "127.0.0.1:50070"
     insecure_allow_remote_without_tls: bool = False
@@ -131,7 +128,6 @@ class ServerConfig:
     visible_timeout_s: float = 10.0
     drain_timeout_s: float = 10.0
     bank_bytes_max: int = 1 << 40
-    fronts: int = 0
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,6 @@ def test_every_default_is_what_the_documents_say() -> None:
         "visible_timeout_s": 10.0,
         "drain_timeout_s": 10.0,
         "bank_bytes_max": 1 << 40,
-        "fronts": 0,
     }
     assert dataclasses.asdict(config.limits) == {
         "image_bytes_max": 20_971_520,
@@ -251,7 +250,7 @@ NUMBERS = [
     (section, item.name)
     for section, cls in (("server", ServerConfig), ("limits", LimitsConfig))
     for item in dataclasses.fields(cls)
-    if item.type in ("int", "float") and item.name not in ("fronts", "image_regions_max")
+    if item.type in ("int", "float") and item.name != "image_regions_max"
 ]
 
 
@@ -269,13 +268,6 @@ def test_every_bound_is_over_zero(section: str, key: str, value: int) -> None:
     message = refused({section: {key: value}})
     assert message.startswith("x.toml: ")
     assert f"{key} must be over 0" in message
-
-
-def test_there_may_be_no_fronts_but_not_fewer() -> None:
-    """0 is a server of one process."""
-    assert parse({"server": {"fronts": 0}}).server.fronts == 0
-    assert parse({"server": {"fronts": 2}}).server.fronts == 2
-    assert "fronts must be over 0" in refused({"server": {"fronts": -1}})
 
 
 @pytest.mark.parametrize("key", ["visible_timeout_s", "drain_timeout_s"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-GENERATED = {ROOT / "simsearch" / name for name in ("v1", "storage", "internal")}
+GENERATED = {ROOT / "simsearch" / name for name in ("v1", "storage")}
 
 
 def sources(*folders: str) -> list[Path]:

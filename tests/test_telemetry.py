@@ -25,11 +25,9 @@ FIELDS = {
     "message", "fault", "cause", "detail",
     # numbers
     "bytes", "workers", "status", "in_flight", "rows", "through", "ms", "count", "port", "number",
-    "calls", "fronts", "ends", "entry", "entries", "near_hits", "usual",
+    "calls", "entry", "entries", "near_hits", "usual",
     # of a few letters that a bank's name may have
     "bank",
-    # of our own processes
-    "role", "release",
     # who is on the other side of a refused connection
     "peer",
 }  # fmt: skip

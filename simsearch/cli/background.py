@@ -21,13 +21,12 @@ class ServerProcess:
     Raises Unreachable with the end of the server's log where it does not come up.
     """
 
-    def __init__(self, directory: Path, config: Path | None = None, fronts: int = 0) -> None:
+    def __init__(self, directory: Path, config: Path | None = None) -> None:
         self._log = directory / "server.log"
         self.data_dir = directory / "data"
         command = [sys.executable, "-m", "simsearch.cli", "serve", "--json"]
         command += ["--listen", "127.0.0.1:0", "--data-dir", str(self.data_dir)]
         command += ["--config", str(config)] if config else []
-        command += ["--fronts", str(fronts)] if fronts else []
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

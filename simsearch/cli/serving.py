@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -53,12 +52,6 @@ def serve(
         ),
     ] = False,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", hidden=True)] = False,
-    fronts: Annotated[
-        Optional[int],  # noqa: UP045  # typer reads the annotation at run time
-        typer.Option(
-            min=0, help="processes that hold the port; 0: this one does all  [default: 0]"
-        ),
-    ] = None,
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="how much standard error says")
     ] = LogLevel.WARNING,
@@ -79,13 +72,13 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say, this server says by name
     from simsearch.serve.tls_1_3 import ENVIRONMENT
 
-    os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: later, or in a child
+    os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: below
     from simsearch.config import Config, load
     from simsearch.telemetry import log_to_stderr
 
     read = load(config) if config else Config()
     log_to_stderr(log_level.value, read.telemetry.log_format)
-    chosen = _with_options(read, listen, data_dir, insecure_allow_remote_without_tls, fronts)
+    chosen = _with_options(read, listen, data_dir, insecure_allow_remote_without_tls)
 
     def announce(address: str) -> None:
         line = (
@@ -98,23 +91,12 @@ def serve(
 
     if not as_json:
         sys.stderr.write("loading encoders and banks …\n")
-    _run(chosen, log_level, announce)
+    from simsearch.serve.server import run  # after the options are found good: it takes seconds
+
+    run(chosen, announce)
 
 
-def _run(config: Config, log_level: LogLevel, announce: Callable[[str], None]) -> None:
-    """As one process, or as the parent of several, which stays as small as a front."""
-    if config.server.fronts:
-        from simsearch.serve.supervisor import run as run_fronts
-
-        raise typer.Exit(run_fronts(config, log_level.value, announce))
-    from simsearch.serve.server import run
-
-    run(config, announce)
-
-
-def _with_options(
-    config: Config, listen: str, data_dir: str, insecure: bool, fronts: int | None
-) -> Config:
+def _with_options(config: Config, listen: str, data_dir: str, insecure: bool) -> Config:
     server = dataclasses.replace(
         config.server,
         listen=listen or config.server.listen,
@@ -122,7 +104,6 @@ def _with_options(
         insecure_allow_remote_without_tls=(
             insecure or config.server.insecure_allow_remote_without_tls
         ),
-        fronts=config.server.fronts if fronts is None else fronts,
     )
     return dataclasses.replace(config, server=server)
 

@@ -1,6 +1,6 @@
-"""The public port, whoever opens it: a server of one process, or one of several fronts.
+"""The public gRPC port: where it may listen, TLS, health and reflection.
 
-Nothing here knows encoders, banks or indexes: a front imports this and stays small.
+Nothing here knows encoders, banks or indexes: the services are added by the server.
 """
 
 from __future__ import annotations
@@ -105,10 +105,8 @@ class Port:
         config: ServerConfig,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
         tls: ServerTls | None = None,
-        *,
-        shared: bool = False,
     ) -> None:
-        """The first interceptor sees a call first. A `shared` port is that of several fronts."""
+        """The first interceptor sees a call first."""
         self._listen = config.listen
         self._tls = tls
         self.health = health.aio.HealthServicer()
@@ -125,7 +123,7 @@ class Port:
                 ("grpc.absolute_max_metadata_size", HEADERS_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
                 # Two servers on one port would each hold half of the truth about who is up.
-                ("grpc.so_reuseport", int(shared)),
+                ("grpc.so_reuseport", 0),
                 *(TLS_OPTIONS if tls else ()),
             ],
         )
@@ -152,7 +150,7 @@ class Port:
         await self.set_serving(False)
         await self.server.start()
         self._watching = asyncio.create_task(self.untaken.watch(self._untaken_s))
-        return address_of(self._listen, port)
+        return _address_of(self._listen, port)
 
     async def set_serving(self, serving: bool) -> None:
         """What probes are told."""
@@ -172,7 +170,9 @@ class Port:
                 return self.server.add_secure_port(self._listen, self._tls.credentials())
             return self.server.add_insecure_port(self._listen)
         except RuntimeError:
-            raise cannot_listen(self._listen) from None
+            raise BadConfig(
+                f"cannot listen on {self._listen}: is another server there? choose another port"
+            ) from None
 
     async def _check_tls(self, port: int) -> None:
         try:
@@ -182,11 +182,7 @@ class Port:
             raise
 
 
-def cannot_listen(listen: str) -> BadConfig:
-    return BadConfig(f"cannot listen on {listen}: is another server there? choose another port")
-
-
-def address_of(listen: str, port: int) -> str:
+def _address_of(listen: str, port: int) -> str:
     host, _ = split_address(listen)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -66,17 +66,8 @@ METRICS: Final = (
         "simsearch_calls_refused",
         "calls turned away before any work: by the `guard` (`unauthenticated`, `denied`, "
         "`over_quota`, `malformed`), the `gate` in front of edits and look-ups (`full`, "
-        "`draining`), by `admission` of matching (`queue`, `deadline`, `space`, `draining`) or by "
-        "a `front` (`full`, `not_ready`: without an engine)",
+        "`draining`), or by `admission` of matching (`queue`, `deadline`, `space`, `draining`)",
         "by", "cause",
-    ),
-    # fronts
-    _gauge("simsearch_fronts", "front processes that are there; 0 for a server of one process"),
-    _counter(
-        "simsearch_front_calls",
-        "calls that fronts had with their engine: `relayed`, of these `given_up` by their caller "
-        "and `lost` with an engine that ended",
-        "what",
     ),
     # admission and the match threads
     _counter("simsearch_match_calls", "match calls let in, each message of a stream as one"),

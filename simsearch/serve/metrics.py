@@ -8,9 +8,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, reduce
-from operator import add
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +31,6 @@ from simsearch.serve.guard import Guard
 from simsearch.serve.interceptors import Gate
 from simsearch.serve.metric_table import Page
 from simsearch.serve.observing import Observer
-from simsearch.serve.reports import AtFronts, FrontCounts
 from simsearch.serve.tally import BANKS_MAX, OTHER_BANKS, Spread
 from simsearch.serve.visibility import EditWatch, lag_of
 from simsearch.serve.work import Work
@@ -44,19 +42,11 @@ _VERDICTS: Final = {Band.NONE: "NO_MATCH"}
 class Server(Collector):
     """Collects all metrics of one server; of its core from `begin` to `forget`."""
 
-    def __init__(
-        self,
-        observer: Observer,
-        guard: Guard,
-        gate: Gate,
-        work: Work,
-        at_fronts: Callable[[], AtFronts] = AtFronts,
-    ) -> None:
+    def __init__(self, observer: Observer, guard: Guard, gate: Gate, work: Work) -> None:
         self._observer = observer
         self._guard = guard
         self._gate = gate
         self._work = work
-        self._at_fronts = at_fronts
         self._core: Core | None = None
         self._edits: EditWatch | None = None
         self._lock = threading.Lock()
@@ -72,11 +62,8 @@ class Server(Collector):
     def collect(self) -> Iterable[Metric]:
         page = Page()
         page.set("simsearch_build_info", 1, __version__)
-        at_fronts = self._at_fronts()
-        _ended(page, self._observer, at_fronts.calls)
+        _calls(page, self._observer, self._gate, self._work)
         _refusals(page, self._guard, self._gate, self._work)
-        _fronts(page, at_fronts.counts)
-        _calls(page, self._gate, self._work)
         with self._lock:
             if self._core is None or self._edits is None:
                 page.set("simsearch_ready", 0)
@@ -93,30 +80,14 @@ def registry_of(server: Server) -> CollectorRegistry:
     return registry
 
 
-# ---------------------------------------------------------------- the front
+# ---------------------------------------------------------------- calls
 
 
-def _ended(page: Page, observer: Observer, at_fronts: Mapping[tuple[str, str], Spread]) -> None:
-    """Each call once: here, or at the front where it ended."""
-    here = observer.calls.spreads()
-    for key in {**here, **at_fronts}:
-        spreads = [spreads[key] for spreads in (here, at_fronts) if key in spreads]
-        page.spread("simsearch_call_seconds", reduce(add, spreads), *key)
+def _calls(page: Page, observer: Observer, gate: Gate, work: Work) -> None:
+    for (rpc, outcome), spread in observer.calls.spreads().items():
+        page.spread("simsearch_call_seconds", spread, rpc, outcome)
     for stage, spread in observer.stages.spreads().items():
         page.spread("simsearch_stage_seconds", spread, stage)
-
-
-def _fronts(page: Page, counts: FrontCounts) -> None:
-    page.set("simsearch_fronts", counts.fronts)
-    page.set("simsearch_front_calls_total", counts.relayed, "relayed")
-    page.set("simsearch_front_calls_total", counts.given_up, "given_up")
-    page.set("simsearch_front_calls_total", counts.lost, "lost")
-    refused = "simsearch_calls_refused_total"
-    page.set(refused, counts.refused_full, "front", "full")
-    page.set(refused, counts.refused_not_ready, "front", "not_ready")
-
-
-def _calls(page: Page, gate: Gate, work: Work) -> None:
     page.set("simsearch_calls_in_flight", gate.counts.in_flight)
     page.set("simsearch_streams_open", gate.counts.streams)
     admission = work.counts

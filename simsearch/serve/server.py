@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
 
 import grpc
 
@@ -29,7 +28,6 @@ from simsearch.serve.metrics import Server
 from simsearch.serve.observing import Observer
 from simsearch.serve.operations import Operations, open_warm
 from simsearch.serve.proposal_service import ProposalService
-from simsearch.serve.reports import AtFronts
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.tracing import tracing_to
 from simsearch.serve.work import Work
@@ -46,59 +44,21 @@ log = EventLog(__name__)
 SWITCH_INTERVAL_S = 0.001
 
 
-class Door(Protocol):
-    """Where calls come in: the public port, or in an engine the fronts that hold it."""
-
-    guard: Guard
-
-    async def open(self) -> str:
-        """From now on calls come in; returns the address. Raises BadConfig."""
-        ...
-
-    async def set_serving(self, serving: bool) -> None:
-        """What those who ask are told."""
-        ...
-
-    async def close(self, grace_s: float | None) -> None: ...
-
-    def at_fronts(self) -> AtFronts:
-        """What became of calls before they came in here. Asked by any thread."""
-        ...
+def port_of(
+    config: Config,
+    work: Work,
+    guard: Guard,
+    gate: Gate,
+    observers: Sequence[grpc.aio.ServerInterceptor] = (),
+    tls: ServerTls | None = None,
+) -> Port:
+    """The port with every service behind the guard and the gate; observers come before them."""
+    port = Port(config.server, [*observers, guard, gate], tls)
+    _add_services(work, port.server)
+    return port
 
 
-Interceptors: TypeAlias = Sequence[grpc.aio.ServerInterceptor]
-
-DoorOf: TypeAlias = Callable[[Config, Work, Gate, Interceptors], Door]
-"""The interceptors stand before its guard and its gate, the first of them outermost."""
-
-
-class PublicDoor(Port):
-    """The port of a server of one process: guard, gate and services behind each other."""
-
-    def __init__(
-        self,
-        config: Config,
-        work: Work,
-        gate: Gate,
-        before: Interceptors = (),
-        guard: Guard | None = None,
-        tls: ServerTls | None = None,
-    ) -> None:
-        """With the guard and the certificates that the configuration names, if none are given.
-
-        Raises BadConfig.
-        """
-        tls = tls or tls_of(config.tls)
-        self.guard = guard or Guard(directory_of(config.identity), tls=tls is not None)
-        super().__init__(config.server, [*before, self.guard, gate], tls)
-        add_services(work, self.server)
-
-    def at_fronts(self) -> AtFronts:
-        """There are none."""
-        return AtFronts()
-
-
-def add_services(work: Work, server: grpc.aio.Server) -> None:
+def _add_services(work: Work, server: grpc.aio.Server) -> None:
     add_match_service(work, server)
     bank_pb2_grpc.add_BankServiceServicer_to_server(BankService(work), server)
     feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackService(work), server)
@@ -106,14 +66,14 @@ def add_services(work: Work, server: grpc.aio.Server) -> None:
     index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(work), server)
 
 
-def run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf = PublicDoor) -> None:
+def run(config: Config, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `on_ready` gets the address once searches are answered.
 
     Raises BadConfig, BankLocked and the other faults that keep a server from starting.
     """
     check_listen(config)
     try:
-        asyncio.run(_run(config, on_ready, door_of))
+        asyncio.run(_run(config, on_ready))
     finally:
         # What stays frozen is not taken down with the interpreter, and libraries that count their
         # objects (nanobind's, by way of torch) print them on standard error as leaked.
@@ -126,7 +86,7 @@ def _leave_at_once(event: str, status: int) -> None:
     os._exit(status)
 
 
-async def _run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf) -> None:
+async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -134,11 +94,13 @@ async def _run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf)
     gate = Gate(config.server.requests_max, config.server.streams_max)
     tracing = tracing_to(config.telemetry.otlp_endpoint)
     observer = Observer(tracing)
-    door = door_of(config, work, gate, (observer,))
-    seen = Server(observer, door.guard, gate, work, door.at_fronts)
-    operations = Operations(config, work, seen, door.set_serving)
+    tls = tls_of(config.tls)
+    guard = Guard(directory_of(config.identity), tls=tls is not None)
+    port = port_of(config, work, guard, gate, [observer], tls)
+    metrics = Server(observer, guard, gate, work)
+    operations = Operations(config, work, metrics, port.set_serving)
     operations.open()
-    address = await door.open()
+    address = await port.open()
     loading = asyncio.create_task(asyncio.to_thread(open_warm, config))
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -155,14 +117,14 @@ async def _run(config: Config, on_ready: Callable[[str], None], door_of: DoorOf)
             await stop.wait()
         finally:
             await operations.drain()
-            await _drain(config.server, door, gate, work)
+            await _drain(config.server, port, gate, work)
             if not work.close(config.server.drain_timeout_s):
                 _leave_at_once("left_with_work_running", 1)
             operations.forget_core()
             core.close()
     finally:
         stopping.cancel()
-        await door.close(None)
+        await port.close(None)
         if tracing:
             await asyncio.to_thread(tracing.close)
         operations.close()
@@ -182,7 +144,7 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-async def _drain(config: ServerConfig, door: Door, gate: Gate, work: Work) -> None:
+async def _drain(config: ServerConfig, port: Port, gate: Gate, work: Work) -> None:
     """No new calls, then those in flight to their end, then stop."""
     gate.drain()
     work.drain()
@@ -190,4 +152,4 @@ async def _drain(config: ServerConfig, door: Door, gate: Gate, work: Work) -> No
         await asyncio.wait_for(gate.idle(), config.drain_timeout_s)
     except TimeoutError:
         log.warning("drain_cut_short", in_flight=gate.in_flight)
-    await door.close(STOP_GRACE_S)
+    await port.close(STOP_GRACE_S)

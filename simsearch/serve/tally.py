@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from simsearch.errors import SimsearchError
+from simsearch.match.matcher import Outcome
 from simsearch.types import Band
-
-if TYPE_CHECKING:  # a front counts, too, and knows nothing of matching
-    from simsearch.match.matcher import Outcome
 
 K = TypeVar("K")
 
@@ -44,12 +42,6 @@ class Spread:
     def cumulative(self) -> list[tuple[float, int]]:
         """(bound, observations at or below it), infinity last."""
         return list(zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True))
-
-    def __add__(self, other: Spread) -> Spread:
-        """Of the same bounds."""
-        assert self.bounds == other.bounds
-        counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
-        return Spread(self.bounds, counts, self.total + other.total)
 
 
 class Histogram:

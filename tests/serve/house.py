@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +27,9 @@ from simsearch.match.matcher import Matcher
 from simsearch.serve.core import SNAPSHOTS, Core, known_answers, known_prints, served_spaces
 from simsearch.serve.guard import Guard
 from simsearch.serve.interceptors import Gate
+from simsearch.serve.server import port_of
 from simsearch.serve.tls import ServerTls
 from simsearch.serve.work import Work
-from tests.serve.doors import opened
 
 KNOWN = KnownConfig()
 APPROVAL = ApprovalConfig(four_eyes="off")
@@ -59,17 +59,36 @@ def served(
     work.begin(core)
 
     gate = Gate(core.config.server.requests_max, core.config.server.streams_max)
-    door = opened(core.config, work, gate, guard, tls)
-    address = asyncio.run_coroutine_threadsafe(door.__aenter__(), loop).result(10)
+    port = opened(core.config, work, gate, guard, tls)
+    address = asyncio.run_coroutine_threadsafe(port.__aenter__(), loop).result(10)
     try:
         yield address
     finally:
-        asyncio.run_coroutine_threadsafe(door.__aexit__(None, None, None), loop).result(10)
+        asyncio.run_coroutine_threadsafe(port.__aexit__(None, None, None), loop).result(10)
         assert work.close(10)
         core.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@asynccontextmanager
+async def opened(
+    config: Config,
+    work: Work,
+    gate: Gate,
+    guard: Guard | None = None,
+    tls: ServerTls | None = None,
+) -> AsyncIterator[str]:
+    """The address of a port that is serving."""
+    local = replace(config, server=replace(config.server, listen="127.0.0.1:0"))
+    port = port_of(local, work, guard or Guard(), gate, tls=tls)
+    address = await port.listen()
+    await port.set_serving(True)
+    try:
+        yield address
+    finally:
+        await port.close(None)
 
 
 def _core(

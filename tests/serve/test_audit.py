@@ -14,9 +14,6 @@ from simsearch.types import Edit, HashContent, Signal
 from simsearch.v1 import bank_pb2
 from simsearch.wire import edit_to
 from tests.serve.callers import Callers, Served, guarded
-from tests.serve.doors import Form
-
-pytestmark = pytest.mark.usefixtures("form")
 
 SIGNED = Edit("", "a test")
 BACK = bank_pb2.Edit(reason="not to be trusted")
@@ -27,7 +24,7 @@ Calls = Callable[[str], Client]
 
 
 @pytest.fixture
-def world(tmp_path: Path, form: Form) -> Iterator[Served]:
+def world(tmp_path: Path) -> Iterator[Served]:
     """`ann` edited the banks `scams` and `secret`; half a caller is let into the first alone."""
     callers = Callers(tmp_path / "identities.toml")
     callers.add("admin", "admin")

@@ -31,9 +31,6 @@ from simsearch.types import (
 )
 from simsearch.v1 import bank_pb2, feedback_pb2
 from tests.serve.callers import Callers, Served, code_of, guarded
-from tests.serve.doors import Form
-
-pytestmark = pytest.mark.usefixtures("form")
 
 SIGNED = Edit("", "looked at it")
 SHA, PDQ = HashContent(Signal.SHA256, b"\x01" * 32), HashContent(Signal.PDQ, b"\x96" * 32)
@@ -44,7 +41,7 @@ Calls = Callable[[str], Client]
 
 
 @pytest.fixture
-def world(tmp_path: Path, form: Form) -> Iterator[Served]:
+def world(tmp_path: Path) -> Iterator[Served]:
     """Entry 1 is in `scams`, entry 2 in `secret`, which half a caller may not read."""
     callers = Callers(tmp_path / "identities.toml")
     for name in ("ann", "bob", "cid"):

@@ -15,10 +15,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from simsearch.cli.background import ServerProcess
-from simsearch.client import Client
-from simsearch.types import Edit
-from tests.serve.attacked import FUZZED, Target, attacked, target
+from tests.serve.attacked import Target, attacked, target
 from tests.serve.fuzzing import RPCS, Outcomes, Shots, fire_all, memory_kib
 
 __all__ = ["target"]
@@ -96,21 +93,3 @@ def test_a_long_time_of_it(tmp_path: Path, record_property: Callable[[str, objec
         record_property("growth", round(memory_kib(pid) / warm, 3))
         assert memory_kib(pid) - warm < GROWTH_KIB_MAX
         assert not_events(target.log()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [20_000])
-def test_through_fronts(tmp_path: Path, count: int) -> None:
-    """Nor do two processes before the one that judges add any other end to a call."""
-    config = tmp_path / "bare.toml"
-    config.write_text("[encoders]\n[sandbox]\nworkers = 1\n")
-    server = ServerProcess(tmp_path, config, fronts=2)
-    try:
-        with Client(server.address) as client:
-            for bank in FUZZED:
-                client.create_bank(bank, Edit("ann", "a test"))
-        check(fire_all(server.address, Shots(SEED), range(count), threads=8), count)
-        with Client(server.address) as client:
-            assert client.status().ready
-    finally:
-        server.stop()

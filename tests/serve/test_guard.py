@@ -49,10 +49,7 @@ from simsearch.v1 import (
 )
 from simsearch.wire import content_to, edit_to
 from tests.serve.callers import Callers, Served, code_of, guarded
-from tests.serve.doors import Form
 from tests.serve.test_permissions import RPCS
-
-pytestmark = pytest.mark.usefixtures("form")
 
 SIGNED = Edit("", "a test")
 HASH = HashContent(Signal.PDQ, b"\x96" * 32)
@@ -73,7 +70,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, clock: Clock, form: Form) -> Iterator[Served]:
+def world(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[Served]:
     """Two banks with the same two items; `scams` is open to some, `secret` to the admin alone."""
     directory = tmp_path_factory.mktemp("guard")
     callers = Callers(directory / "identities.toml")

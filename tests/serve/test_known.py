@@ -37,8 +37,6 @@ from tests.fakes import FakeImageEncoder, FakeTextEncoder
 from tests.match.fakes import Views, World
 from tests.serve.house import served
 
-pytestmark = pytest.mark.usefixtures("form")
-
 EDIT = Edit("tester", "a test")
 OFF = KnownConfig(prints_bytes_max=0, verdicts_max=0, single_flight=False)
 PNG = ImageContent(saved(landscape(1, (64, 64)), "PNG"))

@@ -20,10 +20,7 @@ from simsearch.serve.permissions import PERMISSIONS
 from simsearch.types import Role
 from simsearch.v1 import bank_pb2
 from tests.serve.callers import DENIED, Served, code_of, guarded, one_of_each, raw_call
-from tests.serve.doors import Form
 from tests.serve.house import served
-
-pytestmark = pytest.mark.usefixtures("form")
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 OPEN = {name for name, rule in PERMISSIONS.items() if rule.roles is None}
@@ -115,7 +112,7 @@ def test_health_alone_is_open() -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, form: Form) -> Iterator[Served]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("permissions")
     with guarded(directory, one_of_each(directory / "identities.toml")) as world:
         yield world

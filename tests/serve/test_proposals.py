@@ -41,7 +41,6 @@ from simsearch.v1 import bank_pb2, content_pb2, proposal_pb2
 from simsearch.wire import edit_to, item_error_from, time_to
 from tests.encode.pictures import landscape, saved
 from tests.serve.callers import Callers, Served, guarded
-from tests.serve.doors import Form
 from tests.serve.house import served
 
 SIGNED = Edit("", "a case")
@@ -56,7 +55,7 @@ def digest(name: str) -> HashContent:
 
 
 @pytest.fixture
-def world(tmp_path: Path, form: Form) -> Iterator[Served]:
+def world(tmp_path: Path) -> Iterator[Served]:
     """A server that knows who calls, so that `scams` needs two; `hasty` may edit twice a day."""
     callers = Callers(tmp_path / "identities.toml")
     callers.add("admin", "admin")
@@ -93,7 +92,6 @@ def blocked(client: Client, name: str) -> bool:
     return client.match(digest(name), MatchOptions(("scams",))).verdict is Band.BLOCK
 
 
-@pytest.mark.usefixtures("form")
 class TestKnownCallers:
     def test_nothing_matches_before_a_second_person_says_so(self, as_: Calls) -> None:
         """And then at once, with both names on it."""

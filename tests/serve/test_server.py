@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -151,6 +152,28 @@ def test_a_typo_in_the_configuration_is_refused(tmp_path: Path) -> None:
     refused = _serve("--config", str(path))
     assert refused.returncode == 7
     assert "unknown key 'lissten'; did you mean 'listen'?" in refused.stderr
+
+
+def test_a_port_that_is_taken_is_refused(bare: Path, tmp_path: Path) -> None:
+    """Also where the one who has it would share it."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = ["--config", str(bare), "--listen", address, "--data-dir", str(tmp_path / "data")]
+        refused = _serve(*command)
+    assert refused.returncode == 7
+    assert f"cannot listen on {address}: is another server there?" in refused.stderr
+
+
+def test_identities_that_cannot_be_read_keep_it_from_starting(tmp_path: Path) -> None:
+    """A server that should ask who calls never serves without."""
+    path = tmp_path / "config.toml"
+    path.write_text('[encoders]\n[identity]\nfile = "nowhere.toml"\n')
+    refused = _serve("--config", str(path), "--data-dir", str(tmp_path / "data"))
+    assert refused.returncode == 7
+    assert "cannot read nowhere.toml" in refused.stderr
 
 
 def test_json_refusals_are_json(tmp_path: Path) -> None:

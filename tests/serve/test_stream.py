@@ -36,9 +36,7 @@ from simsearch.types import (
     MatchResult,
 )
 from simsearch.v1 import content_pb2, error_pb2, match_pb2, match_pb2_grpc
-from tests.serve.doors import opened
-
-pytestmark = pytest.mark.usefixtures("form")
+from tests.serve.house import opened
 
 WAIT_S = 10.0
 """Until a test gives up; none should come near it."""

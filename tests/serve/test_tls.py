@@ -32,7 +32,6 @@ from simsearch.v1 import index_pb2, index_pb2_grpc
 from tests.cli.shell import runner
 from tests.serve.callers import Callers, Served, guarded
 from tests.serve.certificates import Authority, Pair
-from tests.serve.doors import Form
 
 SIGNED = Edit("", "a test")
 HASH = HashContent(Signal.PDQ, b"\x96" * 32)
@@ -68,7 +67,7 @@ def house(tmp_path: Path) -> House:
 
 
 @pytest.fixture
-def served(house: House, form: Form) -> Iterator[Served]:
+def served(house: House) -> Iterator[Served]:
     """Asks for client certificates."""
     with guarded(house.directory, house.callers, tls=ServerTls(house.config)) as served:
         yield served
@@ -416,8 +415,7 @@ def test_the_command_line_says_who_calls(
     assert run("bank", "list", *tls, "--cert", gateway.cert, "--key", gateway.key).code == 0
 
 
-@pytest.mark.parametrize("fronts", [0, 2])
-def test_a_real_server_speaks_tls_1_3_and_asks_who_calls(house: House, fronts: int) -> None:
+def test_a_real_server_speaks_tls_1_3_and_asks_who_calls(house: House) -> None:
     """The process as an operator starts it: TLS 1.2 is turned away; a token, a role, a ban, a
     verdict; then the token is taken out of the file, and the next call is refused."""
     config = house.directory / "simsearch.toml"
@@ -425,7 +423,7 @@ def test_a_real_server_speaks_tls_1_3_and_asks_who_calls(house: House, fronts: i
         f'[encoders]\n[tls]\ncert = "{house.config.cert}"\nkey = "{house.config.key}"\n'
         f'[identity]\nfile = "{house.callers.path}"\n[approval]\nfour_eyes = "off"\n'
     )
-    server = ServerProcess(house.directory, config, fronts)
+    server = ServerProcess(house.directory, config)
     try:
         assert negotiated(server.address, ssl.TLSVersion.TLSv1_2) == ""
         assert negotiated(server.address, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"

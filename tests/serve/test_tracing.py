@@ -17,9 +17,11 @@ from simsearch.client import Client
 from simsearch.config import KnownConfig, ServerConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, EmptyContent
+from simsearch.serve.guard import Guard
 from simsearch.serve.interceptors import Gate
+from simsearch.serve.listening import Port
 from simsearch.serve.observing import Observer
-from simsearch.serve.server import PublicDoor
+from simsearch.serve.server import port_of
 from simsearch.serve.tracing import Tracing, tracing_to
 from simsearch.serve.work import Work
 from simsearch.types import Modality, TextContent
@@ -57,15 +59,15 @@ def traced(tmp_path: Path, spans: tuple[Tracing, Any]) -> Iterator[str]:
     core = _core(tmp_path, EncoderSet({"prose": prose}), KnownConfig(), None)
     config = replace(core.config, server=ServerConfig(listen="127.0.0.1:0"))
 
-    async def opened() -> tuple[PublicDoor, Work, str]:
+    async def opened() -> tuple[Port, Work, str]:
         work = Work(config.server)
         work.begin(core)
-        door = PublicDoor(config, work, Gate(8, 8), (Observer(spans[0]),))
-        return door, work, await door.open()
+        port = port_of(config, work, Guard(), Gate(8, 8), [Observer(spans[0])])
+        return port, work, await port.open()
 
-    door, work, address = asyncio.run_coroutine_threadsafe(opened(), loop).result(10)
+    port, work, address = asyncio.run_coroutine_threadsafe(opened(), loop).result(10)
     yield address
-    asyncio.run_coroutine_threadsafe(door.close(None), loop).result(10)
+    asyncio.run_coroutine_threadsafe(port.close(None), loop).result(10)
     assert work.close(10)
     core.close()
     loop.call_soon_threadsafe(loop.stop)
