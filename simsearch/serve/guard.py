@@ -27,9 +27,9 @@ from simsearch.errors import (
     Unauthenticated,
 )
 from simsearch.serve.directory import Directory, identify
-from simsearch.serve.errors import HIDDEN, status_of, trailers_of, words_of
+from simsearch.serve.errors import HIDDEN
 from simsearch.serve.identity import LOCAL, Identity, act_for
-from simsearch.serve.interceptors import Context
+from simsearch.serve.interceptors import OURS, Context, end_with
 from simsearch.serve.listening import DESCRIPTORS
 from simsearch.serve.permissions import Rule, rule_of
 from simsearch.serve.quota import Meter, Meters
@@ -42,7 +42,6 @@ from simsearch.wire.fields import can_hold, check_fields
 log = EventLog(__name__)
 
 TLS_VERSION = b"TLSv1.3"
-OURS = "/simsearch.v1."
 
 SMALL_BYTES: Final = 1 << 20
 """A message up to here cannot cost much, whatever is in it; one without content has no need of
@@ -114,7 +113,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     # ------------------------------------------------------------ asked by a call
 
-    def who(self, context: Context) -> Identity:
+    def caller_of(self, context: Context) -> Identity:
         """Raises Unauthenticated."""
         if self._directory is None and not self._tls:
             return LOCAL
@@ -125,28 +124,22 @@ class Guard(grpc.aio.ServerInterceptor):
             return LOCAL
         return identify(self._directory.current(), context.invocation_metadata() or (), auth)
 
-    def permitted(self, context: Context, method: str) -> Identity:
-        """Who calls, where that role may. Raises Unauthenticated and PermissionDenied."""
-        caller = self.who(context)
-        _check_role(caller, rule_of(method), method)
-        return caller
-
     @contextmanager
     def refusing(self, context: Context, method: str) -> Iterator[None]:
         """Whatever is refused within is the end of the call, by name."""
         try:
             yield
         except SimsearchError as refusal:
-            self.refuse(context, method, refusal)
+            self._refuse(context, method, refusal)
         except Exception:
             # Whatever goes wrong here lets nobody in, lets nothing out, and is not told.
             log.error("guard_failed", method=method, exc_info=True)
-            _end(context, HIDDEN)
+            end_with(context, HIDDEN)
 
     def count_admitted(self) -> None:
         self._counted["admitted"] += 1
 
-    def refuse(self, context: Context, method: str, refusal: SimsearchError) -> None:
+    def _refuse(self, context: Context, method: str, refusal: SimsearchError) -> None:
         match refusal:
             case Unauthenticated():
                 self._counted["unauthenticated"] += 1
@@ -157,7 +150,7 @@ class Guard(grpc.aio.ServerInterceptor):
             case _:
                 self._counted["denied"] += 1
         log.info("call_refused", method=method, reason=refusal.reason, peer=context.peer())
-        _end(context, refusal)
+        end_with(context, refusal)
 
 
 class _Guarded:
@@ -202,8 +195,10 @@ class _Guarded:
         return self._guard.meters.of(caller)
 
     def permitted(self, context: Context) -> Identity:
-        """Raises Unauthenticated and PermissionDenied."""
-        return self._guard.permitted(context, self._method)
+        """The caller, whose role may call this. Raises Unauthenticated and PermissionDenied."""
+        caller = self._guard.caller_of(context)
+        _check_role(caller, self.rule, self._method)
+        return caller
 
     def parse(self, raw: bytes) -> Any:
         """Raises BadRequest, LimitExceeded."""
@@ -258,13 +253,6 @@ class _Metered:
                 raise Overloaded(f"no room in your quota for {waited_s:.0f} s: open fewer streams")
             await asyncio.sleep(wait_s)
             waited_s += wait_s
-
-
-def _end(context: Context, error: SimsearchError) -> None:
-    """With a status; not by `context.abort`, see interceptors."""
-    context.set_trailing_metadata(trailers_of(error))
-    context.set_code(status_of(error))
-    context.set_details(words_of(error))
 
 
 # ---------------------------------------------------------------- what is checked

@@ -125,14 +125,14 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _guarded(self, behaviour: Behaviour, method: str) -> Behaviour:
         async def guarded(request: Any, context: Context) -> Any:
-            with answered(context, method), self._call(bounded=not method.startswith(LIMITED)):
+            with _answered(context, method), self._call(bounded=not method.startswith(LIMITED)):
                 return await behaviour(request, context)
 
         return guarded
 
     def _guarded_stream(self, behaviour: StreamBehaviour, method: str) -> StreamBehaviour:
         async def guarded(requests: Any, context: Context) -> AsyncGenerator[Any, None]:
-            with answered(context, method), self._stream():
+            with _answered(context, method), self._stream():
                 async with aclosing(behaviour(requests, context)) as responses:
                     async for response in responses:
                         yield response
@@ -186,19 +186,19 @@ class Gate(grpc.aio.ServerInterceptor):
 
 
 @contextmanager
-def answered(context: Context, method: str) -> Iterator[None]:
+def _answered(context: Context, method: str) -> Iterator[None]:
     """Whatever goes wrong within is the caller's answer, by name."""
     try:
         yield
     except SimsearchError as error:
-        _refuse(context, error)
+        end_with(context, error)
     except Exception:
         # The boundary: whatever is not named must still be answered, logged and not leak.
         log.error("call_failed", method=method, exc_info=True)
-        _refuse(context, HIDDEN)
+        end_with(context, HIDDEN)
 
 
-def _refuse(context: Context, error: SimsearchError) -> None:
+def end_with(context: Context, error: SimsearchError) -> None:
     """End the call with a status. Not by `context.abort`: a server that is being stopped
     cancels aborted calls, and their callers would read CANCELLED instead of the reason."""
     context.set_trailing_metadata(trailers_of(error))

@@ -94,7 +94,7 @@ class Observer(grpc.aio.ServerInterceptor):
         outcome = _UNNAMED
         try:
             yield
-            outcome = outcome_of(context)
+            outcome = _outcome_of(context)
         except (asyncio.CancelledError, GeneratorExit):
             outcome = CANCELLED
             raise
@@ -112,7 +112,7 @@ class Observer(grpc.aio.ServerInterceptor):
         return on_stage
 
 
-def outcome_of(context: Context) -> str:
+def _outcome_of(context: Context) -> str:
     """OK, or the reason that a call was ended with."""
     if context.code() in (None, 0, grpc.StatusCode.OK):
         return OK

@@ -472,13 +472,13 @@ def test_an_old_connection_ends_and_its_calls_do_not(
     that was open goes on over the old one."""
     monkeypatch.setattr(listening, "TLS_OPTIONS", (("grpc.max_connection_age_ms", 200),))
     peers: set[str] = set()
-    who = Guard.who
+    caller_of = Guard.caller_of
 
     def noting(guard: Guard, context: Any) -> Identity:
         peers.add(context.peer())
-        return who(guard, context)
+        return caller_of(guard, context)
 
-    monkeypatch.setattr(Guard, "who", noting)
+    monkeypatch.setattr(Guard, "caller_of", noting)
     item = match_pb2.StreamMatchItem(id=7, content=content_to(BANNED))
     request = match_pb2.StreamMatchRequest(items=[item]).SerializeToString()
     requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

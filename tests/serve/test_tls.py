@@ -324,10 +324,10 @@ class Speaking:
 def test_a_call_over_older_tls_is_refused_whoever_calls() -> None:
     """Should a handshake have come about after all."""
     guard = Guard()
-    assert guard.who(cast(Any, Speaking(b"TLSv1.3"))).name == "local"
+    assert guard.caller_of(cast(Any, Speaking(b"TLSv1.3"))).name == "local"
     for version in (b"TLSv1.2", b"TLSv1.1", b""):
         with pytest.raises(Unauthenticated, match=r"TLS 1\.3"):
-            guard.who(cast(Any, Speaking(version)))
+            guard.caller_of(cast(Any, Speaking(version)))
 
 
 @pytest.mark.parametrize("asks_clients", [False, True])
