@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from index_builders.app import app
-from index_builders.training import checkpoint, device_views, network
+from index_builders.training import checkpoint, network
 from index_builders.training.batches import Batches
 from index_builders.training.card import is_same_exam
 from index_builders.training.config import DataConfig, RunConfig, Source, load_config
@@ -119,14 +119,11 @@ def _trained(
 # ---------------------------------------------------------------- a run
 
 
-@pytest.mark.parametrize("views", ["pillow", "device"])
 def test_a_run_that_was_cut_in_two_ends_as_one_that_was_not(
-    config: RunConfig, photos: Photos, tmp_path: Path, views: str, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, photos: Photos, tmp_path: Path
 ) -> None:
     """Weights, average and moments are the same to the last bit, across the step at which the
-    first blocks thaw and within a cool-down, whoever makes the views."""
-    monkeypatch.setattr(device_views, "VARIANTS", 2)
-    config = replace(config, training=replace(config.training, views=views))
+    first blocks thaw and within a cool-down."""
     cooled = CoolDown(1, 4)
     _trained(config, photos, tmp_path / "whole", 4, cooled=cooled)
     _trained(config, photos, tmp_path / "parts", 2, 4, cooled=cooled)
@@ -174,26 +171,6 @@ def test_a_checkpoint_of_another_run_is_refused(
     ):
         with pytest.raises(BadConfig, match="another seed, configuration or photographs"):
             other.resume(saved)
-
-
-def test_who_makes_the_views_belongs_to_a_run(
-    config: RunConfig, photos: Photos, tmp_path: Path
-) -> None:
-    """What "auto" came to is written down; a checkpoint that says nothing had Pillow's."""
-    assert config.decided("cpu").training.views == "pillow"
-    assert config.decided("cuda").training.views == "device"
-    trainer = Trainer(config, photos, seed=5)
-    trainer.begin()
-    trainer.save(tmp_path)
-    saved = checkpoint.newest(tmp_path)
-    assert saved is not None
-    identity = saved.rest["identity"]
-    assert identity["training"]["views"] == "pillow"
-    del identity["training"]["views"]
-    Trainer(config, photos, seed=5).resume(saved)
-    on_device = replace(config, training=replace(config.training, views="device"))
-    with pytest.raises(BadConfig, match="another seed, configuration or photographs"):
-        Trainer(on_device, photos, seed=5).resume(saved)
 
 
 def test_the_rate_rises_stays_and_falls(config: RunConfig, photos: Photos) -> None:
@@ -500,7 +477,7 @@ def test_the_losses_are_what_their_formulas_say() -> None:
         ("pairs = 2", 'pairs = "2"', "write a int"),
         ('init = "copyclip"', 'init = "random"', "init is"),
         ('use = "evaluate"', 'use = "both"', "use is"),
-        ("pairs = 2", 'views = "gpu"', "views is"),
+        ("pairs = 2", 'views = "pillow"', "no key 'views'"),
         ('folder = "kept"', 'folder = "own"', "two sources"),
         ('licence = "GPL-2"', "", "not complete"),
         ("[training]", "[training", "cannot be read"),
