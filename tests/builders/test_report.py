@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from index_builders import app, report
@@ -17,16 +16,14 @@ from index_builders.picture import picture_of
 from index_builders.pipeline import BuildOptions, build
 from index_builders.progress import silent
 from index_builders.report import BuildReport, SpaceReport
-from index_builders.score_errors import histogram, score_errors
 from index_builders.verify import FLOORS
 from simsearch.bank.store import BankStore
 from simsearch.errors import RecallTooLow
-from simsearch.index import ivf_build, trained
-from simsearch.index.codec import GATE_SDS, Codec
+from simsearch.index.codec import GATE_SDS
 from simsearch.index.disk import DirectoryLock
 from simsearch.index.publish import BUILDING, REPORTS
 from simsearch.index.snapshot import broken_snapshots, current, list_snapshots
-from tests.builders.worlds import FACTORY, bank, cloud
+from tests.builders.worlds import FACTORY, bank
 
 EXACT = BuildReport(
     snapshot="000000000007-20261122T120000",
@@ -128,13 +125,13 @@ def test_reports_are_no_snapshots(built: Path) -> None:
 
 
 def test_an_exact_bank_has_a_report_that_says_so(tmp_path: Path) -> None:
-    """No curve and no histogram, and a picture all the same."""
+    """No curve, and a picture all the same."""
     path = bank(tmp_path / "bank", 50)
     app.run(path)
     name = current(path / app.SNAPSHOTS)
     assert name is not None
     (space,) = told(path / app.SNAPSHOTS, name)["spaces"]
-    assert (space["factory"], space["tried"], space["score_errors"]) == ("Flat", [], None)
+    assert (space["factory"], space["tried"]) == ("Flat", [])
     assert (path / app.SNAPSHOTS / REPORTS / f"{name}.png").exists()
 
 
@@ -192,27 +189,3 @@ def test_a_bank_without_rows_has_a_picture() -> None:
     """Nothing to search is a state like any other."""
     empty = BuildReport(**(vars(EXACT) | {"spaces": (), "signals": {}}))
     assert pixels(picture_of(empty) or b"")
-
-
-def test_score_errors_are_those_that_the_gate_was_set_by() -> None:
-    """Measured apart from the calibration, they have its spread and no bias."""
-    rows = cloud(1000).astype(np.float16)
-    empty = ivf_build.train("IVF8,PQ16x4fsr", rows)
-    index = trained.copy_of(empty)
-    ivf_build.fill(index, rows, np.arange(len(rows)))
-    codec = ivf_build.calibrate(index, rows)
-    errors = score_errors(empty, rows, codec)
-    assert len(errors) > 900
-    assert abs(errors.mean()) < 0.5 * codec.sd
-    assert errors.std() == pytest.approx(codec.sd, rel=0.3)
-    assert empty.ntotal == 0
-
-
-def test_a_histogram_holds_every_error_and_the_gate() -> None:
-    """Nothing lies outside its edges, so that a long tail is seen."""
-    errors = np.array([-0.5, -0.01, 0.0, 0.02])
-    shown = histogram(errors, Codec(-0.1, 0.016))
-    assert sum(shown.counts) == len(errors)
-    assert shown.edges[0] <= -0.5
-    narrow = histogram(np.zeros(3), Codec(-0.1, 0.016))
-    assert narrow.edges[0] < -GATE_SDS * 0.016
