@@ -1,12 +1,10 @@
-"""A build's report as a picture: recall against lists read.
-
-The only module that knows matplotlib, and it loads it when a picture is drawn.
-"""
+"""A build's report as a picture: recall against lists read."""
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING
+
+from index_builders import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,37 +12,29 @@ if TYPE_CHECKING:
     from index_builders.report import BuildReport, SpaceReport
 
 WIDTH_INCHES, HEIGHT_INCHES = 8.0, 4.6
-DPI = 110
 
 
 def picture_of(report: BuildReport) -> bytes | None:
     """A PNG, one plot for each space with an index; None without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    if not plots.can_draw():
         return None
     spaces = [space for space in report.spaces if space.tried]
-    height_inches = HEIGHT_INCHES * (len(spaces) or 0.5)
-    figure = Figure((WIDTH_INCHES, height_inches), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(_title(report), fontsize=12)
+    figure = plots.new_figure(WIDTH_INCHES, HEIGHT_INCHES * (len(spaces) or 0.5))
+    figure.suptitle(_title(report), fontsize=11)
     if spaces:
         axes = figure.subplots(len(spaces), squeeze=False)[:, 0]
         for space, each in zip(spaces, axes, strict=True):
             _draw_recall(each, space, report.recall_target)
     else:
-        figure.text(0.5, 0.45, _of_exact(report), ha="center", va="center", fontsize=13)
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=DPI)
-    return out.getvalue()
+        figure.text(0.5, 0.45, _of_exact(report), ha="center", va="center", fontsize=10)
+    return plots.png_of(figure)
 
 
 def _title(report: BuildReport) -> str:
     rows = sum(space.count for space in report.spaces)
     state = "REFUSED, recall too low" if report.refused else f"recall target {report.recall_target}"
     return (
-        f"Snapshot {report.snapshot}: {rows:,} vectors, bank through change "
+        f"Snapshot {report.snapshot}\n{rows:,} vectors, bank through change "
         f"{report.built_through:,} ({state})"
     )
 

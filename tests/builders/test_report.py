@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from index_builders import app, report
 from index_builders.leftovers import clear
@@ -178,11 +179,30 @@ def test_reports_go_with_their_snapshots(tmp_path: Path) -> None:
     assert left == names | {newer, f"{alive}.json.tmp"}
 
 
-def test_without_matplotlib_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hours of building do not fail for it."""
-    assert picture_of(EXACT) is not None
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert picture_of(EXACT) is None
+def test_without_matplotlib_a_build_says_so_and_has_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says that no picture is drawn and what brings it; the JSON file is written."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path = bank(tmp_path / "bank", 2000)
+    words = ["run", str(path), "--factory", f"wide={FACTORY}", "--json"]
+    ran = CliRunner().invoke(app.app, words, catch_exceptions=False)
+    assert ran.exit_code == 0
+    [line] = [said for said in ran.stderr.splitlines() if "picture" in said]
+    assert 'pip install "simsearch[plots]"' in line
+    name = current(path / app.SNAPSHOTS)
+    assert json.loads(ran.stdout)["serving"] == name
+    assert [file.name for file in (path / app.SNAPSHOTS / REPORTS).iterdir()] == [f"{name}.json"]
+    (space,) = told(path / app.SNAPSHOTS, str(name))["spaces"]
+    assert space["tried"]
+
+
+def test_with_matplotlib_nothing_is_said_of_pictures(tmp_path: Path) -> None:
+    path = bank(tmp_path / "bank", 20)
+    ran = CliRunner().invoke(app.app, ["run", str(path)], catch_exceptions=False)
+    assert "picture" not in ran.stderr
 
 
 def test_a_bank_without_rows_has_a_picture() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +202,7 @@ def test_one_command_trains_cools_down_and_exports_what_both_load(
     assert [p.name for p in (out / CHECKPOINTS).iterdir()] == ["step-00000004"]
     told = CliRunner().invoke(app, [*words, "--cooldown", "1"])
     assert told.exit_code == 0, told.output
+    assert "picture" not in told.stderr
     assert [p.name for p in (out / CHECKPOINTS).iterdir()] == ["step-00000004"]
 
     model = out / "copyclip"
@@ -231,6 +233,36 @@ def test_one_command_trains_cools_down_and_exports_what_both_load(
     assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     events = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     assert {event["event"] for event in events} == {"step", "recall"}
+
+
+def test_without_matplotlib_an_export_says_so_and_has_its_report(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says that no picture is drawn and what brings it; a run that exports nothing has
+    nothing to say."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    written, out = tmp_path / "tiny.toml", tmp_path / "out"
+    written.write_text(CONFIG.replace("steps = 4", "steps = 1", 1), encoding="utf-8")
+    words = [
+        "train-encoder",
+        str(written),
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+    ]
+    trained = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "picture" not in trained.stderr
+    exported = CliRunner().invoke(app, [*words, "--export"], catch_exceptions=False)
+    assert exported.exit_code == 0, exported.output
+    [line] = [said for said in exported.stderr.splitlines() if "picture" in said]
+    assert 'pip install "simsearch[plots]"' in line
+    assert (out / "report.json").exists()
+    assert not (out / "learning_curve.png").exists()
 
 
 def test_a_run_without_a_checkpoint_cannot_be_cooled(
