@@ -31,7 +31,7 @@ $(SYNCED): pyproject.toml requirements.txt $(PROTOS)
 # After a change of dependencies in pyproject.toml. Without triton, a gigabyte that torch asks for
 # and that nothing here calls: it compiles kernels for GPUs.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --extra dev --extra lists --extra train --no-emit-package triton \
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --extra dev --extra lists --extra plots --extra train --no-emit-package triton \
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.txt
 
 clean:

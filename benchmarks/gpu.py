@@ -13,7 +13,6 @@ recall     of all pairs at a cosine, among near copies of rows; false hits; equa
 qps        95 % benign, 5 % near copies, matches decided exactly; from host memory and from tensors
 latency    one question at a time
 encoders   MiniLM and CLIP on the GPU; MiniLM's tensors going straight into the search
-training   views a second made on the GPU and by Pillow, and whole steps of training on each
 
 `--rehearse`: every section at a tiny size, with this machine's CPU in the place of the GPU. Its
 figures mean nothing; that it ends well means that this script works.
@@ -38,7 +37,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import train_encoder, vectors
+from benchmarks import vectors
 from benchmarks.report import machine
 from benchmarks.vectors import Half, near_copies
 from simsearch.index.codec import Codec
@@ -53,11 +52,7 @@ from simsearch.index.rescore import exact_pairs
 from simsearch.index.snapshot import Shard
 from simsearch.types import Vectors
 
-TESTS: Final = (
-    "tests/index/test_gpu.py",
-    "tests/index/test_gpu_build.py",
-    "tests/builders/test_device_views.py",
-)
+TESTS: Final = ("tests/index/test_gpu.py", "tests/index/test_gpu_build.py")
 TESTS_S_MAX: Final = 120.0
 FLOORS: Final = (0.90, 0.95)
 GROUPS: Final = 8
@@ -82,11 +77,10 @@ class Size:
     seconds: float
     texts: int
     images: int
-    pairs: int
 
 
 REHEARSAL: Final = Size(
-    4000, "IVF16,PQ16", 60, 512, (64,), threads=4, seconds=0.3, texts=32, images=8, pairs=4
+    4000, "IVF16,PQ16", 60, 512, (64,), threads=4, seconds=0.3, texts=32, images=8
 )
 
 
@@ -101,7 +95,6 @@ def full(rows: int) -> Size:
         seconds=6.0,
         texts=8192,
         images=2048,
-        pairs=512,
     )
 
 
@@ -628,16 +621,6 @@ def _clip(bench: Bench) -> dict[str, Any]:
     return {"images_per_s": round(len(pixels) / seconds), "precision": encoder.precision}
 
 
-# ---------------------------------------------------------------- training
-
-
-def training(bench: Bench) -> dict[str, Any]:
-    size = bench.size
-    return train_encoder.measured(
-        bench.torch_device, size.pairs, steps=2, photos=4 * size.pairs, threads=16, rounds=2
-    )
-
-
 SECTIONS: Final[dict[str, Section]] = {
     "tests": tests,
     "bank": bank,
@@ -647,7 +630,6 @@ SECTIONS: Final[dict[str, Section]] = {
     "qps": qps,
     "latency": latency,
     "encoders": encoders,
-    "training": training,
 }
 
 

@@ -231,6 +231,8 @@ def train_encoder(
 
     wish = Wish(seed, device, threads, cooldown, export)
     settings = load_config(config)
+    if cooldown or export:
+        _say_if_nothing_is_drawn()
     out.mkdir(parents=True, exist_ok=True)
     with shown(sys.stderr) as progress:
         told = train(settings, data, out, wish, progress)
@@ -252,6 +254,7 @@ def _built(
     from simsearch.bank.store import BankStore
 
     snapshots = data_dir / SNAPSHOTS
+    _say_if_nothing_is_drawn()
     with (
         BankStore.open(data_dir, writer=False) as store,
         only_builder(snapshots),
@@ -291,6 +294,14 @@ def _factories(written: list[str] | None) -> dict[str, str]:
     if any(not (space and equals) for space, equals, _ in pairs):
         raise BadConfig("write --factory SPACE=FACTORY, as in all-MiniLM-L6-v2=IVF1024,PQ96x4fs")
     return {space: factory for space, _, factory in pairs}
+
+
+def _say_if_nothing_is_drawn() -> None:
+    """Beforehand: who misses the picture learns of it before the hours of work."""
+    from index_builders import plots
+
+    if not plots.can_draw():
+        sys.stderr.write(f"simsearch-build: {plots.NO_PICTURE}\n")
 
 
 def _say(value: dict[str, Any], as_json: bool) -> None:

@@ -1,51 +1,40 @@
-"""A build's report as a picture: recall against lists read, and the errors of scores.
-
-The only module that knows matplotlib, and it loads it when a picture is drawn.
-"""
+"""A build's report as a picture: recall against lists read."""
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from index_builders import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from index_builders.report import BuildReport, SpaceReport
 
-WIDTH_INCHES, HEIGHT_INCHES = 12.0, 4.6
-DPI = 110
+WIDTH_INCHES, HEIGHT_INCHES = 8.0, 4.6
 
 
 def picture_of(report: BuildReport) -> bytes | None:
-    """A PNG, one line of plots for each space with an index; None without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    """A PNG, one plot for each space with an index; None without matplotlib."""
+    if not plots.can_draw():
         return None
     spaces = [space for space in report.spaces if space.tried]
-    height_inches = HEIGHT_INCHES * (len(spaces) or 0.5)
-    figure = Figure((WIDTH_INCHES, height_inches), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(_title(report), fontsize=12)
+    figure = plots.new_figure(WIDTH_INCHES, HEIGHT_INCHES * (len(spaces) or 0.5))
+    figure.suptitle(_title(report), fontsize=11)
     if spaces:
-        axes = figure.subplots(len(spaces), 2, squeeze=False)
-        for space, (left, right) in zip(spaces, axes, strict=True):
-            _draw_recall(left, space, report.recall_target)
-            _draw_errors(right, space)
+        axes = figure.subplots(len(spaces), squeeze=False)[:, 0]
+        for space, each in zip(spaces, axes, strict=True):
+            _draw_recall(each, space, report.recall_target)
     else:
-        figure.text(0.5, 0.45, _of_exact(report), ha="center", va="center", fontsize=13)
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=DPI)
-    return out.getvalue()
+        figure.text(0.5, 0.45, _of_exact(report), ha="center", va="center", fontsize=10)
+    return plots.png_of(figure)
 
 
 def _title(report: BuildReport) -> str:
     rows = sum(space.count for space in report.spaces)
     state = "REFUSED, recall too low" if report.refused else f"recall target {report.recall_target}"
     return (
-        f"Snapshot {report.snapshot}: {rows:,} vectors, bank through change "
+        f"Snapshot {report.snapshot}\n{rows:,} vectors, bank through change "
         f"{report.built_through:,} ({state})"
     )
 
@@ -81,30 +70,4 @@ def _draw_recall(axes: Axes, space: SpaceReport, target: float) -> None:
     axes.set_xlabel("nprobe: lists that a search reads")
     axes.set_ylabel("share of what exact search finds")
     axes.grid(alpha=0.3)
-    _legend_below(axes)
-
-
-def _draw_errors(axes: Axes, space: SpaceReport) -> None:
-    shown = space.score_errors
-    if shown is None:
-        axes.set_axis_off()
-        return
-    pairs = sum(shown.counts)
-    axes.stairs(shown.counts, shown.edges, fill=True, alpha=0.7, label=f"{pairs:,} near pairs")
-    label = f"gate: below {-space.gate_margin:.3f} a match would be missed"
-    axes.axvline(-space.gate_margin, color="tab:red", linestyle=":", linewidth=2, label=label)
-    axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
-    axes.set_title(
-        f"errors of the codes' scores\nspread {space.codec_sd:.4f}, bias {space.codec_bias:.4f} "
-        "at cosine 0.9",
-        fontsize=9,
-    )
-    axes.set_xlabel("score less what the pair's cosine makes one expect (cosine units)")
-    axes.set_ylabel("pairs (logarithmic)")
-    axes.grid(alpha=0.3)
-    _legend_below(axes)
-
-
-def _legend_below(axes: Any) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8, frameon=False)

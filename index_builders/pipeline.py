@@ -26,7 +26,6 @@ from index_builders.leftovers import removed_when_full, take_up
 from index_builders.measuring import MemoryPeak, Stopwatch
 from index_builders.progress import Progress, counted
 from index_builders.report import BuildReport, SpaceReport, Tried
-from index_builders.score_errors import histogram, score_errors
 from index_builders.state import BuildState
 from simsearch.bank.reading import Reading
 from simsearch.bank.store import BankStore
@@ -339,8 +338,6 @@ def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
         view_at = partial(shards.view, groups, codec)
         lists = (chosen.nprobe, chosen.nlist)
         verdict = judge(view_at, shards.rows, groups, lists, target, work.progress)
-        empty = trained.read_own(work.writer.path(_trained_name(number)))
-        errors = score_errors(empty, shards.rows[: shards.bounds[1]], codec)
     work.measured[number] = SpaceReport(
         space=space,
         count=count,
@@ -352,7 +349,6 @@ def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
         codec_bias=codec.bias,
         codec_sd=codec.sd,
         gate_margin=GATE_SDS * codec.sd,
-        score_errors=histogram(errors, codec),
     )
     if verdict.nprobe:
         return verdict.nprobe

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from index_builders.picture import picture_of
-from index_builders.score_errors import Histogram
 from index_builders.verify import Recall
 from simsearch.index.disk import full_disk_named
 from simsearch.index.publish import REPORTS, make_durable_directory
@@ -45,8 +44,8 @@ class Tried:
 class SpaceReport:
     """Of one space. One that is searched exactly has a `factory` and counts, and no measures.
 
-    `nprobe` is 0 where no number of lists was enough. `score_errors` are scores less what was
-    expected of the pair's cosine; the gate lets pass what lies above `-gate_margin`.
+    `nprobe` is 0 where no number of lists was enough. A row passes the gate if it scores no more
+    than `gate_margin` below what is expected of a row at the threshold.
     """
 
     space: str
@@ -59,7 +58,6 @@ class SpaceReport:
     codec_bias: float = 0.0
     codec_sd: float = 0.0
     gate_margin: float = 0.0
-    score_errors: Histogram | None = None
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from index_builders.training.photos import Photos
-from index_builders.training.shares import OTHERS
-from index_builders.training.views import heavy_view, light_view
+from index_builders.training.views import OTHERS, heavy_view, light_view
 from simsearch.encode.protocol import Pixels
 
 Pair = tuple[Pixels, Pixels]
-
-Views = np.ndarray | torch.Tensor
-"""Of a step: (2 × pairs, side, side, 3) uint8, light views first."""
 
 AHEAD = 2
 """Steps whose views are being made while one is learnt from."""
@@ -90,8 +85,9 @@ class Batches:
         light = light_view(photo, rng, self.side_px)
         return light, heavy_view(photo, beside, rng, self.side_px)
 
-    def ahead(self, first_step: int, threads: int) -> Iterator[Views]:
-        """From `first_step` on, for ever."""
+    def ahead(self, first_step: int, threads: int) -> Iterator[Pixels]:
+        """The views of `first_step` and of all after it, (2 × pairs, side, side, 3) uint8, light
+        ones first."""
         with ThreadPoolExecutor(threads, "views") as pool:
             waiting = [self._begun(pool, first_step + n) for n in range(AHEAD)]
             try:

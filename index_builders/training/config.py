@@ -12,9 +12,6 @@ from simsearch.errors import BadConfig
 
 IMAGENET: Final = "imagenet"
 COPYCLIP: Final = "copyclip"
-AUTO: Final = "auto"
-PILLOW: Final = "pillow"
-DEVICE: Final = "device"
 TRAIN: Final = "train"
 EVALUATE: Final = "evaluate"
 
@@ -65,8 +62,6 @@ class TrainingConfig:
     The stem and the first `frozen_blocks` stages learn nothing before `frozen_steps`.
     `average_decay` is that of the running mean of the weights, which is what is measured and
     exported. `precision` is "auto", "float32" or "bfloat16", of 1×1 convolutions alone.
-    `views` is who makes them: "pillow", on CPU threads, "device", torch, on what trains, or "auto":
-    the device on CUDA, Pillow elsewhere. "device" is unverified on a GPU.
     """
 
     init: str = IMAGENET
@@ -81,7 +76,6 @@ class TrainingConfig:
     frozen_steps: int = 4_000
     average_decay: float = 0.995
     precision: str = "auto"
-    views: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -100,14 +94,6 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 4.0
-
-    def decided(self, device: str) -> RunConfig:
-        """With it settled who makes the views, which changes the weights: a checkpoint knows no
-        "auto", and is not gone on with on a device that would mean something else by it."""
-        views = self.training.views
-        if views == AUTO:
-            views = DEVICE if device.startswith("cuda") else PILLOW
-        return dataclasses.replace(self, training=dataclasses.replace(self.training, views=views))
 
     def what_is_trained(self, steps: int) -> dict[str, Any]:
         """Everything that has changed the weights by then, as JSON would give it back: a run is
@@ -193,10 +179,6 @@ def _check(config: RunConfig, path: Path) -> None:
         (
             training.precision not in ("auto", "float32", "bfloat16"),
             "precision is auto, float32 or bfloat16",
-        ),
-        (
-            training.views not in (AUTO, PILLOW, DEVICE),
-            f"views is {AUTO!r}, {PILLOW!r} or {DEVICE!r}",
         ),
         (config.checkpoint_minutes <= 0, "checkpoint_minutes must be above 0"),
         (

@@ -8,13 +8,13 @@ import os
 import platform
 from collections.abc import Sequence
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors.torch import save
 
+from index_builders import plots
 from index_builders.training.card import card_of, is_same_exam
 from index_builders.training.config import TRAIN
 from index_builders.training.network import exported
@@ -109,21 +109,17 @@ def exams_apart(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def picture_of(report: dict[str, Any]) -> bytes | None:
-    """The learning curve, a PNG: recall by attack and by source against steps."""
-    try:
-        from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    """The learning curve, a PNG: recall by attack and by source against steps. None without
+    matplotlib."""
+    if not plots.can_draw():
         return None
-    figure = Figure((12.0, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.new_figure(12.0, 4.6)
     curve = exams_apart(report["curve"])
     gap = "; after a gap other photographs are asked" if len(curve) > len(report["curve"]) else ""
     figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}{gap}")
     steps = [point["step"] for point in curve]
     for axes, kind in zip(figure.subplots(1, 2), ("by_attack", "by_source"), strict=True):
-        axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
+        axes.set_prop_cycle(color=plots.twenty_colours())
         for name in curve[-1]["recall"][kind] if steps else ():
             shares = [point["recall"][kind].get(name, float("nan")) for point in curve]
             axes.plot(steps, shares, marker=".", alpha=0.8, label=f"{name}: {shares[-1]:.2f}")
@@ -132,6 +128,4 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
         axes.set(xlabel="steps", ylabel="share found", ylim=(0, 1), title=kind.replace("_", " "))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=110)
-    return out.getvalue()
+    return plots.png_of(figure)

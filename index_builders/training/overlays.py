@@ -11,9 +11,6 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from index_builders.training import shares
-from index_builders.training.shares import which
-
 Rng = np.random.Generator
 Colour = tuple[int, int, int]
 Effect = Callable[[Image.Image, Rng], Image.Image]
@@ -24,9 +21,11 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 def colour(rng: Rng) -> Colour:
     """Black, white or any."""
-    kind = which(rng.random(), (shares.WHITE, shares.BLACK))
-    if kind < 2:
-        return (_WHITE, _BLACK)[kind]
+    kind = rng.random()
+    if kind < 0.3:
+        return _WHITE
+    if kind < 0.5:
+        return _BLACK
     red, green, blue = rng.integers(0, 256, 3).tolist()
     return red, green, blue
 

@@ -18,7 +18,7 @@ from index_builders.training import overlays, views
 from index_builders.training.config import EvaluationConfig
 from index_builders.training.overlays import Rng
 from index_builders.training.photos import Photos
-from index_builders.training.shares import OTHERS
+from index_builders.training.views import OTHERS
 from simsearch.encode.protocol import Pixels
 from simsearch.types import Vectors
 

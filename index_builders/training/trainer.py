@@ -17,14 +17,14 @@ from torch import nn
 from torch.nn import functional
 
 from index_builders.training import checkpoint, network
-from index_builders.training.batches import Batches, Views
+from index_builders.training.batches import Batches
 from index_builders.training.checkpoint import Checkpoint
-from index_builders.training.config import DEVICE, IMAGENET, PILLOW, RunConfig, TrainingConfig
-from index_builders.training.device_views import DeviceBatches
+from index_builders.training.config import IMAGENET, RunConfig, TrainingConfig
 from index_builders.training.loss import pair_loss
 from index_builders.training.photos import Photos
 from index_builders.training.recall import Examination
 from index_builders.training.views import light_view
+from simsearch.encode.protocol import Pixels
 from simsearch.errors import BadConfig
 from simsearch.types import Vectors
 
@@ -69,7 +69,6 @@ class Trainer:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.config = self.config.decided(self.device)
         training = self.config.training
         self.model = network.starting_network(training.init).to(self.device)
         self.tower: nn.Module = self.model.visual
@@ -77,18 +76,14 @@ class Trainer:
         self.half = network.wants_half(training.precision, self.device)
         self.parameters = network.parameters_of(self.tower)
         self.early = {id(p) for p in network.early(self.tower, training.frozen_blocks)}
-        side_px = self.preprocess.size[0]
-        self.batches = self._batches(side_px)
+        self.batches = self._batches()
         self.optimizer = _optimizer(self.parameters, training)
         self.quick = network.folded(self.tower, half=self.half)
 
-    def _batches(self, side_px: int) -> Batches:
+    def _batches(self) -> Batches:
         joins = {s.folder: s.from_step for s in self.config.data.sources if s.from_step}
-        training = self.config.training
-        of = (self.photos.trained_on(), training.pairs, side_px, self.seed, joins)
-        if training.views == DEVICE:
-            return DeviceBatches(*of, device=self.device)
-        return Batches(*of)
+        pairs, side_px = self.config.training.pairs, self.preprocess.size[0]
+        return Batches(self.photos.trained_on(), pairs, side_px, self.seed, joins)
 
     # ------------------------------------------------------------ begin
 
@@ -107,8 +102,7 @@ class Trainer:
 
     def resume(self, saved: Checkpoint) -> None:
         """Raises BadConfig for a checkpoint of other settings, seed or photographs."""
-        ours, theirs = self._identity(saved.step), _as_of_today(saved.rest.get("identity", {}))
-        if ours != theirs:
+        if saved.rest.get("identity") != self._identity(saved.step):
             raise BadConfig(
                 "the checkpoint is of a run with another seed, configuration or photographs: "
                 "give what it was begun with, or another --out"
@@ -198,7 +192,7 @@ class Trainer:
             "left_s": round((until - self.step) / speed) if speed else None,
         }
 
-    def learn(self, views: Views) -> float:
+    def learn(self, views: Pixels) -> float:
         """One step: the loss."""
         training = self.config.training
         for parameter in self.parameters.values():
@@ -256,13 +250,8 @@ class Trainer:
 
         return encode
 
-    def _normal(self, views: Views) -> torch.Tensor:
+    def _normal(self, views: Pixels) -> torch.Tensor:
         return network.normalised(torch.as_tensor(views, device=self.device), self.preprocess)
-
-
-def _as_of_today(identity: dict[str, Any]) -> dict[str, Any]:
-    """Before `views` was a key, Pillow made them."""
-    return {**identity, "training": {"views": PILLOW, **identity.get("training", {})}}
 
 
 def _optimizer(parameters: dict[str, nn.Parameter], training: TrainingConfig) -> torch.optim.AdamW:

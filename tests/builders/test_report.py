@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from index_builders import app, report
 from index_builders.leftovers import clear
@@ -17,16 +17,14 @@ from index_builders.picture import picture_of
 from index_builders.pipeline import BuildOptions, build
 from index_builders.progress import silent
 from index_builders.report import BuildReport, SpaceReport
-from index_builders.score_errors import histogram, score_errors
 from index_builders.verify import FLOORS
 from simsearch.bank.store import BankStore
 from simsearch.errors import RecallTooLow
-from simsearch.index import ivf_build, trained
-from simsearch.index.codec import GATE_SDS, Codec
+from simsearch.index.codec import GATE_SDS
 from simsearch.index.disk import DirectoryLock
 from simsearch.index.publish import BUILDING, REPORTS
 from simsearch.index.snapshot import broken_snapshots, current, list_snapshots
-from tests.builders.worlds import FACTORY, bank, cloud
+from tests.builders.worlds import FACTORY, bank
 
 EXACT = BuildReport(
     snapshot="000000000007-20261122T120000",
@@ -128,13 +126,13 @@ def test_reports_are_no_snapshots(built: Path) -> None:
 
 
 def test_an_exact_bank_has_a_report_that_says_so(tmp_path: Path) -> None:
-    """No curve and no histogram, and a picture all the same."""
+    """No curve, and a picture all the same."""
     path = bank(tmp_path / "bank", 50)
     app.run(path)
     name = current(path / app.SNAPSHOTS)
     assert name is not None
     (space,) = told(path / app.SNAPSHOTS, name)["spaces"]
-    assert (space["factory"], space["tried"], space["score_errors"]) == ("Flat", [], None)
+    assert (space["factory"], space["tried"]) == ("Flat", [])
     assert (path / app.SNAPSHOTS / REPORTS / f"{name}.png").exists()
 
 
@@ -181,38 +179,33 @@ def test_reports_go_with_their_snapshots(tmp_path: Path) -> None:
     assert left == names | {newer, f"{alive}.json.tmp"}
 
 
-def test_without_matplotlib_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hours of building do not fail for it."""
-    assert picture_of(EXACT) is not None
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert picture_of(EXACT) is None
+def test_without_matplotlib_a_build_says_so_and_has_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says that no picture is drawn and what brings it; the JSON file is written."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path = bank(tmp_path / "bank", 2000)
+    words = ["run", str(path), "--factory", f"wide={FACTORY}", "--json"]
+    ran = CliRunner().invoke(app.app, words, catch_exceptions=False)
+    assert ran.exit_code == 0
+    [line] = [said for said in ran.stderr.splitlines() if "picture" in said]
+    assert 'pip install "simsearch[plots]"' in line
+    name = current(path / app.SNAPSHOTS)
+    assert json.loads(ran.stdout)["serving"] == name
+    assert [file.name for file in (path / app.SNAPSHOTS / REPORTS).iterdir()] == [f"{name}.json"]
+    (space,) = told(path / app.SNAPSHOTS, str(name))["spaces"]
+    assert space["tried"]
+
+
+def test_with_matplotlib_nothing_is_said_of_pictures(tmp_path: Path) -> None:
+    path = bank(tmp_path / "bank", 20)
+    ran = CliRunner().invoke(app.app, ["run", str(path)], catch_exceptions=False)
+    assert "picture" not in ran.stderr
 
 
 def test_a_bank_without_rows_has_a_picture() -> None:
     """Nothing to search is a state like any other."""
     empty = BuildReport(**(vars(EXACT) | {"spaces": (), "signals": {}}))
     assert pixels(picture_of(empty) or b"")
-
-
-def test_score_errors_are_those_that_the_gate_was_set_by() -> None:
-    """Measured apart from the calibration, they have its spread and no bias."""
-    rows = cloud(1000).astype(np.float16)
-    empty = ivf_build.train("IVF8,PQ16x4fsr", rows)
-    index = trained.copy_of(empty)
-    ivf_build.fill(index, rows, np.arange(len(rows)))
-    codec = ivf_build.calibrate(index, rows)
-    errors = score_errors(empty, rows, codec)
-    assert len(errors) > 900
-    assert abs(errors.mean()) < 0.5 * codec.sd
-    assert errors.std() == pytest.approx(codec.sd, rel=0.3)
-    assert empty.ntotal == 0
-
-
-def test_a_histogram_holds_every_error_and_the_gate() -> None:
-    """Nothing lies outside its edges, so that a long tail is seen."""
-    errors = np.array([-0.5, -0.01, 0.0, 0.02])
-    shown = histogram(errors, Codec(-0.1, 0.016))
-    assert sum(shown.counts) == len(errors)
-    assert shown.edges[0] <= -0.5
-    narrow = histogram(np.zeros(3), Codec(-0.1, 0.016))
-    assert narrow.edges[0] < -GATE_SDS * 0.016

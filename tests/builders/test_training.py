@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from index_builders.app import app
-from index_builders.training import checkpoint, device_views, network
+from index_builders.training import checkpoint, network
 from index_builders.training.batches import Batches
 from index_builders.training.card import is_same_exam
 from index_builders.training.config import DataConfig, RunConfig, Source, load_config
@@ -119,14 +120,11 @@ def _trained(
 # ---------------------------------------------------------------- a run
 
 
-@pytest.mark.parametrize("views", ["pillow", "device"])
 def test_a_run_that_was_cut_in_two_ends_as_one_that_was_not(
-    config: RunConfig, photos: Photos, tmp_path: Path, views: str, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, photos: Photos, tmp_path: Path
 ) -> None:
     """Weights, average and moments are the same to the last bit, across the step at which the
-    first blocks thaw and within a cool-down, whoever makes the views."""
-    monkeypatch.setattr(device_views, "VARIANTS", 2)
-    config = replace(config, training=replace(config.training, views=views))
+    first blocks thaw and within a cool-down."""
     cooled = CoolDown(1, 4)
     _trained(config, photos, tmp_path / "whole", 4, cooled=cooled)
     _trained(config, photos, tmp_path / "parts", 2, 4, cooled=cooled)
@@ -176,26 +174,6 @@ def test_a_checkpoint_of_another_run_is_refused(
             other.resume(saved)
 
 
-def test_who_makes_the_views_belongs_to_a_run(
-    config: RunConfig, photos: Photos, tmp_path: Path
-) -> None:
-    """What "auto" came to is written down; a checkpoint that says nothing had Pillow's."""
-    assert config.decided("cpu").training.views == "pillow"
-    assert config.decided("cuda").training.views == "device"
-    trainer = Trainer(config, photos, seed=5)
-    trainer.begin()
-    trainer.save(tmp_path)
-    saved = checkpoint.newest(tmp_path)
-    assert saved is not None
-    identity = saved.rest["identity"]
-    assert identity["training"]["views"] == "pillow"
-    del identity["training"]["views"]
-    Trainer(config, photos, seed=5).resume(saved)
-    on_device = replace(config, training=replace(config.training, views="device"))
-    with pytest.raises(BadConfig, match="another seed, configuration or photographs"):
-        Trainer(on_device, photos, seed=5).resume(saved)
-
-
 def test_the_rate_rises_stays_and_falls(config: RunConfig, photos: Photos) -> None:
     """Linear up, level, and half a cosine down to 0 at the end of the cool-down."""
     trainer = Trainer(config, photos, seed=5)
@@ -224,6 +202,7 @@ def test_one_command_trains_cools_down_and_exports_what_both_load(
     assert [p.name for p in (out / CHECKPOINTS).iterdir()] == ["step-00000004"]
     told = CliRunner().invoke(app, [*words, "--cooldown", "1"])
     assert told.exit_code == 0, told.output
+    assert "picture" not in told.stderr
     assert [p.name for p in (out / CHECKPOINTS).iterdir()] == ["step-00000004"]
 
     model = out / "copyclip"
@@ -254,6 +233,36 @@ def test_one_command_trains_cools_down_and_exports_what_both_load(
     assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     events = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     assert {event["event"] for event in events} == {"step", "recall"}
+
+
+def test_without_matplotlib_an_export_says_so_and_has_its_report(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says that no picture is drawn and what brings it; a run that exports nothing has
+    nothing to say."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    written, out = tmp_path / "tiny.toml", tmp_path / "out"
+    written.write_text(CONFIG.replace("steps = 4", "steps = 1", 1), encoding="utf-8")
+    words = [
+        "train-encoder",
+        str(written),
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+    ]
+    trained = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "picture" not in trained.stderr
+    exported = CliRunner().invoke(app, [*words, "--export"], catch_exceptions=False)
+    assert exported.exit_code == 0, exported.output
+    [line] = [said for said in exported.stderr.splitlines() if "picture" in said]
+    assert 'pip install "simsearch[plots]"' in line
+    assert (out / "report.json").exists()
+    assert not (out / "learning_curve.png").exists()
 
 
 def test_a_run_without_a_checkpoint_cannot_be_cooled(
@@ -500,7 +509,7 @@ def test_the_losses_are_what_their_formulas_say() -> None:
         ("pairs = 2", 'pairs = "2"', "write a int"),
         ('init = "copyclip"', 'init = "random"', "init is"),
         ('use = "evaluate"', 'use = "both"', "use is"),
-        ("pairs = 2", 'views = "gpu"', "views is"),
+        ("pairs = 2", 'views = "pillow"', "no key 'views'"),
         ('folder = "kept"', 'folder = "own"', "two sources"),
         ('licence = "GPL-2"', "", "not complete"),
         ("[training]", "[training", "cannot be read"),

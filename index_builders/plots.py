@@ -1,0 +1,48 @@
+"""PNG figures by matplotlib, which the extra `plots` brings: a build or a training runs without.
+
+The only module of this package that knows matplotlib, and it loads it when something is drawn.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from io import BytesIO
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NO_PICTURE: Final = (
+    "no picture will be drawn, since matplotlib is not installed: "
+    'pip install "simsearch[plots]" brings it'
+)
+DPI: Final = 110
+
+
+def can_draw() -> bool:
+    """Asked without loading matplotlib: a build's peak of memory does not hold it."""
+    return find_spec("matplotlib") is not None
+
+
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """Only where `can_draw`."""
+    from matplotlib.figure import Figure
+
+    return Figure((width_inches, height_inches), layout="constrained")
+
+
+def twenty_colours() -> NDArray[np.float64]:
+    """(20, 4): RGBA, told apart where the usual ten are too few."""
+    from matplotlib import colormaps
+
+    colours: NDArray[np.float64] = colormaps["tab20"](np.arange(20))
+    return colours
+
+
+def png_of(figure: Figure) -> bytes:
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=DPI)
+    return out.getvalue()
