@@ -28,7 +28,7 @@ import faiss
 import numpy as np
 
 from benchmarks.report import finish, interleave, ratio
-from simsearch.index.hamming import HammingIndex, HammingView
+from simsearch.index.flat.hamming import HammingIndex, HammingView
 from simsearch.types import BITS, Bits
 
 _faiss: Any = faiss  # ships no types

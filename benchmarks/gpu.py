@@ -40,19 +40,19 @@ from numpy.typing import NDArray
 from benchmarks import vectors
 from benchmarks.report import machine
 from benchmarks.vectors import Half, near_copies
-from simsearch.index.codec import Codec
-from simsearch.index.gpu import GpuBase, GpuOptions, Gpus, accelerated
-from simsearch.index.gpu_build import OnCpu, Workshop, centres_found_in, filled_in, workshop
-from simsearch.index.gpu_device import HostDevice, gpus_of_faiss
-from simsearch.index.ivf import IvfBase
-from simsearch.index.ivf_build import calibrate
-from simsearch.index.plan import Plan, plan
-from simsearch.index.protocol import CosineView
+from simsearch.index.gpu.device import HostDevice, gpus_of_faiss
+from simsearch.index.gpu.gpu_build import OnCpu, Workshop, centres_found_in, filled_in, workshop
+from simsearch.index.gpu.gpu_view import GpuBase, GpuOptions, Gpus, accelerated
+from simsearch.index.index_protocol import CosineView
+from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.ivf_view import IvfBase
+from simsearch.index.ivf.plan import Plan, plan
+from simsearch.index.ivf.train import calibrate
 from simsearch.index.rescore import exact_pairs
-from simsearch.index.snapshot import Shard
+from simsearch.index.snapshot.loader import Shard
 from simsearch.types import Vectors
 
-TESTS: Final = ("tests/index/test_gpu.py", "tests/index/test_gpu_build.py")
+TESTS: Final = ("tests/index/gpu/test_gpu_view.py", "tests/index/gpu/test_gpu_build.py")
 TESTS_S_MAX: Final = 120.0
 FLOORS: Final = (0.90, 0.95)
 GROUPS: Final = 8
@@ -564,7 +564,7 @@ def encoders(bench: Bench) -> dict[str, Any]:
 
 
 def _minilm(bench: Bench) -> dict[str, Any]:
-    from simsearch.encode.sentence import load_sentence
+    from simsearch.encode.encoders.sentence import load_sentence
 
     encoder = load_sentence(vectors.MODEL, device=bench.torch_device.partition(":")[0])
     texts = [f"post number {n}: {' '.join(_WORDS[n % 7 :])}" for n in range(bench.size.texts)]
@@ -605,7 +605,7 @@ def _sentence_tensors(encoder: Any, texts: list[str], batch: int) -> Iterator[An
 
 
 def _clip(bench: Bench) -> dict[str, Any]:
-    from simsearch.encode.clip import load_clip
+    from simsearch.encode.encoders.clip import load_clip
 
     encoder = load_clip("copyclip", device=bench.torch_device.partition(":")[0])
     width, height = encoder.preprocess.size

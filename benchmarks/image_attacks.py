@@ -64,8 +64,8 @@ from benchmarks.attacks.systems import System
 from benchmarks.attacks.tables import print_table
 from benchmarks.report import finish
 from simsearch.config import EncoderConfig, LimitsConfig, default_encoders
-from simsearch.encode.preprocess import Preprocess
-from simsearch.encode.protocol import ImageEncoder
+from simsearch.encode.encoder_protocol import ImageEncoder
+from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.registry import EncoderSet, EncoderSpec, load_encoders
 from simsearch.errors import BadConfig
 from simsearch.types import ImageContent, Modality, Signal

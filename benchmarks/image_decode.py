@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.report import finish, interleave, ratio
-from simsearch.encode.clip import ClipEncoder, load_clip
-from simsearch.encode.clip_weights import find_clip
-from simsearch.encode.image import ImageLimits, open_picture
+from simsearch.encode.encoders.clip import ClipEncoder, load_clip
+from simsearch.encode.encoders.clip_weights import find_clip
+from simsearch.encode.image.picture import ImageLimits, open_picture
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 MEGAPIXELS = {"mp2_5": 2.5, "mp11": 11.0}

@@ -37,11 +37,11 @@ import numpy as np
 from benchmarks.report import finish
 from benchmarks.vectors import EDIT, Half, ban, bank_of, real_vectors
 from simsearch.bank.store import BankStore
-from simsearch.index.ivf import IvfBase
-from simsearch.index.ivf_build import calibrate, fill, train
-from simsearch.index.plan import Plan, plan
-from simsearch.index.snapshot import current, open_snapshot
-from simsearch.index.trained import copy_of
+from simsearch.index.ivf.faiss_io import copy_of
+from simsearch.index.ivf.ivf_view import IvfBase
+from simsearch.index.ivf.plan import Plan, plan
+from simsearch.index.ivf.train import calibrate, fill, train
+from simsearch.index.snapshot.loader import current, open_snapshot
 from simsearch.types import Policy
 
 ROWS: Final = 100_000
@@ -175,7 +175,7 @@ def _run(bank: Half) -> tuple[Clock, dict[str, float]]:
             ban(store, BANK, SPACE, bank)
         clock = Clock(resource.RUSAGE_CHILDREN)
         with clock.stage("run"):
-            command = [sys.executable, "-m", "index_builders.app", "run", str(data), "--json"]
+            command = [sys.executable, "-m", "index_builders.build_app", "run", str(data), "--json"]
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         return clock, _stages(data / "snapshots", len(bank))
 

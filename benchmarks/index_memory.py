@@ -45,14 +45,14 @@ from numpy.typing import NDArray
 from benchmarks.processes import anonymous_bytes, with_children
 from benchmarks.report import finish
 from benchmarks.vectors import EDIT, Half, ban, bank_of, real_vectors
-from index_builders import state as states
-from index_builders.state import BuildState
+from index_builders.build import build_state as states
+from index_builders.build.build_state import BuildState
 from simsearch.bank.store import BankStore
+from simsearch.index.ivf.plan import plan
 from simsearch.index.npy_files import write_npy
-from simsearch.index.plan import plan
-from simsearch.index.publish import BUILDING
-from simsearch.index.snapshot import current, open_snapshot
-from simsearch.live.rows import LiveRows
+from simsearch.index.snapshot.loader import current, open_snapshot
+from simsearch.index.snapshot.writer import BUILDING
+from simsearch.live.indexes import LiveRows
 from simsearch.types import BITS_BYTES, Bits, Policy, Signal
 
 T = TypeVar("T", bound=np.generic)
@@ -224,7 +224,7 @@ Peaks = Counter[str]
 
 
 def _watched(command: str, data: Path, *options: str) -> Peaks:
-    arguments = [sys.executable, "-m", "index_builders.app", command, str(data), *options]
+    arguments = [sys.executable, "-m", "index_builders.build_app", command, str(data), *options]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
     peaks = _peaks(process, lambda: _phase(data / "snapshots"))
     if process.returncode:

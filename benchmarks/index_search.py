@@ -50,14 +50,14 @@ from benchmarks.vectors import (
     real_vectors,
     truth_of,
 )
-from simsearch.index.codec import Codec
-from simsearch.index.ivf import IvfBase
-from simsearch.index.ivf_build import calibrate, fill, train
-from simsearch.index.list_files import write_lists
-from simsearch.index.plan import Plan, plan
-from simsearch.index.protocol import CosineMatches, CosineView
-from simsearch.index.segment import Known, Mould
-from simsearch.index.trained import copy_of, read_own
+from simsearch.index.index_protocol import CosineMatches, CosineView
+from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.faiss_io import copy_of, read_own
+from simsearch.index.ivf.ivf_view import IvfBase
+from simsearch.index.ivf.mapped_lists import write_lists
+from simsearch.index.ivf.plan import Plan, plan
+from simsearch.index.ivf.segment import Known, Mould
+from simsearch.index.ivf.train import calibrate, fill, train
 from simsearch.live.space import LiveSpace
 from simsearch.types import Vectors
 

@@ -46,9 +46,9 @@ from benchmarks.vectors import EDIT, MODEL, Half, Real, ban, bank_of, more_of, r
 from simsearch.bank.store import BankStore
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
-from simsearch.encode.sentence import load_sentence
+from simsearch.encode.encoders.sentence import load_sentence
 from simsearch.errors import SimsearchError
-from simsearch.index.snapshot import current
+from simsearch.index.snapshot.loader import current
 from simsearch.types import (
     CosineRule,
     MatchOptions,
@@ -194,7 +194,7 @@ def run_builder(name: str, data: Path, *arguments: str) -> None:
 
 
 def _started(name: str, data: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "index_builders.app", name, str(data), *arguments]
+    command = [sys.executable, "-m", "index_builders.build_app", name, str(data), *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 

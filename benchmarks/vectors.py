@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.bank.store import BankStore
-from simsearch.encode.sentence import load_sentence
-from simsearch.encode.text import normalise
+from simsearch.encode.encoders.sentence import load_sentence
+from simsearch.encode.text.normalise import normalise
 from simsearch.index.rescore import exact_pairs
 from simsearch.types import Edit, EntryDraft, Fingerprint, Vectors
 

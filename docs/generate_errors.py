@@ -11,7 +11,7 @@ from pathlib import Path
 
 from simsearch.cli.options import exit_code
 from simsearch.errors import every_error
-from simsearch.serve.errors import STATUS
+from simsearch.serve.transport.status_codes import STATUS
 
 PROTO = Path(__file__).resolve().parent.parent / "proto/simsearch/v1/error.proto"
 

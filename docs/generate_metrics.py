@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simsearch.serve.metric_table import METRICS
+from simsearch.serve.metrics.catalogue import METRICS
 
 PAGE = Path(__file__).resolve().parent / "operations.md"
 BEGIN, END = "<!-- metrics: generated -->\n", "<!-- metrics: end -->\n"

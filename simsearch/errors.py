@@ -20,7 +20,7 @@ SimsearchError
     ├── BadSnapshot   SnapshotFull   RecallTooLow   NoSandbox   EncoderFailed
 
 A message says what happened, to which thing, and what to do; it never holds content or vectors.
-`reason` is the name in proto ErrorReason; `simsearch.serve.errors` gives each its status code.
+`reason` is the name in proto ErrorReason; `serve/transport/status_codes.py` gives each its status.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from simsearch.encode.image import Picture
-from simsearch.encode.protocol import Pixels
+from simsearch.encode.encoder_protocol import Pixels
+from simsearch.encode.image.picture import Picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.types import NO_CALL, CallContext, Modality, Space, Vectors
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.attacks.statistics import Floats
 from simsearch.encode.fingerprint import Print
-from simsearch.index.protocol import COSINE_DECIMALS
+from simsearch.index.index_protocol import COSINE_DECIMALS
 from simsearch.types import (
     BITS,
     Band,

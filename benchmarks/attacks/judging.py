@@ -15,8 +15,8 @@ from benchmarks.attacks.descriptors import Descriptor, of_the_whole, policy_of
 from benchmarks.attacks.statistics import Flags, Floats
 from benchmarks.attacks.systems import Thresholds
 from simsearch.bank.store import BankStore
+from simsearch.encode.cache.fingerprint_cache import KnownPrints
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
-from simsearch.encode.known import KnownPrints
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadContent, NotYetVisible, SimsearchError
 from simsearch.live.follower import Follower

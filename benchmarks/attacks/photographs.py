@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.attacks.picture_tools import Picture, to_file
-from simsearch.encode.image import ImageLimits, open_picture
+from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import BadConfig, SimsearchError
 
 CLOTHING: Final = Path(__file__).parents[3] / "shared" / "data" / "images" / "clothing"

@@ -26,7 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from simsearch.encode.text import normalise
+from simsearch.encode.text.normalise import normalise
 from simsearch.errors import BadConfig
 
 SHARED: Final = Path(__file__).parents[3] / "shared" / "data" / "text"

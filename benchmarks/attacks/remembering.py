@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from simsearch.encode.decoding import preprocess_of
-from simsearch.encode.image import Picture
-from simsearch.encode.preprocess import Preprocess
-from simsearch.encode.protocol import ImageEncoder, Pixels, TextEncoder
+from simsearch.encode.encoder_protocol import ImageEncoder, Pixels, TextEncoder
+from simsearch.encode.image.decoder import preprocess_of
+from simsearch.encode.image.picture import Picture
+from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.types import NO_CALL, CallContext, Space, Vectors
 

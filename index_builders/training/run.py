@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from index_builders.progress import Progress, silent
+from index_builders.report.progress import Progress, silent
 from index_builders.training import checkpoint
-from index_builders.training.config import RunConfig
-from index_builders.training.export import export
+from index_builders.training.model_export import export
 from index_builders.training.photos import Photos, gather
 from index_builders.training.recall import Examination
+from index_builders.training.run_config import RunConfig
 from index_builders.training.trainer import CoolDown, Trainer
 from simsearch.errors import BadConfig
 

@@ -17,14 +17,14 @@ from torch import nn
 from torch.nn import functional
 
 from index_builders.training import checkpoint, network
-from index_builders.training.batches import Batches
+from index_builders.training.augment.view_batches import Batches
+from index_builders.training.augment.views import light_view
 from index_builders.training.checkpoint import Checkpoint
-from index_builders.training.config import IMAGENET, RunConfig, TrainingConfig
 from index_builders.training.loss import pair_loss
 from index_builders.training.photos import Photos
 from index_builders.training.recall import Examination
-from index_builders.training.views import light_view
-from simsearch.encode.protocol import Pixels
+from index_builders.training.run_config import IMAGENET, RunConfig, TrainingConfig
+from simsearch.encode.encoder_protocol import Pixels
 from simsearch.errors import BadConfig
 from simsearch.types import Vectors
 

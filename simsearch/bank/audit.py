@@ -14,12 +14,13 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from simsearch.bank import chain, records
-from simsearch.bank.deciding import check_rows
-from simsearch.bank.heads import Head
-from simsearch.bank.layout import NEVER
-from simsearch.bank.reading import Reading
-from simsearch.bank.tables import Tables
+from simsearch.bank.edits.decide import check_rows
+from simsearch.bank.lmdb.tables import Tables
+from simsearch.bank.records import entries as records
+from simsearch.bank.records import hash_chain
+from simsearch.bank.records.keys import NEVER
+from simsearch.bank.signed_heads import Head
+from simsearch.bank.state_reader import Reading
 from simsearch.errors import Corrupt
 from simsearch.types import (
     Change,
@@ -48,7 +49,7 @@ class Audit:
 @dataclass
 class _Findings:
     through: int
-    link: bytes = chain.GENESIS
+    link: bytes = hash_chain.GENESIS
     linked_from: int = 0
     entries: int = 0
     moves: int = 0
@@ -69,9 +70,9 @@ class _Findings:
 def head_of(reading: Reading, store_id: str) -> Head:
     """Of the state that is read. Raises Corrupt."""
     if reading.seq == 0:
-        return Head(store_id, 0, chain.GENESIS)
+        return Head(store_id, 0, hash_chain.GENESIS)
     [(seq, record)] = reading.read(lambda t: t.log(reading.seq - 1, 1))
-    link = chain.taken_apart(record).link
+    link = hash_chain.taken_apart(record).link
     return Head(store_id, seq, link) if link else verify(reading, store_id).head
 
 
@@ -132,8 +133,8 @@ def _check_some(
 
 
 def _check_link(seq: int, record: bytes, findings: _Findings) -> None:
-    body, link = chain.taken_apart(record)
-    expected = chain.link_of(body, findings.link)
+    body, link = hash_chain.taken_apart(record)
+    expected = hash_chain.link_of(body, findings.link)
     if not link and findings.linked_from:
         findings.faults.append(f"change {seq} has no link, and changes before it have")
     elif link and link != expected:
@@ -157,7 +158,7 @@ def _check_content(tables: Tables, change: Change, content: bytes, findings: _Fi
             _check_added(tables, change, content, findings)
         case ChangeKind.ENTRY_EXTENDED:
             stored = tables.brought_bytes(change)
-            if content and content != chain.content_of_extension(stored):
+            if content and content != hash_chain.content_of_extension(stored):
                 findings.faults.append(f"entry {change.entry_key}: its extension was altered")
         case ChangeKind.ENTRY_MOVED:
             _check_moved(tables, change, content, findings)
@@ -205,14 +206,14 @@ def _check_added(tables: Tables, change: Change, content: bytes, findings: _Find
         findings.retired[key] = life.retired
     if entry.added != change or (life.bank_id, life.born) != (change.bank_id, change.seq):
         findings.faults.append(f"entry {key} is not as change {change.seq} added it")
-    elif content and content != chain.content_of_entry(entry, tables.brought_bytes(change)):
+    elif content and content != hash_chain.content_of_entry(entry, tables.brought_bytes(change)):
         findings.faults.append(f"entry {key}: what is stored of it was altered")
 
 
 def _check_moved(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
     entry = tables.entry(change.entry_key)
     made = [move for move in entry.moves if move.change == change] if entry else []
-    if [chain.content_of_move(move.state, move.until_us) for move in made] != [content]:
+    if [hash_chain.content_of_move(move.state, move.until_us) for move in made] != [content]:
         findings.faults.append(
             f"entry {change.entry_key}: its record does not say what change {change.seq} made of it"
         )
@@ -222,7 +223,11 @@ def _check_moved(tables: Tables, change: Change, content: bytes, findings: _Find
 def _check_opinion(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
     findings.opinions += 1
     given = tables.opinion(change.entry_key, change.seq)
-    if given is None or given.change != change or content != chain.content_of_opinion(given.said):
+    if (
+        given is None
+        or given.change != change
+        or content != hash_chain.content_of_opinion(given.said)
+    ):
         findings.faults.append(
             f"entry {change.entry_key}: the opinion of change {change.seq} is not as it was given"
         )
@@ -262,7 +267,7 @@ def _check_tables(reading: Reading, findings: _Findings) -> None:
         findings.faults.append("there are other banks than were created")
     for bank_id in banks.keys() & findings.banks.keys():
         content = findings.banks[bank_id]
-        if content and content != chain.content_of_bank(banks[bank_id]):
+        if content and content != hash_chain.content_of_bank(banks[bank_id]):
             name = banks[bank_id].name
             findings.faults.append(f"bank {name!r}: its policy or description was altered")
 
@@ -300,12 +305,14 @@ def _check_some_proposals(
 
 def _check_proposal(tables: Tables, proposal: Proposal, findings: _Findings) -> None:
     number = proposal.id
-    asked = findings.proposed.get(number) == chain.content_of_proposal(proposal)
+    asked = findings.proposed.get(number) == hash_chain.content_of_proposal(proposal)
     if not asked or findings.made[number] != proposal.made:
         findings.faults.append(f"proposal {number}: what it asks for was altered")
         return
     decided, content = findings.decided.get(number, (None, b""))
-    if decided != proposal.decided or (decided and content != chain.content_of_decision(proposal)):
+    if decided != proposal.decided or (
+        decided and content != hash_chain.content_of_decision(proposal)
+    ):
         findings.faults.append(f"proposal {number} was not decided as its record says")
     try:
         check_rows(tables, proposal)

@@ -16,14 +16,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from simsearch.bank import checks, daily, deciding, edits, exporting, importing, opinions, reverting
-from simsearch.bank.environment import Environment
-from simsearch.bank.fingerprints import fingerprint_to_bytes
-from simsearch.bank.history import Span
-from simsearch.bank.importing import ImportedPart, ImportItem
-from simsearch.bank.reading import Reading
-from simsearch.bank.reverting import Reverted
-from simsearch.bank.tables import Tables
+from simsearch.bank import edit_checks
+from simsearch.bank.edits import daily_limit, entries, exports, imports, opinions
+from simsearch.bank.edits import decide as deciding
+from simsearch.bank.edits import revert as reverting
+from simsearch.bank.edits.imports import ImportedPart, ImportItem
+from simsearch.bank.edits.revert import Reverted
+from simsearch.bank.lmdb.environment import Environment
+from simsearch.bank.lmdb.tables import Tables
+from simsearch.bank.log_search import Span
+from simsearch.bank.records.fingerprints import fingerprint_to_bytes
+from simsearch.bank.state_reader import Reading
 from simsearch.types import (
     FREE,
     Bank,
@@ -53,7 +56,7 @@ MAP_BYTES = 1 << 30
 MAP_BYTES_MAX = 1 << 40
 DUE_AT_ONCE = 1_024
 
-_ITSELF = Edit(edits.ITSELF, "its time has come")
+_ITSELF = Edit(entries.ITSELF, "its time has come")
 
 T = TypeVar("T")
 
@@ -131,12 +134,12 @@ class BankStore:
         """A new, empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded. What it
         says of `terms` holds for every edit: DailyLimit where they leave no more for today."""
         settings = BankUpdate(description, policy, owner, False, enabled_ratio, four_eyes)
-        checks.check_bank_name(name)
-        checks.check_update(settings)
-        checks.check_edit(edit)
+        edit_checks.check_bank_name(name)
+        edit_checks.check_update(settings)
+        edit_checks.check_edit(edit)
 
         return self._edit(
-            lambda tables: edits.create_bank(tables, name, kind, settings, edit), edit, terms
+            lambda tables: entries.create_bank(tables, name, kind, settings, edit), edit, terms
         )
 
     def update_bank(
@@ -160,11 +163,11 @@ class BankStore:
         Raises BankNotFound, BankChanged, BankArchived where it is and stays so,
         BadRequest, LimitExceeded."""
         update = BankUpdate(description, policy, owner, archived, enabled_ratio, four_eyes)
-        checks.check_update(update)
-        checks.check_edit(edit)
+        edit_checks.check_update(update)
+        edit_checks.check_edit(edit)
 
         return self._edit(
-            lambda tables: edits.update_bank(tables, name, update, etag, edit, terms), edit, terms
+            lambda tables: entries.update_bank(tables, name, update, etag, edit, terms), edit, terms
         )
 
     def begin_export(
@@ -175,17 +178,17 @@ class BankStore:
 
         Raises BankNotFound, BadRequest, ProposalNotFound, ProposalClosed, PermissionDenied.
         """
-        checks.check_edit(edit)
+        edit_checks.check_edit(edit)
 
         return self._edit(
-            lambda tables: exporting.begin_export(tables, bank, edit, proposal_id, terms),
+            lambda tables: exports.begin_export(tables, bank, edit, proposal_id, terms),
             edit,
             terms,
         )
 
     def check_export(self, bank: str, seq: int, actor: str) -> None:
         """That this change began an export of the bank by this person. Raises BadRequest."""
-        self._environment.read(lambda tables: exporting.check_begun(tables, bank, seq, actor))
+        self._environment.read(lambda tables: exports.check_begun(tables, bank, seq, actor))
 
     def add_entries(
         self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE
@@ -195,12 +198,12 @@ class BankStore:
 
         Raises BankNotFound, NoSignal, BadHash, BadVector, BadRequest, LimitExceeded.
         """
-        checks.check_edit(edit)
-        checks.check_drafts(drafts)
+        edit_checks.check_edit(edit)
+        edit_checks.check_drafts(drafts)
         encoded = [fingerprint_to_bytes(draft.fingerprint) for draft in drafts]
 
         return self._edit(
-            lambda tables: edits.add_entries(tables, bank, drafts, encoded, edit, terms),
+            lambda tables: entries.add_entries(tables, bank, drafts, encoded, edit, terms),
             edit,
             terms,
         )
@@ -211,16 +214,16 @@ class BankStore:
         """Adds the spaces and binary signals of `fingerprint` that the entry lacks; nothing that
         it has is replaced. Returns the entry and what was added; where that is empty, nothing
         was written. Whether this is the content that was banned is for
-        `simsearch.bank.sameness`, which sees the contents one by one.
+        `simsearch.bank.edits.same_content`, which sees the contents one by one.
 
         Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, NoSignal, BadHash,
         BadVector, BadRequest, LimitExceeded.
         """
-        checks.check_edit(edit)
-        checks.check_extension(fingerprint)
+        edit_checks.check_edit(edit)
+        edit_checks.check_extension(fingerprint)
 
         return self._edit(
-            lambda tables: edits.extend_entry(tables, bank, key, fingerprint, edit), edit, terms
+            lambda tables: entries.extend_entry(tables, bank, key, fingerprint, edit), edit, terms
         )
 
     def retract_entry(
@@ -232,10 +235,10 @@ class BankStore:
 
         Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, BadRequest.
         """
-        checks.check_edit(edit)
+        edit_checks.check_edit(edit)
 
         return self._edit(
-            lambda tables: edits.retract_entry(tables, bank, key, edit, terms), edit, terms
+            lambda tables: entries.retract_entry(tables, bank, key, edit, terms), edit, terms
         )
 
     def move_entry(
@@ -256,11 +259,11 @@ class BankStore:
         Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, EntryRetracted,
         BadRequest.
         """
-        checks.check_edit(edit)
-        checks.check_move(state, until_us)
+        edit_checks.check_edit(edit)
+        edit_checks.check_move(state, until_us)
 
         return self._edit(
-            lambda tables: edits.move_entry(tables, bank, key, state, until_us, edit, terms),
+            lambda tables: entries.move_entry(tables, bank, key, state, until_us, edit, terms),
             edit,
             terms,
         )
@@ -275,7 +278,7 @@ class BankStore:
         Raises ProposalNotFound, ProposalClosed, BankArchived, and PermissionDenied where who made
         it approves or rejects it, or another withdraws it.
         """
-        checks.check_edit(edit)
+        edit_checks.check_edit(edit)
 
         return self._edit(
             lambda tables: deciding.decide(tables, proposal_id, decision, edit), edit, terms
@@ -290,8 +293,8 @@ class BankStore:
         Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, BadHash, BadRequest,
         LimitExceeded.
         """
-        checks.check_edit(edit)
-        checks.check_opinion(said)
+        edit_checks.check_edit(edit)
+        edit_checks.check_opinion(said)
 
         return self._edit(lambda tables: opinions.give(tables, bank, key, said, edit, disputes_max))
 
@@ -314,7 +317,7 @@ class BankStore:
         were; returns how much there was. Each is a change, signed `simsearch`."""
         done = 0
         while self._environment.read(lambda tables: tables.due(now_us, 1)):
-            done += self._edit(lambda tables: edits.settle_due(tables, now_us, DUE_AT_ONCE))
+            done += self._edit(lambda tables: entries.settle_due(tables, now_us, DUE_AT_ONCE))
         return done
 
     def import_part(
@@ -338,15 +341,15 @@ class BankStore:
         then. `dry_run`: nothing is written. Raises BankNotFound, BadRequest where this part of the
         import held something else, and as `add_entries`.
         """
-        checks.check_edit(edit)
-        checks.check_import(import_id, part, items)
+        edit_checks.check_edit(edit)
+        edit_checks.check_import(import_id, part, items)
         drafts = [item.draft for item in items]
         if any(not item.withdrawn for item in items):
-            checks.check_drafts([item.draft for item in items if not item.withdrawn])
+            edit_checks.check_drafts([item.draft for item in items if not item.withdrawn])
         encoded = [fingerprint_to_bytes(draft.fingerprint) for draft in drafts]
 
         def work(tables: Tables) -> ImportedPart:
-            return importing.import_part(
+            return imports.import_part(
                 tables, bank, import_id, part, items, encoded, edit, revive=revive, terms=terms
             )
 
@@ -365,7 +368,7 @@ class BankStore:
         it. One transaction, which ends before the last of them where they are many: go on with the
         others. `dry_run`: nothing is written. Raises BadRequest, LimitExceeded, and NeedsApproval
         where a bank needs a second person for one of them."""
-        checks.check_edit(edit)
+        edit_checks.check_edit(edit)
 
         def work(tables: Tables) -> list[Reverted]:
             return reverting.revert(tables, span, seqs, edit, terms)
@@ -412,7 +415,7 @@ class BankStore:
     ) -> list[Entry]:
         """Up to `limit` (at most 10,000) entries of `bank` with a key above `after_key`, in
         key order. Raises BankNotFound, BadRequest, LimitExceeded."""
-        checks.check_page(after_key, limit)
+        edit_checks.check_page(after_key, limit)
         return self._environment.read(
             lambda tables: tables.bank_entries(
                 tables.bank_or_raise(bank).id, after_key, limit, state
@@ -422,7 +425,7 @@ class BankStore:
     def changes(self, after_seq: int, limit: int) -> list[Change]:
         """Changes `after_seq + 1`, `after_seq + 2`, ... without a gap, up to `limit` (at most
         10,000) of them. Raises BadRequest, LimitExceeded."""
-        checks.check_page(after_seq, limit)
+        edit_checks.check_page(after_seq, limit)
         return self._environment.read(lambda tables: tables.changes(after_seq, limit))
 
     def proposal(self, proposal_id: int) -> tuple[Proposal, ProposedRows]:
@@ -444,7 +447,7 @@ class BankStore:
     ) -> tuple[list[tuple[Proposal, ProposedRows]], int]:
         """Up to `limit` proposals about these banks, the oldest first, and the id after which to go
         on; 0: that was all. A page may be short before that. Raises BadRequest, LimitExceeded."""
-        checks.check_page(after_id, limit)
+        edit_checks.check_page(after_id, limit)
         return self._environment.read(
             lambda tables: deciding.listed(tables, bank_ids, state, after_id, limit)
         )
@@ -460,7 +463,7 @@ class BankStore:
 
         Raises BadHash where `signal` is no digest or `digest` has another length.
         """
-        checks.check_digest(signal, digest)
+        edit_checks.check_digest(signal, digest)
         return self._environment.read(lambda tables: tables.find_digest(signal, digest, through))
 
     @contextmanager
@@ -478,7 +481,7 @@ class BankStore:
         def numbered(tables: Tables) -> tuple[T, range]:
             before = tables.seq()
             result = work(tables)
-            daily.charge(tables, edit.actor, terms.edits_per_day, time.time())
+            daily_limit.charge(tables, edit.actor, terms.edits_per_day, time.time())
             return result, range(before, tables.seq())
 
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))

@@ -110,7 +110,7 @@ def head(
 
     Example: simsearch audit head --append /mnt/elsewhere/heads.jsonl --sign head.key
     """
-    from simsearch.bank.heads import Head, note, private_key
+    from simsearch.bank.signed_heads import Head, note, private_key
 
     key = private_key(sign) if sign else None
     with connect(server) as client:
@@ -148,7 +148,7 @@ def verify(
 
     Example: simsearch audit verify --data-dir ./banks --heads heads.jsonl --public-key head.pub
     """
-    from simsearch.bank import heads as kept
+    from simsearch.bank import signed_heads as kept
     from simsearch.bank.audit import verify as verified
     from simsearch.bank.store import BankStore
 

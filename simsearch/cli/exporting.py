@@ -18,8 +18,8 @@ from simsearch.errors import BadRequest
 from simsearch.types import Entry, EntryState, Fingerprint, HashContent, VectorContent
 
 if TYPE_CHECKING:
-    from simsearch.bank.exporting import Chosen
-    from simsearch.bank.reading import Reading
+    from simsearch.bank.edits.exports import Chosen
+    from simsearch.bank.state_reader import Reading
     from simsearch.bank.store import BankStore
     from simsearch.client import Client
     from simsearch.lists import Format, ListEntry, Manifest
@@ -79,7 +79,7 @@ def export(
 
     Example: simsearch export scam-images ./scam-images-2026-11 --reason "monthly list"
     """
-    from simsearch.bank.exporting import LIVING, Chosen
+    from simsearch.bank.edits.exports import LIVING, Chosen
     from simsearch.lists import format_named
 
     states = _states(state or ()) or LIVING

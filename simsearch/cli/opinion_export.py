@@ -18,9 +18,9 @@ from simsearch.cli.output import print_json, print_line, printable
 from simsearch.errors import BadRequest
 
 if TYPE_CHECKING:
-    from simsearch.bank.reading import Reading
+    from simsearch.bank.state_reader import Reading
     from simsearch.bank.store import BankStore
-    from simsearch.lists.opined import OpinedEntry, OpinionsWritten
+    from simsearch.lists.opinions.opined_entries import OpinedEntry, OpinionsWritten
     from simsearch.types import Opinion
 
 OPINIONS_AT_ONCE: Final = 4_096
@@ -54,7 +54,7 @@ def export(
     Example: simsearch opinion export tx --data-dir ./banks --format threatexchange --out tx.json
     """
     from simsearch.bank.store import BankStore
-    from simsearch.lists.opinions import opinion_format_named, write_opinions
+    from simsearch.lists.opinions.partner_formats import opinion_format_named, write_opinions
 
     format, guids = opinion_format_named(format_), _guids(reason_guid or ())
     with BankStore.open(data_dir, writer=False) as store, store.reading() as reading:
@@ -74,8 +74,8 @@ def _guids(given: Sequence[str]) -> dict[str, str]:
 
 def _entries(store: BankStore, reading: Reading, bank: str) -> Iterator[OpinedEntry]:
     """Those of the bank on which there are opinions, as they are at this moment."""
-    from simsearch.bank.opinions import standing
-    from simsearch.lists.opined import OpinedEntry
+    from simsearch.bank.edits.opinions import standing
+    from simsearch.lists.opinions.opined_entries import OpinedEntry
 
     bank_id = store.bank(bank).id
     given = (o for o in _opinions(reading) if o.change.bank_id == bank_id)

@@ -70,7 +70,7 @@ def serve(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say, this server says by name
-    from simsearch.serve.tls_1_3 import ENVIRONMENT
+    from simsearch.serve.transport.tls_version import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: below
     from simsearch.config import Config, load
@@ -149,7 +149,7 @@ def config_check(path: Path, as_json: Json = False) -> None:
 
     config = load(path)
     if config.identity.file:
-        from simsearch.serve.directory import load_directory
+        from simsearch.serve.auth.identities_file import load_directory
 
         load_directory(Path(config.identity.file))
     if as_json:

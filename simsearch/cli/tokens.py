@@ -8,7 +8,7 @@ import typer
 
 from simsearch.cli.options import Json
 from simsearch.cli.output import print_json, print_line
-from simsearch.serve.tokens import new_token, record_of
+from simsearch.serve.auth.tokens import new_token, record_of
 
 app = typer.Typer(help="Tokens that say who calls.", no_args_is_help=True)
 

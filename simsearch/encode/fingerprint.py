@@ -15,9 +15,11 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode import digests, minhash, text
-from simsearch.encode.alone import Row, images_each, texts_each
-from simsearch.encode.decoding import (
+from simsearch.encode import digests
+from simsearch.encode.batching.per_item import Row, images_each, texts_each
+from simsearch.encode.encoder_protocol import ImageEncoder, Pixels
+from simsearch.encode.encoders.precomputed import check_all
+from simsearch.encode.image.decoder import (
     DecodedImage,
     ImageAsk,
     ImageDecoder,
@@ -25,10 +27,10 @@ from simsearch.encode.decoding import (
     PdqRows,
     preprocess_of,
 )
-from simsearch.encode.image import ImageLimits, open_picture
-from simsearch.encode.protocol import ImageEncoder, Pixels
-from simsearch.encode.ready import check_all
+from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
+from simsearch.encode.text import minhash
+from simsearch.encode.text import normalise as text
 from simsearch.errors import BadVector, SimsearchError
 from simsearch.types import (
     BINARY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from simsearch.encode.protocol import ImageEncoder, TextEncoder
+from simsearch.encode.encoder_protocol import ImageEncoder, TextEncoder
 from simsearch.errors import SpaceUnavailable, UnknownSpace, WeightsMissing
 from simsearch.types import Modality, Space
 
@@ -95,14 +95,14 @@ def _load(spec: EncoderSpec) -> LoadedEncoder:
 
 
 def _load_clip(spec: EncoderSpec) -> LoadedEncoder:
-    from simsearch.encode.clip import load_clip
+    from simsearch.encode.encoders.clip import load_clip
 
     encoder = load_clip(spec.model, device=spec.device)
     return LoadedEncoder(spec.name, Modality.IMAGE, image=encoder, text=encoder)
 
 
 def _load_sentence(spec: EncoderSpec) -> LoadedEncoder:
-    from simsearch.encode.sentence import load_sentence
+    from simsearch.encode.encoders.sentence import load_sentence
 
     return LoadedEncoder(
         spec.name, Modality.TEXT, text=load_sentence(spec.model, device=spec.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.index.protocol import COSINE_DECIMALS
+from simsearch.index.index_protocol import COSINE_DECIMALS
 from simsearch.types import Vectors
 
 PAIR_FLOATS_MAX = 1 << 20

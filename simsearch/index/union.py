@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import InternalFault, SpaceMismatch
-from simsearch.index.batch import Batch
-from simsearch.index.protocol import (
+from simsearch.index.index_protocol import (
     ROWS_MAX,
     CosineMatches,
     CosineView,
     HammingMatches,
     HammingView,
 )
+from simsearch.index.query_batch import Batch
 from simsearch.index.ranking import NO_PAIRS, Closest, Pairs
 from simsearch.types import Bits, Vectors
 

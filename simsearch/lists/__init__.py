@@ -4,17 +4,17 @@
 not be read, and `write_list` writes entries so that they can be read again.
 """
 
-from simsearch.lists.export import ListEntry, write_entries, write_list
-from simsearch.lists.formats import Format, format_named
-from simsearch.lists.manifest import (
+from simsearch.lists.export_manifest import (
     MANIFEST_NAME,
     ListFile,
     Manifest,
     check_manifest,
     read_manifest,
 )
-from simsearch.lists.reading import Reading, ReadOptions, read_list
-from simsearch.lists.refused import RefusedRows
+from simsearch.lists.formats import Format, format_named
+from simsearch.lists.list_reader import Reading, ReadOptions, read_list
+from simsearch.lists.list_writer import ListEntry, write_entries, write_list
+from simsearch.lists.refused_rows import RefusedRows
 from simsearch.lists.rows import (
     About,
     BadRow,

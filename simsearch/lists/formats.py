@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from simsearch.errors import BadRequest
-from simsearch.lists.opening import without_mark
-from simsearch.lists.tables import NAMES, header_of
+from simsearch.lists.byte_streams import without_mark
+from simsearch.lists.readers.csv_tables import NAMES, header_of
 
 
 class Format(StrEnum):

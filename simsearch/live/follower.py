@@ -21,9 +21,9 @@ from simsearch.errors import (
     NotReady,
     SimsearchError,
 )
-from simsearch.index.gpu import Gpus
-from simsearch.index.gpu_dispatch import GpuStatus
-from simsearch.index.snapshot import current
+from simsearch.index.gpu.dispatcher import GpuStatus
+from simsearch.index.gpu.gpu_view import Gpus
+from simsearch.index.snapshot.loader import current
 from simsearch.live.replica import Replica
 from simsearch.live.view import View
 from simsearch.telemetry import EventLog

@@ -11,12 +11,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from simsearch.bank.reading import Reading
+from simsearch.bank.state_reader import Reading
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadSnapshot
-from simsearch.index.gpu import Gpus
-from simsearch.index.snapshot import Manifest, open_snapshot
-from simsearch.live.rows import Added, LiveRows
+from simsearch.index.gpu.gpu_view import Gpus
+from simsearch.index.snapshot.loader import Manifest, open_snapshot
+from simsearch.live.indexes import Added, LiveRows
 from simsearch.live.view import View
 from simsearch.types import Bank, Change, ChangeKind, Fingerprint
 

@@ -12,12 +12,12 @@ from concurrent.futures import Executor, Future
 
 import numpy as np
 
-from simsearch.index.exact import ExactIndex
-from simsearch.index.ivf import IvfBase
-from simsearch.index.plan import FLAT_ROWS_MAX
-from simsearch.index.protocol import CosineView
-from simsearch.index.rows import Ints
-from simsearch.index.segment import Mould, Segment
+from simsearch.index.flat.cosine import ExactIndex
+from simsearch.index.flat.row_log import Ints
+from simsearch.index.index_protocol import CosineView
+from simsearch.index.ivf.ivf_view import IvfBase
+from simsearch.index.ivf.plan import FLAT_ROWS_MAX
+from simsearch.index.ivf.segment import Mould, Segment
 from simsearch.index.union import UnionView
 from simsearch.telemetry import EventLog
 from simsearch.types import Vectors

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from simsearch.index.protocol import CosineView, HammingView
+from simsearch.index.index_protocol import CosineView, HammingView
 from simsearch.types import Bank, Entry, Signal
 
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 from threading import BoundedSemaphore
 from typing import Protocol, TypeAlias
 
+from simsearch.encode.cache.fingerprint_cache import digests_alone
 from simsearch.encode.fingerprint import ContentLimits, Print, Wanted
 from simsearch.encode.fingerprint import Outcome as PrintOutcome
-from simsearch.encode.known import digests_alone
 from simsearch.errors import BankArchived, BankNotFound, LimitExceeded, SimsearchError
 from simsearch.match import policy as rules
-from simsearch.match.asking import Question, View, ask
-from simsearch.match.counting import NOTHING, Counted, count
+from simsearch.match.evidence import Question, View, ask
+from simsearch.match.suppression import NOTHING, Counted, count
 from simsearch.telemetry import StageClock
 from simsearch.types import (
     EVERY_BANK,

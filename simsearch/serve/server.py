@@ -17,20 +17,20 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from simsearch.config import Config, ServerConfig
-from simsearch.serve.bank_service import BankService
-from simsearch.serve.feedback_service import FeedbackService
-from simsearch.serve.guard import Guard
-from simsearch.serve.index_service import IndexService
-from simsearch.serve.interceptors import Gate
-from simsearch.serve.listening import STOP_GRACE_S, Port, check_listen, directory_of, tls_of
-from simsearch.serve.match_service import add_match_service
-from simsearch.serve.metrics import Server
-from simsearch.serve.observing import Observer
-from simsearch.serve.operations import Operations, open_warm
-from simsearch.serve.proposal_service import ProposalService
-from simsearch.serve.tls import ServerTls
-from simsearch.serve.tracing import tracing_to
-from simsearch.serve.work import Work
+from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.banks.bank_service import BankService
+from simsearch.serve.banks.feedback_service import FeedbackService
+from simsearch.serve.banks.proposal_service import ProposalService
+from simsearch.serve.health.readiness import Operations, open_warm
+from simsearch.serve.health.status_service import IndexService
+from simsearch.serve.matching.match_service import add_match_service
+from simsearch.serve.metrics.call_metrics import Observer
+from simsearch.serve.metrics.collector import Server
+from simsearch.serve.metrics.tracing import tracing_to
+from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.transport.certificates import ServerTls
+from simsearch.serve.transport.interceptors import Gate
+from simsearch.serve.transport.port import STOP_GRACE_S, Port, check_listen, directory_of, tls_of
 from simsearch.telemetry import EventLog
 from simsearch.v1 import (
     bank_pb2_grpc,

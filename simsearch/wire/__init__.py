@@ -19,6 +19,8 @@ from simsearch.wire.banks import (
     wait_to,
 )
 from simsearch.wire.contents import content_from, content_to, contents_from
+from simsearch.wire.enums import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
+from simsearch.wire.error_details import error_from, item_error_from, reason_number
 from simsearch.wire.feedback import (
     OPINION_KIND_NUMBERS,
     hits_to,
@@ -26,7 +28,6 @@ from simsearch.wire.feedback import (
     opinion_kind_from,
     opinion_to,
 )
-from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS, HASH_SIGNALS
 from simsearch.wire.policies import policy_from, policy_to
 from simsearch.wire.proposals import (
     decision_from,
@@ -34,7 +35,6 @@ from simsearch.wire.proposals import (
     proposal_state_from,
     proposal_to,
 )
-from simsearch.wire.refusals import error_from, item_error_from, reason_number
 from simsearch.wire.results import (
     evidence_to,
     options_from,

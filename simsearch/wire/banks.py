@@ -21,7 +21,7 @@ from simsearch.types import (
     WaitUntil,
 )
 from simsearch.v1 import bank_pb2
-from simsearch.wire.numbers import (
+from simsearch.wire.enums import (
     BANK_KIND_NUMBERS,
     BANK_KINDS,
     CHANGE_KIND_NUMBERS,

@@ -23,7 +23,7 @@ from simsearch.types import (
     VectorContent,
 )
 from simsearch.v1 import content_pb2
-from simsearch.wire.numbers import (
+from simsearch.wire.enums import (
     DTYPES,
     HASH_SIGNAL_NUMBERS,
     HASH_SIGNALS,

@@ -17,7 +17,7 @@ from simsearch.types import (
 )
 from simsearch.v1 import policy_pb2
 from simsearch.wire.contents import hash_signal
-from simsearch.wire.numbers import (
+from simsearch.wire.enums import (
     BAND_NUMBERS,
     BANDS,
     HASH_SIGNAL_NUMBERS,

@@ -16,7 +16,7 @@ from simsearch.types import (
 )
 from simsearch.v1 import proposal_pb2
 from simsearch.wire.banks import change_to, time_to
-from simsearch.wire.numbers import ENTRY_STATE_NUMBERS, FOUR_EYES_NUMBERS
+from simsearch.wire.enums import ENTRY_STATE_NUMBERS, FOUR_EYES_NUMBERS
 from simsearch.wire.policies import policy_to
 
 KEYS_SHOWN: Final = 100

@@ -19,7 +19,7 @@ from simsearch.types import (
     Suppressed,
 )
 from simsearch.v1 import match_pb2
-from simsearch.wire.numbers import (
+from simsearch.wire.enums import (
     BAND_NUMBERS,
     HIT_BANDS,
     HITS_DEFAULT,

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import lmdb
 import pytest
 
-from simsearch.bank import chain, layout
 from simsearch.bank.audit import FAULTS_MAX, Audit, head_of, verify
-from simsearch.bank.heads import Head
+from simsearch.bank.records import hash_chain, keys
+from simsearch.bank.signed_heads import Head
 from simsearch.bank.store import BankStore
 from simsearch.storage.v1 import records_pb2 as pb
 from simsearch.types import Policy, Signal
@@ -70,7 +70,7 @@ def test_an_untouched_history_has_no_fault(path: Path) -> None:
 def test_a_new_store_can_be_verified(tmp_path: Path) -> None:
     with BankStore.open(tmp_path / "new", writer=True) as store, store.reading() as reading:
         assert verify(reading, store.store_id).faults == ()
-        assert head_of(reading, store.store_id).link == chain.GENESIS
+        assert head_of(reading, store.store_id).link == hash_chain.GENESIS
 
 
 def test_a_head_stands_while_edits_go_on(path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_log_from_before_there_were_links_is_vouched_for_by_the_first(path: Pa
     """It is linked from its next change on, and an edit of what was before shows all the same."""
     with raw(path) as tables:
         for seq in range(1, len(tables.changes) + 1):
-            tables.put_change(seq, chain.taken_apart(tables.change(seq)).body)
+            tables.put_change(seq, hash_chain.taken_apart(tables.change(seq)).body)
     assert audited(path).linked_from == 0
     assert head(path) == audited(path).head
     early = head(path)
@@ -127,8 +127,8 @@ class RawTables:
     """The tables of a store as a burglar has them: checksums are no hindrance."""
 
     def __init__(self, path: Path) -> None:
-        self._lmdb = lmdb.open(str(path), max_dbs=len(layout.TABLES))
-        self._handles = {name: self._lmdb.open_db(name) for name in layout.TABLES}
+        self._lmdb = lmdb.open(str(path), max_dbs=len(keys.TABLES))
+        self._handles = {name: self._lmdb.open_db(name) for name in keys.TABLES}
         self.transaction = self._lmdb.begin(write=True)
 
     def __enter__(self) -> RawTables:
@@ -140,34 +140,34 @@ class RawTables:
 
     def rows(self, table: bytes) -> dict[bytes, bytes]:
         with self.transaction.cursor(self._handles[table]) as cursor:
-            return {key: layout.unseal(key, sealed, "x") for key, sealed in cursor}
+            return {key: keys.unseal(key, sealed, "x") for key, sealed in cursor}
 
     def put(self, table: bytes, key: bytes, body: bytes) -> None:
-        self.transaction.put(key, layout.seal(key, body), db=self._handles[table])
+        self.transaction.put(key, keys.seal(key, body), db=self._handles[table])
 
     def delete(self, table: bytes, key: bytes) -> None:
         self.transaction.delete(key, db=self._handles[table])
 
     @property
     def changes(self) -> dict[bytes, bytes]:
-        return self.rows(layout.CHANGES)
+        return self.rows(keys.CHANGES)
 
     def change(self, seq: int) -> bytes:
-        return self.changes[layout.pack_u64(seq)]
+        return self.changes[keys.pack_u64(seq)]
 
     def put_change(self, seq: int, record: bytes) -> None:
-        self.put(layout.CHANGES, layout.pack_u64(seq), record)
+        self.put(keys.CHANGES, keys.pack_u64(seq), record)
 
     def alter_change(self, seq: int, **fields: object) -> None:
         self.put_change(seq, altered(self.change(seq), fields))
 
     def link_anew(self, after: int = 0) -> None:
         """Every link made so that it holds, as one would who knows how they are made."""
-        link = chain.taken_apart(self.change(after)).link if after else chain.GENESIS
+        link = hash_chain.taken_apart(self.change(after)).link if after else hash_chain.GENESIS
         for seq in range(after + 1, len(self.changes) + 1):
-            body = chain.taken_apart(self.change(seq)).body
-            link = chain.link_of(body, link)
-            self.put_change(seq, chain.with_link(body, link))
+            body = hash_chain.taken_apart(self.change(seq)).body
+            link = hash_chain.link_of(body, link)
+            self.put_change(seq, hash_chain.with_link(body, link))
 
 
 def altered(data: bytes, fields: dict[str, object]) -> bytes:
@@ -207,7 +207,7 @@ def take_a_change_out(tables: RawTables, dice: random.Random) -> None:
     last = len(tables.changes)
     for seq in range(dice.randint(1, last - 1), last):
         tables.put_change(seq, altered(tables.change(seq + 1), {"seq": seq}))
-    tables.delete(layout.CHANGES, layout.pack_u64(last))
+    tables.delete(keys.CHANGES, keys.pack_u64(last))
     if dice.random() < 0.5:
         tables.link_anew()
 
@@ -224,7 +224,7 @@ def swap_changes(tables: RawTables, dice: random.Random) -> None:
 def cut_the_end(tables: RawTables, dice: random.Random) -> None:
     last = len(tables.changes)
     for seq in range(last - dice.randrange(5), last + 1):
-        tables.delete(layout.CHANGES, layout.pack_u64(seq))
+        tables.delete(keys.CHANGES, keys.pack_u64(seq))
 
 
 def add_a_change(tables: RawTables, dice: random.Random) -> None:
@@ -236,7 +236,7 @@ def add_a_change(tables: RawTables, dice: random.Random) -> None:
 
 
 def edit_an_entry(tables: RawTables, dice: random.Random) -> None:
-    key, data = dice.choice(list(tables.rows(layout.ENTRIES).items()))
+    key, data = dice.choice(list(tables.rows(keys.ENTRIES).items()))
     record = pb.EntryRecord.FromString(data)
     field = dice.choice(["note", "source", "source_id", "labels", "actor"])
     if field == "labels":
@@ -245,12 +245,12 @@ def edit_an_entry(tables: RawTables, dice: random.Random) -> None:
         record.added.actor = "mallory"
     else:
         setattr(record, field, "altered")
-    tables.put(layout.ENTRIES, key, record.SerializeToString())
+    tables.put(keys.ENTRIES, key, record.SerializeToString())
 
 
 def edit_a_fingerprint(tables: RawTables, dice: random.Random) -> None:
     """Another hash in place of the one that was banned."""
-    key, data = dice.choice(list(tables.rows(layout.FINGERPRINTS).items()))
+    key, data = dice.choice(list(tables.rows(keys.FINGERPRINTS).items()))
     record = pb.FingerprintRecord.FromString(data)
     if record.bits:
         record.bits[0].rows = bytes(32)
@@ -259,30 +259,30 @@ def edit_a_fingerprint(tables: RawTables, dice: random.Random) -> None:
     else:
         rows = record.vectors[0].rows
         record.vectors[0].rows = bytes([rows[0] ^ 1]) + rows[1:]
-    tables.put(layout.FINGERPRINTS, key, record.SerializeToString())
+    tables.put(keys.FINGERPRINTS, key, record.SerializeToString())
 
 
 def end_or_revive_an_entry(tables: RawTables, dice: random.Random) -> None:
-    key, data = dice.choice(list(tables.rows(layout.LIVES).items()))
-    life = layout.unpack_life(data, "x")
-    ended = life.retired != layout.NEVER
-    after = life._replace(retired=layout.NEVER if ended else life.born + 1)
-    tables.put(layout.LIVES, key, layout.pack_life(after))
+    key, data = dice.choice(list(tables.rows(keys.LIVES).items()))
+    life = keys.unpack_life(data, "x")
+    ended = life.retired != keys.NEVER
+    after = life._replace(retired=keys.NEVER if ended else life.born + 1)
+    tables.put(keys.LIVES, key, keys.pack_life(after))
 
 
 def take_an_entry_out(tables: RawTables, dice: random.Random) -> None:
-    key = dice.choice(list(tables.rows(layout.ENTRIES)))
-    for table in (layout.ENTRIES, layout.LIVES, layout.FINGERPRINTS):
+    key = dice.choice(list(tables.rows(keys.ENTRIES)))
+    for table in (keys.ENTRIES, keys.LIVES, keys.FINGERPRINTS):
         tables.delete(table, key)
 
 
 def slip_an_entry_in(tables: RawTables, dice: random.Random) -> None:
-    life = dice.choice(list(tables.rows(layout.LIVES).values()))
-    tables.put(layout.LIVES, layout.pack_u64(1_000 + dice.randrange(9)), life)
+    life = dice.choice(list(tables.rows(keys.LIVES).values()))
+    tables.put(keys.LIVES, keys.pack_u64(1_000 + dice.randrange(9)), life)
 
 
 def edit_a_policy(tables: RawTables, dice: random.Random) -> None:
-    key, data = dice.choice(list(tables.rows(layout.BANKS).items()))
+    key, data = dice.choice(list(tables.rows(keys.BANKS).items()))
     record = pb.BankRecord.FromString(data)
     change = dice.randrange(3)
     if change == 0:
@@ -291,7 +291,7 @@ def edit_a_policy(tables: RawTables, dice: random.Random) -> None:
         record.policy.two_descriptors = not record.policy.two_descriptors
     else:
         record.policy.hamming.add(signal=Signal.MINHASH, log=1)
-    tables.put(layout.BANKS, key, record.SerializeToString())
+    tables.put(keys.BANKS, key, record.SerializeToString())
 
 
 TAMPERINGS: tuple[Tampering, ...] = (
@@ -327,5 +327,5 @@ def test_every_tampering_is_found(untouched: Path, tmp_path: Path, times: int) -
 def test_without_a_noted_head_an_end_that_was_cut_off_shows_by_its_entries(path: Path) -> None:
     """A retraction at the end, which no entry's record speaks of otherwise, shows by its life."""
     with raw(path) as tables:
-        tables.delete(layout.CHANGES, layout.pack_u64(len(tables.changes)))
+        tables.delete(keys.CHANGES, keys.pack_u64(len(tables.changes)))
     assert audited(path).faults == ("entry 9 ended at 32 without a change that retracted it",)

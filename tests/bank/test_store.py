@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from simsearch import errors
-from simsearch.bank import checks, edits
+from simsearch.bank import edit_checks
+from simsearch.bank.edits import entries as edits
+from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.store import BankStore
-from simsearch.bank.tables import Tables
 from simsearch.types import (
     Change,
     ChangeKind,
@@ -453,8 +454,8 @@ def test_a_draft_outside_the_limits_is_refused(
 
 def test_edits_and_listings_have_bounds(store: BankStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches, pages, rules and descriptions beyond their limits are refused by name."""
-    assert checks.EDIT_BYTES_MAX == 1 << 28
-    monkeypatch.setattr(checks, "EDIT_BYTES_MAX", 1_000)
+    assert edit_checks.EDIT_BYTES_MAX == 1 << 28
+    monkeypatch.setattr(edit_checks, "EDIT_BYTES_MAX", 1_000)
     with pytest.raises(errors.BadRequest, match="no entries"):
         store.add_entries("spam", [], EDIT)
     with pytest.raises(errors.LimitExceeded, match="16384"):

@@ -42,12 +42,12 @@ from hypothesis.stateful import (
 )
 
 from simsearch import errors
-from simsearch.bank import edits
-from simsearch.bank.fingerprints import fingerprint_to_bytes
-from simsearch.bank.layout import NEVER
-from simsearch.bank.reading import Reading
+from simsearch.bank.edits import entries
+from simsearch.bank.lmdb.tables import Tables
+from simsearch.bank.records.fingerprints import fingerprint_to_bytes
+from simsearch.bank.records.keys import NEVER
+from simsearch.bank.state_reader import Reading
 from simsearch.bank.store import BankStore
-from simsearch.bank.tables import Tables
 from simsearch.types import ChangeKind, EntryDraft, EntryState, Fingerprint, Policy, Signal
 from tests.bank.worlds import EDIT, POLICY, sha
 
@@ -224,7 +224,7 @@ class StoreMachine(RuleBasedStateMachine):
     def fail_in_the_middle(self, some: list[EntryDraft]) -> None:
         def work(tables: Tables) -> None:
             encoded = [fingerprint_to_bytes(draft.fingerprint) for draft in some]
-            edits.add_entries(tables, "spam", some, encoded, EDIT)
+            entries.add_entries(tables, "spam", some, encoded, EDIT)
             raise InTheMiddle
 
         with pytest.raises(InTheMiddle):

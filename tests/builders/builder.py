@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from index_builders import app, progress, publishing, verify
-from simsearch.index import plan
+from index_builders import build_app
+from index_builders.build import release
+from index_builders.quality import verify
+from index_builders.report import progress
+from simsearch.index.ivf import plan
 from tests.builders.worlds import FACTORY
 
 SHARD_ROWS = 2000
@@ -32,7 +35,7 @@ class Stages:
 
 def main(data_dir: Path, log: Path) -> None:
     stages = Stages(log)
-    publish = publishing.publish
+    publish = release.publish
 
     @contextmanager
     def shown(_: object) -> Iterator[Stages]:
@@ -45,9 +48,11 @@ def main(data_dir: Path, log: Path) -> None:
     plan.SHARD_ROWS_MAX = SHARD_ROWS  # type: ignore[misc]
     verify.COPIES, verify.QUERIES = 512, 64
     progress.shown = shown  # type: ignore[assignment]
-    publishing.publish = publishing_
+    release.publish = publishing_
     stages("starting")
-    app.run(data_dir, recall=0.5, factory=[f"wide={FACTORY}r"])  # a refusal is not what is tried
+    build_app.run(
+        data_dir, recall=0.5, factory=[f"wide={FACTORY}r"]
+    )  # a refusal is not what is tried
     stages("ended")
 
 

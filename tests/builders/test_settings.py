@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from index_builders import app
+from index_builders import build_app
 from simsearch.config import IndexConfig
 from simsearch.errors import BadConfig
-from simsearch.index.snapshot import list_snapshots
+from simsearch.index.snapshot.loader import list_snapshots
 from tests.builders.worlds import bank
 from tests.flows.world import WIDE
 
@@ -31,18 +31,18 @@ def config(tmp_path: Path) -> Path:
 
 def test_options_go_before_the_file_and_the_file_before_the_defaults(config: Path) -> None:
     """Each on its own: one option does not undo the rest of the file."""
-    assert app._settings(None, None, None, None) == IndexConfig()
-    read = app._settings(config, None, None, None)
+    assert build_app._settings(None, None, None, None) == IndexConfig()
+    read = build_app._settings(config, None, None, None)
     assert (read.recall, read.keep, len(read.factories)) == (0.9, 1, 3)
-    said = app._settings(config, 0.99, None, 0)
+    said = build_app._settings(config, 0.99, None, 0)
     assert (said.recall, said.keep, said.factories) == (0.99, 0, read.factories)
 
 
 def test_a_factory_said_for_a_model_is_for_all_of_its_spaces(config: Path) -> None:
     """The file's word on one of them would win over it: an id goes before a model's name."""
-    said = app._settings(config, None, ["wide=Flat"], None)
+    said = build_app._settings(config, None, ["wide=Flat"], None)
     assert said.factories == {"wide": "Flat", "other": "Flat"}
-    said = app._settings(config, None, [f"{WIDE.id}=Flat"], None)
+    said = build_app._settings(config, None, [f"{WIDE.id}=Flat"], None)
     assert said.factories[WIDE.id] == "Flat"
     assert said.factories["wide"] == "IVF8,PQ8x4fs"
 
@@ -51,7 +51,7 @@ def test_a_factory_said_for_a_model_is_for_all_of_its_spaces(config: Path) -> No
 def test_a_recall_that_is_no_share_is_refused(recall: float) -> None:
     """By an option as by a file."""
     with pytest.raises(BadConfig, match="options: recall is a share"):
-        app._settings(None, recall, None, None)
+        build_app._settings(None, recall, None, None)
 
 
 def test_the_file_says_what_is_built(
@@ -60,11 +60,11 @@ def test_the_file_says_what_is_built(
     """The plan shows it, the snapshot has it, and `keep` is kept to."""
     path = bank(tmp_path / "bank", 600)
     config.write_text(FILE.replace(', "other" = "Flat"', ""))
-    app.plan(path, config=config, as_json=True)
+    build_app.plan(path, config=config, as_json=True)
     assert json.loads(capsys.readouterr().out)[WIDE.id]["factory"] == "IVF4,PQ8x4fs"
     for _ in range(2):
-        app.run(path, config=config)
-    (manifest,) = list_snapshots(path / app.SNAPSHOTS)
+        build_app.run(path, config=config)
+    (manifest,) = list_snapshots(path / build_app.SNAPSHOTS)
     assert manifest.spaces[0].factory == "IVF4,PQ8x4fs"
 
 
@@ -72,4 +72,4 @@ def test_a_factory_for_no_space_of_the_bank_is_refused(tmp_path: Path, config: P
     """A key that nobody reads is an error, in the file too."""
     path = bank(tmp_path / "bank", 20)
     with pytest.raises(BadConfig, match=r"no space 'other' .* or \[index\] factories"):
-        app.run(path, config=config)
+        build_app.run(path, config=config)

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from simsearch.cli.app import app, main
 from simsearch.errors import SimsearchError
-from simsearch.serve.errors import status_of, trailers_of
+from simsearch.serve.transport.status_codes import status_of, trailers_of
 from simsearch.v1 import bank_pb2, bank_pb2_grpc
 
 NOBODY = "127.0.0.1:1"

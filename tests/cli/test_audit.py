@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from simsearch.bank.heads import read_heads
+from simsearch.bank.signed_heads import read_heads
 from simsearch.bank.store import BankStore
 from simsearch.client import Client
 from simsearch.types import Edit, HashContent, Signal
 from tests.bank.test_audit import RawTables
-from tests.bank.test_heads import write_key, write_public_key
+from tests.bank.test_signed_heads import write_key, write_public_key
 from tests.cli.shell import Run
 from tests.serve.house import served
 
@@ -224,7 +224,7 @@ def test_revert_takes_back_and_says_so(run: Run, server: str) -> None:
 def test_revert_goes_on_part_by_part(
     run: Run, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simsearch.serve.auditing.CHANGES_AT_ONCE", 1)
+    monkeypatch.setattr("simsearch.serve.banks.change_log.CHANGES_AT_ONCE", 1)
     words = ("revert", "--server", server, "--actor", "eve", "--since", "2000-01-01")
     assert shown(run, *words, "--reason", "case 9")["undone"] == 2
 

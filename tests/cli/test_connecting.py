@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simsearch.cli.options import edit_by
-from simsearch.serve.tokens import id_of, read_record
+from simsearch.serve.auth.tokens import id_of, read_record
 from tests.cli.shell import NOBODY, Run, commands
 
 TOKEN = "sst_000000000000_" + "a" * 43

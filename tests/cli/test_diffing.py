@@ -133,8 +133,8 @@ def test_one_change_is_shown_with_what_it_changed(
     run: Run, server: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A policy of before is found in the record, however far the next update is from it."""
-    monkeypatch.setattr("simsearch.bank.history.LOOKED_AT_MAX", 1)
-    monkeypatch.setattr("simsearch.bank.history.CHANGES_AT_ONCE", 1)
+    monkeypatch.setattr("simsearch.bank.log_search.LOOKED_AT_MAX", 1)
+    monkeypatch.setattr("simsearch.bank.log_search.CHANGES_AT_ONCE", 1)
     client.update_bank(bank_pb2.UpdateBankRequest(name="one", description="new", edit=EDIT))
     for name in "abc":
         client.add_entry("one", [sha(name)], ANN)

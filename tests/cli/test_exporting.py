@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simsearch.bank.checks import FIRST_STATES
+from simsearch.bank.edit_checks import FIRST_STATES
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.encode.registry import LoadedEncoder

@@ -75,8 +75,8 @@ def test_a_page_is_full_where_there_is_enough(
     run: Run, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a call looks at one entry and no more; the next begins where it ended."""
-    monkeypatch.setattr("simsearch.bank.listing.LOOKED_AT_MAX", 1)
-    monkeypatch.setattr("simsearch.bank.listing.ENTRIES_AT_ONCE", 1)
+    monkeypatch.setattr("simsearch.bank.entry_search.LOOKED_AT_MAX", 1)
+    monkeypatch.setattr("simsearch.bank.entry_search.ENTRIES_AT_ONCE", 1)
     base = ("entry", "list", "scams", "--server", server, "--label", "x")
     first = run(*base, "--page-size", "1")
     assert "more: --page-token 1" in first.out

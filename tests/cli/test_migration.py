@@ -15,7 +15,7 @@ from PIL import Image
 from simsearch.client import Client
 from simsearch.encode.digests import text_sha256
 from simsearch.encode.registry import LoadedEncoder
-from simsearch.encode.text import TextLimits, checked
+from simsearch.encode.text.normalise import TextLimits, checked
 from simsearch.errors import ContentMismatch, EntryRetracted
 from simsearch.types import (
     Band,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from simsearch.bank import layout
+from simsearch.bank.records import keys
 from simsearch.bank.store import BankStore
 from simsearch.client import Client
 from simsearch.storage.v1 import records_pb2 as pb
@@ -219,10 +219,10 @@ def test_an_audit_holds_over_opinions_and_finds_an_altered_one(run: Run, left: P
     """By the command that operators run."""
     assert run("audit", "verify", "--data-dir", str(left)).code == 0
     with RawTables(left) as tables:
-        at, body = min(tables.rows(layout.OPINIONS).items())
+        at, body = min(tables.rows(keys.OPINIONS).items())
         record = pb.OpinionRecord.FromString(body)
         record.kind = OpinionKind.TRUE_POSITIVE
-        tables.put(layout.OPINIONS, at, record.SerializeToString())
+        tables.put(keys.OPINIONS, at, record.SerializeToString())
     ran = run("audit", "verify", "--data-dir", str(left))
     assert ran.code == 7
     assert "is not as it was given" in ran.out

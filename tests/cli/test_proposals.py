@@ -114,7 +114,7 @@ def test_a_list_waits_as_one_and_is_approved_to_its_end(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many calls that takes."""
-    monkeypatch.setattr("simsearch.bank.deciding.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("simsearch.bank.edits.decide.ROWS_AT_ONCE", 2)
     path = tmp_path / "list.txt"
     path.write_text("".join(f"{sha(str(n)).partition(':')[2]}\n" for n in range(5)))
     words = ("import", "scams", str(path), "--signal", "sha256", "--reason", "monday")

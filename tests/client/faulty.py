@@ -14,7 +14,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from simsearch.errors import SimsearchError
-from simsearch.serve.errors import item_error, status_of, trailers_of
+from simsearch.serve.transport.status_codes import item_error, status_of, trailers_of
 from simsearch.v1 import bank_pb2, bank_pb2_grpc, content_pb2, match_pb2, match_pb2_grpc
 
 Context: TypeAlias = grpc.ServicerContext

@@ -11,7 +11,7 @@ from simsearch.client import NO_RETRIES
 from simsearch.config import TlsConfig
 from simsearch.credentials import ClientTls
 from simsearch.errors import BadRequest, Unreachable
-from simsearch.serve.tls import ServerTls
+from simsearch.serve.transport.certificates import ServerTls
 from simsearch.types import Band, HashContent, Signal
 from tests.client.flavours import Open
 from tests.serve.certificates import Authority

@@ -12,7 +12,7 @@ from simsearch.client.calls import Outcome
 from simsearch.client.retry import RetryPolicy
 from simsearch.client.window import MESSAGE_ITEMS_MAX, StreamBounds, Window
 from simsearch.errors import BadContent, EmptyContent, InternalFault, Overloaded, SimsearchError
-from simsearch.serve.errors import item_error
+from simsearch.serve.transport.status_codes import item_error
 from simsearch.types import MatchOptions, MatchResult, TextContent
 from simsearch.v1 import match_pb2
 

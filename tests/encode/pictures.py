@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simsearch.encode.image import ImageLimits, Picture, open_picture
+from simsearch.encode.image.picture import ImageLimits, Picture, open_picture
 
 ORIENTATION_TAG = 0x0112
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simsearch.encode import minhash, text
+from simsearch.encode.encoders.precomputed import check_vectors
 from simsearch.encode.fingerprint import (
     ContentLimits,
     Fingerprinter,
@@ -18,11 +18,11 @@ from simsearch.encode.fingerprint import (
     Wanted,
     merge,
 )
-from simsearch.encode.image import ImageLimits
-from simsearch.encode.pdq import pdq_dihedral, pdq_of
-from simsearch.encode.ready import check_vectors
+from simsearch.encode.image.pdq import pdq_dihedral, pdq_of
+from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.registry import EncoderSet
-from simsearch.encode.text import TextLimits
+from simsearch.encode.text import minhash, normalise
+from simsearch.encode.text.normalise import TextLimits
 from simsearch.errors import BadVector, LimitExceeded, SimsearchError
 from simsearch.types import (
     BITS_BYTES,
@@ -148,12 +148,12 @@ def test_texts_are_compared_in_their_normal_form() -> None:
     assert one.digests == other.digests
     assert one.bits[Signal.MINHASH].tolist() == other.bits[Signal.MINHASH].tolist()
     assert one.vectors[PROSE.id].tolist() == other.vectors[PROSE.id].tolist()
-    assert prose.asked == [[text.normalise(WORDS)]] * 2
+    assert prose.asked == [[normalise.normalise(WORDS)]] * 2
 
 
 def test_a_long_text_gives_a_row_per_window() -> None:
     """The same windows for MinHash and for the embedding, on both sides; one digest for all."""
-    windows = text.windows(LONG, TextLimits())
+    windows = normalise.windows(LONG, TextLimits())
     assert len(windows) > 2
     for made in (ban(TextContent(LONG)), query(TextContent(LONG))):
         found = made.fingerprint
@@ -172,7 +172,9 @@ def test_windows_of_a_batch_go_back_to_their_own_text() -> None:
         TextContent("hello you"),
     ]
     made = fingerprinter(encoders(prose)).ban(contents)
-    windows = [text.windows(c.text, TextLimits()) for c in contents if isinstance(c, TextContent)]
+    windows = [
+        normalise.windows(c.text, TextLimits()) for c in contents if isinstance(c, TextContent)
+    ]
     assert prose.asked == [[w for each in windows for w in each]]
     texts = [taken(made[i]).fingerprint.vectors[PROSE.id] for i in (0, 1, 3)]
     assert [t.tolist() for t in texts] == [[unit_of(w).tolist() for w in each] for each in windows]

@@ -25,12 +25,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from index_builders import report
-from index_builders.pipeline import BuildOptions, build
-from index_builders.progress import silent
-from index_builders.publishing import publish, rollback, seal
+from index_builders.build.pipeline import BuildOptions, build
+from index_builders.build.release import publish, rollback, seal
+from index_builders.report import build_report
+from index_builders.report.progress import silent
 from simsearch.errors import EntryInOtherBank, EntryRetracted, SimsearchError
-from simsearch.index.snapshot import current, list_snapshots
+from simsearch.index.snapshot.loader import current, list_snapshots
 from simsearch.live import follower, space
 from simsearch.types import (
     Band,
@@ -167,7 +167,7 @@ class Model(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(space, "SEAL_ROWS", 1)
         self.patch.setattr(follower, "POLL_S", 0.005)
-        self.patch.setattr(report, "picture_of", lambda _: None)
+        self.patch.setattr(build_report, "picture_of", lambda _: None)
         self.builds = 0
         self.patch.setattr(time, "strftime", lambda *_: f"t{self.builds}")
         self.directory = Path(tempfile.mkdtemp(prefix="simsearch-model-"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simsearch.bank.sameness import check_contents
+from simsearch.bank.edits.same_content import check_contents
 from simsearch.bank.store import BankStore
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print, merge
 from simsearch.encode.registry import EncoderSet, LoadedEncoder

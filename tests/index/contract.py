@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simsearch.errors import BadHash, SpaceMismatch
-from simsearch.index.protocol import (
+from simsearch.index.index_protocol import (
     ROWS_MAX,
     CosineMatches,
     CosineView,

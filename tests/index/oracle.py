@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.index.protocol import CosineMatches, HammingMatches
+from simsearch.index.index_protocol import CosineMatches, HammingMatches
 from simsearch.types import BITS_BYTES, Bits, Vectors
 
 Found: TypeAlias = list[tuple[int, int, int, float]]

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from numpy.typing import NDArray
 
-from simsearch.index.exact import ExactIndex, ExactView
-from simsearch.index.hamming import HammingIndex, HammingView
-from simsearch.index.protocol import CosineMatches, HammingMatches
+from simsearch.index.flat.cosine import ExactIndex, ExactView
+from simsearch.index.flat.hamming import HammingIndex, HammingView
+from simsearch.index.index_protocol import CosineMatches, HammingMatches
 from tests.index.oracle import COSINE, HAMMING, Row, Scale, found_by, unit
 
 ROWS_MAX = 4

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simsearch.errors import InternalFault, SpaceMismatch
-from simsearch.index.exact import ExactIndex, ExactView
-from simsearch.index.hamming import HammingIndex, HammingView
+from simsearch.index.flat.cosine import ExactIndex, ExactView
+from simsearch.index.flat.hamming import HammingIndex, HammingView
 from simsearch.index.union import HammingUnionView, UnionView
 from tests.index.contract import CosineViewContract, HammingViewContract
 from tests.index.oracle import Row, clustered_bits, clustered_vectors, found_by

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simsearch.index import ivf_build, segment, trained
-from simsearch.index.codec import Codec
-from simsearch.index.exact import ExactIndex
-from simsearch.index.ivf import IvfBase
-from simsearch.index.protocol import CosineView
-from simsearch.index.segment import Known, Mould
+from simsearch.index.flat.cosine import ExactIndex
+from simsearch.index.index_protocol import CosineView
+from simsearch.index.ivf import faiss_io, segment, train
+from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.ivf_view import IvfBase
+from simsearch.index.ivf.segment import Known, Mould
 from simsearch.index.union import UnionView
 from simsearch.live import space as module
 from simsearch.live.space import LiveSpace
@@ -44,7 +44,7 @@ def few_rows_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def segment_plan(count: int) -> Any:
-    from simsearch.index.plan import plan
+    from simsearch.index.ivf.plan import plan
 
     return plan(count, DIM, override=FACTORY)
 
@@ -84,7 +84,7 @@ def based(sealer: Executor, codec: Codec = WIDE) -> LiveSpace:
     """Behind an IVF base of `rows(1)`, with keys from 1 on."""
     index, empty, strays = built()
     known = Known(codec, 16)
-    mould = Mould(lambda: trained.copy_of(empty), known, centres=empty)
+    mould = Mould(lambda: faiss_io.copy_of(empty), known, centres=empty)
     half = rows(1).astype(np.float16)
     keys = np.arange(1, len(half) + 1)
     base = IvfBase(
@@ -103,10 +103,10 @@ def based(sealer: Executor, codec: Codec = WIDE) -> LiveSpace:
 @cache
 def built() -> tuple[Any, Any, NDArray[np.int64]]:
     """Filled, empty, strays."""
-    index = ivf_build.train(FACTORY, rows(1))
-    empty = trained.copy_of(index)
+    index = train.train(FACTORY, rows(1))
+    empty = faiss_io.copy_of(index)
     half = rows(1).astype(np.float16)
-    strays = ivf_build.fill(index, half, np.arange(len(half)))
+    strays = train.fill(index, half, np.arange(len(half)))
     return index, empty, strays
 
 
@@ -225,7 +225,7 @@ def test_rows_that_cannot_be_sealed_stay_exact(held: Held, monkeypatch: pytest.M
         index.append(new[:350], keys[:350], keys[:350] % 3)
     space.tend(1)
     with monkeypatch.context() as patch:
-        patch.setattr(ivf_build, "fill", lambda *_: 1 / 0)
+        patch.setattr(train, "fill", lambda *_: 1 / 0)
         held.run()
     assert not space.tend(1)
     assert same(space.freeze(1), exact, 1, new)
@@ -239,7 +239,7 @@ def test_rows_that_cannot_be_sealed_stay_exact(held: Held, monkeypatch: pytest.M
 
 def test_settling_ends_where_rows_cannot_be_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot on its way in would else never arrive."""
-    monkeypatch.setattr(ivf_build, "fill", lambda *_: 1 / 0)
+    monkeypatch.setattr(train, "fill", lambda *_: 1 / 0)
     with ThreadPoolExecutor(1) as sealer:
         space = based(sealer)
         keys = np.arange(7000, 7900)
@@ -263,7 +263,7 @@ def test_rows_of_another_kind_are_measured_anew(held: Held) -> None:
     """Rows unlike those of the base are scored worse by its codes: the gate must widen with them,
     or their near copies would be turned away."""
     index, _, _ = built()
-    space = based(held, ivf_build.calibrate(index, rows(1).astype(np.float16)))
+    space = based(held, train.calibrate(index, rows(1).astype(np.float16)))
     others = unit(np.random.default_rng(9).standard_normal((2400, DIM)) ** 3)
     keys = np.arange(20_000, 22_400)
     space.append(others, keys, keys % 3)
@@ -272,7 +272,7 @@ def test_rows_of_another_kind_are_measured_anew(held: Held) -> None:
     space.tend(1)
     rng = np.random.default_rng(10)
     cosines = rng.uniform(0.91, 0.99, 800)
-    near = ivf_build.turned(others[:800], rng.standard_normal((800, DIM)), cosines)
+    near = train.turned(others[:800], rng.standard_normal((800, DIM)), cosines)
     matches = space.freeze(1).search(near, dict.fromkeys(range(3), 0.9))
     found = set(zip(matches.query.tolist(), matches.key.tolist(), strict=True))
     assert len({(n, 20_000 + n) for n in range(800)} & found) > 0.98 * 800
@@ -328,9 +328,9 @@ class TestLiveSpace(CosineViewContract):
 
     def view(self, rows: Sequence[Row], retired: frozenset[int] = frozenset()) -> CosineView:
         sample = clustered_vectors(np.random.default_rng(99), 700, self.dim)
-        empty = ivf_build.train("IVF4,PQ6x4fsr", sample)
+        empty = train.train("IVF4,PQ6x4fsr", sample)
         held = Held()
-        mould = Mould(lambda: trained.copy_of(empty), Known(Codec(bias=0.0, sd=1.0), 4))
+        mould = Mould(lambda: faiss_io.copy_of(empty), Known(Codec(bias=0.0, sd=1.0), 4))
         space = LiveSpace(self.dim, held, (), mould)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "SEAL_ROWS", 1)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index_builders.gather import gather
+from index_builders.build.extract import gather
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadConfig, BadSnapshot
-from simsearch.index.snapshot import ManifestDraft, SignalPart, SnapshotWriter, SpacePart
+from simsearch.index.snapshot.loader import ManifestDraft, SignalPart, SnapshotWriter, SpacePart
 from simsearch.live.follower import Follower
 from simsearch.live.replica import Replica
 from simsearch.types import EntryDraft, Fingerprint, Signal
@@ -203,7 +203,7 @@ def test_the_follower_keeps_its_view_beside_a_snapshot_without_its_space(
     process: Process,
 ) -> None:
     """The refusal is told; searches go on with every row from the bank."""
-    from simsearch.index.snapshot import set_current
+    from simsearch.index.snapshot.loader import set_current
 
     first, second, _ = both(process)
     path = snapshot(process.store, "one", without=(SPACE.id,))

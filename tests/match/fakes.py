@@ -8,10 +8,10 @@ from typing import Any
 
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
 from simsearch.encode.registry import EncoderSet
-from simsearch.index.exact import ExactIndex
-from simsearch.index.hamming import HammingIndex
-from simsearch.index.protocol import CosineView, HammingView
-from simsearch.match.asking import View
+from simsearch.index.flat.cosine import ExactIndex
+from simsearch.index.flat.hamming import HammingIndex
+from simsearch.index.index_protocol import CosineView, HammingView
+from simsearch.match.evidence import View
 from simsearch.match.matcher import Matcher
 from simsearch.types import (
     Bank,

@@ -21,9 +21,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from simsearch.client import Client
-from simsearch.encode.image import Picture
-from simsearch.encode.preprocess import Preprocess
-from simsearch.encode.protocol import Pixels
+from simsearch.encode.encoder_protocol import Pixels
+from simsearch.encode.image.picture import Picture
+from simsearch.encode.image.preprocess import Preprocess
 from simsearch.types import Band, Edit, HashContent, MatchOptions, Signal
 from tests.fakes import SIDE_PX, FakeImageEncoder
 from tests.serve import fake_process

@@ -14,11 +14,11 @@ from typing import Any, cast
 import grpc
 
 from simsearch.config import ApprovalConfig, KnownConfig
-from simsearch.serve.directory import load_directory
-from simsearch.serve.guard import Guard
-from simsearch.serve.reloading import Reloading
-from simsearch.serve.tls import ServerTls
-from simsearch.serve.tokens import new_token, record_of
+from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth.identities_file import load_directory
+from simsearch.serve.auth.tokens import new_token, record_of
+from simsearch.serve.transport.certificates import ServerTls
+from simsearch.serve.transport.reloading_files import Reloading
 from simsearch.types import Role
 from tests.serve.house import APPROVAL, served
 

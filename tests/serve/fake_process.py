@@ -66,7 +66,7 @@ def main(config: Path) -> None:
     )
     chosen = load(config)
     log_to_stderr("INFO", chosen.telemetry.log_format)
-    with patch("simsearch.serve.core.load_encoders", lambda specs, threads: loaded):
+    with patch("simsearch.serve.core.server_core.load_encoders", lambda specs, threads: loaded):
         server.run(chosen, lambda address: print(json.dumps({"listening": address}), flush=True))  # noqa: T201
 
 

@@ -25,8 +25,8 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.rpc import error_details_pb2, status_pb2
 
-from simsearch.serve.errors import STATUS
-from simsearch.serve.listening import DESCRIPTORS
+from simsearch.serve.transport.port import DESCRIPTORS
+from simsearch.serve.transport.status_codes import STATUS
 from simsearch.v1 import bank_pb2, content_pb2, error_pb2, match_pb2, policy_pb2
 from tests.encode.pictures import copies, landscape
 from tests.fakes import DIM, PICTURES, PROSE, unit_of

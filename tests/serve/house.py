@@ -19,17 +19,23 @@ from simsearch.config import (
     LimitsConfig,
     ThresholdsConfig,
 )
-from simsearch.encode.decoding import ImageDecoder
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
+from simsearch.encode.image.decoder import ImageDecoder
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher
-from simsearch.serve.core import SNAPSHOTS, Core, known_answers, known_prints, served_spaces
-from simsearch.serve.guard import Guard
-from simsearch.serve.interceptors import Gate
+from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.core.server_core import (
+    SNAPSHOTS,
+    Core,
+    known_answers,
+    known_prints,
+    served_spaces,
+)
+from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.server import port_of
-from simsearch.serve.tls import ServerTls
-from simsearch.serve.work import Work
+from simsearch.serve.transport.certificates import ServerTls
+from simsearch.serve.transport.interceptors import Gate
 
 KNOWN = KnownConfig()
 APPROVAL = ApprovalConfig(four_eyes="off")

@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
-from simsearch.bank.opening import READERS_MAX
+from simsearch.bank.lmdb.opening import READERS_MAX
 from simsearch.bank.store import BankStore
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client

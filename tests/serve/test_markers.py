@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 
 from simsearch.types import Signal
 from simsearch.v1 import bank_pb2, content_pb2, match_pb2
-from simsearch.wire.numbers import HASH_SIGNAL_NUMBERS
+from simsearch.wire.enums import HASH_SIGNAL_NUMBERS
 from tests.encode.pictures import exif, landscape, saved
 from tests.fakes import DIM
 from tests.serve.attacked import Target, attacked, target

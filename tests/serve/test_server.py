@@ -25,15 +25,15 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from simsearch.bank import layout
+from simsearch.bank.records import keys as layout
 from simsearch.cli.background import ServerProcess
 from simsearch.client import Client
 from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig
 from simsearch.errors import BadConfig, NotReady, Overloaded, SimsearchError, Unreachable
 from simsearch.serve import server as running
-from simsearch.serve.errors import HIDDEN
-from simsearch.serve.interceptors import Gate
-from simsearch.serve.listening import check_listen
+from simsearch.serve.transport.interceptors import Gate
+from simsearch.serve.transport.port import check_listen
+from simsearch.serve.transport.status_codes import HIDDEN
 from simsearch.types import Band, HashContent, Signal
 from tests.serve.conftest import EDIT
 
@@ -342,7 +342,7 @@ def test_overload_carries_a_hint() -> None:
     """RESOURCE_EXHAUSTED says when to come back, in RetryInfo and as a pushback header."""
     from google.rpc import error_details_pb2, status_pb2
 
-    from simsearch.serve.errors import trailers_of
+    from simsearch.serve.transport.status_codes import trailers_of
 
     trailers = dict(trailers_of(Overloaded("full", retry_after_ms=250)))
     assert trailers["grpc-retry-pushback-ms"] == "250"

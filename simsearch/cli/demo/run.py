@@ -112,8 +112,8 @@ def _ban_everything(client: Client) -> int:
 
 def _pdq(name: str) -> bytes:
     """The bare hash of a photograph, as a partner's list would bring it."""
-    from simsearch.encode.image import ImageLimits, open_picture
-    from simsearch.encode.pdq import pdq_of
+    from simsearch.encode.image.pdq import pdq_of
+    from simsearch.encode.image.picture import ImageLimits, open_picture
 
     bits = pdq_of(open_picture(content.photo_bytes(name), ImageLimits()))
     if bits is None:

@@ -1,0 +1,388 @@
+"""From a bank to a snapshot: gather, plan, train, fill, verify. Publishing is a step of its own.
+
+Every finished step is on disk before the next begins; a build that was killed is taken up where
+it stopped. Rows are read in chunks, the training sample apart; filling holds one shard's codes, and
+verifying holds them all, as a server does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_builders.build import build_state as states
+from index_builders.build.build_state import BuildState
+from index_builders.build.extract import gather
+from index_builders.build.resume import removed_when_full, take_up
+from index_builders.build.tune_nprobe import judge
+from index_builders.report import build_report
+from index_builders.report.build_report import BuildReport, SpaceReport, Tried
+from index_builders.report.progress import Progress, counted
+from index_builders.report.resources import MemoryPeak, Stopwatch
+from simsearch.bank.state_reader import Reading
+from simsearch.bank.store import BankStore
+from simsearch.errors import BadConfig, RecallTooLow
+from simsearch.index.ivf import faiss_io, train
+from simsearch.index.ivf.calibration import GATE_SDS, Codec
+from simsearch.index.ivf.ivf_view import IvfBase
+from simsearch.index.ivf.plan import FLAT, Plan, plan
+from simsearch.index.snapshot.loader import ManifestDraft, SignalPart, SnapshotWriter, SpacePart
+from simsearch.index.snapshot.manifest import stretches
+from simsearch.index.snapshot.writer import BUILDING
+from simsearch.index.union import UnionView
+from simsearch.types import Signal
+
+STRAYS_MAX = 1024
+STRAYS_MAX_SHARE = 0.01
+"""Of sentence vectors 2 in 10,000 are strays."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """`recall_target` at each of verify.FLOORS. `factories` overrule the plan of some spaces, by
+    the id of the space or the model's name in front of its @. `without` are ids of spaces to be
+    left out. `gpu`: for searching on GPUs."""
+
+    recall_target: float = 0.995
+    factories: Mapping[str, str] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
+    gpu: bool = False
+
+    def check(self, spaces: Iterable[str]) -> None:
+        """Raises BadConfig where a factory is for no space of the bank."""
+        known = {n for space in (*spaces, *self.without) for n in (space, _model(space))}
+        for name in self.factories.keys() - known:
+            raise BadConfig(
+                f"there is no space {name!r} to choose an index for: the bank has "
+                f"{', '.join(sorted(known)) or 'none'}; mend --factory, or [index] factories"
+            )
+
+    def plan(self, space: str, count: int, dim: int) -> Plan:
+        override = self.factories.get(space) or self.factories.get(_model(space))
+        return plan(count, dim, override=override, gpu=self.gpu)
+
+
+def _model(space: str) -> str:
+    return space.partition("@")[0]
+
+
+@dataclass
+class Build:
+    """One build under way in its directory."""
+
+    writer: SnapshotWriter
+    state: BuildState
+    options: BuildOptions
+    progress: Progress
+    clock: Stopwatch
+    measured: dict[int, SpaceReport] = field(default_factory=dict)
+    """By the number of the space."""
+
+    @property
+    def directory(self) -> Path:
+        return self.writer.path("")
+
+
+def build(
+    store: BankStore, snapshots: Path, options: BuildOptions, progress: Progress
+) -> tuple[SnapshotWriter, ManifestDraft]:
+    """Everything but publishing, and its report beside the snapshots. A build without room leaves
+    nothing; any other that fails is taken up by the next, as far as that one wants the same.
+
+    Raises RecallTooLow, SnapshotFull, BadConfig, BankLocked.
+    """
+    with store.reading() as reading, MemoryPeak() as memory:
+        taken = take_up(snapshots, store.store_id, reading.seq, partial(_fits, options))
+        writer, state = taken or (_new_writer(snapshots, reading), None)
+        with removed_when_full(writer):
+            clock = Stopwatch()
+            state = state or _gathered(store.store_id, reading, writer, options, progress, clock)
+            work = Build(writer, state, options, progress, clock)
+            tell = partial(_told, work, snapshots, memory, resumed=taken is not None)
+            try:
+                draft = _drafted(work)
+            except RecallTooLow as refusal:
+                states.save(work.state.refused(options.recall_target), work.directory)
+                raise RecallTooLow(f"{refusal}; see {tell(str(refusal))}") from None
+            tell("")
+            return writer, draft
+
+
+def _drafted(work: Build) -> ManifestDraft:
+    _settle_recipes(work)
+    with work.clock.stage("fill"):
+        spaces = tuple(_build_space(work, number) for number in range(len(work.state.spaces)))
+    return ManifestDraft(
+        store_id=work.state.store_id,
+        built_through=work.state.built_through,
+        created_us=time.time_ns() // 1000,
+        spaces=spaces,
+        signals=tuple(SignalPart.named(Signal(s), count) for s, count in work.state.signals),
+        without=work.state.left_out,
+        build_report=build_report.manifest_lines(work.measured),
+    )
+
+
+def _told(work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resumed: bool) -> Path:
+    """Write the report; returns the path of its last file, the picture where there is one."""
+    state = work.state
+    spaces = (
+        work.measured.get(number, SpaceReport(space, count, dim, FLAT))
+        for number, (space, count, dim) in enumerate(state.spaces)
+    )
+    files = (path for path in sorted(work.directory.iterdir()) if path.name not in states.SCRATCH)
+    told = BuildReport(
+        snapshot=work.directory.name.removeprefix(BUILDING),
+        store_id=state.store_id,
+        built_through=state.built_through,
+        created=build_report.now(),
+        recall_target=work.options.recall_target,
+        refused=refusal,
+        resumed=resumed,
+        spaces=tuple(spaces),
+        signals=dict(state.signals),
+        seconds={stage: round(seconds, 3) for stage, seconds in work.clock.seconds.items()},
+        bytes={path.name: path.stat().st_size for path in files},
+        peak_memory_bytes=memory.bytes,
+    )
+    return build_report.write(snapshots, told)[-1]
+
+
+# ---------------------------------------------------------------- beginning
+
+
+def _fits(options: BuildOptions, state: BuildState) -> bool:
+    """Whether a dead build could become what is asked for, and was not refused as that."""
+    if options.without != {*state.left_out}:
+        return False
+    try:
+        recipes = _recipes(options, state)
+    except BadConfig:
+        return False
+    return not (recipes == state.recipes and 0 < state.refused_at <= options.recall_target)
+
+
+def _recipes(options: BuildOptions, state: BuildState) -> tuple[str, ...]:
+    """How each space's shards are made: shards of equal recipes are equal. Raises BadConfig."""
+    options.check(space for space, *_ in state.spaces)
+    plans = (options.plan(*space) for space in state.spaces)
+    return tuple(f"{p.factory}, {p.shards} shards, {p.train_rows} to train" for p in plans)
+
+
+def _settle_recipes(work: Build) -> None:
+    """Shards that were made in another way than is asked for now are made again."""
+    recipes = _recipes(work.options, work.state)
+    if recipes == work.state.recipes:
+        return
+    stale = work.state.stale_spaces(recipes)
+    work.state = work.state.without(stale)
+    states.save(work.state, work.directory)
+    for path in work.directory.iterdir():
+        is_of_shards = path.name not in work.state.gathered_files()
+        if is_of_shards and states.space_number(path.name) in stale:
+            path.unlink()
+    work.state = work.state.with_recipes(recipes)
+    states.save(work.state, work.directory)
+
+
+def _new_writer(snapshots: Path, reading: Reading) -> SnapshotWriter:
+    """Under the log position and the time; several in one second are numbered."""
+    first = f"{reading.seq:012d}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+    names = (first if n == 1 else f"{first}-{n}" for n in itertools.count(1))
+    return SnapshotWriter(snapshots, next(n for n in names if not (snapshots / n).exists()))
+
+
+def _gathered(
+    store_id: str,
+    reading: Reading,
+    writer: SnapshotWriter,
+    options: BuildOptions,
+    progress: Progress,
+    clock: Stopwatch,
+) -> BuildState:
+    total = sum(bank.active_entries for bank in reading.banks())
+    advance = counted(progress, "reading the bank", total, "entries")
+    with clock.stage("gather"):
+        gathered = gather(reading, writer.path(""), advance, options.without)
+    state = BuildState.of(store_id, gathered)
+    states.save(state, writer.path(""))
+    return state
+
+
+# ---------------------------------------------------------------- one space
+
+
+def _build_space(work: Build, number: int) -> SpacePart:
+    space, count, dim = work.state.spaces[number]
+    chosen = work.options.plan(space, count, dim)
+    if chosen.is_flat:
+        return SpacePart.named(number, space, dim, count)
+    rows = _read(work, f"rows-{number}.npy")
+    _fill_shards(work, number, chosen, rows)
+    begun = work.writer.path(_trained_name(number))
+    files = [work.writer.path(name) for name in _shard_names(number, chosen)]
+    strays = [_read(work, name) for name in _strays_names(number, chosen)]
+    _require_few(work.state.spaces[number][0], chosen, sum(map(len, strays)), count)
+    shards = _Shards(rows, [faiss_io.read_own(begun, file) for file in files], strays)
+    codec = train.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
+    nprobe = _enough_nprobe(work, number, chosen, shards, codec)
+    return SpacePart.named(
+        number,
+        space,
+        dim,
+        count,
+        factory=chosen.factory,
+        stray_counts=tuple(map(len, strays)),
+        nprobe=nprobe,
+        codec_bias=codec.bias,
+        codec_sd=codec.sd,
+    )
+
+
+def _require_few(space: str, chosen: Plan, strays: int, rows: int) -> None:
+    """Strays are compared one by one, and held in memory whole. Raises RecallTooLow."""
+    if strays > max(STRAYS_MAX, STRAYS_MAX_SHARE * rows):
+        raise RecallTooLow(
+            f"space {space}: {chosen.factory} describes {strays} of {rows} rows so badly that it "
+            "could miss them: give it a finer --factory; the old snapshot serves on"
+        )
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """Filled indexes over stretches of `rows`, each with ids of its own from 0."""
+
+    rows: NDArray[np.float16]
+    indexes: list[Any]
+    strays: list[NDArray[np.int64]]
+
+    @property
+    def bounds(self) -> list[int]:
+        return shard_bounds(len(self.rows), len(self.indexes))
+
+    def view(self, groups: NDArray[np.integer], codec: Codec, nprobe: int) -> UnionView:
+        ends = self.bounds[1:]
+        stretches = zip(self.indexes, self.strays, self.bounds, ends, strict=False)
+        return UnionView(
+            [
+                IvfBase(
+                    index,
+                    self.rows[start:end],
+                    np.arange(start, end),
+                    groups[start:end],
+                    codec=codec,
+                    nprobe=nprobe,
+                    strays=strays,
+                ).freeze(0)
+                for index, strays, start, end in stretches
+            ]
+        )
+
+
+def _read(work: Build, name: str) -> NDArray[Any]:
+    rows: NDArray[Any] = np.load(work.writer.path(name), mmap_mode="r", allow_pickle=False)
+    return rows
+
+
+def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) -> None:
+    names = _shard_names(number, chosen)
+    if all(name in work.state.shards for name in names):
+        return
+    begun = _trained(work, number, chosen, rows)
+    bounds = shard_bounds(len(rows), chosen.shards)
+    for k, name in enumerate(names):
+        if name not in work.state.shards:
+            index = faiss_io.copy_of(begun)
+            part = rows[bounds[k] : bounds[k + 1]]
+            filled = counted(work.progress, f"filling {name}", len(part), "rows")
+            strays = train.fill(index, part, np.arange(len(part)), filled)
+            work.writer.save_array(_strays_names(number, chosen)[k], strays)
+            work.writer.save_lists(name, index)
+            work.state = work.state.with_shard(name)
+            states.save(work.state, work.directory)
+
+
+def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) -> Any:
+    """Trained once: shards with different centroids could not be merged."""
+    path = work.writer.path(_trained_name(number))
+    name = path.name
+    if name not in work.state.shards:
+        work.progress(f"training {chosen.factory}", 0, 0)
+        rng = np.random.default_rng(number)
+        picked = np.sort(rng.choice(len(rows), min(len(rows), chosen.train_rows), replace=False))
+        with work.clock.stage("train"):
+            begun = train.train(chosen.factory, np.asarray(rows[picked], np.float32))
+        work.writer.save_index(name, begun)
+        work.state = work.state.with_shard(name)
+        states.save(work.state, work.directory)
+    return faiss_io.read_own(path)
+
+
+def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, codec: Codec) -> int:
+    """The fewest lists, from the plan's on by doubling, that reach the recall target.
+
+    Raises RecallTooLow, saying by how much.
+    """
+    target = work.options.recall_target
+    space, count, dim = work.state.spaces[number]
+    groups = _read(work, f"groups-{number}.npy")
+    with work.clock.stage("verify"):
+        view_at = partial(shards.view, groups, codec)
+        lists = (chosen.nprobe, chosen.nlist)
+        verdict = judge(view_at, shards.rows, groups, lists, target, work.progress)
+    work.measured[number] = SpaceReport(
+        space=space,
+        count=count,
+        dim=dim,
+        factory=chosen.factory,
+        shards=chosen.shards,
+        nprobe=verdict.nprobe,
+        tried=tuple(Tried.of(*one) for one in verdict.curve),
+        codec_bias=codec.bias,
+        codec_sd=codec.sd,
+        gate_margin=GATE_SDS * codec.sd,
+    )
+    if verdict.nprobe:
+        return verdict.nprobe
+    found = verdict.recall
+    raise RecallTooLow(
+        f"space {space}: {chosen.factory} finds {found.worst:.4f} of what exact search finds, "
+        f"{target - found.worst:.4f} under the target, with {found.false_hits} false hits: give it "
+        "a finer --factory or a lower --recall; the old snapshot serves on"
+    )
+
+
+def _shard_names(number: int, chosen: Plan) -> list[str]:
+    return [f"shard-{number}-{k}.npy" for k in range(chosen.shards)]
+
+
+def _strays_names(number: int, chosen: Plan) -> list[str]:
+    return [f"strays-{number}-{k}.npy" for k in range(chosen.shards)]
+
+
+def _trained_name(number: int) -> str:
+    return f"trained-{number}.faiss"
+
+
+def planned(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
+    """What a build would make of each space of the bank as it is now."""
+    counts: dict[str, tuple[int, int]] = {}
+    with store.reading() as reading:
+        for _, _, fingerprint in reading.active_entries():
+            for space, rows in fingerprint.vectors.items():
+                counts[space] = (counts.get(space, (0, 0))[0] + len(rows), rows.shape[1])
+    options.check(counts)
+    return {space: options.plan(space, *size) for space, size in counts.items()}
+
+
+def shard_bounds(count: int, shards: int) -> list[int]:
+    """Where each shard begins, and the end: stretches of nearly equal size."""
+    return [0, *itertools.accumulate(stretches(count, shards))]

@@ -1,0 +1,84 @@
+"""How many lists a search must read: the fewest that find enough, and the curve around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_builders.quality.verify import COPIES_OF_CURVE, Recall, Truth, recall_of, truth_of
+from index_builders.report.progress import Progress, counted
+from simsearch.index.index_protocol import CosineView
+
+NPROBE_TRIES = 5
+"""How often a search may read twice as many lists before the build is given up."""
+
+ViewAt: TypeAlias = Callable[[int], CosineView]
+"""The index as one view, of which a search reads so many lists."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`nprobe`: the fewest of those tried that are enough, or 0; `recall` at it, or at the last one
+    tried. `curve`: recall by nprobe, ascending."""
+
+    nprobe: int
+    recall: Recall
+    curve: tuple[tuple[int, Recall], ...]
+
+
+def judge(
+    view_at: ViewAt,
+    rows: NDArray[np.float16],
+    groups: NDArray[np.integer],
+    lists: tuple[int, int],
+    target: float,
+    progress: Progress,
+) -> Verdict:
+    """Against exact search over `rows`, whose row numbers are the keys of the views.
+
+    `lists` are the nprobe to begin with, doubled while it is not enough, and how many there are.
+    """
+    compared = counted(progress, "comparing with exact search", len(rows), "rows")
+    truth = truth_of(rows, progress=compared)
+    tried = counted(progress, "measuring recall", 0, "settings of nprobe")
+
+    def recall_at(nprobe: int, truth: Truth) -> Recall:
+        recall = recall_of(view_at(nprobe), groups, truth)
+        tried(1)
+        return recall
+
+    curve = dict(_tries(partial(recall_at, truth=truth), lists, target))
+    nprobe, recall = list(curve.items())[-1]
+    if not _reaches(recall, target):
+        return Verdict(0, recall, tuple(curve.items()))
+    fewer = truth.thinned(COPIES_OF_CURVE)
+    for other in _around(nprobe, lists[1]) - curve.keys():
+        curve[other] = recall_at(other, fewer)
+    return Verdict(nprobe, recall, tuple(sorted(curve.items())))
+
+
+def _tries(
+    recall_at: Callable[[int], Recall], lists: tuple[int, int], target: float
+) -> Iterator[tuple[int, Recall]]:
+    """Up to the first that is enough, or the last that there is."""
+    nprobe, nlist = lists
+    for _ in range(NPROBE_TRIES):
+        recall = recall_at(nprobe)
+        yield nprobe, recall
+        if nprobe == nlist or _reaches(recall, target):
+            return
+        nprobe = min(2 * nprobe, nlist)
+
+
+def _reaches(recall: Recall, target: float) -> bool:
+    return recall.worst >= target and not recall.false_hits
+
+
+def _around(nprobe: int, nlist: int) -> set[int]:
+    """Powers of two below it, and twice as many lists."""
+    return {2**k for k in range(nprobe.bit_length())} | {min(2 * nprobe, nlist)}

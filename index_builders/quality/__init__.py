@@ -1,0 +1,1 @@
+"""Quality checks: recall, whole banks, agreement of two encoders."""

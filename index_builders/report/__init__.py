@@ -1,0 +1,1 @@
+"""What a build tells: progress, resources, JSON report, plots."""

@@ -1,0 +1,1 @@
+"""Augmentation: the views of photographs that training compares."""

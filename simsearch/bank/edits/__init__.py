@@ -1,0 +1,1 @@
+"""The edits of a bank, each inside one transaction of the store."""

@@ -1,0 +1,105 @@
+"""Edits that wait for a second person, as they are made: what is asked for, and by whom.
+
+Nothing else changes but that an item that is to be banned is stored as a draft. `deciding` does
+what was proposed once another person approves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+from typing import Final
+
+from simsearch.bank.lmdb.tables import Tables
+from simsearch.bank.records import hash_chain
+from simsearch.bank.records.proposals import rows_to_bytes
+from simsearch.types import (
+    Bank,
+    Change,
+    ChangeKind,
+    Edit,
+    FourEyes,
+    Proposal,
+    ProposalKind,
+    ProposedRows,
+    Terms,
+)
+
+NO_ROWS: Final = ProposedRows()
+
+
+def four_eyes_in_force(bank: Bank, terms: Terms) -> bool:
+    """Whether edits by which this bank begins or ceases to match need a second person."""
+    if bank.four_eyes is FourEyes.AS_CONFIGURED:
+        return terms.four_eyes
+    return bank.four_eyes is FourEyes.REQUIRED
+
+
+def asked(bank: Bank, kind: ProposalKind, edit: Edit, number: int = 0) -> Proposal:
+    """What is to be proposed, to be filled in; `number`: its id, where it has one already."""
+    made = Change(0, ChangeKind.PROPOSAL_MADE, bank.id, 0, edit.actor, edit.reason, 0)
+    return Proposal(number, bank.id, kind, made)
+
+
+def number_of(tables: Tables, wanted: Proposal) -> int:
+    """The id of the proposal that asks the same and waits still, or a new one."""
+    before = tables.open_proposal(mark_of(wanted, NO_ROWS))
+    return before.id if before else tables.next_proposal_id()
+
+
+def propose(
+    tables: Tables, wanted: Proposal, rows: ProposedRows, edit: Edit, *, edits: int = 0
+) -> Change:
+    """Makes a proposal, or a further part of an import's. Where the same person asks the same and
+    it waits still, nothing is written: the change that made it. `edits`: how many edits of the
+    day it stands for, but for those that were made with it."""
+    mark = mark_of(wanted, rows)
+    before = tables.open_proposal(mark)
+    if before and wanted.kind is not ProposalKind.IMPORT:
+        return before.made
+    tables.edits += edits
+    proposal = before or replace(wanted, id=wanted.id or tables.next_proposal_id())
+    if len(rows):
+        proposal = _with_rows(tables, proposal, rows)
+    made = _append(tables, proposal, rows, edit)
+    if before is None:
+        tables.put_open_proposal(mark, proposal.id)
+        proposal = replace(proposal, made=made)
+    tables.put_proposal(proposal)
+    return made
+
+
+def _append(tables: Tables, proposal: Proposal, rows: ProposedRows, edit: Edit) -> Change:
+    """The change names the entry, where it is about one."""
+    keys = (*rows.moved, *rows.retracted)
+    change = tables.next_change(
+        ChangeKind.PROPOSAL_MADE,
+        proposal.bank_id,
+        keys[0] if len(keys) == 1 else 0,
+        replace(edit, proposal=proposal.id),
+        time.time_ns() // 1000,
+    )
+    return tables.append_change(change, hash_chain.content_of_proposal(proposal))
+
+
+def _with_rows(tables: Tables, proposal: Proposal, rows: ProposedRows) -> Proposal:
+    record = rows_to_bytes(rows)
+    tables.put_proposed_rows(proposal.id, proposal.parts, record)
+    return replace(
+        proposal,
+        rows=proposal.rows + len(rows),
+        parts=proposal.parts + 1,
+        digest=hash_chain.digest_of_rows(proposal.digest, record),
+    )
+
+
+def mark_of(proposal: Proposal, rows: ProposedRows) -> bytes:
+    """By which a proposal is found as long as it waits: what is asked, of which bank, by whom. An
+    import's is one whatever its rows are."""
+    plain = replace(proposal, id=0, rows=0, parts=0, digest=b"")
+    whole = hashlib.sha256(hash_chain.content_of_proposal(plain))
+    whole.update(f"{proposal.bank_id} {proposal.made.actor}".encode())
+    if proposal.kind is not ProposalKind.IMPORT:
+        whole.update(b"\0" + rows_to_bytes(rows))
+    return whole.digest()

@@ -1,0 +1,142 @@
+"""Entries of one bank looked for by what is known about them, a bounded part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Final, NamedTuple
+
+from simsearch.bank.lmdb.tables import Tables
+from simsearch.bank.records import keys
+from simsearch.bank.records.fingerprints import content_id
+from simsearch.bank.records.keys import Life
+from simsearch.bank.state_reader import Reading
+from simsearch.types import Entry, EntryState, Signal
+
+ENTRIES_AT_ONCE: Final = 512
+"""Looked at in one transaction."""
+
+LOOKED_AT_MAX: Final = 16_384
+"""By one search: what it has not looked at by then is for the next."""
+
+
+@dataclass(frozen=True)
+class EntryFilter:
+    """Which entries; all that is said must hold, and what is empty or 0 says nothing. Times are
+    microseconds since 1970, `until_us` and `since_us` of the ban. `source_id` may be an alias,
+    `note_contains` in any case; `digest` is one that the entry has."""
+
+    states: frozenset[EntryState] = frozenset()
+    labels: frozenset[str] = frozenset()
+    source: str = ""
+    source_id: str = ""
+    actor: str = ""
+    since_us: int = 0
+    until_us: int = 0
+    severity: str = ""
+    changed_since_us: int = 0
+    note_contains: str = ""
+    digest: tuple[Signal, bytes] | None = None
+
+    @property
+    def mark(self) -> bytes:
+        """By which the store finds such entries at once; empty where it cannot."""
+        if self.digest:
+            return keys.digest_prefix(*self.digest)
+        if self.source and self.source_id:
+            return keys.source_mark(self.source, self.source_id)
+        return b""
+
+    def may_have(self, life: Life) -> bool:
+        """Known without reading the entry: whether it is retracted."""
+        if not self.states:
+            return True
+        if life.retired != keys.NEVER:
+            return EntryState.RETRACTED in self.states
+        return self.states != {EntryState.RETRACTED}
+
+    def has(self, entry: Entry) -> bool:
+        """But for the digest, which an entry's record does not hold."""
+        return (
+            (not self.states or entry.state in self.states)
+            and self.labels <= set(entry.labels)
+            and self.source in ("", entry.source)
+            and self.source_id in ("", entry.source_id, *entry.aliases)
+            and self.actor in ("", entry.added.actor)
+            and self.severity in ("", entry.severity)
+            and self.since_us <= entry.added.time_us
+            and not (0 < self.until_us <= entry.added.time_us)
+            and self.changed_since_us <= entry.last.time_us
+            and self.note_contains.casefold() in entry.note.casefold()
+        )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """In key order. `after_key`: where to go on; None: everything was looked at."""
+
+    entries: tuple[Entry, ...]
+    after_key: int | None
+
+
+def search(
+    reading: Reading, bank_id: int, wanted: EntryFilter, *, after_key: int, limit: int
+) -> Listed:
+    """Up to `limit` entries of the bank with a key above `after_key`, of those that are there when
+    they are looked at: keys only grow, so that pages that follow each other neither leave out nor
+    repeat an entry, whatever is edited meanwhile. Raises Corrupt."""
+    found: list[Entry] = []
+    looked_at = 0
+    while len(found) < limit:
+        if looked_at >= LOOKED_AT_MAX:
+            return Listed(tuple(found), after_key)
+        left = limit - len(found)
+        part = reading.read(partial(_part, bank_id, wanted, after_key, left))
+        found += part.entries
+        looked_at += part.looked_at
+        if part.is_last:
+            return Listed(tuple(found), None)
+        after_key = part.after_key
+    return Listed(tuple(found), after_key)
+
+
+class _Part(NamedTuple):
+    entries: list[Entry]
+    looked_at: int
+    after_key: int
+    is_last: bool
+
+
+def _part(bank_id: int, wanted: EntryFilter, after_key: int, limit: int, tables: Tables) -> _Part:
+    entries: list[Entry] = []
+    looked_at = 0
+    for key, life in islice(_lives(tables, bank_id, wanted, after_key), ENTRIES_AT_ONCE):
+        if len(entries) == limit:
+            return _Part(entries, looked_at, after_key, False)
+        looked_at, after_key = looked_at + 1, key
+        if life.bank_id != bank_id or not wanted.may_have(life):
+            continue
+        entry = tables.listed(key)
+        if wanted.has(entry):
+            entries.append(entry)
+    return _Part(entries, looked_at, after_key, looked_at < ENTRIES_AT_ONCE)
+
+
+def _lives(
+    tables: Tables, bank_id: int, wanted: EntryFilter, after_key: int
+) -> Iterator[tuple[int, Life]]:
+    """In key order; by a mark those of every bank."""
+    if wanted.mark:
+        return tables.marked_lives(wanted.mark, after_key)
+    return tables.bank_lives(bank_id, after_key)
+
+
+def content_ids(reading: Reading, entries: Sequence[Entry]) -> list[str]:
+    """What each was banned as, in hex (fingerprints.content_id). Raises Corrupt."""
+
+    def read(tables: Tables) -> list[str]:
+        return [content_id(e.key, tables.brought_bytes(e.added)).hex() for e in entries]
+
+    return reading.read(read)

@@ -1,0 +1,1 @@
+"""The LMDB environment: files, transactions, tables, locks and their errors."""

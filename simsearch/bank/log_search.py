@@ -1,0 +1,118 @@
+"""Changes looked for in the log, from either end, a bounded part at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from simsearch.bank.records import entries, hash_chain
+from simsearch.bank.state_reader import Reading
+from simsearch.types import Bank, Change, ChangeKind
+
+CHANGES_AT_ONCE: Final = 1_024
+LOOKED_AT_MAX: Final = 16_384
+"""By one search: what it has not looked at by then is for the next."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which changes: in the banks of which ids, from when to before when (microseconds since 1970;
+    `until_us` 0: no end), whose (empty: anybody's), of which entry (0: any), and of which kinds
+    (none: of every kind)."""
+
+    bank_ids: frozenset[int]
+    since_us: int = 0
+    until_us: int = 0
+    actor: str = ""
+    entry_key: int = 0
+    kinds: frozenset[ChangeKind] = frozenset()
+
+    def has(self, change: Change) -> bool:
+        return (
+            change.bank_id in self.bank_ids
+            and self.since_us <= change.time_us
+            and not (0 < self.until_us <= change.time_us)
+            and self.actor in ("", change.actor)
+            and self.entry_key in (0, change.entry_key)
+            and (not self.kinds or change.kind in self.kinds)
+        )
+
+
+class Logged(NamedTuple):
+    """A change and its link; empty where it was written without one."""
+
+    change: Change
+    link: bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One change with what it says about what it stored: the SHA-256 (empty where it does not say),
+    and of an update the bank as it was before."""
+
+    change: Change
+    link: bytes
+    content: bytes
+    bank_before: Bank | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The changes that were wanted, oldest first. `rest`: the part of the log, as `search` takes
+    it, that was not looked at; None: all of it was."""
+
+    changes: tuple[Logged, ...]
+    rest: tuple[int, int] | None
+
+
+def search(
+    reading: Reading,
+    span: Span,
+    *,
+    after_seq: int,
+    before_seq: int,
+    limit: int,
+    newest: bool = False,
+) -> Found:
+    """Up to `limit` changes between the two seqs, neither of which is included: the oldest of them
+    or the `newest`. Raises Corrupt."""
+    low, high = after_seq, min(before_seq, reading.seq + 1)
+    found: list[Logged] = []
+    looked_at = 0
+    while high - low > 1:
+        if len(found) == limit or looked_at >= LOOKED_AT_MAX:
+            return _found(found, newest, (low, high))
+        count = min(CHANGES_AT_ONCE, high - low - 1)
+        some = _read(reading, high - 1 - count if newest else low, count)
+        for logged in reversed(some) if newest else some:
+            if len(found) == limit:
+                break
+            low, high = (low, logged.change.seq) if newest else (logged.change.seq, high)
+            looked_at += 1
+            if span.has(logged.change):
+                found.append(logged)
+    return _found(found, newest, None)
+
+
+def stored(reading: Reading, seq: int) -> Stored | None:
+    """None where there is no such change. Raises Corrupt."""
+    if not 0 < seq <= reading.seq:
+        return None
+    [(_, record)] = reading.read(lambda tables: tables.log(seq - 1, 1))
+    return Stored(
+        entries.change_from_bytes(seq, record),
+        hash_chain.taken_apart(record).link,
+        entries.content_of_change(seq, record),
+        entries.bank_before(seq, record),
+    )
+
+
+def _found(found: list[Logged], newest: bool, rest: tuple[int, int] | None) -> Found:
+    return Found(tuple(reversed(found) if newest else found), rest)
+
+
+def _read(reading: Reading, after_seq: int, count: int) -> list[Logged]:
+    return [
+        Logged(entries.change_from_bytes(seq, record), hash_chain.taken_apart(record).link)
+        for seq, record in reading.read(lambda tables: tables.log(after_seq, count))
+    ]

@@ -1,0 +1,55 @@
+"""Protobuf records of opinions and of hit counts; what does not hold together is Corrupt."""
+
+from __future__ import annotations
+
+from simsearch.bank.records.entries import (
+    change_from_record,
+    change_to_record,
+    read_record,
+    require,
+)
+from simsearch.storage.v1 import records_pb2 as pb
+from simsearch.types import HitCounts, Opinion, OpinionDraft, OpinionKind
+
+
+def opinion_to_bytes(opinion: Opinion) -> bytes:
+    said = opinion.said
+    record = pb.OpinionRecord(
+        kind=said.kind,
+        note=said.note,
+        content_sha256=said.content_sha256,
+        case_id=said.case_id,
+        change=change_to_record(opinion.change),
+    )
+    return record.SerializeToString()
+
+
+def opinion_from_bytes(key: int, seq: int, data: bytes) -> Opinion:
+    """Raises Corrupt where `data` is not the opinion on entry `key` of change `seq`."""
+
+    def read() -> Opinion:
+        record = pb.OpinionRecord.FromString(data)
+        change = change_from_record(record.change)
+        require((change.entry_key, change.seq) == (key, seq), "is of another entry or change")
+        said = OpinionDraft(
+            OpinionKind(record.kind), record.note, record.content_sha256, record.case_id
+        )
+        return Opinion(said, change)
+
+    return read_record(f"opinion {seq} on entry {key}", read)
+
+
+def hits_to_bytes(hits: HitCounts) -> bytes:
+    return pb.HitsRecord(**vars(hits)).SerializeToString()
+
+
+def hits_from_bytes(key: int, data: bytes) -> HitCounts:
+    """Raises Corrupt."""
+
+    def read() -> HitCounts:
+        record = pb.HitsRecord.FromString(data)
+        return HitCounts(
+            record.block, record.review, record.log, record.near, record.shadow, record.last_us
+        )
+
+    return read_record(f"the hits of entry {key}", read)

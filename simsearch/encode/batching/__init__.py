@@ -1,0 +1,1 @@
+"""Dynamic batching: the items of concurrent calls share encoder batches."""

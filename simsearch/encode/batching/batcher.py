@@ -1,0 +1,417 @@
+"""Dynamic batching: many callers' items go through one worker in the largest batches at hand.
+
+Greedy and, unless it is told to linger, without delay: whenever the worker is free it takes what
+`queueing.py` chooses. Alone, an item is served at once; under load, batches grow by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Final, Generic, TypeVar, cast
+
+from simsearch.encode.batching.item_queue import (
+    Bounds,
+    Dropped,
+    Queue,
+    Taken,
+    Waiting,
+    cost_of,
+    sift,
+)
+from simsearch.errors import (
+    DeadlinePassed,
+    InternalFault,
+    LimitExceeded,
+    NotReady,
+    Overloaded,
+    SimsearchError,
+)
+from simsearch.types import NO_CALL, CallContext, Lane
+
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
+
+RETRY_MS_MIN: Final = 10
+RETRY_MS_MAX: Final = 5_000
+
+BATCH_SIZES: Final = 12
+"""How many powers of two the counts of batches tell apart; the last holds all beyond."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one batcher did since it began. A batch is one run, also a failed one and the parts it
+    is then run in. `units` are the sizes of what ran and `cost` those with padding;
+    `batch_sizes[k]` counts batches of 2**k to 2**(k + 1) - 1 items. Items that never ran are
+    `expired`, `cancelled` (nobody wanted them any more) or `refused` (there was no room)."""
+
+    batches: int = 0
+    failed_batches: int = 0
+    items: int = 0
+    units: int = 0
+    cost: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    waiting_interactive: int = 0
+    waiting_bulk: int = 0
+    run_s: float = 0.0
+    batch_sizes: tuple[int, ...] = (0,) * BATCH_SIZES
+
+
+class _Job(Generic[T, R]):
+    """What one caller submitted; its items may go in several batches. With `each`, what an item
+    fails with is its answer, and the others go on."""
+
+    def __init__(self, items: Sequence[T], call: CallContext, *, each: bool = False) -> None:
+        self.items = items
+        self.call = call
+        self.future: Future[list[R]] = Future()
+        self._each = each
+        self._answers: dict[int, R] = {}
+        self._settled = False
+        self._settling = threading.Lock()
+
+    def is_wanted(self) -> bool:
+        """False once it is answered, failed or cancelled, or its caller has gone."""
+        return not self.future.done() and self.call.is_wanted()
+
+    def is_given_up(self) -> bool:
+        return self.future.cancelled() or not self.call.is_wanted()
+
+    def deliver(self, position: int, answer: R) -> None:
+        self._answers[position] = answer
+        if len(self._answers) == len(self.items) and self._settles():
+            self.future.set_result([self._answers[n] for n in range(len(self.items))])
+
+    def fail_at(self, position: int, error: BaseException) -> None:
+        if self._each and isinstance(error, Exception):
+            self.deliver(position, cast(R, error))
+        else:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        if self._settles():
+            self.future.set_exception(error)
+
+    def _settles(self) -> bool:
+        """True once, unless it was cancelled: the worker and whoever aborts may both come."""
+        with self._settling:
+            first, self._settled = not self._settled, True
+        return first and self.future.set_running_or_notify_cancel()
+
+
+class _Pace:
+    """Milliseconds for a unit, of late: long runs weigh more than short ones, old ones less."""
+
+    KEPT: Final = 0.8
+
+    def __init__(self) -> None:
+        self._ms = self._units = 0.0
+
+    def add(self, ms: float, units: int) -> None:
+        self._ms = self.KEPT * self._ms + ms
+        self._units = self.KEPT * self._units + units
+
+    def ms_for(self, units: int) -> float:
+        """0 before anything was measured."""
+        return units * self._ms / self._units if self._units else 0.0
+
+
+class Batcher(Generic[T, R]):
+    """Calls `run` on batches within `bounds`; `size` is what an item takes of a batch's cost.
+
+    `run` gets items of ascending size and gives one answer each, in order. If it raises, the batch
+    is run again in halves, and in single items once half of them no longer helps, so that one bad
+    item fails its own caller only: at most twice the logarithm of the batch more runs for one bad
+    item, and that many and one for each item whatever fails. `clock` is that of
+    CallContext.deadline; `is_wanted` of a call is asked under a lock and must be quick.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[T]], Sequence[R]],
+        *,
+        size: Callable[[T], int],
+        bounds: Bounds,
+        name: str = "batcher",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._size = size
+        self._name = name
+        self._clock = clock
+        self._queue: Queue[_Job[T, Any]] = Queue(bounds)
+        self._changed = threading.Condition()
+        self._closed = False
+        self._counts = Counts()
+        self._pace = _Pace()
+        self._units_running = 0
+        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._worker.start()
+
+    @property
+    def counts(self) -> Counts:
+        with self._changed:
+            return replace(
+                self._counts,
+                waiting_interactive=self._queue.waiting(Lane.INTERACTIVE),
+                waiting_bulk=self._queue.waiting(Lane.BULK),
+            )
+
+    def estimated_wait_ms(self, lane: Lane = Lane.INTERACTIVE) -> float:
+        """How long an item that comes now may wait for its batch to begin, by the pace of late."""
+        with self._changed:
+            return self._pace.ms_for(self._units_running + self._queue.units_before(lane))
+
+    def ask(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
+        """The answers to `items`, in order; waits for them no longer than they are worth it.
+        Raises what `submit` and its future do."""
+        return self._answers_of(_Job[T, R](items, call))
+
+    def ask_each(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R | Exception]:
+        """As `ask`, but an item that fails has its error for an answer, and the others theirs.
+        Raises what concerns the whole call."""
+        return self._answers_of(_Job[T, R | Exception](items, call, each=True))
+
+    def _answers_of(self, job: _Job[T, S]) -> list[S]:
+        call, until = job.call, self._until(job.call)
+        future = self._submit(job)
+        try:
+            return future.result(timeout=until - self._clock())
+        except TimeoutError:
+            if not future.cancel() and future.done():
+                return future.result()
+            raise self._too_late(call, until) from None
+
+    def _until(self, call: CallContext) -> float:
+        return min(call.deadline, self._clock() + self._queue.bounds.wait_s_max)
+
+    def submit(self, items: Sequence[T], call: CallContext = NO_CALL) -> Future[list[R]]:
+        """The answers to `items`, in order, or the error of one that failed. Cancelling the future
+        drops the items that no batch has taken.
+
+        Raises Overloaded when the lane is full, LimitExceeded for more items than it could ever
+        hold, NotReady after `close`. These, at once or from the future: DeadlinePassed, Overloaded
+        after waiting too long, NotReady once nobody wants the answer.
+        """
+        return self._submit(_Job[T, R](items, call))
+
+    def _submit(self, job: _Job[T, S]) -> Future[list[S]]:
+        items, call = job.items, job.call
+        sizes = [max(1, self._size(item)) for item in items]
+        self._make_room(call.lane, len(items))
+        with self._changed:
+            self._admit(job)
+            if items:
+                waits_for = replace(call, is_wanted=job.is_wanted)
+                self._queue.put(job, sizes, waits_for, self._clock())
+                self._changed.notify()
+        if not items:
+            job.future.set_result([])
+        return job.future
+
+    def close(self) -> None:
+        """Refuse what comes, finish what waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._worker.join()
+
+    def abort(self) -> None:
+        """Refuse what comes, fail what waits with NotReady; the batch in progress is finished."""
+        self._fail_waiting()
+        self.close()
+
+    # ------------------------------------------------------------ the way in
+
+    def _make_room(self, lane: Lane, items: int) -> None:
+        """Nobody is refused for the sake of items that will not run."""
+        with self._changed:
+            if self._queue.has_room(lane, items):
+                return
+            dropped = self._queue.drop(self._clock())
+        self._dismiss(dropped)
+
+    def _admit(self, job: _Job[T, Any]) -> None:
+        items, lane = len(job.items), job.call.lane
+        if self._closed:
+            raise self._is_closed()
+        if job.call.deadline <= self._clock():
+            self._count(expired=items)
+            raise self._too_late(job.call, job.call.deadline)
+        if not job.call.is_wanted():
+            self._count(cancelled=items)
+            raise self._given_up()
+        items_max = self._queue.bounds.items_max
+        if items > items_max:
+            raise LimitExceeded(
+                f"{items} items at once: {self._name} holds {items_max}, send fewer"
+            )
+        if not self._queue.has_room(lane, items):
+            self._count(refused=items)
+            raise Overloaded(
+                f"{self._name} has {self._queue.waiting(lane)} items waiting, {items_max} at "
+                "most: try again later or add servers",
+                retry_after_ms=self._retry_ms(lane),
+            )
+
+    def _retry_ms(self, lane: Lane) -> int:
+        wait_ms = self._pace.ms_for(self._units_running + self._queue.units_before(lane))
+        return min(max(int(wait_ms), RETRY_MS_MIN), RETRY_MS_MAX)
+
+    # ------------------------------------------------------------ the worker
+
+    def _work(self) -> None:
+        try:
+            while self._serve():
+                pass
+        finally:  # whatever ended this thread, nobody may wait for it for ever
+            self._fail_waiting()
+
+    def _serve(self) -> bool:
+        """One batch; False at the end. In a frame of its own, so that an idle worker keeps no
+        content."""
+        taken = self._next()
+        if taken is None:
+            return False
+        self._dismiss(taken.dropped)
+        self._answer(taken.batch)
+        self._units_running = 0
+        return True
+
+    def _next(self) -> Taken[_Job[T, Any]] | None:
+        """None only when closed and nothing waits."""
+        with self._changed:
+            while (due_at := self._queue.due_at()) > (now := self._clock()) and not self._closed:
+                self._changed.wait(None if due_at == math.inf else due_at - now)
+            if due_at == math.inf:
+                return None
+            taken = self._queue.take(now)
+            self._units_running = _units(taken.batch)
+            return taken
+
+    def _answer(self, batch: Sequence[Waiting[_Job[T, Any]]]) -> None:
+        """Halving finds one bad item among many; more halvings than that takes would only add to
+        the runs of items that are bad for the most part."""
+        groups, halvings = [batch], len(batch).bit_length()
+        while groups:
+            group = self._sifted(groups.pop())
+            failure = self._attempt(group) if group else None
+            if failure is None:
+                continue
+            if len(group) == 1:
+                group[0].ticket.owner.fail_at(group[0].position, failure)
+            elif halvings:
+                halvings -= 1
+                middle = len(group) // 2
+                groups += [group[middle:], group[:middle]]
+            else:
+                groups += [[one] for one in reversed(group)]
+
+    def _sifted(self, group: Sequence[Waiting[_Job[T, Any]]]) -> list[Waiting[_Job[T, Any]]]:
+        """Time goes by between one run of a batch and the next."""
+        kept, dropped = sift(group, self._clock())
+        self._dismiss(dropped)
+        return kept
+
+    def _attempt(self, group: Sequence[Waiting[_Job[T, Any]]]) -> BaseException | None:
+        """Run and deliver, or say what came of it."""
+        begun = self._clock()
+        try:
+            answers = self._run_checked([one.ticket.owner.items[one.position] for one in group])
+        except BaseException as error:
+            self._count_batch(group, self._clock() - begun, failed=1)
+            return error
+        self._count_batch(group, self._clock() - begun, failed=0)
+        for one, answer in zip(group, answers, strict=True):
+            one.ticket.owner.deliver(one.position, answer)
+        return None
+
+    def _run_checked(self, items: Sequence[T]) -> Sequence[R]:
+        answers = self._run(items)
+        if len(answers) != len(items):
+            raise InternalFault(f"{self._name} got {len(answers)} answers to {len(items)} items")
+        return answers
+
+    # ------------------------------------------------------------ who gets no answer
+
+    def _dismiss(self, dropped: Dropped[_Job[T, Any]]) -> None:
+        """Tell each caller why; not under the lock, since futures call back."""
+        given_up = sum(one.ticket.owner.is_given_up() for one in dropped.unwanted)
+        if dropped.expired or given_up:
+            with self._changed:
+                self._count(expired=len(dropped.expired), cancelled=given_up)
+        for ticket, _ in groupby(dropped.expired, key=lambda one: one.ticket):
+            ticket.owner.fail(self._too_late(ticket.call, ticket.until))
+        for ticket, _ in groupby(dropped.unwanted, key=lambda one: one.ticket):
+            ticket.owner.fail(self._given_up())
+
+    def _fail_waiting(self) -> None:
+        with self._changed:
+            self._closed = True
+            jobs = self._queue.clear()
+            self._changed.notify()
+        for job in jobs:
+            job.fail(self._is_closed())
+
+    def _too_late(self, call: CallContext, until: float) -> SimsearchError:
+        if call.deadline <= until:
+            return DeadlinePassed(
+                f"the deadline passed before {self._name} came to it: give it more time, or try "
+                "again when there is less to do"
+            )
+        wait_ms = round(1000 * self._queue.bounds.wait_s_max)
+        return Overloaded(
+            f"{self._name} gave no answer in {wait_ms} ms: try again later",
+            retry_after_ms=min(wait_ms, RETRY_MS_MAX),
+        )
+
+    def _given_up(self) -> NotReady:
+        return NotReady(f"the call was given up before {self._name} came to it")
+
+    def _is_closed(self) -> NotReady:
+        return NotReady(f"{self._name} is closed: ask another server")
+
+    # ------------------------------------------------------------ counts
+
+    def _count(self, *, expired: int = 0, cancelled: int = 0, refused: int = 0) -> None:
+        """With the lock held."""
+        was = self._counts
+        self._counts = replace(
+            was,
+            expired=was.expired + expired,
+            cancelled=was.cancelled + cancelled,
+            refused=was.refused + refused,
+        )
+
+    def _count_batch(
+        self, group: Sequence[Waiting[_Job[T, Any]]], seconds: float, *, failed: int
+    ) -> None:
+        power = min(len(group).bit_length(), BATCH_SIZES) - 1
+        with self._changed:
+            was = self._counts
+            sizes = was.batch_sizes
+            self._counts = replace(
+                was,
+                batches=was.batches + 1,
+                failed_batches=was.failed_batches + failed,
+                items=was.items + len(group),
+                units=was.units + _units(group),
+                cost=was.cost + cost_of(group),
+                run_s=was.run_s + seconds,
+                batch_sizes=(*sizes[:power], sizes[power] + 1, *sizes[power + 1 :]),
+            )
+            if not failed:
+                self._pace.add(1000 * seconds, _units(group))
+
+
+def _units(batch: Iterable[Waiting[_Job[T, Any]]]) -> int:
+    return sum(one.size for one in batch)

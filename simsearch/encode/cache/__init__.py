@@ -1,0 +1,1 @@
+"""The fingerprint cache: content seen before, or in flight, is encoded once."""

@@ -1,0 +1,1 @@
+"""Embedding models: CLIP and sentence-transformers, found, loaded and run."""

@@ -1,0 +1,1 @@
+"""Images: file headers, decoding, preprocessing, PDQ, regions."""

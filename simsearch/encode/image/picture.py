@@ -1,0 +1,268 @@
+"""One submitted image: refused by name before a pixel is decoded, then given as upright RGB."""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from simsearch.encode.image.file_headers import Container, read_container
+from simsearch.errors import BadConfig, BadContent, ContentTooLarge, EmptyContent
+from simsearch.types import Region
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+# Pillow warns with text taken from the file, and Python keeps every distinct text for ever.
+# Once, at import, because changing filters around a call is not safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# Pillow's own bound: above it Image.open refuses, whatever the limit here.
+_PILLOW_PIXELS_MAX = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright (EXIF 2.3, tag 0x0112)."""
+
+_DRAFT_SCALES = (8, 4, 2)
+"""Fractions at which libjpeg can decode without computing the pixels in between."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is accepted. Of an animation the first frame alone is ever decoded, but a file of
+    more than `frames_max` is refused: nobody looks at what it might hide."""
+
+    bytes_max: int = 20 * 1024 * 1024
+    pixels_max: int = 40_000_000
+    frames_max: int = 1_000
+
+    def __post_init__(self) -> None:
+        if min(self.bytes_max, self.pixels_max, self.frames_max) < 1:
+            raise BadConfig("every image limit must be 1 or more")
+        if self.pixels_max > _PILLOW_PIXELS_MAX:
+            raise BadConfig(
+                f"images of {self.pixels_max} pixels cannot be decoded: "
+                f"set the limit to {_PILLOW_PIXELS_MAX} or less"
+            )
+
+
+def open_picture(data: bytes, limits: ImageLimits) -> Picture:
+    """Check a JPEG, PNG, WebP or GIF file without decoding a pixel of it.
+
+    Raises EmptyContent, BadContent (another format, broken, 0 pixels) and ContentTooLarge
+    (bytes, pixels, frames, pieces).
+    """
+    check_length(data, limits)
+    container = read_container(data, limits.frames_max)
+    _check_size(container.size, limits)
+    with _named_errors(container.format), _decoder(container) as image:
+        _check_size(image.size, limits)
+        return Picture(container, image.size)
+
+
+def check_length(data: bytes, limits: ImageLimits) -> None:
+    """Raises EmptyContent, ContentTooLarge."""
+    if not data:
+        raise EmptyContent("the image has 0 bytes: send the file's content")
+    if len(data) > limits.bytes_max:
+        raise ContentTooLarge(
+            f"the image has {len(data)} bytes, {limits.bytes_max} are allowed: send a smaller copy"
+        )
+
+
+def _check_size(size: Size, limits: ImageLimits) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise BadContent(f"the image is {width} × {height} and has 0 pixels: send a whole image")
+    if width * height > limits.pixels_max:
+        raise ContentTooLarge(
+            f"the image is {width} × {height}, {limits.pixels_max} pixels are allowed: "
+            "send a smaller copy"
+        )
+
+
+class Picture:
+    """A checked image file. Thread-safe; decodes on demand and keeps what it has decoded, so
+    that several encoders share it: drop the Picture when its signals are computed."""
+
+    def __init__(self, container: Container, stored: Size) -> None:
+        self._container = container
+        self._stored = stored
+        self._decoded: dict[int, Image.Image] = {}
+
+    @property
+    def size(self) -> Size:
+        """(width, height) upright."""
+        return _upright(self._stored, self._container.orientation)
+
+    @property
+    def format(self) -> str:
+        """ "JPEG", "PNG", "WEBP" or "GIF"."""
+        return self._container.format
+
+    @property
+    def frames(self) -> int:
+        """How many frames the file announces; only the first is used."""
+        return self._container.frames
+
+    def rgb(self, at_least: Size | None = None) -> Image.Image:
+        """The first frame in 8-bit RGB, upright, over white where it is transparent.
+
+        With `at_least` a JPEG may come at a half, a quarter or an eighth of its size, the
+        smallest that still has that many pixels in both directions (or its full size, if it
+        has fewer). The same arguments always give the same pixels. The image is shared: do
+        not change it. Raises BadContent for a file that is cut off or broken.
+        """
+        scale = self._draft_scale(at_least)
+        if scale not in self._decoded:
+            self._decoded[scale] = self._decode(scale)
+        return self._decoded[scale]
+
+    def part(self, region: Region) -> Picture:
+        """The same file, cut to a region of it."""
+        return _Part(self, region)
+
+    def _draft_scale(self, at_least: Size | None) -> int:
+        if at_least is None or self.format != "JPEG":
+            return 1
+        width, height = self.size
+        room = min(width // max(at_least[0], 1), height // max(at_least[1], 1))
+        return next((scale for scale in _DRAFT_SCALES if scale <= room), 1)
+
+    def _decode(self, scale: int) -> Image.Image:
+        with _named_errors(self.format), _decoder(self._container) as image:
+            if scale > 1:
+                image.draft(None, (self._stored[0] // scale, self._stored[1] // scale))
+            image.load()
+            upright = _TURNS.get(self._container.orientation)
+            rgb = to_rgb(image)
+            return rgb.transpose(upright) if upright is not None else rgb
+
+
+class _Part(Picture):
+    """A region of another Picture; all that is decoded is kept there."""
+
+    def __init__(self, whole: Picture, region: Region) -> None:
+        super().__init__(whole._container, whole._stored)
+        self._picture = whole
+        self._region = region
+
+    @property
+    def size(self) -> Size:
+        return _extent(self._box(self._picture.size))
+
+    def rgb(self, at_least: Size | None = None) -> Image.Image:
+        if at_least is not None:
+            whole, own = self._picture.size, self.size
+            at_least = (
+                math.ceil(at_least[0] * whole[0] / own[0]),
+                math.ceil(at_least[1] * whole[1] / own[1]),
+            )
+        image = self._picture.rgb(at_least)
+        return image.crop(self._box(image.size))
+
+    def _box(self, size: Size) -> tuple[int, int, int, int]:
+        """In pixels of a copy of that size; never empty."""
+        shown = self._region
+        left, right = _span(shown.left, shown.right, size[0])
+        top, bottom = _span(shown.top, shown.bottom, size[1])
+        return left, top, right, bottom
+
+
+def _span(begin: float, end: float, side: int) -> tuple[int, int]:
+    first = min(round(begin * side), side - 1)
+    return first, max(round(end * side), first + 1)
+
+
+def _extent(box: tuple[int, int, int, int]) -> Size:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _upright(size: Size, orientation: int) -> Size:
+    return (size[1], size[0]) if orientation >= 5 else size
+
+
+def _decoder(container: Container) -> Image.Image:
+    """One format only, the one whose container was walked."""
+    return Image.open(BytesIO(container.drawing), formats=(container.format,))
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Everything that Pillow was seen or is documented to raise about a file, by our names.
+
+    Its own text is left out: some of it quotes the file.
+    """
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+        raise ContentTooLarge(
+            f"the {name} image takes too much memory to decode: send a smaller copy"
+        ) from None
+    except _BROKEN:
+        raise BadContent(
+            f"the {name} image is broken or cut off: send the whole file, or re-encode it"
+        ) from None
+
+
+_BROKEN = (
+    OSError,  # cut off, unidentified, broken data stream
+    SyntaxError,  # what a plugin raises about a header
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AssertionError,  # Pillow asserts what a file can break: a palette picture with no palette,
+    AttributeError,  # and this is what follows where assertions are off
+    OverflowError,
+    struct.error,
+    zlib.error,
+    UserWarning,  # only where a caller turned warnings into errors
+)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode that Pillow can convert, over white where it is transparent.
+
+    White is what most viewers show. 16-bit grey keeps its upper eight bits, as Pillow does
+    with 16-bit colour; its own conversion would clip everything above 255 to white.
+    """
+    if image.mode.startswith("I"):
+        return _to_8_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        return _over_white(_straight(image).convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Of 16-bit grey, in any of Pillow's modes for it."""
+    values = np.clip(np.asarray(image), 0, 0xFFFF) >> 8
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _straight(image: Image.Image) -> Image.Image:
+    """With colours no longer multiplied by alpha: Pillow has no direct way from La and RGBa."""
+    straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+    return image.convert(straight) if straight else image
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")

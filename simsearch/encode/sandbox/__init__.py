@@ -1,0 +1,1 @@
+"""The decode sandbox: worker processes in which images are decoded."""

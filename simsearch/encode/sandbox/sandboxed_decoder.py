@@ -1,0 +1,189 @@
+"""Decoding in confined processes: a crash, a hang or a bomb costs one request and one process.
+
+What no image can do from there: end the server, take its memory, hold a call for longer than
+`timeout_s`, read a file, or see an environment variable. What it still could, if it took over its
+worker: answer wrongly for the images that this worker gets after it, `images_per_worker` at most.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from simsearch.encode.digests import sha256
+from simsearch.encode.image.decoder import (
+    DecodeCounts,
+    DecodedImage,
+    ImageAsk,
+    Tally,
+    decoded_or_refused,
+)
+from simsearch.encode.image.picture import ImageLimits, check_length
+from simsearch.encode.sandbox.helper_threads import Hands
+from simsearch.encode.sandbox.pool import WorkerPool
+from simsearch.encode.sandbox.process import WORKER_MODULE, Loss, WorkerLost
+from simsearch.encode.sandbox.wire_format import WorkerSettings
+from simsearch.errors import BadInput, DecoderFailed, NotReady, Overloaded, SimsearchError
+from simsearch.telemetry import EventLog
+from simsearch.types import NO_CALL, CallContext
+
+log = EventLog(__name__)
+
+CPU_S_SPARE = 1
+"""The system ends a worker this much after the server should have."""
+
+KILLS_MAX = 2
+"""Workers that one content may cost in a row. Once may be bad luck, as when memory ran out
+elsewhere; what was decoded in between has proved that it was."""
+
+KILLERS_KEPT = 10_000
+"""Contents that are remembered for it; the least recent is forgotten first."""
+
+TRIES = 3
+"""Workers that one image is given to, where the ones before were dead before they began."""
+
+
+@dataclass(frozen=True)
+class SandboxOptions:
+    """`memory_bytes_max` is all of one worker's address space, 160 MB at rest included;
+    `timeout_s` is on the clock, for one image."""
+
+    workers: int = 2
+    memory_bytes_max: int = 1536 << 20
+    timeout_s: float = 20.0
+    images_per_worker: int = 1_000
+
+
+class Sandbox:
+    """An ImageDecoder. Open it before use, close it after."""
+
+    def __init__(
+        self, limits: ImageLimits, options: SandboxOptions, module: str = WORKER_MODULE
+    ) -> None:
+        """`module` is what the workers run; another one is for tests alone."""
+        settings = WorkerSettings(
+            image=limits,
+            memory_bytes_max=options.memory_bytes_max,
+            cpu_s_max=math.ceil(options.timeout_s) + CPU_S_SPARE,
+            server_pid=os.getpid(),
+        )
+        self._limits = limits
+        self._timeout_s = options.timeout_s
+        self._pool = WorkerPool(settings, options.workers, options.images_per_worker, module)
+        self._hands = Hands(options.workers - 1, "decode")
+        self._killers = _Killers()
+        self._tally = Tally()
+
+    def open(self) -> None:
+        """Returns once every worker is ready. Raises NoSandbox."""
+        self._pool.open()
+
+    def close(self) -> None:
+        self._pool.close()
+        self._hands.close()
+
+    @property
+    def counts(self) -> DecodeCounts:
+        return replace(self._tally.counts, restarts=self._pool.restarts)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers that are there."""
+        return self._pool.pids
+
+    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
+        self._refuse_killers(data)
+        try:
+            check_length(data, self._limits)
+            decoded = self._ask_workers(data, ask, call)
+        except WorkerLost as lost:
+            raise self._failure(data, lost) from None
+        except BadInput:
+            self._tally.add("refused")
+            raise
+        self._killers.acquit(data)
+        self._tally.add("decoded")
+        self._tally.add("regions", len(decoded.parts))
+        return decoded
+
+    def decode_each(
+        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+    ) -> list[DecodedImage | SimsearchError]:
+        """By all workers at once, if nobody else has images: a call that has many waits for its
+        turn with each of them."""
+        one = partial(decoded_or_refused, self, ask=ask, call=call)
+        return self._hands.map(one, files)
+
+    def _refuse_killers(self, data: bytes) -> None:
+        if self._killers.kills(data) >= KILLS_MAX:
+            self._tally.add("digests_refused")
+            raise DecoderFailed(
+                f"this image cost {KILLS_MAX} decode workers and is not decoded again: "
+                "hold it for review, or send it re-encoded"
+            )
+
+    def _ask_workers(self, data: bytes, ask: ImageAsk, call: CallContext) -> DecodedImage:
+        for _ in range(TRIES):
+            try:
+                with self._pool.lend(call) as worker:
+                    return worker.decode(data, ask, self._timeout_s)
+            except WorkerLost as lost:
+                if self._pool.closed:
+                    raise NotReady("the server is shutting down: ask another one") from None
+                log.warning("decode_worker_lost", loss=lost.loss.value, detail=lost.detail)
+                if lost.loss is not Loss.UNBEGUN:
+                    raise
+        raise Overloaded("the workers that decode images die before they are asked: retry later")
+
+    def _failure(self, data: bytes, lost: WorkerLost) -> SimsearchError:
+        """Counts it, blames the image where it is to blame, and gives what to raise."""
+        if lost.loss is Loss.STARVED:
+            self._tally.add("starved")
+            return Overloaded(
+                f"the machine was too busy to decode the image in {self._timeout_s:g} s: retry",
+                retry_after_ms=math.ceil(self._timeout_s * 1e3),
+            )
+        self._tally.add("timeouts" if lost.loss is Loss.HUNG else "crashes")
+        if self._killers.blame(data) == KILLS_MAX:
+            log.warning("image_refused_from_now_on", bytes=len(data), workers=KILLS_MAX)
+        how = "took too long to decode" if lost.loss is Loss.HUNG else "broke its decoder"
+        return DecoderFailed(
+            f"the image {how} and was not judged: hold it for review, or send it re-encoded"
+        )
+
+
+class _Killers:
+    """How many workers each content has cost, by SHA-256; the contents themselves are not kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kills: OrderedDict[bytes, int] = OrderedDict()
+
+    def kills(self, data: bytes) -> int:
+        if not self._kills:  # as nearly always: then it costs nothing to ask
+            return 0
+        digest = sha256(data)
+        with self._lock:
+            if digest in self._kills:
+                self._kills.move_to_end(digest)
+            return self._kills.get(digest, 0)
+
+    def acquit(self, data: bytes) -> None:
+        """It was decoded: whatever it was blamed for, others did."""
+        if self._kills:
+            with self._lock:
+                self._kills.pop(sha256(data), None)
+
+    def blame(self, data: bytes) -> int:
+        digest = sha256(data)
+        with self._lock:
+            self._kills[digest] = kills = self._kills.get(digest, 0) + 1
+            self._kills.move_to_end(digest)
+            if len(self._kills) > KILLERS_KEPT:
+                self._kills.popitem(last=False)
+        return kills

@@ -1,0 +1,247 @@
+"""What a server and its decode workers say to each other, over one socket.
+
+A worker has seen the worst of the internet and may be somebody else's by now. So nothing that it
+sends is unpickled, evaluated or believed in length: an answer has a size that its question
+allows, or it is nonsense.
+
+    server: head bytes (4) · data bytes (4) · head (JSON) · data (the image file)
+    worker: kind (1) · body bytes (4) · body
+    body of DECODED: regions (1) · each region: left, top, right, bottom in ten-thousandths (2 each)
+                     · the whole and each region: rows of PDQ (1) · rows · pixels of each way
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.encode.image.decoder import DecodedImage, ImageAsk, PdqRows
+from simsearch.encode.image.picture import ImageLimits
+from simsearch.encode.image.preprocess import Preprocess
+from simsearch.errors import (
+    BadContent,
+    ContentTooLarge,
+    DecoderFailed,
+    EmptyContent,
+    SimsearchError,
+)
+from simsearch.types import BITS_BYTES, Region
+
+REFUSALS: dict[str, type[SimsearchError]] = {
+    error.reason: error for error in (EmptyContent, BadContent, ContentTooLarge, DecoderFailed)
+}
+"""The only errors that a worker can make its server raise."""
+
+REFUSAL_BYTES_MAX = 2_048
+
+_QUESTION = struct.Struct(">II")
+_ANSWER = struct.Struct(">BI")
+_REGION = struct.Struct(">4H")
+_PER_SIDE = 10_000
+
+
+class Kind(IntEnum):
+    """What a worker says: up and confined; the question is read whole; and its two answers."""
+
+    READY = 1
+    BEGUN = 2
+    DECODED = 3
+    REFUSED = 4
+
+
+class Nonsense(Exception):
+    """The other side said what it cannot mean."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker is told once, when it starts. `cpu_s_max` is for each image, and stands
+    behind the server's own clock; `server_pid` is whom it must not outlive."""
+
+    image: ImageLimits
+    memory_bytes_max: int
+    cpu_s_max: int
+    server_pid: int
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSettings:
+        table = json.loads(text)
+        return cls(**table | {"image": ImageLimits(**table["image"])})
+
+
+# ---------------------------------------------------------------- the server's side
+
+
+def send_question(link: socket.socket, data: bytes, ask: ImageAsk, deadline: float) -> None:
+    """`deadline` is on the clock of time.monotonic(). Raises TimeoutError, OSError."""
+    ways = [dataclasses.asdict(way) for way in ask.ways]
+    table = {"pdq": int(ask.pdq), "ways": ways, "regions_max": ask.regions_max}
+    head = json.dumps(table).encode()
+    link.settimeout(_left(deadline))
+    link.sendall(_QUESTION.pack(len(head), len(data)) + head)
+    link.settimeout(_left(deadline))
+    link.sendall(data)
+
+
+def receive_kind(link: socket.socket, kind: Kind, deadline: float) -> None:
+    """An answer without a body. Raises TimeoutError, OSError, EOFError, Nonsense."""
+    if _receive_head(link, deadline) != (kind, 0):
+        raise Nonsense(f"anything but {kind.name}")
+
+
+def receive_answer(link: socket.socket, ask: ImageAsk, deadline: float) -> DecodedImage:
+    """Raises what the image is refused for, and TimeoutError, OSError, EOFError, Nonsense."""
+    kind, size = _receive_head(link, deadline)
+    if kind == Kind.REFUSED and size <= REFUSAL_BYTES_MAX:
+        raise _refusal(_receive(link, size, deadline))
+    if kind != Kind.DECODED or size > _size_max(ask):
+        raise Nonsense("an answer to something else")
+    return _Body(_receive(link, size, deadline), ask).read()
+
+
+def _size_max(ask: ImageAsk) -> int:
+    picture = 1 + int(ask.pdq) * BITS_BYTES + sum(prod(_shape(way)) for way in ask.ways)
+    return 1 + picture + ask.regions_max * (_REGION.size + picture)
+
+
+class _Body:
+    """What was decoded, read from front to end. Raises Nonsense where it does not fit."""
+
+    def __init__(self, body: bytearray, ask: ImageAsk) -> None:
+        self._rest = np.frombuffer(body, np.uint8)
+        self._ask = ask
+
+    def read(self) -> DecodedImage:
+        count = int(self._take(1)[0])
+        if count > self._ask.regions_max:
+            raise Nonsense("more regions than were asked for")
+        regions = [self._region() for _ in range(count)]
+        whole = self._picture()
+        parts = tuple((region, self._picture()) for region in regions)
+        if len(self._rest):
+            raise Nonsense("more than was asked for")
+        return replace(whole, parts=parts)
+
+    def _region(self) -> Region:
+        left, top, right, bottom = _REGION.unpack(self._take(_REGION.size).tobytes())
+        if not (left < right <= _PER_SIDE and top < bottom <= _PER_SIDE):
+            raise Nonsense("a region that is none")
+        return Region(*(at / _PER_SIDE for at in (left, top, right, bottom)))
+
+    def _picture(self) -> DecodedImage:
+        rows = int(self._take(1)[0])
+        if rows not in (0, int(self._ask.pdq)):
+            raise Nonsense("other rows than were asked for")
+        bits = self._take(rows * BITS_BYTES).reshape(rows, BITS_BYTES) if rows else None
+        pixels = {w: self._take(prod(_shape(w))).reshape(_shape(w)) for w in self._ask.ways}
+        return DecodedImage(bits, pixels)
+
+    def _take(self, size: int) -> NDArray[np.uint8]:
+        if size > len(self._rest):
+            raise Nonsense("less than was asked for")
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+
+def _shape(way: Preprocess) -> tuple[int, int, int]:
+    width, height = way.size
+    return height, width, 3
+
+
+def _refusal(body: bytearray) -> SimsearchError:
+    reason, _, words = body.decode(errors="replace").partition("\n")
+    if reason not in REFUSALS:
+        raise Nonsense("a refusal that is not a worker's to make")
+    return REFUSALS[reason](words)
+
+
+def _receive_head(link: socket.socket, deadline: float) -> tuple[int, int]:
+    kind, size = _ANSWER.unpack(_receive(link, _ANSWER.size, deadline))
+    return kind, size
+
+
+def _receive(link: socket.socket, size: int, deadline: float) -> bytearray:
+    body = bytearray(size)
+    rest = memoryview(body)
+    while rest:
+        link.settimeout(_left(deadline))
+        count = link.recv_into(rest)
+        if not count:
+            raise EOFError
+        rest = rest[count:]
+    return body
+
+
+def _left(deadline: float) -> float | None:
+    """Seconds; None for ever."""
+    if deadline == math.inf:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+# ---------------------------------------------------------------- the worker's side
+
+
+def receive_question(link: socket.socket) -> tuple[bytes, ImageAsk] | None:
+    """The image file and what is wanted of it; None once the server has gone."""
+    try:
+        sizes = _QUESTION.unpack(_receive(link, _QUESTION.size, math.inf))
+        head, data = (bytes(_receive(link, size, math.inf)) for size in sizes)
+    except (EOFError, ConnectionError):
+        return None
+    asked = json.loads(head)
+    ways = tuple(_way(table) for table in asked["ways"])
+    return data, ImageAsk(PdqRows(asked["pdq"]), ways, asked["regions_max"])
+
+
+def _way(table: Mapping[str, Any]) -> Preprocess:
+    """JSON has lists where a Preprocess has tuples."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    return Preprocess(**values)
+
+
+def send_kind(link: socket.socket, kind: Kind, body: bytes = b"") -> None:
+    link.sendall(_ANSWER.pack(kind, len(body)) + body)
+
+
+def decoded_body(decoded: DecodedImage, ask: ImageAsk) -> bytes:
+    """Regions are told to a ten-thousandth, as they are found."""
+    regions = [_REGION.pack(*_ten_thousandths(region)) for region, _ in decoded.parts]
+    pictures = [decoded, *(part for _, part in decoded.parts)]
+    shown = (piece for picture in pictures for piece in _picture_body(picture, ask))
+    return b"".join([bytes([len(regions)]), *regions, *shown])
+
+
+def _ten_thousandths(region: Region) -> tuple[int, ...]:
+    return tuple(round(at * _PER_SIDE) for at in dataclasses.astuple(region))
+
+
+def _picture_body(picture: DecodedImage, ask: ImageAsk) -> Iterator[bytes]:
+    bits = picture.pdq
+    yield bytes([0 if bits is None else len(bits)])
+    if bits is not None:
+        yield bits.tobytes()
+    yield from (picture.pixels[way].tobytes() for way in ask.ways)
+
+
+def refusal_body(refusal: SimsearchError) -> bytes:
+    words = refusal.message.encode(errors="replace")
+    return b"\n".join([refusal.reason.encode(), words])[:REFUSAL_BYTES_MAX]

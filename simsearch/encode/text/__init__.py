@@ -1,0 +1,1 @@
+"""Text: the strong normal form, its tables, windows and MinHash."""

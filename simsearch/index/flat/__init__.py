@@ -1,0 +1,1 @@
+"""Exact search over rows in memory, by cosine and by Hamming distance."""

@@ -1,0 +1,106 @@
+"""The walk over a view's blocks that exact and Hamming search share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.index.flat.row_blocks import FrozenBlock, FrozenRows, P, holds
+from simsearch.index.ranking import NEVER, Closest, Limits, Pairs
+
+P_contra = TypeVar("P_contra", bound=np.generic, contravariant=True)
+
+
+class Proposed(NamedTuple):
+    """Pairs of a query and a row of one block, with a gap that need not be exact."""
+
+    query: NDArray[np.intp]
+    at: NDArray[np.intp]
+    gap: NDArray[np.float64]
+
+    def only(self, which: NDArray[np.bool_]) -> Proposed:
+        return Proposed(self.query[which], self.at[which], self.gap[which])
+
+
+_NOBODY = np.empty(0, np.intp)
+NOTHING = Proposed(_NOBODY, _NOBODY, np.empty(0, np.float64))
+
+
+class Kernel(Protocol[P_contra]):
+    """The arithmetic of one scale, for the few queries it was made with."""
+
+    @property
+    def queries(self) -> int: ...
+
+    @property
+    def slack(self) -> float:
+        """How far a proposed gap may lie from the exact one."""
+        ...
+
+    def propose(self, payload: NDArray[P_contra], widest: float) -> Proposed:
+        """Every pair whose proposed gap is at most `widest` + slack."""
+        ...
+
+    def decide(self, payload: NDArray[P_contra], pairs: Proposed) -> NDArray[np.float64]:
+        """Their exact gaps."""
+        ...
+
+
+def scan_all(
+    rows: FrozenRows[P], kernels: Iterable[Kernel[P]], limits: Limits, rows_max: int
+) -> tuple[Pairs, NDArray[np.bool_]]:
+    """The matches of all kernels' queries in order, and which queries had more than rows_max.
+
+    Queries are numbered on from kernel to kernel. Every kernel sees a block before the next block
+    is read, so that a batch fetches the rows from memory once.
+    """
+    scans = [(kernel, Closest(kernel.queries, rows_max, kernel.slack)) for kernel in kernels]
+    for block in rows.blocks:
+        widest = limits.widest(block.groups)
+        if widest > NEVER:
+            payload = block.payload
+            for kernel, closest in scans:
+                proposed = kernel.propose(payload, widest)
+                if len(proposed.query):
+                    limit_of_slot = np.array(limits.of(block.groups))
+                    closest.add(_matches(block, kernel, proposed, limit_of_slot, closest))
+    return _joined(scans)
+
+
+def _joined(
+    scans: Sequence[tuple[Kernel[P], Closest]],
+) -> tuple[Pairs, NDArray[np.bool_]]:
+    found: list[Pairs] = []
+    truncated = [np.zeros(0, np.bool_)]
+    queries = 0
+    for kernel, closest in scans:
+        pairs = closest.ranked()
+        if len(pairs):
+            found.append(pairs.numbered_from(queries))
+        truncated.append(closest.truncated)
+        queries += kernel.queries
+    return Pairs.joined(found), np.concatenate(truncated)
+
+
+def _matches(
+    block: FrozenBlock[P],
+    kernel: Kernel[P],
+    proposed: Proposed,
+    limit_of_slot: NDArray[np.float64],
+    closest: Closest,
+) -> Pairs:
+    """The pairs whose row is alive, whose group is asked and whose exact gap is in its limit."""
+    limit = limit_of_slot[block.slots(proposed.at)]
+    possible = (proposed.gap <= limit + kernel.slack) & ~holds(block.dead, proposed.at)
+    proposed, limit = proposed.only(possible), limit[possible]
+    worth = closest.worth_scoring(
+        proposed.query, proposed.gap, sure=proposed.gap <= limit - kernel.slack
+    )
+    proposed, limit = proposed.only(worth), limit[worth]
+    gap = kernel.decide(block.payload, proposed)
+    inside = gap <= limit
+    query, at = proposed.query[inside], proposed.at[inside]
+    return Pairs(query, block.start + at, block.keys(at), block.group_ids(at), gap[inside])

@@ -1,0 +1,154 @@
+"""Flat Hamming search over 256-bit rows that grow: every distance is computed, none is guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.errors import BadHash
+from simsearch.index.flat.block_scan import NOTHING, Proposed, scan_all
+from simsearch.index.flat.row_blocks import FrozenRows
+from simsearch.index.flat.row_log import Ints, RowLog
+from simsearch.index.index_protocol import ROWS_MAX, HammingMatches
+from simsearch.index.ranking import Limits
+from simsearch.types import BITS, BITS_BYTES, Bits
+
+_faiss: Any = faiss  # ships no types, and fills its namespace at run time
+
+BLOCK_ROWS = 65_536
+"""2 MiB of rows: the fewer steps, the less Python there is between two reads of memory."""
+
+QUERIES_AT_ONCE = 8
+"""One picture's turns. With BLOCK_ROWS this bounds the distances of one step to 2 MiB."""
+
+
+class HammingIndex:
+    """The writing side: one thread appends, retires and freezes; views are for any thread.
+
+    A row costs 42 bytes: 32 of bits, 8 of key, 2 of group.
+    """
+
+    def __init__(self, *, block_rows: int = BLOCK_ROWS, rows_max: int = ROWS_MAX) -> None:
+        self._rows_max = rows_max
+        self._log = RowLog((BITS_BYTES,), np.uint8, block_rows)
+
+    @property
+    def nbytes(self) -> int:
+        return self._log.nbytes
+
+    def append(self, bits: Bits, keys: Ints, groups: Ints) -> None:
+        """Add (n, 32) rows, with one key and one group each. Raises BadHash on another width."""
+        _require_width(bits)
+        self._log.append(bits, keys, groups)
+
+    def retire(self, keys: Ints, seqs: Ints) -> int:
+        """As RowLog.retire."""
+        return self._log.retire(keys, seqs)
+
+    def compact(self, through: int) -> int:
+        """As RowLog.compact."""
+        return self._log.compact(through)
+
+    def freeze(self, through: int) -> HammingView:
+        """As RowLog.freeze."""
+        return HammingView(self._log.freeze(through), self._rows_max)
+
+
+class HammingView:
+    """A protocol.HammingView: the rows that were alive at `through`, for any number of threads."""
+
+    def __init__(self, rows: FrozenRows[np.uint8], rows_max: int = ROWS_MAX) -> None:
+        self._rows = rows
+        self._rows_max = rows_max
+
+    @property
+    def through(self) -> int:
+        return self._rows.through
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def search(self, queries: Bits, ceilings: Mapping[int, int]) -> HammingMatches:
+        """As protocol.HammingView.search. Raises BadHash on another width."""
+        _require_width(queries)
+        limits = Limits(ceilings)
+        distances = _Distances()
+        kernels = (
+            _HammingKernel(queries[start : start + QUERIES_AT_ONCE], distances)
+            for start in range(0, len(queries), QUERIES_AT_ONCE)
+        )
+        found, truncated = scan_all(self._rows, kernels, limits, self._rows_max)
+        bits = found.gap.astype(np.int64)
+        return HammingMatches(found.query, found.row, found.key, found.group, bits, truncated)
+
+
+class _HammingKernel:
+    """The gap of a pair is its distance in bits, and exact from the start.
+
+    Most blocks hold nothing near: pairs are counted first, which writes nothing, and distances are
+    written where there are some. The block after such a one is not counted, as copies rarely come
+    alone. Both routines of FAISS compute in the calling thread, whatever OpenMP is set to.
+    """
+
+    slack = 0.0
+
+    def __init__(self, queries: Bits, distances: _Distances) -> None:
+        self._queries = np.ascontiguousarray(queries)
+        self._distances = distances
+        self._count = np.zeros(1, np.uint64)
+        self._into_faiss = _faiss.swig_ptr(self._queries), _faiss.swig_ptr(self._count)
+        self._expects_pairs = False
+
+    @property
+    def queries(self) -> int:
+        return len(self._queries)
+
+    def propose(self, payload: Bits, widest: float) -> Proposed:
+        limit = int(min(widest, BITS))
+        if not self._expects_pairs and not self._pairs_within(payload, limit):
+            return NOTHING
+        bits = self._distances.between(self._queries, payload)
+        flat = np.flatnonzero(bits <= limit)
+        self._expects_pairs = len(flat) > 0
+        query, at = np.divmod(flat, len(payload))
+        return Proposed(query, at, bits[flat].astype(np.float64))
+
+    def _pairs_within(self, payload: Bits, limit: int) -> int:
+        queries, count = self._into_faiss
+        rows = _faiss.swig_ptr(payload)
+        _faiss.hamming_count_thres(
+            queries, rows, self.queries, len(payload), limit, BITS_BYTES, count
+        )
+        return int(self._count[0])
+
+    def decide(self, payload: Bits, pairs: Proposed) -> NDArray[np.float64]:
+        return pairs.gap
+
+
+class _Distances:
+    """Writes them into one buffer: one for each block would come as fresh pages, to be cleared."""
+
+    def __init__(self) -> None:
+        self._bits = np.empty(0, np.int32)
+
+    def between(self, queries: Bits, rows: Bits) -> NDArray[np.int32]:
+        """Of query i and row j at i * len(rows) + j; good until the next call."""
+        pairs = len(queries) * len(rows)
+        if len(self._bits) < pairs:
+            self._bits = np.empty(pairs, np.int32)
+        bits = self._bits[:pairs]
+        q, r, out = map(_faiss.swig_ptr, (queries, rows, bits))
+        _faiss.hammings(q, r, len(queries), len(rows), BITS_BYTES, out)
+        return bits
+
+
+def _require_width(bits: Bits) -> None:
+    if bits.dtype != np.uint8 or bits.ndim != 2 or bits.shape[1] != BITS_BYTES:
+        raise BadHash(
+            f"hashes come as {bits.dtype} {bits.shape}, the index holds uint8 (n, {BITS_BYTES}): "
+            f"send hashes of {BITS} bits"
+        )

@@ -1,0 +1,1 @@
+"""Search with the inverted lists on GPUs. Unverified on a GPU."""

@@ -1,0 +1,414 @@
+"""A base whose codes a GPU reads: the GPU proposes, this machine decides, and answers alone where
+the GPU cannot.
+
+The answer is that of IvfBase. A GPU takes no selectors, so that dead rows and rows of groups that
+are not asked come too and are dropped here; where they fill the GPU's last place, the CPU's index
+is asked. It stays loaded: a fault of the GPU costs time, never a match. Unverified on a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.index.gpu.device import (
+    CANDIDATES_MAX,
+    PROBES_MAX,
+    Device,
+    GpuFault,
+    Held,
+    Proposed,
+    gpus_of_faiss,
+    why_not,
+)
+from simsearch.index.gpu.dispatcher import (
+    QUERIES_MAX,
+    RESULTS_MAX,
+    WAIT_S,
+    WAITING_QUERIES_MAX,
+    Dispatcher,
+    GpuStatus,
+)
+from simsearch.index.gpu.gpu_canary import CANARY_CANDIDATES, Canary, Guarded, codec_through
+from simsearch.index.gpu.tensors import Asked, Queries, chosen, is_tensor, to_host
+from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, CosineView
+from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.ivf_store import IvfStore, Living, remembered
+from simsearch.index.ivf.ivf_view import (
+    IvfBase,
+    IvfView,
+    _as_matches,
+    _Candidates,
+    _Question,
+    _require_dim,
+)
+from simsearch.index.query_batch import Batch
+from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs
+from simsearch.index.snapshot.loader import Shard
+from simsearch.index.union import UnionView
+from simsearch.telemetry import EventLog
+from simsearch.types import Vectors
+
+log = EventLog(__name__)
+
+CANDIDATES: Final = (16, 256, CANDIDATES_MAX)
+"""As those of the CPU's index, up to what a GPU gives; beyond, the CPU is asked."""
+
+
+class Placement(StrEnum):
+    """SHARDED: each shard on one GPU, in turn. REPLICATED: each on all of them, and the GPU with
+    the least to do is asked."""
+
+    SHARDED = "sharded"
+    REPLICATED = "replicated"
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """`wait_s`: how long a search waits for a GPU before it asks the CPU. `temp_bytes` are taken
+    of each GPU for searches."""
+
+    use: bool = True
+    placement: Placement = Placement.SHARDED
+    wait_s: float = WAIT_S
+    waiting_queries_max: int = WAITING_QUERIES_MAX
+    temp_bytes: int = 1 << 30
+
+
+class Gpus:
+    """The GPUs of this machine, each with its thread: one for the process, whatever is searched."""
+
+    def __init__(self, devices: Sequence[Device], options: GpuOptions, reason: str = "") -> None:
+        """`reason`: why there are none."""
+        self.options = options
+        self.reason = reason
+        self._dispatchers = tuple(
+            Dispatcher(
+                device, wait_s=options.wait_s, waiting_queries_max=options.waiting_queries_max
+            )
+            for device in devices
+        )
+
+    @classmethod
+    def found(cls, options: GpuOptions) -> Gpus:
+        """All there are, unless `options` say to use none."""
+        if not options.use:
+            return cls((), options, "GPUs are switched off in the configuration")
+        try:
+            devices, reason = gpus_of_faiss(options.temp_bytes)
+        except Exception as error:  # whatever ails them, a server starts without them
+            devices, reason = [], f"the GPUs cannot be used: {error}"
+        log.info("gpus_found", count=len(devices), reason=reason)
+        return cls(devices, options, reason)
+
+    def __len__(self) -> int:
+        return len(self._dispatchers)
+
+    def status(self) -> tuple[GpuStatus, ...]:
+        return tuple(dispatcher.status() for dispatcher in self._dispatchers)
+
+    def stop(self) -> None:
+        for dispatcher in self._dispatchers:
+            dispatcher.stop()
+
+    def for_shard(self, number: int) -> tuple[Dispatcher, ...]:
+        if self.options.placement is Placement.REPLICATED or not self._dispatchers:
+            return self._dispatchers
+        return (self._dispatchers[number % len(self._dispatchers)],)
+
+
+NO_GPUS = Gpus((), GpuOptions(use=False), "GPUs are switched off in the configuration")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A base, and why the CPU alone answers for it; `reason` is empty where a GPU does."""
+
+    base: IvfBase
+    reason: str
+
+
+def accelerated(
+    shards: Sequence[Shard],
+    *,
+    codec: Codec,
+    nprobe: int,
+    gpus: Gpus,
+    centres: object | None = None,
+    rows_max: int = ROWS_MAX,
+) -> list[Placed]:
+    """The bases of `shards`, on GPUs where they can be; `centres` as for IvfBase. Raises Corrupt,
+    as IvfBase does."""
+    limits = {"codec": codec, "nprobe": nprobe, "centres": centres, "rows_max": rows_max}
+    return [_placed(shard, number, gpus, limits) for number, shard in enumerate(shards)]
+
+
+def _placed(shard: Shard, number: int, gpus: Gpus, limits: dict[str, Any]) -> Placed:
+    arrays = (shard.index, shard.rows, shard.keys, shard.groups)
+    codec, nprobe = limits["codec"], limits["nprobe"]
+    limits = limits | {"strays": shard.strays}
+    reason = gpus.reason or why_not(shard.index)
+    try:
+        if not reason:
+            on_gpus = OnGpus.of(shard, gpus.for_shard(number), codec, nprobe)
+            return Placed(GpuBase(*arrays, **limits, on_gpus=on_gpus), "")
+    except GpuFault as fault:
+        reason = str(fault)
+    log.info("gpu_not_used", shard=number, reason=reason)
+    return Placed(IvfBase(*arrays, **limits), reason)
+
+
+# ---------------------------------------------------------------- one shard on GPUs
+
+
+@dataclass(frozen=True)
+class _Place:
+    dispatcher: Dispatcher
+    held: Held
+    codec: Codec
+
+
+@dataclass(frozen=True)
+class Fallbacks:
+    """How many queries a GPU has been asked, and of how many the CPU was: for a fault, with the
+    latest reason, and because more rows were near than a GPU proposes."""
+
+    queries: int = 0
+    by_fault: int = 0
+    by_crowd: int = 0
+    reason: str = ""
+
+
+class OnGpus:
+    """One shard on the GPUs that hold it; for any number of threads."""
+
+    def __init__(self, places: Sequence[_Place], nprobe: int) -> None:
+        self._places = tuple(places)
+        self._nprobe = nprobe
+        self._lock = threading.Lock()
+        self.fallbacks = Fallbacks()
+
+    @classmethod
+    def of(
+        cls, shard: Shard, dispatchers: Sequence[Dispatcher], codec: Codec, nprobe: int
+    ) -> OnGpus:
+        """On those of `dispatchers` that take it and answer as the CPU does, whose codec is
+        `codec`. Raises GpuFault where none does."""
+        nprobe = min(nprobe, int(shard.index.nlist), PROBES_MAX)
+        inside = np.delete(np.arange(len(shard.rows)), shard.strays)
+        if not len(inside):
+            raise GpuFault("there is no row to search")
+        canary = Canary.of(shard.index, shard.rows, inside, nprobe)
+        places, reasons = [], []
+        for dispatcher in dispatchers:
+            try:
+                places.append(_place(shard, dispatcher, codec, nprobe, canary))
+            except GpuFault as fault:
+                reasons.append(str(fault))
+        if not places:
+            raise GpuFault("; ".join(reasons))
+        on_gpus = cls(places, nprobe)
+        for place in places:
+            weakref.finalize(on_gpus, place.dispatcher.drop, [place.held]).atexit = False
+        return on_gpus
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """As measured through each GPU."""
+        return tuple(place.codec for place in self._places)
+
+    def search(self, unit: Queries, k: int) -> Proposed:
+        """The best `k` rows of each query by the codes; of all rows, dead ones too. Raises
+        GpuFault with the reason of each GPU."""
+        step = max(1, min(QUERIES_MAX, RESULTS_MAX // k))
+        answers = [
+            self._search(unit[start : start + step], k) for start in range(0, len(unit), step)
+        ]
+        scores, rows = zip(*answers, strict=True)
+        return (np.concatenate(scores), np.concatenate(rows)) if len(answers) > 1 else answers[0]
+
+    def _search(self, unit: Queries, k: int) -> Proposed:
+        reasons = []
+        for place in sorted(self._places, key=lambda place: place.dispatcher.load):
+            try:
+                return place.dispatcher.search(place.held, unit, k, self._nprobe)
+            except GpuFault as fault:
+                reasons.append(str(fault))
+        raise GpuFault("; ".join(reasons))
+
+    def count(self, queries: int, *, crowd: int = 0, reason: str = "") -> None:
+        """`reason` where the CPU answered all of them."""
+        with self._lock:
+            was = self.fallbacks
+            self.fallbacks = Fallbacks(
+                was.queries + queries,
+                was.by_fault + (queries if reason else 0),
+                was.by_crowd + crowd,
+                reason or was.reason,
+            )
+
+
+def _place(shard: Shard, dispatcher: Dispatcher, cpu: Codec, nprobe: int, canary: Canary) -> _Place:
+    """Raises GpuFault. What fails after the index has been copied is given back."""
+    copy = dispatcher.hold(shard.index)
+    try:
+        off = canary.require(dispatcher.search(copy, canary.queries, CANARY_CANDIDATES, nprobe))
+        guarded = Guarded(copy, len(shard.rows), canary)
+        nlist = int(shard.index.nlist)
+        return _Place(
+            dispatcher,
+            guarded,
+            codec_through(dispatcher, guarded, shard.rows, nlist, cpu, off),
+        )
+    except GpuFault as fault:
+        dispatcher.drop([copy])
+        raise GpuFault(f"{dispatcher.name}: {fault}") from None
+
+
+# ---------------------------------------------------------------- the base and its view
+
+
+class GpuBase(IvfBase):
+    """As IvfBase, with GPUs to ask first."""
+
+    def __init__(
+        self,
+        index: Any,
+        rows: NDArray[np.float16],
+        keys: NDArray[np.integer],
+        groups: NDArray[np.integer],
+        *,
+        on_gpus: OnGpus,
+        **limits: Any,
+    ) -> None:
+        super().__init__(index, rows, keys, groups, **limits)
+        self._on_gpus = on_gpus
+
+    @property
+    def fallbacks(self) -> Fallbacks:
+        return self._on_gpus.fallbacks
+
+    def freeze(self, through: int) -> CosineView:
+        """As IvfBase.freeze; its search takes queries on a GPU, too."""
+        view = super().freeze(through)
+        parts = [
+            self._on_gpu(part) if isinstance(part, IvfView) else TakesTensors(part)
+            for part in getattr(view, "parts", (view,))
+        ]
+        return parts[0] if len(parts) == 1 else UnionView(parts, self._rows_max)
+
+    def _on_gpu(self, view: IvfView) -> GpuView:
+        return GpuView(
+            self._store, self._living, self._codec, view.through, self._rows_max, self._on_gpus
+        )
+
+
+class TakesTensors:
+    """A CosineView of the CPU that copies queries to the host where they lie on a GPU."""
+
+    def __init__(self, view: CosineView) -> None:
+        self._view = view
+
+    @property
+    def dim(self) -> int:
+        return self._view.dim
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def search(self, queries: Queries, floors: Mapping[int, float]) -> CosineMatches:
+        """As CosineView.search."""
+        return self._view.search(to_host(queries) if is_tensor(queries) else queries, floors)
+
+
+class GpuView(IvfView):
+    """As IvfView, which it is where no GPU answers. Queries may lie on a GPU."""
+
+    def __init__(
+        self,
+        store: IvfStore,
+        living: Living,
+        codec: Codec,
+        through: int,
+        rows_max: int,
+        on_gpus: OnGpus,
+    ) -> None:
+        super().__init__(store, living, codec, through, rows_max)
+        self._on_gpus = on_gpus
+        codecs = (codec, *on_gpus.codecs)
+        self._asked: Callable[[tuple[float, ...]], _Question | None]
+        self._asked = remembered(partial(_question, len(living) > 0, codecs))
+
+    def search(self, queries: Queries, floors: Mapping[int, float]) -> CosineMatches:
+        """As IvfView.search."""
+        _require_dim(queries, self.dim)
+        asked = Asked(queries)
+        try:
+            return self._by_gpu(asked, floors)
+        except GpuFault as fault:
+            self._on_gpus.count(len(asked), reason=str(fault))
+            return super().search_batch(Batch(asked.host()), floors)
+
+    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
+        """As `search`: the lists are found on the GPU."""
+        return self.search(batch.given, floors)
+
+    def _by_gpu(self, asked: Asked, floors: Mapping[int, float]) -> CosineMatches:
+        limits = Limits({group: -floor for group, floor in floors.items()})
+        question = self._asked(tuple(limits.of(self._store.groups)))
+        truncated = np.zeros(len(asked), np.bool_)
+        if question is None:
+            return _as_matches(NO_PAIRS, truncated)
+        found = []
+        for start in range(0, len(asked), QUERIES_MAX):
+            part = slice(start, start + QUERIES_MAX)
+            pairs, truncated[part] = self._of_part(asked.part(part), question, floors)
+            found.append(pairs.numbered_from(start))
+        return _as_matches(Pairs.joined(found), truncated)
+
+    def _of_part(
+        self, asked: Asked, question: _Question, floors: Mapping[int, float]
+    ) -> tuple[Pairs, NDArray[np.bool_]]:
+        """The matches in order, and for which queries there may have been more."""
+        closest = Closest(len(asked), self._rows_max, slack=0.0)
+        waiting, unit = np.arange(len(asked)), asked.unit()
+        for count in CANDIDATES:
+            scores, rows = self._on_gpus.search(unit, count)
+            is_cut = scores[:, -1] >= question.lowest_gate
+            scores[is_cut] = -np.inf  # these are asked again
+            proposed = _Candidates(waiting, scores, rows)
+            closest.add(self._matches(cast(Vectors, asked), proposed, question))
+            waiting, unit = waiting[is_cut], chosen(unit, is_cut)
+            if not len(waiting):
+                break
+        self._on_gpus.count(len(asked), crowd=len(waiting))
+        if len(waiting):
+            by_cpu = super().search_batch(Batch(asked[waiting]), floors)
+            closest.add(_pairs(by_cpu, waiting))
+            closest.truncated[waiting] |= by_cpu.truncated
+        return closest.ranked(), closest.truncated
+
+
+def _question(
+    is_alive: bool, codecs: Sequence[Codec], limits: tuple[float, ...]
+) -> _Question | None:
+    """As that of IvfView, with the lowest gates of all codecs and no selectors."""
+    widest = np.array(limits, np.float64)
+    if not is_alive or not (widest > NEVER).any():
+        return None
+    gates = np.minimum.reduce([codec.gate(-widest) for codec in codecs])
+    return _Question(widest, gates, float(gates.min()), None, None)
+
+
+def _pairs(matches: CosineMatches, asked: NDArray[np.intp]) -> Pairs:
+    """`matches` of the queries numbered `asked`."""
+    query = asked[matches.query].astype(np.int64)
+    return Pairs(query, matches.row, matches.key, matches.group, -matches.cosine)

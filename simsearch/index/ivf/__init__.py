@@ -1,0 +1,1 @@
+"""Search in inverted lists: codes propose, exact rows decide."""

@@ -1,0 +1,1 @@
+"""Opinions on hits, written in the formats of partners."""

@@ -1,0 +1,1 @@
+"""Readers of list formats, one module a format."""

@@ -1,0 +1,1 @@
+"""The services that edit: banks, entries, lists, proposals, opinions."""

@@ -1,0 +1,96 @@
+"""From what is sent to what is stored: the fingerprints of items to ban."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simsearch.bank.edit_checks import check_drafts
+from simsearch.encode.fingerprint import Print, merge
+from simsearch.errors import EmptyContent, LimitExceeded, SimsearchError
+from simsearch.serve.core.server_core import Core
+from simsearch.types import Content, EntryDraft, EntryState, Fingerprint, SignalReport, SignalState
+from simsearch.v1 import bank_pb2, content_pb2
+from simsearch.wire import content_from, state_from, time_from
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A draft ready to store, and what its content could not give."""
+
+    draft: EntryDraft
+    warnings: tuple[str, ...]
+    contents: tuple[Content, ...] = ()
+    reports: tuple[SignalReport, ...] = ()
+
+
+def prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[Prepared | SimsearchError]:
+    """Every draft's fingerprint, all contents encoded in one batch."""
+    read = [read_contents(core, draft.contents) for draft in drafts]
+    flat = [content for contents in read if isinstance(contents, list) for content in contents]
+    outcomes = iter(core.fingerprinter.ban(flat))
+    prepared: list[Prepared | SimsearchError] = []
+    for draft, contents in zip(drafts, read, strict=True):
+        if isinstance(contents, SimsearchError):
+            prepared.append(contents)
+        else:
+            prepared.append(_prepared(draft, contents, [next(outcomes) for _ in contents]))
+    return prepared
+
+
+def read_contents(
+    core: Core, messages: Sequence[content_pb2.Content]
+) -> list[Content] | SimsearchError:
+    count_max = core.config.limits.contents_per_entry_max
+    if not messages:
+        return EmptyContent("the entry has no content: give it an image, text, vector or hash")
+    if len(messages) > count_max:
+        return LimitExceeded(f"{len(messages)} contents in one entry: {count_max} at most")
+    try:
+        return [content_from(message, core.dim_of) for message in messages]
+    except SimsearchError as refusal:
+        return refusal
+
+
+def _prepared(
+    message: bank_pb2.EntryDraft,
+    contents: Sequence[Content],
+    outcomes: Sequence[Print | SimsearchError],
+) -> Prepared | SimsearchError:
+    try:
+        prints = all_or_first_refusal(outcomes)
+        draft = draft_from(message, merge(prints))
+        check_drafts([draft])  # here, so that one bad draft does not fail its batch
+    except SimsearchError as refusal:
+        return refusal
+    reports = tuple(report for p in prints for report in p.reports)
+    return Prepared(draft, warnings_of(prints), tuple(contents), reports)
+
+
+def draft_from(message: bank_pb2.EntryDraft, fingerprint: Fingerprint) -> EntryDraft:
+    """Raises BadRequest."""
+    return EntryDraft(
+        fingerprint,
+        labels=tuple(message.labels),
+        source=message.source,
+        source_id=message.source_id,
+        note=message.note,
+        state=state_from(message.state) or EntryState.ACTIVE,
+        expires_us=time_from(message.expire_time),
+        severity=message.severity,
+        aliases=tuple(message.aliases),
+    )
+
+
+def all_or_first_refusal(outcomes: Sequence[Print | SimsearchError]) -> list[Print]:
+    """An item of which one content cannot be used is not half used."""
+    for outcome in outcomes:
+        if isinstance(outcome, SimsearchError):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, Print)]
+
+
+def warnings_of(prints: Sequence[Print]) -> tuple[str, ...]:
+    """What the contents could not give, each said once."""
+    reports = [r for p in prints for r in p.reports if r.state is not SignalState.SEARCHED]
+    return tuple(dict.fromkeys(f"{r.signal}: {r.detail}" for r in reports))

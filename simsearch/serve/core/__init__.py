@@ -1,0 +1,1 @@
+"""What a running server is made of, apart from the network: no grpc here."""

@@ -1,0 +1,1 @@
+"""Health: canary, warm-up, readiness, status."""

@@ -1,0 +1,183 @@
+"""Known content, which the canary asks for again and again in a bank that nobody else can see."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from simsearch.encode.fingerprint import Everything, Fingerprinter, Print
+from simsearch.encode.registry import EncoderSet
+from simsearch.errors import SimsearchError
+from simsearch.live.indexes import LiveRows
+from simsearch.live.view import View
+from simsearch.match.matcher import Matcher, Outcome
+from simsearch.serve.core.health_state import Finding, Part
+from simsearch.types import (
+    BINARY,
+    DIGESTS,
+    Band,
+    Bank,
+    CallContext,
+    Content,
+    CosineRule,
+    DigestRule,
+    Entry,
+    HammingRule,
+    ImageContent,
+    MatchOptions,
+    MatchResult,
+    Policy,
+    Signal,
+    TextContent,
+)
+
+ALIKE: Final = 0.99
+"""Cosine that known content keeps to what it gave at the start: batches of other sizes, in
+bfloat16, move it by less than a thousandth."""
+
+BITS_ALIKE: Final = 4
+IMAGE_PX: Final = 256
+TEXTS: Final = (
+    "The harbour master counts the fishing boats before dawn and writes their names in a ledger.",
+    "Seven kinds of moss grow on the northern wall of the old observatory above the valley.",
+)
+
+
+def known_contents() -> tuple[list[Content], list[Content]]:
+    """An image and a text that must be found, and of each kind another one that must not."""
+    images = [ImageContent(_picture(seed)) for seed in range(2)]
+    texts = [TextContent(words) for words in TEXTS]
+    return [images[0], texts[0]], [images[1], texts[1]]
+
+
+def _picture(seed: int) -> bytes:
+    """A PNG of coloured blots, none like another's."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    picture = Image.fromarray(coarse).resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+class _Lookup:
+    """The digests of known content; no entry has a card."""
+
+    def __init__(self, prints: Sequence[Print]) -> None:
+        self._keys = {
+            (signal, value): key
+            for key, one in enumerate(prints, 1)
+            for signal, values in one.fingerprint.digests.items()
+            for value in values
+        }
+
+    def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
+        key = self._keys.get((signal, digest))
+        return [] if key is None else [(key, 1)]
+
+    def entries_by_key(self, keys: Sequence[int]) -> Mapping[int, Entry]:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Views:
+    """A ViewSource of one view that never moves."""
+
+    view: View
+
+
+class KnownContent:
+    """A bank of its own, of what known content gave when this was made; its entries are the
+    contents by number, from 1."""
+
+    def __init__(self, fingerprinter: Fingerprinter) -> None:
+        """Raises what keeps the contents from being read or encoded."""
+        self._found, self._others = known_contents()
+        prints = [_given(p) for p in fingerprinter.query(self._found, Everything())]
+        self._expected = _expected(fingerprinter.encoders)
+        rows = LiveRows()
+        rows.append([(key, 1, one.fingerprint) for key, one in enumerate(prints, 1)])
+        bank = Bank(1, "canary", "", _policy(fingerprinter.encoders), 0, 1, len(prints))
+        view = View(0, "canary", {bank.name: bank}, *rows.freeze(0), _Lookup(prints))
+        hits_max = len(prints)
+        self._options = MatchOptions(hits_max=hits_max)
+        self._matcher = Matcher(fingerprinter, _Views(view), hits_max)
+
+    def findings(self, call: CallContext) -> Iterator[Finding]:
+        """One for each signal of known content; an image and a text may share one. Raises what
+        concerns the whole call."""
+        contents = [*self._found, *self._others]
+        outcomes = self._matcher.match(contents, self._options, call)
+        wrongly = _signals_of_others(outcomes, len(self._found))
+        faults: dict[str, str] = {}
+        for key, (outcome, expected) in enumerate(zip(outcomes, self._expected, strict=False), 1):
+            for signal in expected:
+                fault = _fault(outcome, key, signal) or (_MIXED_UP if signal in wrongly else "")
+                faults[signal] = faults.get(signal) or fault
+        for signal, fault in faults.items():
+            yield Finding(Part.CONTENT, signal, fault)
+
+
+def _fault(outcome: Outcome, key: int, signal: str) -> str:
+    if isinstance(outcome, SimsearchError):
+        return f"known content is refused as {outcome.reason}: see the log"
+    return "" if signal in _evidence(outcome, key) else _MISSED
+
+
+_MISSED: Final = (
+    "known content is not found by what it gave at the start: if a restart does not help, look for "
+    "broken memory or model files"
+)
+_MIXED_UP: Final = "different content is taken for known content: see the log and restart"
+
+
+def _given(outcome: Print | SimsearchError) -> Print:
+    if isinstance(outcome, SimsearchError):
+        raise outcome
+    return outcome
+
+
+def _expected(encoders: EncoderSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The signals that the known image and the known text must have."""
+    spaces = [(e.space.id, e) for e in encoders if e.space]
+    return (
+        (Signal.SHA256, Signal.MD5, Signal.PDQ, *(s for s, e in spaces if e.image)),
+        (Signal.TEXT_SHA256, Signal.MINHASH, *(s for s, e in spaces if e.text)),
+    )
+
+
+def _policy(encoders: EncoderSet) -> Policy:
+    """Everything blocks, near enough to itself."""
+    return Policy(
+        cosine=tuple(
+            CosineRule(e.space.id, modality, block=ALIKE)
+            for e in encoders
+            if e.space
+            for modality in e.modalities
+        ),
+        hamming=tuple(HammingRule(signal, block=BITS_ALIKE) for signal in BINARY),
+        digests=tuple(DigestRule(signal, Band.BLOCK) for signal in DIGESTS),
+    )
+
+
+def _evidence(outcome: Outcome, key: int) -> set[str]:
+    """The signals by which a content hit that entry."""
+    if not isinstance(outcome, MatchResult):
+        return set()
+    return {e.signal for hit in outcome.hits if hit.entry_key == key for e in hit.evidence}
+
+
+def _signals_of_others(outcomes: Sequence[Outcome], known: int) -> set[str]:
+    """The signals by which a content hit what it is not."""
+    return {
+        evidence.signal
+        for number, outcome in enumerate(outcomes, 1)
+        if isinstance(outcome, MatchResult)
+        for hit in outcome.hits
+        if number > known or hit.entry_key != number
+        for evidence in hit.evidence
+    }

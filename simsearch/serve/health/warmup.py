@@ -1,0 +1,106 @@
+"""What the first calls would wait for, done before anybody is let in.
+
+Models choose their kernels when they first meet a size, files come into memory when they are first
+read, and each decode worker imports what it needs. None of it is judged here: that is the canary's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from simsearch.encode.encoder_protocol import ImageEncoder, TextEncoder
+from simsearch.encode.image.decoder import ImageAsk, PdqRows
+from simsearch.encode.image.picture import ImageLimits, open_picture
+from simsearch.errors import SimsearchError
+from simsearch.serve.core.server_core import Core
+from simsearch.serve.health.canary_content import known_contents
+from simsearch.telemetry import EventLog
+from simsearch.types import BITS_BYTES, ImageContent, Vectors
+
+log = EventLog(__name__)
+
+BATCHES: Final = (1, 8, 64)
+GROWTH: Final = 8
+"""How much longer the next batch may take than the last."""
+
+WORDS: Final = (8, 64)
+"""Lengths of texts: a batch costs what its longest does."""
+
+ENCODER_S_MAX: Final = 5.0
+"""For one kind of content in one encoder: a batch that would take it beyond is left out."""
+
+QUERIES: Final = (1, 64)
+NEVER: Final = 1.0
+"""A cosine that no random vector has to a row: the way there is what is warmed."""
+
+
+def warm_up(core: Core) -> None:
+    """Encode batches of several sizes of each kind, search every index, decode an image."""
+    began = time.monotonic()
+    _tried("decode", lambda: _decode(core))
+    for encoder in core.encoders:
+        if encoder.image:
+            _encode_images(encoder.image)
+        for words in WORDS if encoder.text else ():
+            assert encoder.text is not None
+            _encode_texts(encoder.text, words)
+    _tried("search", lambda: _search(core))
+    log.info("warmed_up", ms=round((time.monotonic() - began) * 1e3))
+
+
+def _tried(what: str, work: Callable[[], object]) -> bool:
+    """Whether it worked. A server that cannot do it is for the canary to find."""
+    try:
+        work()
+    except Exception as fault:
+        name = fault.reason if isinstance(fault, SimsearchError) else type(fault).__name__
+        log.warning("warm_up_failed", what=what, reason=name)
+        return False
+    return True
+
+
+def _image() -> bytes:
+    content = known_contents()[0][0]
+    assert isinstance(content, ImageContent)
+    return content.data
+
+
+def _decode(core: Core) -> None:
+    core.fingerprinter.decoder.decode(_image(), ImageAsk(PdqRows.EVERY_WAY))
+
+
+def _encode_images(encoder: ImageEncoder) -> None:
+    pixels = encoder.prepare(open_picture(_image(), ImageLimits()))
+    _in_batches("encode_images", lambda n: encoder.encode_images([pixels] * n))
+
+
+def _encode_texts(encoder: TextEncoder, words: int) -> None:
+    text = " ".join(["harbour"] * words)
+    _in_batches("encode_texts", lambda n: encoder.encode_texts([text] * n))
+
+
+def _in_batches(what: str, encode: Callable[[int], Vectors]) -> None:
+    until, last_s = time.monotonic() + ENCODER_S_MAX, 0.0
+    for size in BATCHES:
+        began = time.monotonic()
+        if began + GROWTH * last_s > until or not _tried(what, lambda n=size: encode(n)):  # type: ignore[misc]
+            return
+        last_s = time.monotonic() - began
+
+
+def _search(core: Core) -> None:
+    view = core.follower.view
+    random = np.random.default_rng(0)
+    banks = {bank.id: bank for bank in view.banks.values()}
+    for index in view.cosine_views.values():
+        rows = random.standard_normal((max(QUERIES), index.dim)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        for count in QUERIES:
+            index.search(rows[:count], dict.fromkeys(banks, NEVER))
+    bits = random.integers(0, 256, (max(QUERIES), BITS_BYTES), np.uint8)
+    for signal in view.hamming_views.values():
+        signal.search(bits[:1], dict.fromkeys(banks, 0))

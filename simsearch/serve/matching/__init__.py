@@ -1,0 +1,1 @@
+"""MatchService: single calls, batches and streams."""

@@ -1,0 +1,180 @@
+"""MatchService: content in, results out. Calls are admitted by what they weigh, then parsed,
+matched and answered on the match threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+import grpc
+
+from simsearch.config import LimitsConfig
+from simsearch.errors import BadRequest, LimitExceeded, PermissionDenied, SimsearchError
+from simsearch.match.matcher import Outcome
+from simsearch.serve.auth.identity import Identity, current
+from simsearch.serve.core.server_core import Core
+from simsearch.serve.matching.match_steps import match_all
+from simsearch.serve.matching.match_stream import MatchStream
+from simsearch.serve.scheduling.admission import Demand
+from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.scheduler import Steps
+from simsearch.serve.transport.interceptors import Context
+from simsearch.serve.transport.status_codes import item_error
+from simsearch.types import CallContext, Lane, MatchOptions
+from simsearch.v1 import match_pb2
+from simsearch.wire import options_from, result_to
+from simsearch.wire.request_weight import (
+    Unparsed,
+    Weight,
+    weighed_batch,
+    weighed_match,
+    weighed_stream,
+)
+
+SERVICE: Final = match_pb2.DESCRIPTOR.services_by_name["MatchService"].full_name
+
+HITS_PER_CALL_MAX: Final = 10_240
+"""Contents × hits_max: bounds an answer, which is built whole. A batch of 1,024 may ask for the
+10 hits each that are the default."""
+
+LANE_KEY: Final = "simsearch-lane"
+LANES: Final = {lane.name.lower(): lane for lane in Lane}
+
+
+def add_match_service(work: Work, server: grpc.aio.Server) -> None:
+    """Not as generated: requests come weighed and unparsed."""
+    service = MatchService(work)
+    methods: dict[str, Any] = {
+        "Match": grpc.unary_unary_rpc_method_handler(
+            service.Match, weighed_match, match_pb2.MatchResponse.SerializeToString
+        ),
+        "BatchMatch": grpc.unary_unary_rpc_method_handler(
+            service.BatchMatch, weighed_batch, match_pb2.BatchMatchResponse.SerializeToString
+        ),
+        "StreamMatch": grpc.stream_stream_rpc_method_handler(
+            service.StreamMatch, weighed_stream, match_pb2.StreamMatchResponse.SerializeToString
+        ),
+    }
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+
+
+class MatchService:
+    """Judges one content, a batch, or a stream of them."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    async def Match(
+        self, request: Unparsed[match_pb2.MatchRequest], context: Context
+    ) -> match_pb2.MatchResponse:
+        caller = current()
+
+        def one(core: Core, call: CallContext) -> Steps[match_pb2.MatchResponse]:
+            message = request.parse()
+            options = _options(message.options, caller)
+            [outcome] = yield from match_all(core, [message.content], options, call)
+            if isinstance(outcome, SimsearchError):
+                raise outcome
+            return match_pb2.MatchResponse(result=result_to(outcome))
+
+        return await self._work.match(one, self._demand(request.weight, context, Lane.INTERACTIVE))
+
+    async def BatchMatch(
+        self, request: Unparsed[match_pb2.BatchMatchRequest], context: Context
+    ) -> match_pb2.BatchMatchResponse:
+        caller = current()
+        self._check_count(request.weight.items)
+
+        def all_of_them(core: Core, call: CallContext) -> Steps[match_pb2.BatchMatchResponse]:
+            message = request.parse()
+            options = _options(message.options, caller)
+            _check_hits(len(message.contents), options, core.config.limits)
+            outcomes = yield from match_all(core, message.contents, options, call)
+            response = match_pb2.BatchMatchResponse(items=_items(outcomes))
+            _check_answer(response.ByteSize(), core.config.server.message_bytes_max)
+            return response
+
+        demand = self._demand(request.weight, context, Lane.INTERACTIVE)
+        return await self._work.match(all_of_them, demand)
+
+    async def StreamMatch(
+        self, requests: AsyncIterator[Unparsed[match_pb2.StreamMatchRequest]], context: Context
+    ) -> AsyncGenerator[match_pb2.StreamMatchResponse, None]:
+        caller = current()
+
+        def demand(weight: Weight) -> Demand:
+            return self._demand(weight, context, Lane.BULK, math.inf)
+
+        def options(raw: match_pb2.MatchOptions) -> MatchOptions:
+            return _options(raw, caller)
+
+        stream = MatchStream(self._work, requests, demand, options)
+        async with aclosing(stream.answers()) as answers:
+            async for response in answers:
+                yield response
+
+    def _demand(
+        self, weight: Weight, context: Context, lane: Lane, default_s: float | None = None
+    ) -> Demand:
+        """`default_s` in place of the server's default deadline."""
+        remaining_s = context.time_remaining()
+        return self._work.demand(
+            weight, _lane(context, lane), default_s if remaining_s is None else remaining_s
+        )
+
+    def _check_count(self, count: int) -> None:
+        count_max = self._work.loaded().config.limits.batch_items_max
+        if count > count_max:
+            raise LimitExceeded(f"{count} contents in one batch: {count_max} at most; send several")
+
+
+def _lane(context: Context, default: Lane) -> Lane:
+    for key, value in context.invocation_metadata() or ():
+        if key == LANE_KEY:
+            if value not in LANES:
+                raise BadRequest(
+                    f"there is no lane of that name: set {LANE_KEY} to "
+                    f"{' or '.join(LANES)}, or leave it out"
+                )
+            return LANES[value]
+    return default
+
+
+def _options(message: match_pb2.MatchOptions, caller: Identity) -> MatchOptions:
+    """Raises PermissionDenied."""
+    if message.with_shadow and not caller.may_see_scores:
+        raise PermissionDenied(
+            f"with_shadow is for who may see scores, and {caller.name} may not: leave it out"
+        )
+    return replace(options_from(message), access=caller.reads)
+
+
+def _check_hits(count: int, options: MatchOptions, limits: LimitsConfig) -> None:
+    if count * options.hits_max > HITS_PER_CALL_MAX:
+        raise LimitExceeded(
+            f"{count} contents with {options.hits_max} hits each: {HITS_PER_CALL_MAX} hits in one "
+            "answer at most; ask for fewer hits or send fewer contents"
+        )
+
+
+def _check_answer(nbytes: int, nbytes_max: int) -> None:
+    if nbytes > nbytes_max:
+        raise LimitExceeded(
+            f"the answer has {nbytes} bytes: {nbytes_max} in one message at most; ask for fewer "
+            "hits or send fewer contents"
+        )
+
+
+def _items(outcomes: Sequence[Outcome]) -> list[match_pb2.BatchMatchItem]:
+    """One each; equal answers are one message, which is copied where it goes."""
+    made: dict[int, match_pb2.BatchMatchItem] = {}
+    return [made.get(id(o)) or made.setdefault(id(o), _item(o)) for o in outcomes]
+
+
+def _item(outcome: Outcome) -> match_pb2.BatchMatchItem:
+    if isinstance(outcome, SimsearchError):
+        return match_pb2.BatchMatchItem(error=item_error(outcome))
+    return match_pb2.BatchMatchItem(result=result_to(outcome))

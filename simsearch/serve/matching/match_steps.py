@@ -1,0 +1,79 @@
+"""Match messages answered in steps, on a match thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from simsearch.errors import SimsearchError
+from simsearch.match.matcher import Outcome
+from simsearch.serve.core.server_core import Core
+from simsearch.serve.scheduling.scheduler import Steps
+from simsearch.types import (
+    CallContext,
+    Content,
+    ImageContent,
+    Lane,
+    MatchOptions,
+    TextContent,
+    VectorContent,
+)
+from simsearch.v1 import content_pb2
+from simsearch.wire import contents_from
+
+STEP_COSTS: Final = {Lane.INTERACTIVE: 32_000, Lane.BULK: 4_000}
+"""How much is encoded and searched before a call is asked whether it is still wanted, and whether
+others go first; in characters of text."""
+
+IMAGE_COST: Final = 1_000
+ROW_COST: Final = 10
+
+
+def match_all(
+    core: Core, messages: Sequence[content_pb2.Content], options: MatchOptions, call: CallContext
+) -> Steps[list[Outcome]]:
+    """One outcome per message: those that cannot be read are refused, the others matched."""
+    read = contents_from(messages, core.dim_of)
+    contents = [c for c in read if not isinstance(c, SimsearchError)]
+    matched: list[Outcome] = []
+    for part in slices(contents, STEP_COSTS[call.lane]):
+        if matched:
+            yield
+        matched += core.matcher.match(part, options, call)
+    outcomes = iter(matched)
+    answers = [c if isinstance(c, SimsearchError) else next(outcomes) for c in read]
+    core.answers.add(answers)
+    core.hits.add(answers)
+    return answers if options.with_shadow else [_without_shadow(answer) for answer in answers]
+
+
+def _without_shadow(answer: Outcome) -> Outcome:
+    """The same object, where there is nothing in it."""
+    if isinstance(answer, SimsearchError) or not answer.shadow:
+        return answer
+    return replace(answer, shadow=())
+
+
+def slices(contents: Sequence[Content], cost_max: int) -> Iterator[Sequence[Content]]:
+    """Neighbours together up to a cost; an empty batch is one slice, whose options are checked."""
+    start = cost = 0
+    for end, content in enumerate(contents):
+        cost += _cost(content)
+        if cost > cost_max and end > start:
+            yield contents[start:end]
+            start, cost = end, _cost(content)
+    yield contents[start:]
+
+
+def _cost(content: Content) -> int:
+    """In characters of text, roughly."""
+    match content:
+        case VectorContent(vectors=vectors):
+            return ROW_COST * len(vectors)
+        case ImageContent(data):
+            return IMAGE_COST + len(data) // 200
+        case TextContent(text):
+            return len(text)
+        case _:
+            return ROW_COST

@@ -1,0 +1,1 @@
+"""Metrics and traces of a server, and the port that shows them."""

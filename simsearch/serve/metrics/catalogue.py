@@ -1,0 +1,243 @@
+"""Every metric in one table, and a page of them to fill.
+
+Labels come from the protos, the tree of errors, the configuration and the names of banks, never
+from callers. docs/operations.md has the table, and a test holds both against a real scrape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from simsearch.serve.core.counters import BANKS_MAX, OTHER_BANKS, Spread
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True)
+class Named:
+    """One row of the table. A counter's name ends in `_total`."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    meaning: str
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Named:
+    return Named(f"{name}_total", Kind.COUNTER, labels, meaning)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Named:
+    return Named(name, Kind.GAUGE, labels, meaning)
+
+
+def _histogram(name: str, meaning: str, *labels: str) -> Named:
+    return Named(name, Kind.HISTOGRAM, labels, meaning)
+
+
+METRICS: Final = (
+    _gauge("simsearch_build_info", "1; `version` is that of the server", "version"),
+    _gauge("simsearch_ready", "1 where health says SERVING: loaded, not draining, canary right"),
+    # calls
+    _histogram(
+        "simsearch_call_seconds",
+        "how long calls took, by RPC and by how they ended: `OK`, a reason of docs/errors.md, or "
+        "`CANCELLED` by the caller; its count is the number of calls. A stream is one call",
+        "rpc", "outcome",
+    ),
+    _gauge("simsearch_calls_in_flight", "calls that are being answered now, streams included"),
+    _gauge("simsearch_streams_open", "of those, streams"),
+    _counter(
+        "simsearch_calls_refused",
+        "calls turned away before any work: by the `guard` (`unauthenticated`, `denied`, "
+        "`over_quota`, `malformed`), the `gate` in front of edits and look-ups (`full`, "
+        "`draining`), or by `admission` of matching (`queue`, `deadline`, `space`, `draining`)",
+        "by", "cause",
+    ),
+    # admission and the match threads
+    _counter("simsearch_match_calls", "match calls let in, each message of a stream as one"),
+    _counter("simsearch_match_items", "contents in them"),
+    _counter("simsearch_match_expired", "calls let in whose deadline passed before the answer"),
+    _counter("simsearch_match_cancelled", "calls let in whose caller went before the answer"),
+    _gauge("simsearch_match_calls_in_flight", "match calls that wait or are worked on"),
+    _gauge("simsearch_match_items_in_flight", "contents in them"),
+    _gauge("simsearch_match_bytes_in_flight", "bytes of them"),
+    _gauge("simsearch_match_jobs_waiting", "of those calls, the ones without a match thread"),
+    _gauge("simsearch_match_queue_seconds", "how long a call would queue now, as estimated"),
+    _histogram(
+        "simsearch_stage_seconds",
+        "time in one stage of a step of matching: `known` (looking for a verdict that was given "
+        "before), `digests` (only where a caller stops at a block), `encode` (decoding and waiting "
+        "for a batch included), `search`, `decide`",
+        "stage",
+    ),
+    # answers
+    _counter("simsearch_verdicts", "contents judged, by verdict", "verdict"),
+    _counter(
+        "simsearch_hits",
+        f"hits returned, by bank and band; banks beyond the first {BANKS_MAX} that were hit count "
+        f"as `{OTHER_BANKS}`",
+        "bank", "band",
+    ),
+    _counter(
+        "simsearch_shadow_hits",
+        "what entries in the shadow were hit, by bank and band: what it would be, if they counted",
+        "bank", "band",
+    ),
+    _counter(
+        "simsearch_suppressed_hits",
+        "hits that did not count, because an allow-listed bank knows the content to be harmless",
+        "bank", "by",
+    ),
+    _counter(
+        "simsearch_flood_quarantines",
+        "entries that the server quarantined because near hits of them were a flood; each waits "
+        "in `simsearch review list`",
+        "bank",
+    ),
+    _counter("simsearch_items_refused", "contents that were not judged, by reason", "reason"),
+    _counter(
+        "simsearch_results_incomplete",
+        "results that are not `complete`: some signal could not be searched, or the caller "
+        "stopped at a block",
+    ),
+    _counter("simsearch_results_truncated", "results that do not hold all hits"),
+    # encoders
+    _gauge("simsearch_encoder_up", "0 where an encoder is off: its weights are missing", "encoder"),
+    _histogram(
+        "simsearch_encoder_batch_items",
+        "items in one batch that an encoder ran; its count is the batches, its sum the items",
+        "encoder", "modality",
+    ),
+    _counter("simsearch_encoder_run_seconds", "time spent in batches", "encoder", "modality"),
+    _counter(
+        "simsearch_encoder_failed_batches",
+        "batches that failed and were run again in parts",
+        "encoder", "modality",
+    ),
+    _counter(
+        "simsearch_encoder_units",
+        "tokens or pixels that were encoded: `asked` for, and what a batch `cost` with padding",
+        "encoder", "modality", "of",
+    ),
+    _counter(
+        "simsearch_encoder_dropped",
+        "items that were not encoded: `expired`, `cancelled`, or `refused` by a full queue",
+        "encoder", "modality", "cause",
+    ),
+    _gauge(
+        "simsearch_encoder_waiting", "items that wait for a batch", "encoder", "modality", "lane"
+    ),
+    _gauge(
+        "simsearch_encoder_wait_seconds",
+        "how long an item that comes now would wait for its batch, as estimated",
+        "encoder", "modality",
+    ),
+    # decoding
+    _counter(
+        "simsearch_images",
+        "images by what came of decoding: `decoded`, `refused` for what they are, `crashes`, "
+        "`timeouts`, `starved` of processor time, `digests_refused` (cost two workers before)",
+        "outcome",
+    ),
+    _counter(
+        "simsearch_image_regions",
+        "pictures found in decoded ones: each is hashed and embedded like an image of its own",
+    ),
+    _counter("simsearch_decode_worker_restarts", "decode workers started in the place of others"),
+    # caches
+    _counter(
+        "simsearch_cache_lookups",
+        "look-ups of fingerprints (`prints`) and of answers (`verdicts`) by what came of them: "
+        "`hit`, `miss`, or `join` of work in flight",
+        "cache", "outcome",
+    ),
+    _counter("simsearch_cache_evictions", "what had to go for newer content", "cache"),
+    _gauge("simsearch_cache_entries", "what is held", "cache"),
+    _gauge("simsearch_cache_bytes", "bytes of it; of verdicts they are not known", "cache"),
+    # the index
+    _gauge("simsearch_index_info", "1; `snapshot` is the one that is searched", "snapshot"),
+    _gauge("simsearch_index_visible_seq", "the last change that searches see"),
+    _gauge("simsearch_index_durable_seq", "the last change that is on disk"),
+    _gauge("simsearch_index_lag_changes", "changes on disk that searches do not see"),
+    _gauge("simsearch_index_lag_seconds", "how long ago the oldest of them was made; 0 for none"),
+    _gauge(
+        "simsearch_index_age_seconds",
+        "since the snapshot was built; no sample where the server loaded from the bank itself",
+    ),
+    _gauge(
+        "simsearch_index_fault",
+        "1 where searches do not follow the bank, or the published snapshot is not the one that "
+        "serves: simsearch status says why",
+    ),
+    _gauge("simsearch_index_rows", "rows that are searched, by space or hash", "signal"),
+    _gauge("simsearch_index_rows_aside", "rows of the bank that no encoder here can ask", "space"),
+    _histogram("simsearch_edit_visible_seconds", "from an edit's commit to the searches seeing it"),
+    _gauge(
+        "simsearch_bank_entries",
+        f"active entries by bank; those of all banks beyond {BANKS_MAX} as `{OTHER_BANKS}`",
+        "bank",
+    ),
+    _gauge("simsearch_data_free_bytes", "room on the disk of the data directory"),
+    # GPUs
+    _gauge("simsearch_gpu_up", "0 where a GPU is not asked now", "gpu"),
+    _counter("simsearch_gpu_queries", "queries that it answered", "gpu"),
+    _counter("simsearch_gpu_faults", "faults, each answered by the CPU instead", "gpu"),
+    _gauge("simsearch_gpu_index_bytes", "of the indexes on it", "gpu"),
+    # the canary
+    _gauge(
+        "simsearch_canary_right",
+        "1 where the last probe found this right, 0 where wrong; see docs/operations.md",
+        "part", "signal",
+    ),
+    _counter("simsearch_canary_probes", "probes that were `right`, `wrong` or `late`", "outcome"),
+    _gauge("simsearch_canary_probe_seconds", "the last probe that came to its end"),
+)  # fmt: skip
+"""In the order of the page."""
+
+
+class Page:
+    """The families of one scrape, filled name by name."""
+
+    def __init__(self) -> None:
+        self._families = {named.name: _family(named) for named in METRICS}
+
+    @property
+    def families(self) -> Iterable[Metric]:
+        return self._families.values()
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        """One sample of a counter or gauge."""
+        self._families[name].add_metric(labels, value)
+
+    def spread(self, name: str, spread: Spread, *labels: str) -> None:
+        buckets = [(_bound(bound), float(n)) for bound, n in spread.cumulative]
+        self._families[name].add_metric(labels, buckets, spread.total)
+
+
+def _bound(bound: float) -> str:
+    return "+Inf" if bound == math.inf else str(bound)
+
+
+def _family(named: Named) -> Any:
+    family: Any = {
+        Kind.COUNTER: CounterMetricFamily,
+        Kind.GAUGE: GaugeMetricFamily,
+        Kind.HISTOGRAM: HistogramMetricFamily,
+    }[named.kind]
+    return family(named.name, named.meaning, labels=named.labels)

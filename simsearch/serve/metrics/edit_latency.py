@@ -1,0 +1,74 @@
+"""From an edit to its effect: how far searches are behind the bank, and how long an edit takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from simsearch.bank.store import BankStore
+from simsearch.live.follower import Follower
+from simsearch.serve.core.counters import VISIBLE_BOUNDS_S, Histogram
+
+EDITS_WATCHED_MAX: Final = 10_000
+"""Edits that are waited for at a time; the oldest of more are not timed."""
+
+WAIT_S: Final = 1.0
+"""How soon a watch that waits notices that it should stop."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Durable changes that searches do not see, and how long ago the oldest of them was made."""
+
+    changes: int = 0
+    age_s: float = 0.0
+
+
+def lag_of(store: BankStore, follower: Follower) -> Lag:
+    seen = follower.view.seq
+    behind = store.seq() - seen
+    unseen = store.changes(seen, 1) if behind > 0 else []
+    if not unseen:
+        return Lag()
+    return Lag(behind, max(0.0, time.time() - unseen[0].time_us / 1e6))
+
+
+class EditWatch:
+    """Times every edit of this process, from its commit to the first view that shows it."""
+
+    def __init__(self, store: BankStore, follower: Follower) -> None:
+        """From now on, until `close`."""
+        self.seconds = Histogram(VISIBLE_BOUNDS_S)
+        self._follower = follower
+        self._edits: deque[tuple[int, float]] = deque(maxlen=EDITS_WATCHED_MAX)
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="edit-watch", daemon=True)
+        self._thread.start()
+        store.subscribe(self._edited)
+
+    def close(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def _edited(self, seq: int) -> None:
+        self._edits.append((seq, time.monotonic()))
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+            while self._edits and not self._stopping:
+                self._wait_for_the_oldest()
+
+    def _wait_for_the_oldest(self) -> None:
+        if not self._follower.wait_for(self._edits[0][0], WAIT_S):
+            return
+        seen, now = self._follower.view.seq, time.monotonic()
+        while self._edits and self._edits[0][0] <= seen:
+            self.seconds.observe(now - self._edits.popleft()[1])

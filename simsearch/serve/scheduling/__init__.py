@@ -1,0 +1,1 @@
+"""Admission, the match scheduler and the executors of blocking work."""

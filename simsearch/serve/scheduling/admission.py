@@ -1,0 +1,269 @@
+"""Who is let in: one bound on how long matching queues, estimated from the work done so far.
+
+A call that would wait too long, or whose deadline would pass before its answer, is refused at
+once and told when to come back; what is let in is then answered in time. Whose turn it is among
+those is another matter (`turns.py`): earliest deadline first. With a queue as short as this one
+keeps it, last-in-first-out would gain nothing and would leave the oldest to expire.
+
+Pure: no clock of its own, no event loop, no lock. One thread calls it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from simsearch.types import Lane
+from simsearch.wire.request_weight import Weight
+
+BULK_PART: Final = 0.5
+"""Of every bound, what the bulk lane may fill: it is refused while there is room for others."""
+
+BULK_TIME: Final = 1 / 8
+"""Of the match threads' time, what bulk work gets although others wait."""
+
+RETRY_MS_MIN: Final = 10
+RETRY_MS_MAX: Final = 5_000
+
+_JITTER: Final = 0.25
+_LEARNING: Final = 0.2
+_SURPRISE_MAX: Final = 8.0
+_FACTOR_MIN, _FACTOR_MAX = 1e-4, 1e5
+
+# Seconds of one match thread, before anything was measured: a call, a passage of text, an image,
+# a kilobyte of vectors or hashes.
+_GUESSES: Final = (3e-4, 5e-3, 2e-2, 1e-4)
+_PASSAGE_BYTES: Final = 100
+_IMAGE_BYTES: Final = 1 << 20
+_READY_BYTES: Final = 1 << 10
+
+
+class Cause(StrEnum):
+    """Why a call is refused."""
+
+    QUEUE = "queue"
+    DEADLINE = "deadline"
+    SPACE = "space"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """`workers` is how many calls are worked on at once; the others bound all calls together."""
+
+    workers: int
+    queue_time_max_s: float = 0.5
+    items_max: int = 4_096
+    bytes_max: int = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a call asks for. `deadline` is on the clock that `now` is given from, in seconds."""
+
+    weight: Weight
+    lane: Lane = Lane.INTERACTIVE
+    deadline: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`wait_s` is how long the call would have queued."""
+
+    cause: Cause
+    wait_s: float
+    retry_after_ms: int
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """Room taken by one call until it is given back, once, however the call ends."""
+
+    demand: Demand
+    cost_s: float
+    _returned: bool = False
+
+
+@dataclass(frozen=True)
+class AdmissionCounts:
+    """Calls but for `items`; `in_flight` and `waiting_s` are now, the others since the start."""
+
+    admitted: int
+    items: int
+    refused: dict[Cause, int]
+    expired: int
+    cancelled: int
+    in_flight: int
+    items_in_flight: int
+    bytes_in_flight: int
+    waiting_s: float
+
+
+class ServiceTime:
+    """Seconds of a match thread that a call takes: so much each, and so much per unit of a kind.
+
+    Learnt by normalised least mean squares (Widrow and Hoff, 1960; Kaczmarz' projections with a
+    step under 1): for calls of one kind it is a moving average, and where true costs exist, no
+    step leads away from them.
+    """
+
+    def __init__(self) -> None:
+        self._factors = [1.0] * len(_GUESSES)
+
+    def of(self, weight: Weight) -> float:
+        return sum(f * g for f, g in zip(self._factors, _guesses(weight), strict=True))
+
+    def learn(self, weight: Weight, spent_s: float) -> None:
+        """One call took so long. A single surprise, a disk that stalled, moves it a bounded bit."""
+        guesses = _guesses(weight)
+        expected = self.of(weight)
+        credible = min(max(spent_s, expected / _SURPRISE_MAX), expected * _SURPRISE_MAX)
+        step = _LEARNING * (credible - expected) / sum(g * g for g in guesses)
+        self._factors = [
+            min(max(f + step * g, _FACTOR_MIN), _FACTOR_MAX)
+            for f, g in zip(self._factors, guesses, strict=True)
+        ]
+
+
+def _guesses(weight: Weight) -> tuple[float, float, float, float]:
+    call, passage, image, ready = _GUESSES
+    return (
+        call,
+        passage * (weight.texts + weight.text_bytes / _PASSAGE_BYTES),
+        image * (weight.images + weight.image_bytes / _IMAGE_BYTES),
+        ready * (weight.ready + weight.ready_bytes / _READY_BYTES),
+    )
+
+
+class Limiter:
+    """Admits by estimated queue time. An empty lane takes one call whatever the estimate says:
+    so a wrong estimate is corrected by work and not by waiting."""
+
+    def __init__(self, bounds: Bounds, jitter: Callable[[], float] = random.random) -> None:
+        """`jitter` gives numbers in [0, 1)."""
+        self._bounds = bounds
+        self._jitter = jitter
+        self._service = ServiceTime()
+        self._cost_s = dict.fromkeys(Lane, 0.0)
+        self._calls = dict.fromkeys(Lane, 0)
+        self._items = self._bytes = 0
+        self._away_s = 0.0
+        self._away_at = -math.inf
+        self._draining = False
+        self._admitted = self._admitted_items = self._expired = self._cancelled = 0
+        self._refused = dict.fromkeys(Cause, 0)
+
+    def drain(self) -> None:
+        """From now on refuse; who has a ticket keeps it."""
+        self._draining = True
+
+    def admit(self, demand: Demand, now: float) -> Ticket | Refusal:
+        """A ticket, which must be given back, or at once a refusal; both are counted."""
+        refusal = self.check(demand, now)
+        if refusal is not None:
+            self._refused[refusal.cause] += 1
+            self._turn_away(demand, now)
+            return refusal
+        ticket = Ticket(demand, self._service.of(demand.weight))
+        self._enter(ticket, 1)
+        self._admitted += 1
+        self._admitted_items += demand.weight.items
+        return ticket
+
+    def check(self, demand: Demand, now: float) -> Refusal | None:
+        """What `admit` would refuse with now, uncounted; None where it would admit."""
+        wait_s = self.wait_s(demand.lane)
+        remaining_s = demand.deadline - now
+        if self._draining:
+            return Refusal(Cause.DRAINING, wait_s, RETRY_MS_MAX)
+        if not self._has_space(demand):
+            return self._refusal(Cause.SPACE, wait_s, wait_s, now)
+        if self._calls[demand.lane] == 0:
+            late_s, excess_s = wait_s - remaining_s, -math.inf
+        else:
+            late_s = wait_s + self._service.of(demand.weight) - remaining_s
+            excess_s = wait_s - self._part(demand.lane) * self._bounds.queue_time_max_s
+        if late_s > 0 or remaining_s <= 0:
+            return self._refusal(Cause.DEADLINE, wait_s, min(late_s, wait_s), now)
+        if excess_s > 0:
+            return self._refusal(Cause.QUEUE, wait_s, excess_s, now)
+        return None
+
+    def give_back(self, ticket: Ticket, spent_s: float | None = None) -> None:
+        """The call has ended; `spent_s` of a match thread where it came to its end there."""
+        assert not ticket._returned, "a ticket is given back once"
+        ticket._returned = True
+        self._enter(ticket, -1)
+        if spent_s is not None:
+            self._service.learn(ticket.demand.weight, spent_s)
+
+    def expired(self) -> None:
+        self._expired += 1
+
+    def cancelled(self) -> None:
+        self._cancelled += 1
+
+    def wait_s(self, lane: Lane) -> float:
+        """How long a call of this lane would queue before a match thread takes it, estimated."""
+        if lane is Lane.BULK:
+            return sum(self._cost_s.values()) / self._bounds.workers
+        share = 1 - BULK_TIME if self._calls[Lane.BULK] else 1.0
+        return self._cost_s[lane] / share / self._bounds.workers
+
+    @property
+    def counts(self) -> AdmissionCounts:
+        return AdmissionCounts(
+            admitted=self._admitted,
+            items=self._admitted_items,
+            refused=dict(self._refused),
+            expired=self._expired,
+            cancelled=self._cancelled,
+            in_flight=sum(self._calls.values()),
+            items_in_flight=self._items,
+            bytes_in_flight=self._bytes,
+            waiting_s=self.wait_s(Lane.BULK),
+        )
+
+    # ------------------------------------------------------------ the books
+
+    def _enter(self, ticket: Ticket, sign: int) -> None:
+        lane, weight = ticket.demand.lane, ticket.demand.weight
+        self._calls[lane] += sign
+        self._items += sign * weight.items
+        self._bytes += sign * weight.nbytes
+        self._cost_s[lane] += sign * ticket.cost_s
+        if self._calls[lane] == 0:
+            self._cost_s[lane] = 0.0  # and not what rounding left
+
+    def _has_space(self, demand: Demand) -> bool:
+        """Bulk leaves room for the others, who need not leave any for bulk."""
+        part, weight = self._part(demand.lane), demand.weight
+        items, nbytes = self._items + weight.items, self._bytes + weight.nbytes
+        return items <= part * self._bounds.items_max and nbytes <= part * self._bounds.bytes_max
+
+    @staticmethod
+    def _part(lane: Lane) -> float:
+        return BULK_PART if lane is Lane.BULK else 1.0
+
+    # ------------------------------------------------------------ when to come back
+
+    def _refusal(self, cause: Cause, wait_s: float, until_room_s: float, now: float) -> Refusal:
+        """The hint is when there will be room, behind those who were told to come back before."""
+        until_s = max(until_room_s, 0.0) + self._away(now) / self._bounds.workers
+        hint_ms = 1_000 * until_s * (1 + _JITTER * self._jitter())
+        return Refusal(cause, wait_s, int(min(max(hint_ms, RETRY_MS_MIN), RETRY_MS_MAX)))
+
+    def _away(self, now: float) -> float:
+        """Seconds of work that was turned away and not yet due: a bucket that leaks as fast as
+        the workers work."""
+        leaked = (now - self._away_at) * self._bounds.workers
+        return max(0.0, self._away_s - leaked)
+
+    def _turn_away(self, demand: Demand, now: float) -> None:
+        full = RETRY_MS_MAX / 1_000 * self._bounds.workers
+        self._away_s = min(self._away(now) + self._service.of(demand.weight), full)
+        self._away_at = now

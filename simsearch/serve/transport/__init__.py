@@ -1,0 +1,1 @@
+"""The gRPC port: certificates, interceptors, limits, status codes."""

@@ -1,0 +1,193 @@
+"""The public gRPC port: where it may listen, TLS, health and reflection.
+
+Nothing here knows encoders, banks or indexes: the services are added by the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig, split_address
+from simsearch.errors import BadConfig
+from simsearch.serve.auth.identities_file import Directory, load_directory
+from simsearch.serve.transport.certificates import ServerTls
+from simsearch.serve.transport.interceptors import Chain
+from simsearch.serve.transport.reloading_files import Reloading
+from simsearch.serve.transport.slow_readers import UNTAKEN_S, Untaken
+from simsearch.serve.transport.tls_version import check_only_tls_1_3
+from simsearch.v1 import (
+    bank_pb2,
+    feedback_pb2,
+    index_pb2,
+    match_pb2,
+    proposal_pb2,
+)
+
+DESCRIPTORS: Final = (
+    match_pb2.DESCRIPTOR.services_by_name["MatchService"],
+    bank_pb2.DESCRIPTOR.services_by_name["BankService"],
+    feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"],
+    proposal_pb2.DESCRIPTOR.services_by_name["ProposalService"],
+    index_pb2.DESCRIPTOR.services_by_name["IndexService"],
+)
+SERVICES: Final = tuple(descriptor.full_name for descriptor in DESCRIPTORS)
+
+LIVE: Final = "live"
+"""What liveness probes ask for: whoever answers at all is alive, ready or not."""
+
+HEADERS_BYTES_MAX: Final = 16 << 10
+
+TLS_OPTIONS: Final = (("grpc.max_connection_age_ms", 3_600_000),)
+"""A certificate is looked at when a connection begins: no connection outlives it for long. Calls
+in flight are not cut off."""
+
+CALLS_PER_CONNECTION_MAX: Final = 1_024
+"""Well over what is admitted: a call too many is refused here, not held back by its client."""
+
+STOP_GRACE_S: Final = 2.0
+"""For refusals still on their way out and open health watches, once no call is in flight."""
+
+
+def check_listen(config: Config) -> None:
+    """Refuse to listen beyond this machine where calls could be read on the way or anybody could
+    make them, unless told to. Raises BadConfig."""
+    host, _ = split_address(config.server.listen)
+    if config.server.insecure_allow_remote_without_tls or _is_loopback(host):
+        return
+    if not (config.tls.cert and config.identity.file):
+        missing = "[tls], calls could be read and changed on the way"
+        if config.tls.cert:
+            missing = "[identity], anybody who gets there could ban, retract and read"
+        raise BadConfig(
+            f"listen = {config.server.listen!r} is reachable from other machines, and without "
+            f"{missing}: see docs/identity.md, or use 127.0.0.1. Behind a guard of your own, set "
+            "insecure_allow_remote_without_tls = true"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def directory_of(identity: IdentityConfig) -> Reloading[Directory] | None:
+    """Who may call, taken up anew when the file changes; None: nobody is asked.
+
+    Raises BadConfig.
+    """
+    if not identity.file:
+        return None
+    path = Path(identity.file)
+    return Reloading("identities", [path], partial(load_directory, path))
+
+
+def tls_of(config: TlsConfig) -> ServerTls | None:
+    """None: in clear. Raises BadConfig."""
+    return ServerTls(config) if config.cert else None
+
+
+class Port:
+    """A gRPC server with health and reflection, to which services are added before it is opened."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        tls: ServerTls | None = None,
+    ) -> None:
+        """The first interceptor sees a call first."""
+        self._listen = config.listen
+        self._tls = tls
+        self.health = health.aio.HealthServicer()
+        self.untaken = Untaken()
+        self._untaken_s = min(UNTAKEN_S, config.stream_idle_s)
+        self._watching: asyncio.Task[None] | None = None
+        self.server = grpc.aio.server(
+            interceptors=[Chain([self.untaken, *interceptors])],
+            options=[
+                ("grpc.max_receive_message_length", config.message_bytes_max),
+                ("grpc.max_send_message_length", config.message_bytes_max),
+                ("grpc.max_metadata_size", HEADERS_BYTES_MAX),
+                # Else a quarter more: what lies between the two is refused by chance.
+                ("grpc.absolute_max_metadata_size", HEADERS_BYTES_MAX),
+                ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
+                # Two servers on one port would each hold half of the truth about who is up.
+                ("grpc.so_reuseport", 0),
+                *(TLS_OPTIONS if tls else ()),
+            ],
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server
+        )
+
+    async def open(self) -> str:
+        """Listen, not serving yet, and with TLS nothing but 1.3; returns the address, whose port
+        was chosen where it was 0.
+
+        Raises BadConfig.
+        """
+        address = await self.listen()
+        if self._tls:
+            await self._check_tls(split_address(address)[1])
+        return address
+
+    async def listen(self) -> str:
+        """As `open`, with whatever TLS gRPC speaks. Raises BadConfig."""
+        port = self._bind()
+        await self.health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
+        await self.set_serving(False)
+        await self.server.start()
+        self._watching = asyncio.create_task(self.untaken.watch(self._untaken_s))
+        return _address_of(self._listen, port)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What probes are told."""
+        answers = health_pb2.HealthCheckResponse
+        status = answers.SERVING if serving else answers.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self.health.set(service, status)
+
+    async def close(self, grace_s: float | None) -> None:
+        await self.server.stop(grace_s)
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def _bind(self) -> int:
+        try:
+            if self._tls:
+                return self.server.add_secure_port(self._listen, self._tls.credentials())
+            return self.server.add_insecure_port(self._listen)
+        except RuntimeError:
+            raise BadConfig(
+                f"cannot listen on {self._listen}: is another server there? choose another port"
+            ) from None
+
+    async def _check_tls(self, port: int) -> None:
+        try:
+            await asyncio.to_thread(check_only_tls_1_3, _own_host(self._listen), port)
+        except BadConfig:
+            await self.server.stop(None)
+            raise
+
+
+def _address_of(listen: str, port: int) -> str:
+    host, _ = split_address(listen)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _own_host(listen: str) -> str:
+    """Where this process reaches its own port."""
+    host, _ = split_address(listen)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
