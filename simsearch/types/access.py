@@ -1,0 +1,32 @@
+"""Roles and access to banks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+
+class Role(StrEnum):
+    """What an identity is for; serve/permissions.py says what each may do."""
+
+    INGEST = "ingest"
+    ANALYST = "analyst"
+    APPROVER = "approver"
+    BUILDER = "builder"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class BankAccess:
+    """The banks that are there for somebody, by name or with `*` for any characters. Any other is
+    for them as if it did not exist."""
+
+    patterns: tuple[str, ...] = ("*",)
+
+    def __contains__(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+
+EVERY_BANK = BankAccess()

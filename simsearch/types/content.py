@@ -1,0 +1,76 @@
+"""Submitted content and the fingerprint computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsearch.types.signals import Bits, Modality, Signal, Vectors
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """An encoded image file."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TextContent:
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class VectorContent:
+    """Ready vectors: (n, dim) float16 or float32. `space` is an id or an encoder's name."""
+
+    space: str
+    vectors: NDArray[np.floating] = field(repr=False)
+    modality: Modality | None = None
+
+
+@dataclass(frozen=True)
+class HashContent:
+    signal: Signal
+    value: bytes
+
+
+Content: TypeAlias = ImageContent | TextContent | VectorContent | HashContent
+
+
+class SignalState(Enum):
+    SEARCHED = "searched"
+    LOW_INFORMATION = "low_information"
+    UNAVAILABLE = "unavailable"
+    NOT_ASKED = "not_asked"
+
+
+@dataclass(frozen=True)
+class SignalReport:
+    """What became of one signal of one content."""
+
+    signal: str
+    state: SignalState
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """All signals of one content or of one entry; rows of one signal stand below each other."""
+
+    digests: Mapping[Signal, tuple[bytes, ...]] = field(default_factory=dict)
+    bits: Mapping[Signal, Bits] = field(default_factory=dict)
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
+
+    def rows(self) -> dict[str, int]:
+        """Rows by signal name."""
+        return (
+            {str(s): len(v) for s, v in self.digests.items()}
+            | {str(s): len(v) for s, v in self.bits.items()}
+            | {s: len(v) for s, v in self.vectors.items()}
+        )

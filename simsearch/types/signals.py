@@ -1,0 +1,88 @@
+"""Signals, their widths, and the spaces of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]
+
+
+"""(n, dim) float32, each row of unit length, all of one space."""
+
+
+Bits: TypeAlias = NDArray[np.uint8]
+
+
+"""(n, 32) uint8: 256-bit binary signals, most significant bit first."""
+
+
+BITS_BYTES = 32
+
+
+BITS = 8 * BITS_BYTES
+
+
+class Band(IntEnum):
+    """What is done about a hit, weakest first. NONE is the verdict where nothing hit."""
+
+    NONE = 0
+    LOG = 1
+    REVIEW = 2
+    BLOCK = 3
+
+
+class Modality(StrEnum):
+    IMAGE = "image"
+    TEXT = "text"
+
+
+class Signal(StrEnum):
+    """The fingerprints that are not vectors; a vector signal is named by its space id."""
+
+    SHA256 = "sha256"
+    MD5 = "md5"
+    TEXT_SHA256 = "text_sha256"
+    PDQ = "pdq"
+    MINHASH = "minhash"
+
+
+DIGESTS: Mapping[Signal, int] = MappingProxyType(
+    {Signal.SHA256: 32, Signal.MD5: 16, Signal.TEXT_SHA256: 32}
+)
+
+
+"""Signals matched by equality, with their length in bytes."""
+
+
+DIGEST_ENTRIES_MAX = 1024
+
+
+"""Entries of one bank that a look-up of one digest gives at most; more are `truncated`."""
+
+
+BINARY = (Signal.PDQ, Signal.MINHASH)
+
+
+"""Signals matched by Hamming distance; `BITS_BYTES` bytes a row."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The identity of an embedding geometry; vectors of two spaces are never compared."""
+
+    model: str
+    weights_sha256: str
+    preprocessing: str
+    dim: int
+
+    @property
+    def id(self) -> str:
+        """As in `copyclip@1f2e3d4c5b6a/squash128-bilinear/256`."""
+        return f"{self.model}@{self.weights_sha256[:12]}/{self.preprocessing}/{self.dim}"
