@@ -18,6 +18,7 @@ import grpc
 
 from simsearch.config import Config, ServerConfig
 from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth.identities_file import directory_of
 from simsearch.serve.banks.bank_service import BankService
 from simsearch.serve.banks.feedback_service import FeedbackService
 from simsearch.serve.banks.proposal_service import ProposalService
@@ -30,7 +31,7 @@ from simsearch.serve.metrics.tracing import tracing_to
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.transport.certificates import ServerTls
 from simsearch.serve.transport.interceptors import Gate
-from simsearch.serve.transport.port import STOP_GRACE_S, Port, check_listen, directory_of, tls_of
+from simsearch.serve.transport.port import STOP_GRACE_S, Port, check_listen, tls_of
 from simsearch.telemetry import EventLog
 from simsearch.v1 import (
     bank_pb2_grpc,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from simsearch.config import CallerConfig, load_callers
+from simsearch.config import CallerConfig, IdentityConfig, load_callers
 from simsearch.errors import BadConfig, Unauthenticated
 from simsearch.serve.auth.identity import LOCAL, Identity, Quota
 from simsearch.serve.auth.tokens import TokenRecord, id_of, read_record
+from simsearch.serve.transport.reloading_files import Reloading
 from simsearch.types import BankAccess, Role
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
@@ -75,6 +77,17 @@ class Directory:
                 "here: an operator must list exactly one of them, for one identity"
             )
         return next(iter(found.values()))
+
+
+def directory_of(identity: IdentityConfig) -> Reloading[Directory] | None:
+    """The identities of the configured file, read again when it changes; None without a file.
+
+    Raises BadConfig.
+    """
+    if not identity.file:
+        return None
+    path = Path(identity.file)
+    return Reloading("identities", [path], partial(load_directory, path))
 
 
 def load_directory(path: Path) -> Directory:

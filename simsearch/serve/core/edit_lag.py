@@ -1,12 +1,36 @@
-"""Waiting for searches to see an edit."""
+"""Edit lag: how far the searched view is behind the bank, and waiting until it shows an edit."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
+from simsearch.bank.store import BankStore
 from simsearch.errors import NotYetVisible
+from simsearch.live.follower import Follower
 from simsearch.serve.core.server_core import Core
 
 
+@dataclass(frozen=True)
+class Lag:
+    """Durable changes that searches do not see, and how long ago the oldest of them was made."""
+
+    changes: int = 0
+    age_s: float = 0.0
+
+
+def lag_of(store: BankStore, follower: Follower) -> Lag:
+    """The lag of the view that is searched now."""
+    seen = follower.view.seq
+    behind = store.seq() - seen
+    unseen = store.changes(seen, 1) if behind > 0 else []
+    if not unseen:
+        return Lag()
+    return Lag(behind, max(0.0, time.time() - unseen[0].time_us / 1e6))
+
+
 def wait_visible(core: Core, seq: int, what: str) -> None:
+    """Blocks until the view shows change `seq`. Raises NotYetVisible after `visible_timeout_s`."""
     timeout_s = core.config.server.visible_timeout_s
     if not core.follower.wait_for(seq, timeout_s):
         raise NotYetVisible(

@@ -19,11 +19,11 @@ from typing import Final
 
 from simsearch.config import CanaryConfig
 from simsearch.errors import DeadlinePassed, NotReady, Overloaded, SimsearchError
+from simsearch.serve.core.edit_lag import lag_of
 from simsearch.serve.core.health_state import Finding, Part
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.health.canary_content import KnownContent
 from simsearch.serve.health.canary_rows import StoredRows
-from simsearch.serve.metrics.edit_latency import lag_of
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.scheduling.scheduler import Steps
 from simsearch.telemetry import EventLog

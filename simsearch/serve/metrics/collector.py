@@ -28,10 +28,11 @@ from simsearch.index.snapshot.directory import read_manifest
 from simsearch.match.verdict_cache import KnownMatcher
 from simsearch.serve.auth.authorization import Guard
 from simsearch.serve.core.counters import BANKS_MAX, OTHER_BANKS, Spread
+from simsearch.serve.core.edit_lag import lag_of
 from simsearch.serve.core.server_core import SNAPSHOTS, Core
 from simsearch.serve.metrics.call_metrics import Observer
 from simsearch.serve.metrics.catalogue import Page
-from simsearch.serve.metrics.edit_latency import EditWatch, lag_of
+from simsearch.serve.metrics.edit_latency import EditWatch
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.transport.interceptors import Gate
 from simsearch.types import BINARY, Band, Bank, Lane, Modality

@@ -1,11 +1,10 @@
-"""From an edit to its effect: how far searches are behind the bank, and how long an edit takes."""
+"""Edit latency: the time from a commit to the first view that shows the edit."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from simsearch.bank.store import BankStore
@@ -17,23 +16,6 @@ EDITS_WATCHED_MAX: Final = 10_000
 
 WAIT_S: Final = 1.0
 """How soon a watch that waits notices that it should stop."""
-
-
-@dataclass(frozen=True)
-class Lag:
-    """Durable changes that searches do not see, and how long ago the oldest of them was made."""
-
-    changes: int = 0
-    age_s: float = 0.0
-
-
-def lag_of(store: BankStore, follower: Follower) -> Lag:
-    seen = follower.view.seq
-    behind = store.seq() - seen
-    unseen = store.changes(seen, 1) if behind > 0 else []
-    if not unseen:
-        return Lag()
-    return Lag(behind, max(0.0, time.time() - unseen[0].time_us / 1e6))
 
 
 class EditWatch:

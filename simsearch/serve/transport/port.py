@@ -8,20 +8,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig, split_address
+from simsearch.config import Config, ServerConfig, TlsConfig, split_address
 from simsearch.errors import BadConfig
-from simsearch.serve.auth.identities_file import Directory, load_directory
 from simsearch.serve.transport.certificates import ServerTls
 from simsearch.serve.transport.interceptors import Chain
-from simsearch.serve.transport.reloading_files import Reloading
 from simsearch.serve.transport.slow_readers import UNTAKEN_S, Untaken
 from simsearch.serve.transport.tls_version import check_only_tls_1_3
 from simsearch.v1 import (
@@ -79,17 +75,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def directory_of(identity: IdentityConfig) -> Reloading[Directory] | None:
-    """Who may call, taken up anew when the file changes; None: nobody is asked.
-
-    Raises BadConfig.
-    """
-    if not identity.file:
-        return None
-    path = Path(identity.file)
-    return Reloading("identities", [path], partial(load_directory, path))
 
 
 def tls_of(config: TlsConfig) -> ServerTls | None:

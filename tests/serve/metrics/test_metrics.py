@@ -26,11 +26,12 @@ from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, BankNotFound, SimsearchError, every_error
 from simsearch.index.gpu.dispatcher import GpuStatus
 from simsearch.serve.core.counters import OTHER_BANKS, Answers, Histogram
+from simsearch.serve.core.edit_lag import lag_of
 from simsearch.serve.health.readiness import _lives
 from simsearch.serve.metrics.call_metrics import Observer
 from simsearch.serve.metrics.catalogue import METRICS, Kind, Page
 from simsearch.serve.metrics.collector import _gpus, _index
-from simsearch.serve.metrics.edit_latency import EditWatch, lag_of
+from simsearch.serve.metrics.edit_latency import EditWatch
 from simsearch.serve.metrics.http_endpoint import CONNECTIONS_MAX, ScrapePort
 from simsearch.types import (
     Band,
