@@ -21,7 +21,7 @@ client: `Client(["10.0.0.1:50070", "10.0.0.2:50070"])`.
   gets its own result or its own error. A lone call goes out at once, as it always did.
 - `match_stream` is for stocks: contents in, numbered outcomes out, and a bound on what is between.
 - `token` and `tls` say who the client is and whom it trusts; a token is never sent in clear text
-  to another machine. `lane=Lane.BULK` lets everybody else go first.
+  to another machine. `priority=Priority.BULK` lets everybody else go first.
 - Open a client after forking, never before: threads and connections do not survive a fork.
 - `close` ends it for everybody: calls under way raise `Unreachable`.
 """

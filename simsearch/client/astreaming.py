@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 
 from simsearch.client.calls import STREAM_MATCH, Outcome
-from simsearch.client.pool import Lane
+from simsearch.client.pool import Priority
 from simsearch.client.sending import Sender
 from simsearch.client.streaming import Source
 from simsearch.client.window import Window
@@ -47,8 +47,10 @@ async def streamed(
             while not (came_further or source.is_done):
                 await pause(wait_s)
                 window.restart()
-                with run as lane:
-                    async with contextlib.aclosing(_over(lane, sender, source, silence_s)) as found:
+                with run as priority:
+                    async with contextlib.aclosing(
+                        _over(priority, sender, source, silence_s)
+                    ) as found:
                         async for one in found:
                             came_further = True
                             yield one
@@ -91,10 +93,10 @@ async def _each(contents: Iterable[Content]) -> AsyncIterator[Content]:
 
 
 async def _over(
-    lane: Lane, sender: Sender, source: Source[_Puller], silence_s: float
+    priority: Priority, sender: Sender, source: Source[_Puller], silence_s: float
 ) -> AsyncGenerator[tuple[int, Outcome]]:
     """As `streaming._over`."""
-    call = lane.method(STREAM_MATCH)(metadata=sender.metadata)
+    call = priority.method(STREAM_MATCH)(metadata=sender.metadata)
     reading: asyncio.Task[Any] = asyncio.create_task(call.read())
     writing: asyncio.Task[Any] | None = None
     heard = time.monotonic()

@@ -159,8 +159,8 @@ class AsyncClient(BaseClient):
         while not run.is_over:
             if run.wait_s:
                 await self._pause(run.wait_s)
-            with run as lane:
-                method = lane.method(ask.rpc)
+            with run as priority:
+                method = priority.method(ask.rpc)
                 return await method(
                     ask.request, timeout=run.left_s(), metadata=self._sender.metadata
                 )

@@ -12,17 +12,17 @@ from simsearch.client.pool import channels_by_default
 from simsearch.client.retry import RetryPolicy
 from simsearch.client.sending import ClientCounts, Sender
 from simsearch.credentials import ClientTls, Credentials, Metadata
-from simsearch.types import Lane
+from simsearch.types import Priority
 
 DEADLINE_S: Final = 30.0
-LANE: Final = "simsearch-lane"
+PRIORITY: Final = "simsearch-priority"
 
 
 class BaseClient(ABC):
     """`addresses`: one "host:port" or several that serve the same banks. `deadline_s` bounds every
     call, retries and waiting included; each method takes one of its own. `channels`: connections
     to each address, by default one for two cores, four at most. `token` and `tls`: who the caller
-    is, and whom it trusts. `lane`: BULK lets interactive work go first."""
+    is, and whom it trusts. `priority`: BULK lets interactive work go first."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class BaseClient(ABC):
         channels: int | None = None,
         token: str = "",
         tls: ClientTls | None = None,
-        lane: Lane | None = None,
+        priority: Priority | None = None,
     ) -> None:
         listed = [addresses] if isinstance(addresses, str) else addresses
         self._credentials = Credentials(tls, token)
@@ -46,7 +46,7 @@ class BaseClient(ABC):
             deadline_s=deadline_s,
             channels=channels_by_default() if channels is None else channels,
             retry=retry or RetryPolicy(),
-            metadata=(*self._credentials.metadata, *_lane_metadata(lane)),
+            metadata=(*self._credentials.metadata, *_lane_metadata(priority)),
         )
         self._begin(AutoBatch() if autobatch is True else autobatch or None)
 
@@ -70,9 +70,9 @@ class BaseClient(ABC):
     def _open_channel(self, address: str) -> Any: ...
 
 
-def _lane_metadata(lane: Lane | None) -> Metadata:
+def _lane_metadata(priority: Priority | None) -> Metadata:
     """Left out, the server's choice: StreamMatch is bulk, all else interactive."""
-    return () if lane is None else ((LANE, lane.name.lower()),)
+    return () if priority is None else ((PRIORITY, priority.name.lower()),)
 
 
 def as_method(call: Callable[..., Any], build: Callable[..., Any]) -> None:

@@ -137,8 +137,8 @@ class Client(BaseClient):
         while not run.is_over:
             if run.wait_s:
                 self._sender.closed.wait(run.wait_s)
-            with run as lane:
-                method = lane.method(ask.rpc)
+            with run as priority:
+                method = priority.method(ask.rpc)
                 return method(ask.request, timeout=run.left_s(), metadata=self._sender.metadata)
         raise run.error
 

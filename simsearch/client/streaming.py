@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from simsearch.client.calls import STREAM_MATCH, Outcome
-from simsearch.client.pool import Lane
+from simsearch.client.pool import Priority
 from simsearch.client.sending import Sender
 from simsearch.client.window import Window
 from simsearch.errors import InternalFault, SimsearchError, Unreachable
@@ -42,8 +42,8 @@ def streamed(
         while not (came_further or source.is_done):
             sender.closed.wait(wait_s)
             window.restart()
-            with run as lane:
-                for found in _over(lane, sender, source, silence_s):
+            with run as priority:
+                for found in _over(priority, sender, source, silence_s):
                     came_further = True
                     yield found
             if run.is_over:
@@ -95,12 +95,12 @@ class Source(Generic[C]):
 
 
 def _over(
-    lane: Lane, sender: Sender, source: Source[Iterator[Content]], silence_s: float
+    priority: Priority, sender: Sender, source: Source[Iterator[Content]], silence_s: float
 ) -> Iterator[tuple[int, Outcome]]:
     """What one stream answers. Raises the RpcError that it ends with, if that leaves anything
     unanswered: a server may end a stream in which nothing happens."""
     requests: queue.SimpleQueue[match_pb2.StreamMatchRequest | None] = queue.SimpleQueue()
-    call = lane.method(STREAM_MATCH)(iter(requests.get, None), metadata=sender.metadata)
+    call = priority.method(STREAM_MATCH)(iter(requests.get, None), metadata=sender.metadata)
     replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(call, replies), daemon=True)
     reader.start()

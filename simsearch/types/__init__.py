@@ -13,7 +13,7 @@ from simsearch.types.banks import (
     Terms,
     WaitUntil,
 )
-from simsearch.types.calls import NO_CALL, CallContext, Lane
+from simsearch.types.calls import NO_CALL, CallContext, Priority
 from simsearch.types.content import (
     Content,
     Fingerprint,
@@ -85,7 +85,6 @@ __all__ = [
     "Hit",
     "HitCounts",
     "ImageContent",
-    "Lane",
     "MatchOptions",
     "MatchResult",
     "Modality",
@@ -94,6 +93,7 @@ __all__ = [
     "OpinionDraft",
     "OpinionKind",
     "Policy",
+    "Priority",
     "Proposal",
     "ProposalKind",
     "ProposalState",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 
-class Lane(IntEnum):
+class Priority(IntEnum):
     """Whose work waits for whose: an upload in flight goes before a stocktaking."""
 
     INTERACTIVE = 0
@@ -24,7 +24,7 @@ class CallContext:
     """For whom work is done, and how long it is worth anything. `deadline` is on the clock of
     time.monotonic(), in seconds; `is_wanted` turns False for good once the caller has gone."""
 
-    lane: Lane = Lane.INTERACTIVE
+    priority: Priority = Priority.INTERACTIVE
     deadline: float = math.inf
     is_wanted: Callable[[], bool] = _always
 

@@ -33,11 +33,11 @@ from simsearch.types import (
     EntryState,
     HashContent,
     ImageContent,
-    Lane,
     MatchOptions,
     MatchResult,
     OpinionDraft,
     OpinionKind,
+    Priority,
     Signal,
     TextContent,
 )
@@ -213,17 +213,17 @@ def test_several_addresses_of_one_server_are_used(opened: Open) -> None:
 
 
 def test_what_every_call_carries(opened: Open) -> None:
-    """The token and the lane; nothing without them."""
+    """The token and the priority; nothing without them."""
     server = Faulty()
     with listening(server) as address:
-        with opened(address, token="secret", lane=Lane.BULK) as client:
+        with opened(address, token="secret", priority=Priority.BULK) as client:
             client.match_text("x")
             list(client.inner.stream([TextContent("y")]))
         with opened(address) as client:
             client.match_text("z")
     for sent in server.metadata[:2]:
-        assert (sent["authorization"], sent["simsearch-lane"]) == ("Bearer secret", "bulk")
-    assert not server.metadata[2].keys() & {"authorization", "simsearch-lane"}
+        assert (sent["authorization"], sent["simsearch-priority"]) == ("Bearer secret", "bulk")
+    assert not server.metadata[2].keys() & {"authorization", "simsearch-priority"}
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])

@@ -30,9 +30,9 @@ def picks(pool: Pool, count: int) -> list[str]:
     """Addresses of calls that follow each other."""
     found = []
     for _ in range(count):
-        lane = pool.pick()
-        pool.give_back(lane)
-        found.append(lane.address)
+        priority = pool.pick()
+        pool.give_back(priority)
+        found.append(priority.address)
     return found
 
 
@@ -47,11 +47,13 @@ def test_addresses_take_turns(clock: Clock) -> None:
 def test_the_least_busy_connection_is_taken(clock: Clock) -> None:
     """Calls at the same time spread over addresses and connections; one alone keeps to one."""
     pool = pool_of(clock, "a", "b", channels=2)
-    lanes = [pool.pick() for _ in range(8)]
-    assert {id(lane) for lane in lanes} == {id(lane) for lane in lanes[:4]}
-    assert all(lane.in_flight == 2 for lane in lanes)
-    for lane in lanes:
-        pool.give_back(lane)
+    priorities = [pool.pick() for _ in range(8)]
+    assert {id(priority) for priority in priorities} == {
+        id(priority) for priority in priorities[:4]
+    }
+    assert all(priority.in_flight == 2 for priority in priorities)
+    for priority in priorities:
+        pool.give_back(priority)
     picks(pool, 10)
     fresh = pool_of(clock, "a", channels=4)
     picks(fresh, 10)

@@ -15,16 +15,16 @@ from simsearch.types import (
     Content,
     CosineRule,
     ImageContent,
-    Lane,
     Modality,
     Policy,
+    Priority,
     TextContent,
 )
 from tests.encode.pictures import landscape, saved
 from tests.fakes import PICTURES, PROSE, FakeImageEncoder, FakeTextEncoder, encoders
 from tests.match.fakes import RestlessViews, World, asking, fingerprinter, matcher
 
-CALL = CallContext(Lane.BULK, deadline=1e9)
+CALL = CallContext(Priority.BULK, deadline=1e9)
 CONTENTS: list[Content] = [
     TextContent("one of many texts"),
     ImageContent(saved(landscape(1, (64, 64)), "PNG")),

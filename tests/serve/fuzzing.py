@@ -91,10 +91,10 @@ def _metadata(
 
 
 _ODD_METADATA: Final[Sequence[tuple[tuple[str, str | bytes], ...]]] = (
-    (("simsearch-lane", "bulk"),),
-    (("simsearch-lane", "interactive"), ("simsearch-lane", "none")),
-    (("simsearch-lane", "x" * 3_000),),
-    (("simsearch-lane-bin", b"\xff\0\xfe"),),
+    (("simsearch-priority", "bulk"),),
+    (("simsearch-priority", "interactive"), ("simsearch-priority", "none")),
+    (("simsearch-priority", "x" * 3_000),),
+    (("simsearch-priority-bin", b"\xff\0\xfe"),),
     (("traceparent", "00-" + "f" * 32 + "-" + "0" * 16 + "-zz"),),
     (("traceparent", ""), ("tracestate", "=,=,="), ("baggage", "%%%")),
     (("authorization", "Bearer "),),

@@ -79,7 +79,7 @@ def _headers(mark: str, known: Metadata, rng: random.Random) -> Metadata:
         (("authorization", f"Bearer {token}"),),
         (("authorization", f"Basic {mark}"),),
         (("authorization", mark),),
-        (*known, ("simsearch-lane", mark)),
+        (*known, ("simsearch-priority", mark)),
         (*known, ("x-request-id", mark), ("x-mark-bin", mark.encode())),
         (*known, ("traceparent", mark), ("baggage", f"user={mark}")),
         ((f"x-{mark}", mark),),

@@ -1,4 +1,4 @@
-"""Encoders whose concurrent callers share batches, by lane and deadline of their calls."""
+"""Encoders whose concurrent callers share batches, by priority and deadline of their calls."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from simsearch.encode.encoder_protocol import ImageEncoder, Pixels, TextEncoder
 from simsearch.encode.image.decoder import preprocess_of
 from simsearch.encode.image.picture import Picture
 from simsearch.encode.image.preprocess import Preprocess
-from simsearch.types import NO_CALL, CallContext, Lane, Space, Vectors
+from simsearch.types import NO_CALL, CallContext, Priority, Space, Vectors
 
 T = TypeVar("T")
 
 TOKENS_MAX: Final = 4_096
 PIXELS_MAX: Final = 64 * 224 * 224
 BULK_PART: Final = 4
-"""A batch of the bulk lane costs at most one in so many of an interactive one: no slower on a CPU,
+"""A batch of the bulk priority costs at most one in so many of an interactive one: no slower on a CPU,
 and an upload that comes meanwhile waits less."""
 PADDING_TOKENS_FREE: Final = 128
 """What it costs a sentence encoder on a CPU to begin a batch: below that, padding is cheaper. On
 other devices see `padding_tokens_free_on`."""
 TEXTS_WAITING_MAX: Final = 4_096
 IMAGES_WAITING_MAX: Final = 1_024
-"""In each lane; at 224 × 224 pixels they take 147 MiB."""
+"""In each priority; at 224 × 224 pixels they take 147 MiB."""
 SLICE_ITEMS: Final = 256
 """One caller's long list goes in slices, between which others have their turn."""
 WAIT_MS_MAX: Final = 30_000
@@ -58,9 +58,9 @@ class _Batched(Generic[T]):
     def counts(self) -> Counts:
         return self._batcher.counts
 
-    def estimated_wait_ms(self, lane: Lane = Lane.INTERACTIVE) -> float:
+    def estimated_wait_ms(self, priority: Priority = Priority.INTERACTIVE) -> float:
         """How long content that comes now may wait for its batch to begin, by the pace of late."""
-        return self._batcher.estimated_wait_ms(lane)
+        return self._batcher.estimated_wait_ms(priority)
 
     def close(self) -> None:
         """Refuse what comes, finish what waits."""

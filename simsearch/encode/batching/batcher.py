@@ -32,7 +32,7 @@ from simsearch.errors import (
     Overloaded,
     SimsearchError,
 )
-from simsearch.types import NO_CALL, CallContext, Lane
+from simsearch.types import NO_CALL, CallContext, Priority
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -162,14 +162,14 @@ class Batcher(Generic[T, R]):
         with self._changed:
             return replace(
                 self._counts,
-                waiting_interactive=self._queue.waiting(Lane.INTERACTIVE),
-                waiting_bulk=self._queue.waiting(Lane.BULK),
+                waiting_interactive=self._queue.waiting(Priority.INTERACTIVE),
+                waiting_bulk=self._queue.waiting(Priority.BULK),
             )
 
-    def estimated_wait_ms(self, lane: Lane = Lane.INTERACTIVE) -> float:
+    def estimated_wait_ms(self, priority: Priority = Priority.INTERACTIVE) -> float:
         """How long an item that comes now may wait for its batch to begin, by the pace of late."""
         with self._changed:
-            return self._pace.ms_for(self._units_running + self._queue.units_before(lane))
+            return self._pace.ms_for(self._units_running + self._queue.units_before(priority))
 
     def ask(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
         """The answers to `items`, in order; waits for them no longer than they are worth it.
@@ -198,7 +198,7 @@ class Batcher(Generic[T, R]):
         """The answers to `items`, in order, or the error of one that failed. Cancelling the future
         drops the items that no batch has taken.
 
-        Raises Overloaded when the lane is full, LimitExceeded for more items than it could ever
+        Raises Overloaded when the priority is full, LimitExceeded for more items than it could ever
         hold, NotReady after `close`. These, at once or from the future: DeadlinePassed, Overloaded
         after waiting too long, NotReady once nobody wants the answer.
         """
@@ -207,7 +207,7 @@ class Batcher(Generic[T, R]):
     def _submit(self, job: _Job[T, S]) -> Future[list[S]]:
         items, call = job.items, job.call
         sizes = [max(1, self._size(item)) for item in items]
-        self._make_room(call.lane, len(items))
+        self._make_room(call.priority, len(items))
         with self._changed:
             self._admit(job)
             if items:
@@ -232,16 +232,16 @@ class Batcher(Generic[T, R]):
 
     # ------------------------------------------------------------ the way in
 
-    def _make_room(self, lane: Lane, items: int) -> None:
+    def _make_room(self, priority: Priority, items: int) -> None:
         """Nobody is refused for the sake of items that will not run."""
         with self._changed:
-            if self._queue.has_room(lane, items):
+            if self._queue.has_room(priority, items):
                 return
             dropped = self._queue.drop(self._clock())
         self._dismiss(dropped)
 
     def _admit(self, job: _Job[T, Any]) -> None:
-        items, lane = len(job.items), job.call.lane
+        items, priority = len(job.items), job.call.priority
         if self._closed:
             raise self._is_closed()
         if job.call.deadline <= self._clock():
@@ -255,16 +255,16 @@ class Batcher(Generic[T, R]):
             raise LimitExceeded(
                 f"{items} items at once: {self._name} holds {items_max}, send fewer"
             )
-        if not self._queue.has_room(lane, items):
+        if not self._queue.has_room(priority, items):
             self._count(refused=items)
             raise Overloaded(
-                f"{self._name} has {self._queue.waiting(lane)} items waiting, {items_max} at "
+                f"{self._name} has {self._queue.waiting(priority)} items waiting, {items_max} at "
                 "most: try again later or add servers",
-                retry_after_ms=self._retry_ms(lane),
+                retry_after_ms=self._retry_ms(priority),
             )
 
-    def _retry_ms(self, lane: Lane) -> int:
-        wait_ms = self._pace.ms_for(self._units_running + self._queue.units_before(lane))
+    def _retry_ms(self, priority: Priority) -> int:
+        wait_ms = self._pace.ms_for(self._units_running + self._queue.units_before(priority))
         return min(max(int(wait_ms), RETRY_MS_MIN), RETRY_MS_MAX)
 
     # ------------------------------------------------------------ the worker

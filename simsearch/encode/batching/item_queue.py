@@ -1,8 +1,8 @@
 """Which of the waiting items go next, and which are not worth going: decided from the time alone.
 
-Interactive goes before bulk, except for bulk's share. Within a lane the item whose time ends first
+Interactive goes before bulk, except for bulk's share. Within a priority the item whose time ends first
 goes next, and with it those nearest to it in size among the most urgent: little of a batch is then
-padding, and whoever has k items before it is gone after k + 1 batches of its lane. Nothing runs
+padding, and whoever has k items before it is gone after k + 1 batches of its priority. Nothing runs
 whose time has ended or whose caller has gone. `batcher.py` puts threads around this.
 """
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate, chain, count, groupby
 from typing import Final, Generic, TypeVar
 
-from simsearch.types import CallContext, Lane
+from simsearch.types import CallContext, Priority
 
 J = TypeVar("J")
 
 BULK_PARTS: Final = 8
-"""Of the cost that is spent while both lanes wait, one part in so many is bulk's."""
+"""Of the cost that is spent while both priorities wait, one part in so many is bulk's."""
 
 PADDING_PARTS: Final = 5
 """One part in so many of a batch's cost may be padding."""
@@ -34,8 +34,8 @@ class Bounds:
     """What a queue holds and gives at most.
 
     A batch is padded to its largest item, so it costs that item's size times its items:
-    `cost_max`, and `bulk_cost_max` in the bulk lane, since whoever comes meanwhile waits for its
-    end. An item that alone costs more goes alone. `items_max` is for each lane, so that bulk never
+    `cost_max`, and `bulk_cost_max` in the bulk priority, since whoever comes meanwhile waits for its
+    end. An item that alone costs more goes alone. `items_max` is for each priority, so that bulk never
     takes interactive's place. `wait_s_max` is how long an item may wait, whatever its deadline;
     `linger_s` is how long a batch that is not full waits for more. `padding_free` is how much of a
     batch may be padding in any case: what the start of one more batch costs.
@@ -48,8 +48,8 @@ class Bounds:
     linger_s: float = 0.0
     padding_free: float = math.inf
 
-    def cost_max_of(self, lane: Lane) -> int:
-        return self.bulk_cost_max if lane is Lane.BULK else self.cost_max
+    def cost_max_of(self, priority: Priority) -> int:
+        return self.bulk_cost_max if priority is Priority.BULK else self.cost_max
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Dropped(Generic[J]):
 
 @dataclass(frozen=True)
 class Taken(Generic[J]):
-    """A batch of one lane, smallest item first; empty where nothing was left but dropped items."""
+    """A batch of one priority, smallest item first; empty where nothing was left but dropped items."""
 
     batch: Sequence[Waiting[J]]
     dropped: Dropped[J] = field(default_factory=Dropped)
@@ -103,68 +103,68 @@ class Queue(Generic[J]):
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._lanes: dict[Lane, list[Waiting[J]]] = {lane: [] for lane in Lane}
-        self._units = dict.fromkeys(Lane, 0)
+        self._priorities: dict[Priority, list[Waiting[J]]] = {priority: [] for priority in Priority}
+        self._units = dict.fromkeys(Priority, 0)
         self._numbers = count()
         self._owed = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._priorities.values()))
 
-    def waiting(self, lane: Lane) -> int:
+    def waiting(self, priority: Priority) -> int:
         """Items."""
-        return len(self._lanes[lane])
+        return len(self._priorities[priority])
 
-    def units_before(self, lane: Lane) -> int:
+    def units_before(self, priority: Priority) -> int:
         """Sizes of what goes before an item that comes now and is not urgent."""
-        interactive, bulk = self._units[Lane.INTERACTIVE], self._units[Lane.BULK]
-        if lane is Lane.BULK:
+        interactive, bulk = self._units[Priority.INTERACTIVE], self._units[Priority.BULK]
+        if priority is Priority.BULK:
             return interactive + bulk
         return interactive + min(bulk, interactive // (BULK_PARTS - 1))
 
-    def has_room(self, lane: Lane, items: int) -> bool:
-        return self.waiting(lane) + items <= self.bounds.items_max
+    def has_room(self, priority: Priority, items: int) -> bool:
+        return self.waiting(priority) + items <= self.bounds.items_max
 
     def put(self, owner: J, sizes: Sequence[int], call: CallContext, now: float) -> None:
-        """Items of these sizes (1 or more) wait in the lane of `call`, which has room for them."""
-        assert self.has_room(call.lane, len(sizes))
+        """Items of these sizes (1 or more) wait in the priority of `call`, which has room for them."""
+        assert self.has_room(call.priority, len(sizes))
         assert min(sizes) >= 1
         until = min(call.deadline, now + self.bounds.wait_s_max)
         ticket = Ticket(owner, call, next(self._numbers), now, until)
-        lane = self._lanes[call.lane]
-        at = bisect(lane, ticket.urgency, key=lambda waiting: waiting.ticket.urgency)
-        lane[at:at] = [Waiting(ticket, position, size) for position, size in enumerate(sizes)]
-        self._units[call.lane] += sum(sizes)
+        priority = self._priorities[call.priority]
+        at = bisect(priority, ticket.urgency, key=lambda waiting: waiting.ticket.urgency)
+        priority[at:at] = [Waiting(ticket, position, size) for position, size in enumerate(sizes)]
+        self._units[call.priority] += sum(sizes)
 
     def due_at(self) -> float:
         """From when on a batch is to be taken: -inf once one is full, inf while nothing waits."""
-        if any(self._units[lane] >= self.bounds.cost_max_of(lane) for lane in Lane):
+        if any(self._units[priority] >= self.bounds.cost_max_of(priority) for priority in Priority):
             return -math.inf
-        waiting = chain.from_iterable(self._lanes.values())
+        waiting = chain.from_iterable(self._priorities.values())
         ends = (one.ticket.lingers_until(self.bounds.linger_s) for one in waiting)
         return min(ends, default=math.inf)
 
     def take(self, now: float) -> Taken[J]:
         """The next batch, and whatever stopped being worth one."""
         dropped = self.drop(now)
-        lane = self._next_lane()
-        if not self._lanes[lane]:
+        priority = self._next_lane()
+        if not self._priorities[priority]:
             return Taken((), dropped)
-        cost_max = self.bounds.cost_max_of(lane)
-        urgent = _most_urgent(self._lanes[lane], cost_max)
+        cost_max = self.bounds.cost_max_of(priority)
+        urgent = _most_urgent(self._priorities[priority], cost_max)
         batch = _alike(urgent, cost_max, self.bounds.padding_free)
         batch.sort(key=lambda one: one.size)
         chosen = set(batch)
-        self._keep(lane, [one for one in self._lanes[lane] if one not in chosen])
-        self._account(lane, cost_of(batch))
+        self._keep(priority, [one for one in self._priorities[priority] if one not in chosen])
+        self._account(priority, cost_of(batch))
         return Taken(batch, dropped)
 
     def drop(self, now: float) -> Dropped[J]:
         """Let go of every item whose time has ended or whose caller has gone."""
         dropped = []
-        for lane in Lane:
-            kept, gone = sift(self._lanes[lane], now)
-            self._keep(lane, kept)
+        for priority in Priority:
+            kept, gone = sift(self._priorities[priority], now)
+            self._keep(priority, kept)
             dropped.append(gone)
         return Dropped(
             expired=[one for gone in dropped for one in gone.expired],
@@ -173,32 +173,38 @@ class Queue(Generic[J]):
 
     def clear(self) -> list[J]:
         """Let go of everything; whose it was."""
-        waiting = chain.from_iterable(self._lanes.values())
+        waiting = chain.from_iterable(self._priorities.values())
         owners = dict.fromkeys(one.ticket.owner for one in waiting)
-        for lane in Lane:
-            self._keep(lane, [])
+        for priority in Priority:
+            self._keep(priority, [])
         return list(owners)
 
-    def _keep(self, lane: Lane, kept: list[Waiting[J]]) -> None:
-        self._lanes[lane] = kept
-        self._units[lane] = sum(one.size for one in kept)
+    def _keep(self, priority: Priority, kept: list[Waiting[J]]) -> None:
+        self._priorities[priority] = kept
+        self._units[priority] = sum(one.size for one in kept)
 
     # ------------------------------------------------------------ bulk's share
 
-    def _next_lane(self) -> Lane:
+    def _next_lane(self) -> Priority:
         """Bulk's turn comes once it is owed a whole batch, or when nobody else waits."""
-        if not self._lanes[Lane.BULK]:
-            return Lane.INTERACTIVE
+        if not self._priorities[Priority.BULK]:
+            return Priority.INTERACTIVE
         owed_batch = self._owed >= (BULK_PARTS - 1) * self.bounds.bulk_cost_max
-        return Lane.BULK if owed_batch or not self._lanes[Lane.INTERACTIVE] else Lane.INTERACTIVE
+        return (
+            Priority.BULK
+            if owed_batch or not self._priorities[Priority.INTERACTIVE]
+            else Priority.INTERACTIVE
+        )
 
-    def _account(self, lane: Lane, cost: int) -> None:
+    def _account(self, priority: Priority, cost: int) -> None:
         """What interactive spends while bulk waits is owed to bulk; time to spare is free."""
-        if lane is Lane.INTERACTIVE:
+        if priority is Priority.INTERACTIVE:
             self._owed += cost
         else:
             self._owed -= (BULK_PARTS - 1) * cost
-        if not self._lanes[Lane.BULK] or (lane is Lane.BULK and not self._lanes[Lane.INTERACTIVE]):
+        if not self._priorities[Priority.BULK] or (
+            priority is Priority.BULK and not self._priorities[Priority.INTERACTIVE]
+        ):
             self._owed = 0
 
 
@@ -222,10 +228,12 @@ def cost_of(batch: Sequence[Waiting[J]]) -> int:
     return max(one.size for one in batch) * len(batch)
 
 
-def _most_urgent(lane: Sequence[Waiting[J]], cost_max: int) -> Sequence[Waiting[J]]:
-    """The front of the lane, up to WINDOW_BATCHES full batches of it."""
-    units = accumulate(min(one.size, cost_max) for one in lane)
-    return [one for one, upto in zip(lane, units, strict=True) if upto <= WINDOW_BATCHES * cost_max]
+def _most_urgent(priority: Sequence[Waiting[J]], cost_max: int) -> Sequence[Waiting[J]]:
+    """The front of the priority, up to WINDOW_BATCHES full batches of it."""
+    units = accumulate(min(one.size, cost_max) for one in priority)
+    return [
+        one for one, upto in zip(priority, units, strict=True) if upto <= WINDOW_BATCHES * cost_max
+    ]
 
 
 def _alike(urgent: Sequence[Waiting[J]], cost_max: int, padding_free: float) -> list[Waiting[J]]:

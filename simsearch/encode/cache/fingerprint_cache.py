@@ -143,15 +143,15 @@ class KnownPrints:
             found |= self._join(joined, call)
             if len(found) == len(asked):
                 return found
-        rest = {key: Flight[Outcome](call.lane) for key in asked if key not in found}
+        rest = {key: Flight[Outcome](call.priority) for key in asked if key not in found}
         return found | self._lead(rest, asked, wanted, call)
 
     def _board(
         self, keys: Sequence[Key], call: CallContext
     ) -> tuple[dict[Key, Flight[Outcome]], dict[Key, Flight[Outcome]]]:
         if self._flights is None:
-            return {key: Flight(call.lane) for key in keys}, {}
-        return self._flights.board(keys, call.lane)
+            return {key: Flight(call.priority) for key in keys}, {}
+        return self._flights.board(keys, call.priority)
 
     def _lead(
         self,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
-from simsearch.types import CallContext, Lane
+from simsearch.types import CallContext, Priority
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -19,8 +19,8 @@ POLL_S = 0.05
 class Flight(Generic[R]):
     """One piece of work on its way. Whoever leads it lands it, whatever happens."""
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
+    def __init__(self, priority: Priority) -> None:
+        self.priority = priority
         self._landed = threading.Event()
         self._result: R | None = None
 
@@ -49,10 +49,12 @@ class Flights(Generic[K, R]):
     def __len__(self) -> int:
         return len(self._flying)
 
-    def board(self, keys: Iterable[K], lane: Lane) -> tuple[dict[K, Flight[R]], dict[K, Flight[R]]]:
+    def board(
+        self, keys: Iterable[K], priority: Priority
+    ) -> tuple[dict[K, Flight[R]], dict[K, Flight[R]]]:
         """The flights that the caller now leads, and those of others that it can wait for.
 
-        Nobody waits for work of a lane behind its own: that is led once more, and joined from
+        Nobody waits for work of a priority behind its own: that is led once more, and joined from
         then on. Every flight that is led must be given to `land`.
         """
         led: dict[K, Flight[R]] = {}
@@ -60,10 +62,10 @@ class Flights(Generic[K, R]):
         with self._lock:
             for key in keys:
                 flying = self._flying.get(key)
-                if flying is not None and flying.lane <= lane:
+                if flying is not None and flying.priority <= priority:
                     joined[key] = flying
                 else:
-                    led[key] = self._flying[key] = Flight(lane)
+                    led[key] = self._flying[key] = Flight(priority)
         return led, joined
 
     def land(self, key: K, flight: Flight[R], result: R | None) -> None:

@@ -23,7 +23,7 @@ from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.scheduling.scheduler import Steps
 from simsearch.serve.transport.interceptors import Context
 from simsearch.serve.transport.status_codes import item_error
-from simsearch.types import CallContext, Lane, MatchOptions
+from simsearch.types import CallContext, MatchOptions, Priority
 from simsearch.v1 import match_pb2
 from simsearch.wire import options_from, result_to
 from simsearch.wire.request_weight import (
@@ -40,8 +40,8 @@ HITS_PER_CALL_MAX: Final = 10_240
 """Contents × hits_max: bounds an answer, which is built whole. A batch of 1,024 may ask for the
 10 hits each that are the default."""
 
-LANE_KEY: Final = "simsearch-lane"
-LANES: Final = {lane.name.lower(): lane for lane in Lane}
+PRIORITY_KEY: Final = "simsearch-priority"
+PRIORITIES: Final = {priority.name.lower(): priority for priority in Priority}
 
 
 def add_match_service(work: Work, server: grpc.aio.Server) -> None:
@@ -80,7 +80,9 @@ class MatchService:
                 raise outcome
             return match_pb2.MatchResponse(result=result_to(outcome))
 
-        return await self._work.match(one, self._demand(request.weight, context, Lane.INTERACTIVE))
+        return await self._work.match(
+            one, self._demand(request.weight, context, Priority.INTERACTIVE)
+        )
 
     async def BatchMatch(
         self, request: Unparsed[match_pb2.BatchMatchRequest], context: Context
@@ -97,7 +99,7 @@ class MatchService:
             _check_answer(response.ByteSize(), core.config.server.message_bytes_max)
             return response
 
-        demand = self._demand(request.weight, context, Lane.INTERACTIVE)
+        demand = self._demand(request.weight, context, Priority.INTERACTIVE)
         return await self._work.match(all_of_them, demand)
 
     async def StreamMatch(
@@ -106,7 +108,7 @@ class MatchService:
         caller = current()
 
         def demand(weight: Weight) -> Demand:
-            return self._demand(weight, context, Lane.BULK, math.inf)
+            return self._demand(weight, context, Priority.BULK, math.inf)
 
         def options(raw: match_pb2.MatchOptions) -> MatchOptions:
             return _options(raw, caller)
@@ -117,12 +119,12 @@ class MatchService:
                 yield response
 
     def _demand(
-        self, weight: Weight, context: Context, lane: Lane, default_s: float | None = None
+        self, weight: Weight, context: Context, priority: Priority, default_s: float | None = None
     ) -> Demand:
         """`default_s` in place of the server's default deadline."""
         remaining_s = context.time_remaining()
         return self._work.demand(
-            weight, _lane(context, lane), default_s if remaining_s is None else remaining_s
+            weight, _priority(context, priority), default_s if remaining_s is None else remaining_s
         )
 
     def _check_count(self, count: int) -> None:
@@ -131,15 +133,15 @@ class MatchService:
             raise LimitExceeded(f"{count} contents in one batch: {count_max} at most; send several")
 
 
-def _lane(context: Context, default: Lane) -> Lane:
+def _priority(context: Context, default: Priority) -> Priority:
     for key, value in context.invocation_metadata() or ():
-        if key == LANE_KEY:
-            if value not in LANES:
+        if key == PRIORITY_KEY:
+            if value not in PRIORITIES:
                 raise BadRequest(
-                    f"there is no lane of that name: set {LANE_KEY} to "
-                    f"{' or '.join(LANES)}, or leave it out"
+                    f"there is no priority of that name: set {PRIORITY_KEY} to "
+                    f"{' or '.join(PRIORITIES)}, or leave it out"
                 )
-            return LANES[value]
+            return PRIORITIES[value]
     return default
 
 

@@ -14,15 +14,15 @@ from simsearch.types import (
     CallContext,
     Content,
     ImageContent,
-    Lane,
     MatchOptions,
+    Priority,
     TextContent,
     VectorContent,
 )
 from simsearch.v1 import content_pb2
 from simsearch.wire import contents_from
 
-STEP_COSTS: Final = {Lane.INTERACTIVE: 32_000, Lane.BULK: 4_000}
+STEP_COSTS: Final = {Priority.INTERACTIVE: 32_000, Priority.BULK: 4_000}
 """How much is encoded and searched before a call is asked whether it is still wanted, and whether
 others go first; in characters of text."""
 
@@ -37,7 +37,7 @@ def match_all(
     read = contents_from(messages, core.dim_of)
     contents = [c for c in read if not isinstance(c, SimsearchError)]
     matched: list[Outcome] = []
-    for part in slices(contents, STEP_COSTS[call.lane]):
+    for part in slices(contents, STEP_COSTS[call.priority]):
         if matched:
             yield
         matched += core.matcher.match(part, options, call)

@@ -62,7 +62,7 @@ class MatchStream:
         demand: Callable[[Weight], Demand],
         options: Callable[[match_pb2.MatchOptions], MatchOptions],
     ) -> None:
-        """`demand` gives a weight its lane and deadline, `options` the caller's access."""
+        """`demand` gives a weight its priority and deadline, `options` the caller's access."""
         config = work.config
         self._work = work
         self._requests = requests

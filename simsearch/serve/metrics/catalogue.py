@@ -141,7 +141,7 @@ METRICS: Final = (
         "encoder", "modality", "cause",
     ),
     _gauge(
-        "simsearch_encoder_waiting", "items that wait for a batch", "encoder", "modality", "lane"
+        "simsearch_encoder_waiting", "items that wait for a batch", "encoder", "modality", "priority"
     ),
     _gauge(
         "simsearch_encoder_wait_seconds",

@@ -35,7 +35,7 @@ from simsearch.serve.metrics.catalogue import Page
 from simsearch.serve.metrics.edit_latency import EditWatch
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.transport.interceptors import Gate
-from simsearch.types import BINARY, Band, Bank, Lane, Modality
+from simsearch.types import BINARY, Band, Bank, Modality, Priority
 
 _VERDICTS: Final = {Band.NONE: "NO_MATCH"}
 
@@ -171,11 +171,11 @@ def _encoder(page: Page, counts: Counts, *labels: str) -> None:
     page.set("simsearch_encoder_dropped_total", counts.cancelled, *labels, "cancelled")
     page.set("simsearch_encoder_dropped_total", counts.refused, *labels, "refused")
     waiting = {
-        Lane.INTERACTIVE: counts.waiting_interactive,
-        Lane.BULK: counts.waiting_bulk,
+        Priority.INTERACTIVE: counts.waiting_interactive,
+        Priority.BULK: counts.waiting_bulk,
     }
-    for lane, items in waiting.items():
-        page.set("simsearch_encoder_waiting", items, *labels, lane.name.lower())
+    for priority, items in waiting.items():
+        page.set("simsearch_encoder_waiting", items, *labels, priority.name.lower())
 
 
 def _decoding(page: Page, core: Core) -> None:

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from simsearch.types import Lane
+from simsearch.types import Priority
 from simsearch.wire.request_weight import Weight
 
 BULK_PART: Final = 0.5
-"""Of every bound, what the bulk lane may fill: it is refused while there is room for others."""
+"""Of every bound, what the bulk priority may fill: it is refused while there is room for others."""
 
 BULK_TIME: Final = 1 / 8
 """Of the match threads' time, what bulk work gets although others wait."""
@@ -66,7 +66,7 @@ class Demand:
     """What a call asks for. `deadline` is on the clock that `now` is given from, in seconds."""
 
     weight: Weight
-    lane: Lane = Lane.INTERACTIVE
+    priority: Priority = Priority.INTERACTIVE
     deadline: float = math.inf
 
 
@@ -140,7 +140,7 @@ def _guesses(weight: Weight) -> tuple[float, float, float, float]:
 
 
 class Limiter:
-    """Admits by estimated queue time. An empty lane takes one call whatever the estimate says:
+    """Admits by estimated queue time. An empty priority takes one call whatever the estimate says:
     so a wrong estimate is corrected by work and not by waiting."""
 
     def __init__(self, bounds: Bounds, jitter: Callable[[], float] = random.random) -> None:
@@ -148,8 +148,8 @@ class Limiter:
         self._bounds = bounds
         self._jitter = jitter
         self._service = ServiceTime()
-        self._cost_s = dict.fromkeys(Lane, 0.0)
-        self._calls = dict.fromkeys(Lane, 0)
+        self._cost_s = dict.fromkeys(Priority, 0.0)
+        self._calls = dict.fromkeys(Priority, 0)
         self._items = self._bytes = 0
         self._away_s = 0.0
         self._away_at = -math.inf
@@ -176,17 +176,17 @@ class Limiter:
 
     def check(self, demand: Demand, now: float) -> Refusal | None:
         """What `admit` would refuse with now, uncounted; None where it would admit."""
-        wait_s = self.wait_s(demand.lane)
+        wait_s = self.wait_s(demand.priority)
         remaining_s = demand.deadline - now
         if self._draining:
             return Refusal(Cause.DRAINING, wait_s, RETRY_MS_MAX)
         if not self._has_space(demand):
             return self._refusal(Cause.SPACE, wait_s, wait_s, now)
-        if self._calls[demand.lane] == 0:
+        if self._calls[demand.priority] == 0:
             late_s, excess_s = wait_s - remaining_s, -math.inf
         else:
             late_s = wait_s + self._service.of(demand.weight) - remaining_s
-            excess_s = wait_s - self._part(demand.lane) * self._bounds.queue_time_max_s
+            excess_s = wait_s - self._part(demand.priority) * self._bounds.queue_time_max_s
         if late_s > 0 or remaining_s <= 0:
             return self._refusal(Cause.DEADLINE, wait_s, min(late_s, wait_s), now)
         if excess_s > 0:
@@ -207,12 +207,12 @@ class Limiter:
     def cancelled(self) -> None:
         self._cancelled += 1
 
-    def wait_s(self, lane: Lane) -> float:
-        """How long a call of this lane would queue before a match thread takes it, estimated."""
-        if lane is Lane.BULK:
+    def wait_s(self, priority: Priority) -> float:
+        """Estimated time in the queue before a match thread takes a call of this priority."""
+        if priority is Priority.BULK:
             return sum(self._cost_s.values()) / self._bounds.workers
-        share = 1 - BULK_TIME if self._calls[Lane.BULK] else 1.0
-        return self._cost_s[lane] / share / self._bounds.workers
+        share = 1 - BULK_TIME if self._calls[Priority.BULK] else 1.0
+        return self._cost_s[priority] / share / self._bounds.workers
 
     @property
     def counts(self) -> AdmissionCounts:
@@ -225,29 +225,29 @@ class Limiter:
             in_flight=sum(self._calls.values()),
             items_in_flight=self._items,
             bytes_in_flight=self._bytes,
-            waiting_s=self.wait_s(Lane.BULK),
+            waiting_s=self.wait_s(Priority.BULK),
         )
 
     # ------------------------------------------------------------ the books
 
     def _enter(self, ticket: Ticket, sign: int) -> None:
-        lane, weight = ticket.demand.lane, ticket.demand.weight
-        self._calls[lane] += sign
+        priority, weight = ticket.demand.priority, ticket.demand.weight
+        self._calls[priority] += sign
         self._items += sign * weight.items
         self._bytes += sign * weight.nbytes
-        self._cost_s[lane] += sign * ticket.cost_s
-        if self._calls[lane] == 0:
-            self._cost_s[lane] = 0.0  # and not what rounding left
+        self._cost_s[priority] += sign * ticket.cost_s
+        if self._calls[priority] == 0:
+            self._cost_s[priority] = 0.0  # and not what rounding left
 
     def _has_space(self, demand: Demand) -> bool:
         """Bulk leaves room for the others, who need not leave any for bulk."""
-        part, weight = self._part(demand.lane), demand.weight
+        part, weight = self._part(demand.priority), demand.weight
         items, nbytes = self._items + weight.items, self._bytes + weight.nbytes
         return items <= part * self._bounds.items_max and nbytes <= part * self._bounds.bytes_max
 
     @staticmethod
-    def _part(lane: Lane) -> float:
-        return BULK_PART if lane is Lane.BULK else 1.0
+    def _part(priority: Priority) -> float:
+        return BULK_PART if priority is Priority.BULK else 1.0
 
     # ------------------------------------------------------------ when to come back
 

@@ -29,7 +29,7 @@ from simsearch.serve.scheduling.admission import (
     Ticket,
 )
 from simsearch.serve.scheduling.scheduler import Job, Steps, Turns, expired
-from simsearch.types import CallContext, Lane
+from simsearch.types import CallContext, Priority
 from simsearch.wire.request_weight import Weight
 
 T = TypeVar("T")
@@ -79,11 +79,11 @@ class Work:
     def counts(self) -> AdmissionCounts:
         return self.limiter.counts
 
-    def demand(self, weight: Weight, lane: Lane, remaining_s: float | None) -> Demand:
+    def demand(self, weight: Weight, priority: Priority, remaining_s: float | None) -> Demand:
         """With a deadline for the caller who set none, and none beyond what one call may take."""
         wanted_s = self.config.default_deadline_s if remaining_s is None else remaining_s
         allowed_s = min(wanted_s, self.config.match_timeout_s)
-        return Demand(weight, lane, time.monotonic() + allowed_s)
+        return Demand(weight, priority, time.monotonic() + allowed_s)
 
     # ------------------------------------------------------------ matching
 
@@ -124,7 +124,7 @@ class Work:
 
         settle = partial(_tell, loop, answer)
         job = Job(
-            lambda call: task(core, call), demand.lane, demand.deadline, settle, ticket.cost_s
+            lambda call: task(core, call), demand.priority, demand.deadline, settle, ticket.cost_s
         )
         self._jobs[job] = answer
         came_to_an_end = False
@@ -165,7 +165,7 @@ class Work:
 
         settle = partial(_tell, loop, answer)
         deadline = time.monotonic() + timeout_s
-        job = Job(lambda call: task(core, call), Lane.INTERACTIVE, deadline, settle)
+        job = Job(lambda call: task(core, call), Priority.INTERACTIVE, deadline, settle)
         self._turns.put(job)
         try:
             async with asyncio.timeout(timeout_s):

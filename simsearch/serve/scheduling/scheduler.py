@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from simsearch.errors import DeadlinePassed, NotReady
 from simsearch.serve.scheduling.admission import BULK_TIME
-from simsearch.types import CallContext, Lane
+from simsearch.types import CallContext, Priority
 
 T = TypeVar("T")
 
@@ -43,12 +43,12 @@ class Job(Generic[T]):
     def __init__(
         self,
         begin: Callable[[CallContext], Steps[T]],
-        lane: Lane,
+        priority: Priority,
         deadline: float,
         settle: Callable[[T | None, BaseException | None], None],
         cost_s: float = 0.0,
     ) -> None:
-        self.call = CallContext(lane, deadline, self.is_wanted)
+        self.call = CallContext(priority, deadline, self.is_wanted)
         self.cost_s = cost_s
         self.spent_s = 0.0
         self.share_s = 0.0
@@ -136,7 +136,9 @@ class Turns:
         self._shared_at = time.monotonic()
         self._lock = threading.Lock()
         self._idle: list[_Bell] = []
-        self._queues: dict[Lane, list[tuple[float, int, Job[Any]]]] = {lane: [] for lane in Lane}
+        self._queues: dict[Priority, list[tuple[float, int, Job[Any]]]] = {
+            priority: [] for priority in Priority
+        }
         self._numbers = itertools.count()
         self._owed_s = 0.0
         self._bulk_step_s = BULK_STEP_S
@@ -158,17 +160,17 @@ class Turns:
             if self._closed:
                 raise NotReady("the server is shutting down: ask another one")
             entry = (job.call.deadline, next(self._numbers), job)
-            heapq.heappush(self._queues[job.call.lane], entry)
+            heapq.heappush(self._queues[job.call.priority], entry)
             self._call_a_thread()
 
     def drop(self, job: Job[Any]) -> None:
         """Take a job out whose caller has gone, if it waits: its place is not kept."""
         with self._lock:
-            queue = self._queues[job.call.lane]
+            queue = self._queues[job.call.priority]
             kept = [entry for entry in queue if entry[2] is not job]
             if len(kept) < len(queue):
                 heapq.heapify(kept)
-                self._queues[job.call.lane] = kept
+                self._queues[job.call.priority] = kept
 
     def close(self) -> None:
         """Take no more; the threads end after the step that they are at."""
@@ -241,23 +243,23 @@ class Turns:
         self._shared_s += (now - self._shared_at) / max(1, self._working)
         self._shared_at = now
 
-    def _turn(self) -> Lane:
-        if not self._queues[Lane.BULK]:
-            return Lane.INTERACTIVE
-        if not self._queues[Lane.INTERACTIVE] or self._owed_s > self._bulk_step_s:
-            return Lane.BULK
-        return Lane.INTERACTIVE
+    def _turn(self) -> Priority:
+        if not self._queues[Priority.BULK]:
+            return Priority.INTERACTIVE
+        if not self._queues[Priority.INTERACTIVE] or self._owed_s > self._bulk_step_s:
+            return Priority.BULK
+        return Priority.INTERACTIVE
 
     def _account(self, job: Job[Any], spent_s: float) -> None:
-        """Time is owed and paid where one lane holds the other up."""
-        lane = job.call.lane
+        """Time is owed and paid where one priority holds the other up."""
+        priority = job.call.priority
         with self._lock:
             self._work_on(job, -1)
-            if lane is Lane.BULK:
+            if priority is Priority.BULK:
                 self._bulk_step_s = min(spent_s, OWED_MAX_S / 2)
-            if lane is Lane.INTERACTIVE and self._queues[Lane.BULK]:
+            if priority is Priority.INTERACTIVE and self._queues[Priority.BULK]:
                 self._owed_s = min(self._owed_s + spent_s * BULK_TIME, OWED_MAX_S)
-            elif lane is Lane.BULK and self._queues[Lane.INTERACTIVE]:
+            elif priority is Priority.BULK and self._queues[Priority.INTERACTIVE]:
                 self._owed_s = max(self._owed_s - spent_s, -OWED_MAX_S)
 
     def _put_back(self, job: Job[Any]) -> None:

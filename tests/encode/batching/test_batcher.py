@@ -35,7 +35,7 @@ from simsearch.errors import (
     NotReady,
     Overloaded,
 )
-from simsearch.types import NO_CALL, CallContext, Lane, Space, Vectors
+from simsearch.types import NO_CALL, CallContext, Priority, Space, Vectors
 
 WAIT_S = 30
 """For what must happen; no test waits this long unless it fails."""
@@ -114,17 +114,17 @@ def _by_ten(run: object, name: str = "x") -> Batcher[int, int]:
 @dataclass(frozen=True)
 class Asked:
     items: list[int]
-    lane: Lane
+    priority: Priority
     time_left: float
 
     def call(self, now: float) -> CallContext:
-        return CallContext(self.lane, now + self.time_left)
+        return CallContext(self.priority, now + self.time_left)
 
 
 asked = st.builds(
     Asked,
     st.lists(st.integers(-3, 30), max_size=6),
-    st.sampled_from(Lane),
+    st.sampled_from(Priority),
     st.sampled_from([20.0, 60.0, math.inf, math.inf]),
 )
 
@@ -185,11 +185,11 @@ def test_a_list_beyond_the_budget_goes_in_several_batches() -> None:
 
 
 def test_interactive_work_goes_first_and_bulk_work_in_smaller_batches() -> None:
-    """The lane and the deadline of the call decide, not who came first."""
+    """The priority and the deadline of the call decide, not who came first."""
     run = Doubler()
     with _batcher(run, cost_max=4, bulk_cost_max=2) as batcher:
         with _held(run, batcher):
-            bulk = batcher.submit([1, 1, 1], CallContext(Lane.BULK))
+            bulk = batcher.submit([1, 1, 1], CallContext(Priority.BULK))
             late = batcher.submit([2, 2], CallContext(deadline=3000))
             soon = batcher.submit([2, 2], CallContext(deadline=2000))
         wait([bulk, late, soon], WAIT_S)
@@ -219,7 +219,9 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
             with pytest.raises(Overloaded, match="the doubler has 2 items waiting, 3 at most") as e:
                 batcher.submit([3, 4])
             last = batcher.submit([5])
-            assert batcher.submit([6, 7, 8], CallContext(Lane.BULK)), "each lane has its own bound"
+            assert batcher.submit([6, 7, 8], CallContext(Priority.BULK)), (
+                "each priority has its own bound"
+            )
         assert e.value.retry_after_ms >= 10
         assert (kept.result(WAIT_S), last.result(WAIT_S)) == ([2, 4], [10])
         with pytest.raises(LimitExceeded, match="4 items at once"):
@@ -251,13 +253,13 @@ def test_how_long_one_waits_is_told_from_the_pace_of_late() -> None:
         with _held(run, batcher):
             batcher.submit([1, 1])
             assert batcher.estimated_wait_ms() == pytest.approx(3000)
-            batcher.submit([1, 1, 1], CallContext(Lane.BULK))
+            batcher.submit([1, 1, 1], CallContext(Priority.BULK))
             assert batcher.estimated_wait_ms() == pytest.approx(3000)
-            assert batcher.estimated_wait_ms(Lane.BULK) == pytest.approx(6000)
+            assert batcher.estimated_wait_ms(Priority.BULK) == pytest.approx(6000)
             with pytest.raises(Overloaded) as interactive:
                 batcher.submit([1, 1, 1])
             with pytest.raises(Overloaded) as bulk:
-                batcher.submit([1, 1], CallContext(Lane.BULK))
+                batcher.submit([1, 1], CallContext(Priority.BULK))
         assert interactive.value.retry_after_ms == 3000
         assert bulk.value.retry_after_ms == RETRY_MS_MAX
 
@@ -556,11 +558,11 @@ def test_counts() -> None:
     with _batcher(run, clock=clock) as batcher:
         with _held(run, batcher):
             batcher.submit([1, 2, 3, 4, 5])
-            bulk = batcher.submit([7, 8], CallContext(Lane.BULK))
+            bulk = batcher.submit([7, 8], CallContext(Priority.BULK))
             before = batcher.counts
             assert (before.waiting_interactive, before.waiting_bulk) == (5, 2)
         bulk.result(WAIT_S)
-        batcher.submit([9], CallContext(Lane.BULK)).result(WAIT_S)
+        batcher.submit([9], CallContext(Priority.BULK)).result(WAIT_S)
         counts = batcher.counts
     assert before.batches == 0, "frozen"
     assert counts == Counts(
@@ -579,8 +581,8 @@ def test_many_threads() -> None:
     with _batcher(run, cost_max=10**9, bulk_cost_max=10**9, items_max=100_000) as batcher:
 
         def call(thread: int) -> list[Future[list[int]]]:
-            lane = Lane(thread % 2)
-            return [batcher.submit([thread, 100 * n], CallContext(lane)) for n in range(100)]
+            priority = Priority(thread % 2)
+            return [batcher.submit([thread, 100 * n], CallContext(priority)) for n in range(100)]
 
         with ThreadPoolExecutor(32) as pool:
             answered = list(pool.map(call, range(32)))
@@ -709,12 +711,12 @@ def test_on_a_gpu_texts_of_all_lengths_go_together(device: str) -> None:
     batched.close()
 
 
-@pytest.mark.parametrize("lane", Lane)
-def test_bulk_goes_in_smaller_batches(lane: Lane) -> None:
+@pytest.mark.parametrize("priority", Priority)
+def test_bulk_goes_in_smaller_batches(priority: Priority) -> None:
     """A quarter of the budget: whoever comes meanwhile waits less."""
     batched = BatchedImageEncoder(FakeEncoder(), pixels_max=4 * 8)
-    batched.encode_images([np.zeros((2, 2, 3), np.uint8)] * 16, CallContext(lane))
-    assert batched.counts.batches == (2 if lane is Lane.INTERACTIVE else 8)
+    batched.encode_images([np.zeros((2, 2, 3), np.uint8)] * 16, CallContext(priority))
+    assert batched.counts.batches == (2 if priority is Priority.INTERACTIVE else 8)
     batched.close()
 
 
@@ -729,7 +731,7 @@ def test_encoders_can_linger() -> None:
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_a_call_that_nobody_waits_for_is_not_encoded(kind: str) -> None:
-    """The call goes from the encoder to the queue: deadline, lane and whether it is wanted."""
+    """The call goes from the encoder to the queue: deadline, priority and whether it is wanted."""
     texts, images = BatchedTextEncoder(FakeEncoder()), BatchedImageEncoder(FakeEncoder())
     pixels = [np.zeros((2, 2, 3), np.uint8)]
     for call, refusal in [
@@ -742,6 +744,6 @@ def test_a_call_that_nobody_waits_for_is_not_encoded(kind: str) -> None:
             )
     batched = texts if kind == "text" else images
     assert (batched.counts.expired, batched.counts.cancelled, batched.counts.items) == (1, 1, 0)
-    assert batched.estimated_wait_ms(Lane.BULK) == 0
+    assert batched.estimated_wait_ms(Priority.BULK) == 0
     texts.close()
     images.close()

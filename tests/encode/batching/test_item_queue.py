@@ -22,7 +22,7 @@ from simsearch.encode.batching.item_queue import (
     Taken,
     cost_of,
 )
-from simsearch.types import CallContext, Lane
+from simsearch.types import CallContext, Priority
 
 COST_MAX = 12
 BULK_COST_MAX = 2
@@ -37,12 +37,12 @@ OTHERS = BULK_PARTS - 1
 @dataclass(eq=False)
 class Expected:
     """One item as the model has it. `before` are the more urgent ones that it has met, `passed`
-    is how many batches of its lane have left without it."""
+    is how many batches of its priority have left without it."""
 
     owner: int
     position: int
     size: int
-    lane: Lane
+    priority: Priority
     until: float
     before: set[tuple[int, int]] = field(default_factory=set)
     passed: int = 0
@@ -66,33 +66,33 @@ class Arrivals(RuleBasedStateMachine):
         self.owners = 0
         self.gone: set[int] = set()
         self.model: list[Expected] = []
-        self.spent = dict.fromkeys(Lane, 0)
+        self.spent = dict.fromkeys(Priority, 0)
 
-    def lane(self, lane: Lane) -> list[Expected]:
-        return sorted((e for e in self.model if e.lane is lane), key=lambda e: e.urgency)
+    def priority(self, priority: Priority) -> list[Expected]:
+        return sorted((e for e in self.model if e.priority is priority), key=lambda e: e.urgency)
 
     # ------------------------------------------------------------ what happens
 
     @rule(
-        lane=st.sampled_from(Lane),
+        priority=st.sampled_from(Priority),
         left=st.sampled_from([1.0, 2.0, 5.0, math.inf]),
         sizes=st.lists(st.integers(1, SIZE_MAX) | st.integers(1, 3), min_size=1, max_size=6),
     )
-    def arrive(self, lane: Lane, left: float, sizes: list[int]) -> None:
-        """A lane holds so many items and no more, whatever the other holds."""
-        room = len(self.lane(lane)) + len(sizes) <= BOUNDS.items_max
-        assert self.queue.has_room(lane, len(sizes)) == room
+    def arrive(self, priority: Priority, left: float, sizes: list[int]) -> None:
+        """A priority holds so many items and no more, whatever the other holds."""
+        room = len(self.priority(priority)) + len(sizes) <= BOUNDS.items_max
+        assert self.queue.has_room(priority, len(sizes)) == room
         if not room:
             return
         owner, self.owners = self.owners, self.owners + 1
-        call = CallContext(lane, self.now + left, lambda: owner not in self.gone)
+        call = CallContext(priority, self.now + left, lambda: owner not in self.gone)
         self.queue.put(owner, sizes, call, self.now)
         until = self.now + min(left, BOUNDS.wait_s_max)
         for position, size in enumerate(sizes):
-            self._meet(Expected(owner, position, size, lane, until))
+            self._meet(Expected(owner, position, size, priority, until))
 
     def _meet(self, new: Expected) -> None:
-        for other in self.lane(new.lane):
+        for other in self.priority(new.priority):
             early, late = sorted([new, other], key=lambda e: e.urgency)
             late.before.add(early.name)
         self.model.append(new)
@@ -113,11 +113,11 @@ class Arrivals(RuleBasedStateMachine):
         if not taken.batch:
             assert self.model == []
             return
-        lane = taken.batch[0].ticket.call.lane
-        self._check_share(lane, cost_of(taken.batch))
-        self._check_batch(taken, lane)
-        if not self.lane(Lane.BULK):
-            self.spent = dict.fromkeys(Lane, 0)
+        priority = taken.batch[0].ticket.call.priority
+        self._check_share(priority, cost_of(taken.batch))
+        self._check_batch(taken, priority)
+        if not self.priority(Priority.BULK):
+            self.spent = dict.fromkeys(Priority, 0)
 
     # ------------------------------------------------------------ what must hold
 
@@ -129,15 +129,15 @@ class Arrivals(RuleBasedStateMachine):
         assert names(taken.dropped.unwanted) == sorted(unwanted)
         self.model = [e for e in self.model if e.name not in expired | unwanted]
 
-    def _check_batch(self, taken: Taken[int], lane: Lane) -> None:
-        waiting = self.lane(lane)
+    def _check_batch(self, taken: Taken[int], priority: Priority) -> None:
+        waiting = self.priority(priority)
         by_name = {e.name: e for e in waiting}
         batch = [by_name[one.ticket.owner, one.position] for one in taken.batch]
         left = [e for e in waiting if e not in batch]
         assert len(set(names(taken.batch))) == len(batch)
         assert [one.size for one in taken.batch] == sorted(e.size for e in batch)
         assert waiting[0] in batch, "the most urgent is always among them"
-        cost_max = BOUNDS.cost_max_of(lane)
+        cost_max = BOUNDS.cost_max_of(priority)
         cost = cost_of(taken.batch)
         assert cost <= cost_max or len(batch) == 1
         assert padding(batch) <= max(PADDING_FREE, cost / PADDING_PARTS)
@@ -154,24 +154,24 @@ class Arrivals(RuleBasedStateMachine):
             assert too_dear or padding(larger) > PADDING_FREE, "it would have fitted"
         self.model = [e for e in self.model if e not in batch]
 
-    def _check_share(self, lane: Lane, cost: int) -> None:
+    def _check_share(self, priority: Priority, cost: int) -> None:
         """Interactive goes first, and bulk gets its share of what is spent while both wait."""
-        if not (self.lane(Lane.INTERACTIVE) and self.lane(Lane.BULK)):
-            self.spent = dict.fromkeys(Lane, 0)
+        if not (self.priority(Priority.INTERACTIVE) and self.priority(Priority.BULK)):
+            self.spent = dict.fromkeys(Priority, 0)
             return
-        self.spent[lane] += cost
-        first, second = self.spent[Lane.INTERACTIVE], self.spent[Lane.BULK]
+        self.spent[priority] += cost
+        first, second = self.spent[Priority.INTERACTIVE], self.spent[Priority.BULK]
         assert first <= OTHERS * (second + BULK_COST_MAX) + max(COST_MAX, SIZE_MAX)
         assert OTHERS * second <= first + OTHERS * (max(SIZE_MAX, BULK_COST_MAX) - BULK_COST_MAX)
 
     @invariant()
     def holds_what_came_and_did_not_go(self) -> None:
         assert len(self.queue) == len(self.model)
-        for lane in Lane:
-            assert self.queue.waiting(lane) == len(self.lane(lane))
+        for priority in Priority:
+            assert self.queue.waiting(priority) == len(self.priority(priority))
         units = sum(e.size for e in self.model)
-        assert self.queue.units_before(Lane.BULK) == units
-        assert self.queue.units_before(Lane.INTERACTIVE) <= units
+        assert self.queue.units_before(Priority.BULK) == units
+        assert self.queue.units_before(Priority.INTERACTIVE) <= units
         due_at = self.queue.due_at()
         assert due_at <= self.now if self.model else due_at == math.inf
 
@@ -215,11 +215,11 @@ def put(
     to: Queue[str],
     owner: str,
     *sizes: int,
-    lane: Lane = Lane.INTERACTIVE,
+    priority: Priority = Priority.INTERACTIVE,
     deadline: float = math.inf,
     now: float = 0,
 ) -> None:
-    to.put(owner, sizes, CallContext(lane, deadline), now)
+    to.put(owner, sizes, CallContext(priority, deadline), now)
 
 
 def take(from_: Queue[str], now: float = 0) -> list[str]:
@@ -259,9 +259,9 @@ def test_who_has_no_deadline_is_not_passed_over_for_ever() -> None:
 
 
 def test_interactive_goes_before_bulk_that_came_first() -> None:
-    """And a batch is of one lane: bulk does not make an upload's batch longer."""
+    """And a batch is of one priority: bulk does not make an upload's batch longer."""
     waiting = queue()
-    put(waiting, "bulk", 1, 1, lane=Lane.BULK)
+    put(waiting, "bulk", 1, 1, priority=Priority.BULK)
     put(waiting, "upload", 1)
     assert [take(waiting), take(waiting)] == [["upload"], ["bulk", "bulk"]]
 
@@ -271,28 +271,28 @@ def test_interactive_goes_before_bulk_that_came_first() -> None:
 def test_under_steady_load_bulk_gets_its_share_and_no_more(size: int, bulk_size: int) -> None:
     """One part in eight of what is spent, for whatever sizes; none of it saved up for later."""
     waiting = queue(cost_max=40, bulk_cost_max=10)
-    spent = dict.fromkeys(Lane, 0)
+    spent = dict.fromkeys(Priority, 0)
     for _ in range(200):
-        while waiting.waiting(Lane.INTERACTIVE) < 40:
+        while waiting.waiting(Priority.INTERACTIVE) < 40:
             put(waiting, "upload", size)
-        while waiting.waiting(Lane.BULK) < 20:
-            put(waiting, "bulk", bulk_size, lane=Lane.BULK)
+        while waiting.waiting(Priority.BULK) < 20:
+            put(waiting, "bulk", bulk_size, priority=Priority.BULK)
         batch = waiting.take(0).batch
-        spent[batch[0].ticket.call.lane] += cost_of(batch)
-    share = spent[Lane.BULK] / sum(spent.values())
+        spent[batch[0].ticket.call.priority] += cost_of(batch)
+    share = spent[Priority.BULK] / sum(spent.values())
     assert share == pytest.approx(1 / BULK_PARTS, rel=0.1)
 
 
 def test_time_to_spare_is_not_held_against_bulk_nor_saved_up() -> None:
-    """What either lane spends while the other has nothing waiting counts for nothing."""
+    """What either priority spends while the other has nothing waiting counts for nothing."""
     waiting = queue(cost_max=1, bulk_cost_max=1)
     for _ in range(100):
-        put(waiting, "bulk", 1, lane=Lane.BULK)
+        put(waiting, "bulk", 1, priority=Priority.BULK)
         take(waiting)
         put(waiting, "upload", 1)
         take(waiting)
     for _ in range(20):
-        put(waiting, "bulk", 1, lane=Lane.BULK)
+        put(waiting, "bulk", 1, priority=Priority.BULK)
         put(waiting, "upload", 1)
     turns = [take(waiting)[0] for _ in range(9)]
     assert turns == ["upload"] * OTHERS + ["bulk", "upload"]
@@ -351,23 +351,23 @@ def test_a_long_item_goes_alone_and_stops_nobody() -> None:
 
 
 def test_bulk_never_takes_interactives_place() -> None:
-    """Each lane has its own bound."""
+    """Each priority has its own bound."""
     waiting = queue()
-    put(waiting, "bulk", *[1] * 1000, lane=Lane.BULK)
-    assert not waiting.has_room(Lane.BULK, 1)
-    assert waiting.has_room(Lane.INTERACTIVE, 1000)
-    assert not waiting.has_room(Lane.INTERACTIVE, 1001)
+    put(waiting, "bulk", *[1] * 1000, priority=Priority.BULK)
+    assert not waiting.has_room(Priority.BULK, 1)
+    assert waiting.has_room(Priority.INTERACTIVE, 1000)
+    assert not waiting.has_room(Priority.INTERACTIVE, 1001)
 
 
 def test_what_goes_before_one_that_comes_now() -> None:
-    """All that waits for bulk, and for interactive its own lane with bulk's share of the time."""
+    """All that waits for bulk; for interactive its own queue and bulk's share of the time."""
     waiting = queue()
     put(waiting, "a", *[10] * OTHERS)
-    put(waiting, "bulk", 3, lane=Lane.BULK)
-    assert waiting.units_before(Lane.INTERACTIVE) == 10 * OTHERS + 3
-    put(waiting, "bulk", 30, lane=Lane.BULK)
-    assert waiting.units_before(Lane.INTERACTIVE) == 10 * OTHERS + 10
-    assert waiting.units_before(Lane.BULK) == 10 * OTHERS + 33
+    put(waiting, "bulk", 3, priority=Priority.BULK)
+    assert waiting.units_before(Priority.INTERACTIVE) == 10 * OTHERS + 3
+    put(waiting, "bulk", 30, priority=Priority.BULK)
+    assert waiting.units_before(Priority.INTERACTIVE) == 10 * OTHERS + 10
+    assert waiting.units_before(Priority.BULK) == 10 * OTHERS + 33
 
 
 def test_lingering_ends_with_time_a_full_batch_or_an_item_in_a_hurry() -> None:
@@ -389,6 +389,6 @@ def test_clearing_names_everybody_once() -> None:
     """At the end each caller is told, however many items it had."""
     waiting = queue()
     put(waiting, "a", 1, 2, 3)
-    put(waiting, "b", 1, lane=Lane.BULK)
+    put(waiting, "b", 1, priority=Priority.BULK)
     assert sorted(waiting.clear()) == ["a", "b"]
     assert (len(waiting), waiting.due_at()) == (0, math.inf)

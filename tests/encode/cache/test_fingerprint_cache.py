@@ -46,8 +46,8 @@ from simsearch.types import (
     Content,
     HashContent,
     ImageContent,
-    Lane,
     Modality,
+    Priority,
     Signal,
     SignalReport,
     SignalState,
@@ -460,10 +460,12 @@ class Gate:
 class Waiter:
     """A call that tells when it has begun to wait for another one's work."""
 
-    def __init__(self, deadline_s: float = WAIT_S, lane: Lane = Lane.INTERACTIVE) -> None:
+    def __init__(
+        self, deadline_s: float = WAIT_S, priority: Priority = Priority.INTERACTIVE
+    ) -> None:
         self.waits = threading.Event()
         self.wanted = True
-        self.call = CallContext(lane, time.monotonic() + deadline_s, self._is_wanted)
+        self.call = CallContext(priority, time.monotonic() + deadline_s, self._is_wanted)
 
     def _is_wanted(self) -> bool:
         self.waits.set()
@@ -584,11 +586,11 @@ def test_nobody_waits_beyond_its_own_time() -> None:
 def test_an_upload_does_not_wait_for_a_stocktaking() -> None:
     """Interactive work computes beside bulk work on the same content; bulk waits for either."""
     gate = Gate()
-    source = Counting(on_query=lambda call: gate() if call.lane is Lane.BULK else None)
+    source = Counting(on_query=lambda call: gate() if call.priority is Priority.BULK else None)
     prints = known(source, bytes_max=0)
-    waiter = Waiter(lane=Lane.BULK)
+    waiter = Waiter(priority=Priority.BULK)
     with askers(prints) as ask:
-        bulk = ask(PNG, call=CallContext(Lane.BULK))
+        bulk = ask(PNG, call=CallContext(Priority.BULK))
         assert gate.come.wait(WAIT_S)
         more = ask(PNG, call=waiter.call)
         assert waiter.waits.wait(WAIT_S)
@@ -617,9 +619,9 @@ def test_a_call_stops_joining_leaders_that_fail() -> None:
     """After a few it computes on its own, whoever else has the content in work."""
 
     class FailedFlights(Flights[object, Outcome]):
-        def board(self, keys, lane):  # type: ignore[no-untyped-def]
-            _, joined = super().board(keys, lane)
-            led, _ = super().board(["other"], lane)
+        def board(self, keys, priority):  # type: ignore[no-untyped-def]
+            _, joined = super().board(keys, priority)
+            led, _ = super().board(["other"], priority)
             flight = led.pop("other")
             self.land("other", flight, None)
             rounds.append(len(joined))
@@ -664,9 +666,9 @@ def _storm(seed: int, threads: int, calls: int) -> None:
         nonlocal asked, refused
         for numbers, luck in plan:
             weather.luck = luck
-            lane = Lane.BULK if luck > 0.6 else Lane.INTERACTIVE
+            priority = Priority.BULK if luck > 0.6 else Priority.INTERACTIVE
             left_s = 0.002 if luck > 0.9 else WAIT_S
-            call = CallContext(lane, time.monotonic() + left_s)
+            call = CallContext(priority, time.monotonic() + left_s)
             try:
                 outcomes = prints.query([contents[n] for n in numbers], EVERYTHING, call)
             except (Overloaded, DeadlinePassed) as refusal:

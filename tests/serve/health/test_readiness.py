@@ -331,8 +331,8 @@ def test_no_content_is_logged_or_counted(tmp_path: Path, log_format: str) -> Non
             _refused(lambda bad=bad: client.add_entry("alpha", [bad], EDIT))  # type: ignore[misc]
         _refused(lambda: client.match(banned, MatchOptions(banks=(f"no-{MARK}",))))
         _refused(lambda: client.create_bank(f"{MARK} {MARK}", EDIT))
-        _raw(server, MARK.encode(), (("simsearch-lane", MARK), ("authorization", MARK)))
-        _raw(server, _request(MARK).SerializeToString(), (("simsearch-lane", MARK),))
+        _raw(server, MARK.encode(), (("simsearch-priority", MARK), ("authorization", MARK)))
+        _raw(server, _request(MARK).SerializeToString(), (("simsearch-priority", MARK),))
         client.retract_entry("alpha", entry.key, Edit("ann", MARK))
         server.turn_vectors()
         until(lambda: server.fetch("/ready")[0] == 503)

@@ -31,9 +31,9 @@ from simsearch.types import (
     Evidence,
     HashContent,
     Hit,
-    Lane,
     MatchOptions,
     MatchResult,
+    Priority,
 )
 from simsearch.v1 import content_pb2, error_pb2, match_pb2, match_pb2_grpc
 from tests.serve.house import opened
@@ -296,7 +296,7 @@ def test_a_stream_is_bulk_and_waits_for_room() -> None:
             here.matcher.released.set()
             assert ids(await answers(first)) == [1, 2, 3]
             assert ids(await answers(second)) == [4, 5, 6]
-            assert [call.lane for _, _, call in here.matcher.asked] == [Lane.BULK] * 2
+            assert [call.priority for _, _, call in here.matcher.asked] == [Priority.BULK] * 2
             assert sum(here.work.counts.refused.values()) == 0
 
     tell(story)
@@ -557,14 +557,14 @@ def test_an_expired_call_is_told_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "lane"),
+    ("metadata", "priority"),
     [
-        ((), Lane.INTERACTIVE),
-        ((("simsearch-lane", "bulk"),), Lane.BULK),
-        ((("simsearch-lane", "interactive"),), Lane.INTERACTIVE),
+        ((), Priority.INTERACTIVE),
+        ((("simsearch-priority", "bulk"),), Priority.BULK),
+        ((("simsearch-priority", "interactive"),), Priority.INTERACTIVE),
     ],
 )
-def test_the_caller_may_choose_the_lane(metadata: Any, lane: Lane) -> None:
+def test_the_caller_may_choose_the_lane(metadata: Any, priority: Priority) -> None:
     """Of a batch and of a single call; the matcher is told, and the caller's deadline too."""
 
     async def story() -> None:
@@ -574,21 +574,21 @@ def test_the_caller_may_choose_the_lane(metadata: Any, lane: Lane) -> None:
             single = match_pb2.MatchRequest(content=hashed(1))
             await here.stub.Match(single, timeout=5, metadata=metadata)
             for _, _, call in here.matcher.asked:
-                assert call.lane is lane
+                assert call.priority is priority
                 assert call.deadline - time.monotonic() == pytest.approx(5, abs=2)
 
     tell(story)
 
 
 def test_a_lane_that_is_not_there_is_refused() -> None:
-    """A misspelt lane must not go unnoticed."""
+    """A misspelt priority must not go unnoticed."""
 
     async def story() -> None:
         async with house() as here:
             failed = await failure(
                 here.stub.Match(
                     match_pb2.MatchRequest(content=hashed(1)),
-                    metadata=(("simsearch-lane", "bulky"),),
+                    metadata=(("simsearch-priority", "bulky"),),
                 )
             )
             assert details(failed.trailing_metadata())[0].reason == "BAD_REQUEST"

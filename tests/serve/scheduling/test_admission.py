@@ -22,7 +22,7 @@ from simsearch.serve.scheduling.admission import (
     ServiceTime,
     Ticket,
 )
-from simsearch.types import Lane
+from simsearch.types import Priority
 from simsearch.wire.request_weight import Weight
 
 HASH = Weight(items=1, nbytes=40, ready=1, ready_bytes=40)
@@ -116,9 +116,9 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
 def test_bulk_is_refused_while_others_are_let_in() -> None:
     """It may fill half of the queue, and waits behind everybody; uploads do not wait behind it."""
     made = taught(limiter(queue_time_max_s=0.5), IMAGE, 0.05)
-    bulk, upload = Demand(IMAGE, Lane.BULK, FAR), Demand(IMAGE, Lane.INTERACTIVE, FAR)
+    bulk, upload = Demand(IMAGE, Priority.BULK, FAR), Demand(IMAGE, Priority.INTERACTIVE, FAR)
     assert len(filled(made, bulk)) == pytest.approx(6, abs=1)
-    assert made.wait_s(Lane.INTERACTIVE) == 0
+    assert made.wait_s(Priority.INTERACTIVE) == 0
     assert len(filled(made, upload)) == pytest.approx(10, abs=1)
     assert refused(made, bulk).cause is Cause.QUEUE
 
@@ -127,12 +127,12 @@ def test_bulk_is_refused_while_others_are_let_in() -> None:
 def test_items_and_bytes_in_flight_are_bounded(bound: dict[str, float]) -> None:
     """Whatever they would cost; bulk leaves half of it to others."""
     made = taught(limiter(**bound), BATCH, 1e-6)
-    first = admitted(made, Demand(BATCH, Lane.BULK, FAR))
-    assert refused(made, Demand(BATCH, Lane.BULK, FAR)).cause is Cause.SPACE
-    admitted(made, Demand(BATCH, Lane.INTERACTIVE, FAR))
-    assert refused(made, Demand(HASH, Lane.INTERACTIVE, FAR)).cause is Cause.SPACE
+    first = admitted(made, Demand(BATCH, Priority.BULK, FAR))
+    assert refused(made, Demand(BATCH, Priority.BULK, FAR)).cause is Cause.SPACE
+    admitted(made, Demand(BATCH, Priority.INTERACTIVE, FAR))
+    assert refused(made, Demand(HASH, Priority.INTERACTIVE, FAR)).cause is Cause.SPACE
     made.give_back(first)
-    admitted(made, Demand(HASH, Lane.INTERACTIVE, FAR))
+    admitted(made, Demand(HASH, Priority.INTERACTIVE, FAR))
 
 
 def test_a_draining_server_lets_nobody_in() -> None:
@@ -150,7 +150,7 @@ def test_an_idle_lane_takes_one_however_wrong_the_estimate() -> None:
     not refuse everything for ever."""
     made = taught(limiter(), TEXT, 60.0)
     demand = Demand(TEXT, deadline=5.0)
-    assert made.wait_s(Lane.BULK) == 0
+    assert made.wait_s(Priority.BULK) == 0
     for _ in range(60):
         made.give_back(admitted(made, demand), spent_s=0.001)
     assert len(filled(made, demand)) > 100
@@ -159,13 +159,13 @@ def test_an_idle_lane_takes_one_however_wrong_the_estimate() -> None:
 def test_after_a_burst_everybody_is_let_in_again() -> None:
     """Nothing of it stays: no debt, no rounding."""
     made = taught(limiter(), IMAGE, 0.05)
-    for lane in Lane:
-        for ticket in filled(made, Demand(IMAGE, lane, FAR)):
+    for priority in Priority:
+        for ticket in filled(made, Demand(IMAGE, priority, FAR)):
             made.give_back(ticket)
     for _ in range(500):
         refused(made, Demand(IMAGE, deadline=-1.0))
-    assert (made.wait_s(Lane.BULK), made.wait_s(Lane.INTERACTIVE)) == (0, 0)
-    admitted(made, Demand(IMAGE, Lane.BULK, FAR))
+    assert (made.wait_s(Priority.BULK), made.wait_s(Priority.INTERACTIVE)) == (0, 0)
+    admitted(made, Demand(IMAGE, Priority.BULK, FAR))
 
 
 # ---------------------------------------------------------------- when to come back
@@ -257,18 +257,18 @@ class LimiterStory(RuleBasedStateMachine):
         self.now = 0.0
         self.refused = 0
 
-    @rule(weight=weights, lane=st.sampled_from(Lane), in_s=st.floats(-0.1, 3))
-    def comes(self, weight: Weight, lane: Lane, in_s: float) -> None:
-        demand = Demand(weight, lane, self.now + in_s)
-        alone = not any(t.demand.lane is lane for t in self.tickets)
-        wait_s = self.made.wait_s(lane)
+    @rule(weight=weights, priority=st.sampled_from(Priority), in_s=st.floats(-0.1, 3))
+    def comes(self, weight: Weight, priority: Priority, in_s: float) -> None:
+        demand = Demand(weight, priority, self.now + in_s)
+        alone = not any(t.demand.priority is priority for t in self.tickets)
+        wait_s = self.made.wait_s(priority)
         outcome = self.made.admit(demand, self.now)
         if isinstance(outcome, Refusal):
             self.refused += 1
             assert RETRY_MS_MIN <= outcome.retry_after_ms <= RETRY_MS_MAX
             return
         self.tickets.append(outcome)
-        part = BULK_PART if lane is Lane.BULK else 1
+        part = BULK_PART if priority is Priority.BULK else 1
         assert wait_s <= in_s
         assert alone or wait_s <= part * self.bounds.queue_time_max_s
         assert alone or wait_s + outcome.cost_s <= in_s
@@ -302,7 +302,7 @@ class LimiterStory(RuleBasedStateMachine):
         for ticket in getattr(self, "tickets", ()):
             self.made.give_back(ticket)
         if hasattr(self, "made"):
-            admitted(self.made, Demand(HASH, Lane.BULK, self.now + 0.001), self.now)
+            admitted(self.made, Demand(HASH, Priority.BULK, self.now + 0.001), self.now)
 
 
 TestLimiterStory = LimiterStory.TestCase

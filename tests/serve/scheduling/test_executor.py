@@ -24,7 +24,7 @@ from simsearch.types import (
     Content,
     HashContent,
     ImageContent,
-    Lane,
+    Priority,
     Signal,
     TextContent,
 )
@@ -58,8 +58,8 @@ def waiting_for(release: threading.Event) -> Task[str]:
     return task
 
 
-async def match(pool: Work, task: Task[Any], lane: Lane = Lane.INTERACTIVE) -> Any:
-    return await pool.match(task, pool.demand(ONE, lane, None))
+async def match(pool: Work, task: Task[Any], priority: Priority = Priority.INTERACTIVE) -> Any:
+    return await pool.match(task, pool.demand(ONE, priority, None))
 
 
 def test_a_call_that_is_given_up_lets_go_of_its_request() -> None:
@@ -135,9 +135,9 @@ def test_a_call_without_a_deadline_gets_one() -> None:
     pool = work(timeout_s=30, default_s=5)
     now = time.monotonic()
     for remaining_s, expected_s in ((None, 5), (2, 2), (300, 30)):
-        demand = pool.demand(ONE, Lane.BULK, remaining_s)
+        demand = pool.demand(ONE, Priority.BULK, remaining_s)
         assert demand.deadline - now == pytest.approx(expected_s, abs=0.5)
-        assert demand.lane is Lane.BULK
+        assert demand.priority is Priority.BULK
     assert pool.close(5)
 
 
@@ -168,7 +168,7 @@ def test_an_expired_call_costs_nothing() -> None:
         pool, release = work(), threading.Event()
         busy = asyncio.create_task(match(pool, waiting_for(release)))
         await asyncio.sleep(0.02)
-        late = asyncio.create_task(pool.match(task, pool.demand(ONE, Lane.INTERACTIVE, 0.05)))
+        late = asyncio.create_task(pool.match(task, pool.demand(ONE, Priority.INTERACTIVE, 0.05)))
         await asyncio.sleep(0.01)
         time.sleep(0.1)  # noqa: ASYNC251  # the loop cannot notice: the match thread must
         release.set()
@@ -198,13 +198,13 @@ def test_the_earliest_deadline_goes_first_and_bulk_goes_last() -> None:
         busy = asyncio.create_task(match(pool, waiting_for(release)))
         await asyncio.sleep(0.02)
         asked = [
-            ("bulk", Lane.BULK, 5.0),
-            ("later", Lane.INTERACTIVE, 20.0),
-            ("sooner", Lane.INTERACTIVE, 10.0),
+            ("bulk", Priority.BULK, 5.0),
+            ("later", Priority.INTERACTIVE, 20.0),
+            ("sooner", Priority.INTERACTIVE, 10.0),
         ]
         tasks = [
-            asyncio.create_task(pool.match(named(name), pool.demand(ONE, lane, s)))
-            for name, lane, s in asked
+            asyncio.create_task(pool.match(named(name), pool.demand(ONE, priority, s)))
+            for name, priority, s in asked
         ]
         await asyncio.sleep(0.02)
         release.set()
@@ -230,7 +230,7 @@ def test_an_upload_overtakes_a_long_batch_between_two_steps() -> None:
 
     async def story() -> None:
         pool = work()
-        bulk = asyncio.create_task(match(pool, steps_of("bulk", 12), Lane.BULK))
+        bulk = asyncio.create_task(match(pool, steps_of("bulk", 12), Priority.BULK))
         await asyncio.sleep(0.008)
         await match(pool, steps_of("upload", 1))
         assert order[-1] == "upload"
@@ -251,7 +251,7 @@ def test_who_waits_for_room_gets_in_when_there_is() -> None:
         pool = Work(ServerConfig(match_threads=1, items_in_flight_max=2))
         pool.begin(CORE)
         release = threading.Event()
-        demand = Demand(ONE, Lane.BULK, time.monotonic() + 20)
+        demand = Demand(ONE, Priority.BULK, time.monotonic() + 20)
         busy = asyncio.create_task(pool.match_in_turn(waiting_for(release), demand))
         await asyncio.sleep(0.02)
         patient = asyncio.create_task(pool.match_in_turn(waiting_for(release), demand))
@@ -296,7 +296,7 @@ def test_before_it_begins_nothing_is_answered() -> None:
 
 def test_slices_are_all_contents_in_order() -> None:
     """Small ones go together, a large one alone; none is lost."""
-    cost_max = STEP_COSTS[Lane.INTERACTIVE]
+    cost_max = STEP_COSTS[Priority.INTERACTIVE]
     small: Content = HashContent(Signal.PDQ, bytes(32))
     large: Content = TextContent("x" * (cost_max - 1))
     picture: Content = ImageContent(bytes(cost_max * 200))

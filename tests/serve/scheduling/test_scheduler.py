@@ -9,7 +9,7 @@ import time
 import pytest
 
 from simsearch.serve.scheduling.scheduler import TOGETHER_S, Job, Steps, Turns
-from simsearch.types import CallContext, Lane
+from simsearch.types import CallContext, Priority
 
 THREADS = 4
 
@@ -26,7 +26,9 @@ class World:
         self._lock = threading.Lock()
 
     def put(self, cost_s: float) -> None:
-        job = Job(self._steps, Lane.INTERACTIVE, math.inf, lambda *_: self.done.release(), cost_s)
+        job = Job(
+            self._steps, Priority.INTERACTIVE, math.inf, lambda *_: self.done.release(), cost_s
+        )
         self.jobs.append(job)
         self.turns.put(job)
 
@@ -94,7 +96,7 @@ def test_the_thread_that_worked_last_works_next() -> None:
         yield
 
     for _ in range(20):
-        turns.put(Job(steps, Lane.INTERACTIVE, math.inf, lambda *_: done.release()))
+        turns.put(Job(steps, Priority.INTERACTIVE, math.inf, lambda *_: done.release()))
         assert done.acquire(timeout=10)
         time.sleep(0.005)  # it goes to rest
     turns.close()
