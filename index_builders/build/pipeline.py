@@ -127,7 +127,7 @@ def _drafted(work: Build) -> ManifestDraft:
         spaces=spaces,
         signals=tuple(SignalPart.named(Signal(s), count) for s, count in work.state.signals),
         without=work.state.left_out,
-        build_report=build_report.manifest_lines(work.measured),
+        report=build_report.manifest_lines(work.measured),
     )
 
 

@@ -184,8 +184,8 @@ def test_without_matplotlib_a_build_says_so_and_has_its_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line says that no picture is drawn and what brings it; the JSON file is written."""
-    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
+    for module in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     path = bank(tmp_path / "bank", 2000)
     words = ["run", str(path), "--factory", f"wide={FACTORY}", "--json"]
