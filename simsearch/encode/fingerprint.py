@@ -193,8 +193,8 @@ class Fingerprinter:
         next that was decoded."""
         try:
             match content:
-                case ImageContent(data):
-                    return self._begin_image(data, next(decoded), side, wanted)
+                case ImageContent():
+                    return self._begin_image(content, next(decoded), side, wanted)
                 case TextContent(words):
                     return self._begin_text(words, side, wanted)
                 case HashContent(signal, value):
@@ -205,13 +205,17 @@ class Fingerprinter:
     # ------------------------------------------------------------ one kind each
 
     def _begin_image(
-        self, data: bytes, decoded: DecodedImage | SimsearchError, side: Side, wanted: Wanted
+        self,
+        content: ImageContent,
+        decoded: DecodedImage | SimsearchError,
+        side: Side,
+        wanted: Wanted,
     ) -> _Draft:
         if isinstance(decoded, SimsearchError):
             raise decoded
         draft = _Draft(Modality.IMAGE, regions=tuple(region for region, _ in decoded.parts))
-        draft.digests[Signal.SHA256] = (digests.sha256(data),)
-        draft.digests[Signal.MD5] = (digests.md5(data),)
+        draft.digests[Signal.SHA256] = (content.sha256,)
+        draft.digests[Signal.MD5] = (content.md5,)
         for signal in (Signal.SHA256, Signal.MD5):
             draft.report(signal, SignalState.SEARCHED)
         if (Signal.PDQ, None) in wanted:
@@ -220,7 +224,8 @@ class Fingerprinter:
             if encoder.image is None:
                 _report_off(draft, encoder, side)
             elif (encoder.image.space.id, Modality.IMAGE) in wanted:
-                draft.pixels[encoder.image.space.id] = self._pixels(encoder.image, decoded, data)
+                pixels = self._pixels(encoder.image, decoded, content.data)
+                draft.pixels[encoder.image.space.id] = pixels
         return draft
 
     def _image_ask(self, side: Side, wanted: Wanted) -> ImageAsk:

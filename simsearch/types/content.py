@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -19,10 +20,29 @@ class ImageContent:
 
     data: bytes = field(repr=False)
 
+    @property
+    def sha256(self) -> bytes:
+        """Of the file; computed once."""
+        return _once(self, "_sha256", lambda: hashlib.sha256(self.data).digest())
+
+    @property
+    def md5(self) -> bytes:
+        """Of the file, for lists that are exchanged as MD5; computed once."""
+        return _once(self, "_md5", lambda: hashlib.md5(self.data, usedforsecurity=False).digest())
+
 
 @dataclass(frozen=True)
 class TextContent:
     text: str = field(repr=False)
+
+    @property
+    def sha256(self) -> bytes:
+        """Of the text as it came, in UTF-8; computed once. The signal TEXT_SHA256 is another one:
+        that of the normalised text."""
+        return _once(self, "_sha256", self._sha256_of_text)
+
+    def _sha256_of_text(self) -> bytes:
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest()
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,16 @@ class VectorContent:
 class HashContent:
     signal: Signal
     value: bytes
+
+
+def _once(content: object, name: str, compute: Callable[[], bytes]) -> bytes:
+    """A digest kept beside the fields. `functools.cached_property` would lock all contents against
+    each other before Python 3.12; here two threads may both compute one, and find the same."""
+    kept = vars(content)
+    if name not in kept:
+        kept[name] = compute()
+    digest: bytes = kept[name]
+    return digest
 
 
 Content: TypeAlias = ImageContent | TextContent | VectorContent | HashContent

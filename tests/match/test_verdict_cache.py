@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from PIL import Image
 
 from simsearch.encode.cache.fingerprint_cache import KnownPrints
 from simsearch.encode.digests import md5, sha256
@@ -293,6 +296,37 @@ def test_stage_times_say_where_an_answer_came_from() -> None:
     assert set(first.stage_ms) == {"encode", "search", "decide"}
     assert set(second.stage_ms) == {"known"}
     assert replace(first, stage_ms={}) == replace(second, stage_ms={}) == untimed
+
+
+def test_the_bytes_of_a_content_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By both caches, the digests that are searched, and the share of hits that counts."""
+    world = small_world()
+    world.bank("images", IMAGES, enabled_ratio=0.5)
+    views = Views(world.view())
+    prints = KnownPrints(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
+    matcher = KnownMatcher(Matcher(prints, views, HITS_MAX), views, 100)
+    large = 5 << 20
+    noise = np.random.default_rng(1).bytes(3 * 1400 * 1400)
+    image = ImageContent(saved(Image.frombytes("RGB", (1400, 1400), noise), "PNG"))
+    text = TextContent("word " * 3_000)
+    world.ban(3, "images", banned(replace(image), all_encoders()))
+    views.view = world.view(2)
+    assert len(image.data) > large
+    hashed: list[int] = []
+    for name in ("sha256", "md5"):
+        monkeypatch.setattr(hashlib, name, partial(_counted, getattr(hashlib, name), hashed))
+    for options in (asking(), replace(asking(), stop_at_block=True), asking()):
+        for outcome in matcher.match([image, text], options):
+            assert isinstance(outcome, MatchResult), outcome
+    assert sorted(n for n in hashed if n >= large) == [len(image.data)] * 2, "SHA-256 and MD5"
+    assert sum(n == len(text.text) for n in hashed) == 1
+
+
+def _counted(
+    compute: Callable[..., object], hashed: list[int], data: bytes = b"", **options: bool
+) -> object:
+    hashed.append(len(data))
+    return compute(data, **options)
 
 
 # ---------------------------------------------------------------- the bound

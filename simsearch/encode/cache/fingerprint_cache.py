@@ -6,7 +6,6 @@ depends on the encoders and the limits, too, which stay the same for as long as 
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -222,10 +221,10 @@ class KnownPrints:
 def content_key(content: Content) -> bytes | None:
     """33 bytes: its kind and the SHA-256 of its bytes; None for a ready vector or hash."""
     match content:
-        case ImageContent(data):
-            return b"i" + digests.sha256(data)
-        case TextContent(words):
-            return b"t" + hashlib.sha256(words.encode("utf-8", "surrogatepass")).digest()
+        case ImageContent():
+            return b"i" + content.sha256
+        case TextContent():
+            return b"t" + content.sha256
         case _:
             return None
 
@@ -253,8 +252,8 @@ def digests_alone(content: Content, limits: ContentLimits) -> Print | None:
     content, and for a text that will be refused."""
     values: dict[Signal, tuple[bytes, ...]]
     match content:
-        case ImageContent(data):
-            values = {Signal.SHA256: (digests.sha256(data),), Signal.MD5: (digests.md5(data),)}
+        case ImageContent():
+            values = {Signal.SHA256: (content.sha256,), Signal.MD5: (content.md5,)}
             return _searched(Modality.IMAGE, values)
         case TextContent(words):
             try:
