@@ -457,14 +457,20 @@ class BankStore:
         with self.reading() as reading:
             return reading.fingerprints(keys)
 
-    def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
-        """(entry key, bank id), by key, of the entries that have this digest and were alive
-        at log position `through`: added at or before it, not retracted at or before it.
+    def find_digests(
+        self, digests: Sequence[tuple[Signal, bytes]], through: int
+    ) -> list[list[tuple[int, int]]]:
+        """For each digest, (entry key, bank id), by key, of the entries that have it and were alive
+        at log position `through`: added at or before it, not retracted at or before it. All are
+        read in one transaction.
 
-        Raises BadHash where `signal` is no digest or `digest` has another length.
+        Raises BadHash where a signal is no digest or a digest has another length.
         """
-        edit_checks.check_digest(signal, digest)
-        return self._environment.read(lambda tables: tables.find_digest(signal, digest, through))
+        for signal, digest in digests:
+            edit_checks.check_digest(signal, digest)
+        return self._environment.read(
+            lambda tables: [tables.find_digest(*digest, through) for digest in digests]
+        )
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:

@@ -13,7 +13,9 @@ from simsearch.types import Bank, Entry, Signal
 class Lookup(Protocol):
     """What a view still asks of the bank: short reads, each at the view's own position."""
 
-    def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]: ...
+    def find_digests(
+        self, digests: Sequence[tuple[Signal, bytes]], through: int
+    ) -> list[list[tuple[int, int]]]: ...
 
     def entries_by_key(self, keys: Sequence[int]) -> Mapping[int, Entry]: ...
 
@@ -37,8 +39,8 @@ class View:
     def hamming(self, signal: Signal) -> HammingView | None:
         return self.hamming_views.get(signal)
 
-    def find_digest(self, signal: Signal, digest: bytes) -> list[tuple[int, int]]:
-        return self.lookup.find_digest(signal, digest, self.seq)
+    def find_digests(self, digests: Sequence[tuple[Signal, bytes]]) -> list[list[tuple[int, int]]]:
+        return self.lookup.find_digests(digests, self.seq)
 
     def entries(self, keys: Sequence[int]) -> Mapping[int, Entry]:
         return self.lookup.entries_by_key(keys)

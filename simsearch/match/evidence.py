@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -45,8 +44,8 @@ class View(Protocol):
 
     def hamming(self, signal: Signal) -> HammingView | None: ...
 
-    def find_digest(self, signal: Signal, digest: bytes) -> list[tuple[int, int]]:
-        """(entry key, bank id) of the entries that hold this digest, by key."""
+    def find_digests(self, digests: Sequence[tuple[Signal, bytes]]) -> list[list[tuple[int, int]]]:
+        """For each digest, (entry key, bank id) of the entries that hold it, by key."""
         ...
 
     def entries(self, keys: Sequence[int]) -> Mapping[int, Entry]: ...
@@ -80,15 +79,31 @@ def _ask_digests(questions: Sequence[Question], view: View, banks: Sequence[Bank
     for bank in banks:
         for rule in bank.policy.digests:
             by_signal.setdefault(rule.signal, {})[bank.id] = rule
-    find = lru_cache(maxsize=None)(view.find_digest)  # a batch often asks for one digest again
+    found = _found_digests(questions, view, by_signal)
     for question in questions:
         for signal, values in question.print.fingerprint.digests.items():
             asked = by_signal.get(signal, {})
-            found = {entry for value in values if asked for entry in find(signal, value)}
-            question.truncated |= len(found) >= DIGEST_ENTRIES_MAX
-            for key, bank_id in found:
+            entries = {entry for value in values for entry in found.get((signal, value), ())}
+            question.truncated |= len(entries) >= DIGEST_ENTRIES_MAX
+            for key, bank_id in entries:
                 if bank_id in asked:
                     question.add(bank_id, key, rules.digest_evidence(asked[bank_id]))
+
+
+def _found_digests(
+    questions: Sequence[Question], view: View, asked: Container[Signal]
+) -> dict[tuple[Signal, bytes], list[tuple[int, int]]]:
+    """The entries of all digests of the signals asked, looked up together and each once."""
+    digests = {
+        (signal, value): None
+        for question in questions
+        for signal, values in question.print.fingerprint.digests.items()
+        if signal in asked
+        for value in values
+    }
+    if not digests:
+        return {}
+    return dict(zip(digests, view.find_digests(list(digests)), strict=True))
 
 
 def _ask_bits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from simsearch import errors
 from simsearch.bank import edit_checks
 from simsearch.bank.edits import entries as edits
+from simsearch.bank.lmdb.environment import Environment
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.store import BankStore
 from simsearch.types import (
@@ -316,7 +317,7 @@ def test_a_batch_is_added_whole_or_not_at_all(store: BankStore) -> None:
     with pytest.raises(errors.NoSignal):
         store.add_entries("spam", drafts, EDIT)
     assert store.seq() == 1
-    assert store.find_digest(Signal.SHA256, sha("a"), 9) == []
+    assert store.find_digests([(Signal.SHA256, sha("a"))], 9)[0] == []
 
 
 def test_an_edit_that_fails_in_the_middle_leaves_nothing(
@@ -343,7 +344,7 @@ def test_an_edit_that_fails_in_the_middle_leaves_nothing(
 def _everything(store: BankStore) -> tuple[object, ...]:
     with store.reading() as reading:
         active = [(key, bank_id) for key, bank_id, _ in reading.active_entries()]
-    digests = [store.find_digest(Signal.SHA256, sha(name), 99) for name in "abcd"]
+    digests = [store.find_digests([(Signal.SHA256, sha(name))], 99)[0] for name in "abcd"]
     entries = store.list_entries("spam", limit=99)
     return (
         store.banks(),
@@ -511,11 +512,13 @@ def test_a_digest_is_found_at_every_position_of_the_log(store: BankStore) -> Non
             remember(set(), set())
             (entry,) = store.add_entries(banks[bank_id], [digest_draft("same")], EDIT)
             remember({(entry.key, bank_id)}, set())
-    assert store.find_digest(Signal.SHA256, sha("same"), 0) == []
+    assert store.find_digests([(Signal.SHA256, sha("same"))], 0)[0] == []
     for through, expected in alive.items():
-        assert store.find_digest(Signal.SHA256, sha("same"), through) == sorted(expected)
-    assert store.find_digest(Signal.SHA256, sha("same"), 2**63) == sorted(alive[store.seq()])
-    assert store.find_digest(Signal.SHA256, sha("same"), -1) == []
+        assert store.find_digests([(Signal.SHA256, sha("same"))], through)[0] == sorted(expected)
+    assert store.find_digests([(Signal.SHA256, sha("same"))], 2**63)[0] == sorted(
+        alive[store.seq()]
+    )
+    assert store.find_digests([(Signal.SHA256, sha("same"))], -1)[0] == []
 
 
 def test_a_digest_of_another_signal_is_not_found(store: BankStore) -> None:
@@ -523,9 +526,9 @@ def test_a_digest_of_another_signal_is_not_found(store: BankStore) -> None:
     store.add_entries("spam", [digest_draft("a", Signal.TEXT_SHA256)], EDIT)
     short = EntryDraft(Fingerprint(digests={Signal.MD5: (sha("a")[:16],)}))
     store.add_entries("spam", [short], EDIT)
-    assert store.find_digest(Signal.SHA256, sha("a"), 9) == []
-    assert store.find_digest(Signal.TEXT_SHA256, sha("a"), 9) == [(1, 1)]
-    assert store.find_digest(Signal.MD5, sha("a")[:16], 9) == [(2, 1)]
+    assert store.find_digests([(Signal.SHA256, sha("a"))], 9)[0] == []
+    assert store.find_digests([(Signal.TEXT_SHA256, sha("a"))], 9)[0] == [(1, 1)]
+    assert store.find_digests([(Signal.MD5, sha("a")[:16])], 9)[0] == [(2, 1)]
 
 
 def test_all_digests_of_an_entry_live_and_end_together(store: BankStore) -> None:
@@ -533,11 +536,11 @@ def test_all_digests_of_an_entry_live_and_end_together(store: BankStore) -> None
     twice = (sha("a"), sha("b"), sha("a"))
     store.add_entries("spam", [EntryDraft(Fingerprint(digests={Signal.SHA256: twice}))], EDIT)
     for name in "ab":
-        assert store.find_digest(Signal.SHA256, sha(name), 2) == [(1, 1)]
+        assert store.find_digests([(Signal.SHA256, sha(name))], 2)[0] == [(1, 1)]
     store.retract_entry("spam", 1, EDIT)
     for name in "ab":
-        assert store.find_digest(Signal.SHA256, sha(name), 2) == [(1, 1)]
-        assert store.find_digest(Signal.SHA256, sha(name), 3) == []
+        assert store.find_digests([(Signal.SHA256, sha(name))], 2)[0] == [(1, 1)]
+        assert store.find_digests([(Signal.SHA256, sha(name))], 3)[0] == []
 
 
 @pytest.mark.parametrize(
@@ -548,7 +551,25 @@ def test_asking_for_something_that_is_no_digest_is_refused(
 ) -> None:
     """Never an empty answer for a question that cannot have one."""
     with pytest.raises(errors.BadHash):
-        store.find_digest(signal, digest, 1)
+        store.find_digests([(Signal.SHA256, sha("a")), (signal, digest)], 1)
+
+
+def test_many_digests_are_looked_up_in_one_transaction(
+    store: BankStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets its own answer, in order, though one is asked twice or is not there."""
+    store.add_entries("spam", [digest_draft(name) for name in "ab"], EDIT)
+    begun: list[object] = []
+    read = Environment.read
+
+    def counted(environment: Environment, work: Callable[[Tables], object]) -> object:
+        begun.append(work)
+        return read(environment, work)
+
+    monkeypatch.setattr(Environment, "read", counted)
+    asked = [(Signal.SHA256, sha(name)) for name in "bxab"]
+    assert store.find_digests(asked, 9) == [[(2, 1)], [], [(1, 1)], [(2, 1)]]
+    assert len(begun) == 1
 
 
 # ---------------------------------------------------------------- reading
@@ -602,4 +623,4 @@ def test_a_new_store_is_empty(path: Path) -> None:
         assert (store.seq(), store.banks(), store.changes(0, 9)) == (0, [], [])
         assert (reading.seq, reading.banks(), list(reading.active_entries())) == (0, [], [])
         assert reading.changes(0, 9) == []
-        assert store.find_digest(Signal.MD5, bytes(16), 9) == []
+        assert store.find_digests([(Signal.MD5, bytes(16))], 9)[0] == []

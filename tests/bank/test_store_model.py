@@ -267,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for key, known in holders
                 if known.alive_at(through)
             ]
-            assert self.store.find_digest(signal, digest, through) == expected
+            assert self.store.find_digests([(signal, digest)], through)[0] == expected
 
     def check_listing(self, name: str, state: EntryState | None) -> None:
         expected = [

@@ -77,7 +77,9 @@ def test_a_view_never_changes(process: Process) -> None:
     rows = held.cosine(SPACE.id)
     assert rows is not None
     assert rows.search(vector(0).vectors, {1: 0.9}).key.tolist() == [first]
-    assert [key for key, _ in held.find_digest(sha256(0).signal, sha256(0).value)] == [first]
+    assert [key for key, _ in held.find_digests([(sha256(0).signal, sha256(0).value)])[0]] == [
+        first
+    ]
 
 
 def test_a_restart_answers_as_before(tmp_path: Path) -> None:

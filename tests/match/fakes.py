@@ -48,8 +48,8 @@ class FakeView:
     def hamming(self, signal: Signal) -> HammingView | None:
         return self.hashes.get(signal)
 
-    def find_digest(self, signal: Signal, digest: bytes) -> list[tuple[int, int]]:
-        return self.digests.get((signal, digest), [])
+    def find_digests(self, digests: Sequence[tuple[Signal, bytes]]) -> list[list[tuple[int, int]]]:
+        return [self.digests.get(digest, []) for digest in digests]
 
     def entries(self, keys: Sequence[int]) -> Mapping[int, Entry]:
         return {key: self.cards[key] for key in keys if key in self.cards}

@@ -4,6 +4,7 @@ about what could not be asked."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +36,17 @@ from simsearch.types import (
 )
 from tests.encode.pictures import landscape, saved
 from tests.fakes import PICTURES, PROSE, FakeImageEncoder, FakeTextEncoder, encoders, near, unit_of
-from tests.match.fakes import HITS_MAX, RestlessViews, Views, World, asking, banned, keys, matcher
+from tests.match.fakes import (
+    HITS_MAX,
+    FakeView,
+    RestlessViews,
+    Views,
+    World,
+    asking,
+    banned,
+    keys,
+    matcher,
+)
 
 PDQ_RULE = HammingRule(Signal.PDQ, block=10, review=20, log=30)
 MD5_RULE = DigestRule(Signal.MD5, Band.REVIEW)
@@ -318,6 +329,26 @@ def test_hits_are_ordered_by_band_then_closeness_then_key() -> None:
         world.ban(key, "spam", with_bits(set_bits))
     result = ask_one(matcher(world.view()), pdq(0))
     assert keys(result) == [4, 9, 3, 8, 5, 2]
+
+
+def test_the_digests_of_a_batch_are_looked_up_together() -> None:
+    """Once for all contents, each digest once, and those alone that some bank has a rule for."""
+    world = World()
+    world.bank("spam", Policy(digests=(DigestRule(Signal.SHA256, Band.BLOCK),)))
+    asked: list[Sequence[tuple[Signal, bytes]]] = []
+
+    class Counted(FakeView):
+        def find_digests(
+            self, digests: Sequence[tuple[Signal, bytes]]
+        ) -> list[list[tuple[int, int]]]:
+            asked.append(digests)
+            return super().find_digests(digests)
+
+    view = Counted(**vars(world.view()))
+    contents = [HashContent(Signal.SHA256, bytes([n % 3]) * 32) for n in range(9)]
+    md5 = HashContent(Signal.MD5, bytes(16))
+    matcher(view).match([*contents, md5], asking())
+    assert asked == [[(Signal.SHA256, bytes([n]) * 32) for n in range(3)]]
 
 
 def test_a_digest_comes_before_bits_before_vectors() -> None:

@@ -75,9 +75,10 @@ class _Lookup:
             for value in values
         }
 
-    def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
-        key = self._keys.get((signal, digest))
-        return [] if key is None else [(key, 1)]
+    def find_digests(
+        self, digests: Sequence[tuple[Signal, bytes]], through: int
+    ) -> list[list[tuple[int, int]]]:
+        return [[(self._keys[one], 1)] if one in self._keys else [] for one in digests]
 
     def entries_by_key(self, keys: Sequence[int]) -> Mapping[int, Entry]:
         return {}

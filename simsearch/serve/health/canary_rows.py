@@ -106,10 +106,9 @@ def _lost(view: View, signal: str, entries: Sequence[Entry], prints: Sequence[Fi
     """How many of the entries a search for their first row does not come back with, where it does
     not come back with too many to tell."""
     if signal in DIGESTS:
-        return sum(
-            not _has_digest(view, Signal(signal), entry, stored)
-            for entry, stored in zip(entries, prints, strict=True)
-        )
+        digests = [(Signal(signal), stored.digests[Signal(signal)][0]) for stored in prints]
+        holders = view.find_digests(digests)
+        return sum(not _is_among(e, held) for e, held in zip(entries, holders, strict=True))
     found: CosineMatches | HammingMatches
     if index := view.cosine_views.get(signal):
         rows = np.vstack([stored.vectors[signal][:1] for stored in prints])
@@ -125,6 +124,6 @@ def _lost(view: View, signal: str, entries: Sequence[Entry], prints: Sequence[Fi
     )
 
 
-def _has_digest(view: View, signal: Signal, entry: Entry, stored: Fingerprint) -> bool:
-    found = view.find_digest(signal, stored.digests[signal][0])
-    return (entry.key, entry.bank_id) in found or len(found) >= DIGEST_ENTRIES_MAX
+def _is_among(entry: Entry, holders: Sequence[tuple[int, int]]) -> bool:
+    """Of a digest; where there are more than a look-up gives, it may be."""
+    return (entry.key, entry.bank_id) in holders or len(holders) >= DIGEST_ENTRIES_MAX

@@ -81,7 +81,7 @@ def test_an_entry_gets_what_it_lacks_and_keeps_what_it_has(store: BankStore, pat
         assert again.entry("spam", 1) == entry
         assert same(again.fingerprints([1])[1], BOTH)
         assert again.bank("spam").active_entries == 2
-        assert again.find_digest(Signal.SHA256, sha("b"), 99) == []
+        assert again.find_digests([(Signal.SHA256, sha("b"))], 99)[0] == []
         with again.reading() as reading:
             assert [key for key, _, _ in reading.active_entries()] == [1, 2]
 
@@ -133,7 +133,7 @@ def test_a_retracted_entry_is_not_extended(store: BankStore) -> None:
     assert retracted.last == retracted.retracted
     with pytest.raises(errors.EntryRetracted, match="ban the item anew"):
         store.extend_entry("spam", 1, Fingerprint(vectors={THIRD_SPACE: unit(1, 5, 4)}), EDIT)
-    assert store.find_digest(Signal.SHA256, sha("a"), 99) == []
+    assert store.find_digests([(Signal.SHA256, sha("a"))], 99)[0] == []
     assert same(store.fingerprints([1])[1], BOTH)
 
 

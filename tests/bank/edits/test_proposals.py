@@ -520,7 +520,7 @@ def test_a_digest_of_a_draft_is_found_as_a_drafts(store: BankStore) -> None:
     """A draft is in the tables as any entry is: only its state keeps it from being asked."""
     [entry] = store.add_entries("spam", [digest_draft("a")], ANN)
     digest = digest_draft("a").fingerprint.digests[Signal.SHA256][0]
-    assert store.find_digest(Signal.SHA256, digest, store.seq()) == [(entry.key, 1)]
+    assert store.find_digests([(Signal.SHA256, digest)], store.seq())[0] == [(entry.key, 1)]
 
 
 # ---------------------------------------------------------------- taking a bank out

@@ -130,7 +130,7 @@ def test_what_was_retracted_is_banned_again(store: BankStore) -> None:
     prints = store.fingerprints([before.key, again.key])
     assert same(prints[before.key], prints[again.key])
     assert again.signals == prints[before.key].rows()
-    assert store.find_digest(Signal.SHA256, sha("a1"), store.seq()) == [(again.key, 1)]
+    assert store.find_digests([(Signal.SHA256, sha("a1"))], store.seq())[0] == [(again.key, 1)]
     assert active(store) == 1
 
 
@@ -308,7 +308,9 @@ def test_who_banned_it_anew_decides_what_becomes_of_it(store: BankStore) -> None
     store.retract_entry("spam", banned(store, BOB, full_draft(1)).key, EVE)
     banned(store, EVE, full_draft(2))
     reverted(store)
-    found = [len(store.find_digest(Signal.SHA256, sha(f"a{n}"), store.seq())) for n in range(3)]
+    found = [
+        len(store.find_digests([(Signal.SHA256, sha(f"a{n}"))], store.seq())[0]) for n in range(3)
+    ]
     assert found == [0, 1, 1]
     assert active(store) == 2
 
@@ -369,13 +371,13 @@ def test_a_revert_can_be_reverted(store: BankStore) -> None:
     assert all(each.by for each in reverted(store, "eve", BACK))
     assert store.bank("spam").policy == Policy()
     assert store.entry("spam", moved).state is EntryState.SHADOW
-    assert store.find_digest(Signal.SHA256, sha("a1"), store.seq()) == []
-    assert len(store.find_digest(Signal.SHA256, sha("x"), store.seq())) == 1
+    assert store.find_digests([(Signal.SHA256, sha("a1"))], store.seq())[0] == []
+    assert len(store.find_digests([(Signal.SHA256, sha("x"))], store.seq())[0]) == 1
     assert active(store) == 2
     assert [each.by is not None for each in reverted(store, "bob", ANN)] == [True] * 3 + [False]
     assert store.bank("spam").policy == POLICY
     assert store.entry("spam", moved).state is EntryState.ACTIVE
-    assert len(store.find_digest(Signal.SHA256, sha("a1"), store.seq())) == 1
+    assert len(store.find_digests([(Signal.SHA256, sha("a1"))], store.seq())[0]) == 1
     assert len(why(reverted(store, "bob", ANN))) == 4
 
 

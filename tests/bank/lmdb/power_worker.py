@@ -134,7 +134,9 @@ def state(store: BankStore) -> dict[str, Any]:
                 (fingerprint,) = reading.fingerprints([entry.key]).values()
                 told.update(repr(entry).encode() + fingerprint_to_bytes(fingerprint))
                 for signal_, values in fingerprint.digests.items():
-                    found = [store.find_digest(signal_, value, reading.seq) for value in values]
+                    found = [
+                        store.find_digests([(signal_, value)], reading.seq)[0] for value in values
+                    ]
                     told.update(repr((signal_, found)).encode())
         told.update(repr(reading.changes(0, 10_000)).encode())
         return {"seq": reading.seq, "state": told.hexdigest()}

@@ -526,7 +526,7 @@ def test_growth_ends_at_its_bound_by_name(path: Path) -> None:
             store.add_entries("spam", [digest_draft("a"), *[large_draft(2)] * 30], EDIT)
         assert store.seq() == 2
         assert store.bank("spam").active_entries == 1
-        assert store.find_digest(Signal.SHA256, sha("a"), 99) == []
+        assert store.find_digests([(Signal.SHA256, sha("a"))], 99)[0] == []
         assert store.add_entries("spam", [large_draft(3)], EDIT)[0].key == 2
     with BankStore.open(path, writer=True, map_bytes_max=1 << 24) as store:
         assert store.add_entries("spam", [large_draft(4)] * 30, EDIT)[0].key == 3

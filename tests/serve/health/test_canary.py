@@ -371,8 +371,10 @@ def test_a_hash_that_is_lost_is_found(house: House) -> None:
 class Nothing:
     """A look-up that finds nothing."""
 
-    def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
-        return []
+    def find_digests(
+        self, digests: Sequence[tuple[Signal, bytes]], through: int
+    ) -> list[list[tuple[int, int]]]:
+        return [[] for _ in digests]
 
     def entries_by_key(self, keys: Sequence[int]) -> Mapping[int, Entry]:
         return {}
