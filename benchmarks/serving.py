@@ -60,8 +60,8 @@ workers = 0
 """A server that takes ready hashes alone."""
 
 FORGETFUL: Final = """
-[known]
-prints_bytes_max = 0
+[cache]
+fingerprints_bytes_max = 0
 verdicts_max = 0
 """
 

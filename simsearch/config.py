@@ -18,8 +18,8 @@ factories = { "all-MiniLM-L6-v2" = "IVF1024,PQ96x4fsr" }
 recall = 0.995
 keep = 3
 
-[known]
-prints_bytes_max = 268435456
+[cache]
+fingerprints_bytes_max = 268435456
 verdicts_max = 100000
 
 [sandbox]
@@ -201,12 +201,12 @@ class IndexConfig:
 
 
 @dataclass(frozen=True)
-class KnownConfig:
-    """What is remembered of content seen before: `prints_bytes_max` of fingerprints and
+class CacheConfig:
+    """What is remembered of content seen before: `fingerprints_bytes_max` of fingerprints and
     `verdicts_max` answers (and hits: each counts as one more), 0 for none. `single_flight`:
     content that one call is encoding is not encoded for others at the same time."""
 
-    prints_bytes_max: int = 256 << 20
+    fingerprints_bytes_max: int = 256 << 20
     verdicts_max: int = 100_000
     single_flight: bool = True
 
@@ -332,7 +332,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     encoders: Mapping[str, EncoderConfig] = field(default_factory=default_encoders)
     index: IndexConfig = field(default_factory=IndexConfig)
-    known: KnownConfig = field(default_factory=KnownConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
     identity: IdentityConfig = field(default_factory=IdentityConfig)
@@ -455,7 +455,7 @@ def _check(config: Config, origin: str) -> None:
     check_index(config.index, f"{origin}: index")
     _check_sandbox(config.sandbox, config.limits, f"{origin}: sandbox")
     _check_tls(config.tls, f"{origin}: tls")
-    _check_known(config.known, f"{origin}: known")
+    _check_cache(config.cache, f"{origin}: cache")
     _check_telemetry(config.telemetry, f"{origin}: telemetry")
     _check_approval(config.approval, f"{origin}: approval")
     if config.guard.tokens_min < 0:
@@ -542,9 +542,9 @@ def check_index(index: IndexConfig, where: str) -> None:
         raise BadConfig(f"{where}: keep is a number of snapshots, 0 or more, not {index.keep}")
 
 
-def _check_known(known: KnownConfig, where: str) -> None:
-    for name in ("prints_bytes_max", "verdicts_max"):
-        value = getattr(known, name)
+def _check_cache(cache: CacheConfig, where: str) -> None:
+    for name in ("fingerprints_bytes_max", "verdicts_max"):
+        value = getattr(cache, name)
         if value < 0:
             raise BadConfig(f"{where}: {name} is 0 (off) or more, not {value}")
 

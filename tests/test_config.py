@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simsearch.config import (
+    CacheConfig,
     Config,
     EncoderConfig,
     IndexConfig,
-    KnownConfig,
     LimitsConfig,
     ServerConfig,
     ThresholdsConfig,
@@ -185,7 +185,7 @@ def test_encoders_in_a_file_replace_the_default_ones() -> None:
             {"zzz": 1},
             "x.toml",
             "zzz",
-            "known are approval, canary, encoders, feedback, guard, identity, index, known, "
+            "known are approval, cache, canary, encoders, feedback, guard, identity, index, "
             "limits, metrics, "
             "sandbox, server, telemetry, tls",
         ),
@@ -452,29 +452,34 @@ def test_the_largest_call_must_have_a_chance(table: dict[str, Any], said: str) -
     assert said in refused(table)
 
 
-# ---------------------------------------------------------------- known
+# ---------------------------------------------------------------- cache
 
 
-def test_a_known_section_is_read() -> None:
+def test_a_cache_section_is_read() -> None:
     """What is remembered, up to how much; 0 and false turn each part off."""
-    default = KnownConfig(prints_bytes_max=256 << 20, verdicts_max=100_000, single_flight=True)
-    assert parse({}).known == default
-    off = {"prints_bytes_max": 0, "verdicts_max": 0, "single_flight": False}
-    assert parse({"known": off}).known == KnownConfig(0, 0, False)
+    default = CacheConfig(
+        fingerprints_bytes_max=256 << 20, verdicts_max=100_000, single_flight=True
+    )
+    assert parse({}).cache == default
+    off = {"fingerprints_bytes_max": 0, "verdicts_max": 0, "single_flight": False}
+    assert parse({"cache": off}).cache == CacheConfig(0, 0, False)
 
 
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"print_bytes_max": 1}, "unknown key 'print_bytes_max'; did you mean 'prints_bytes_max'?"),
-        ({"prints_bytes_max": -1}, "prints_bytes_max is 0 (off) or more, not -1"),
+        (
+            {"fingerprint_bytes_max": 1},
+            "unknown key 'fingerprint_bytes_max'; did you mean 'fingerprints_bytes_max'?",
+        ),
+        ({"fingerprints_bytes_max": -1}, "fingerprints_bytes_max is 0 (off) or more, not -1"),
         ({"verdicts_max": -5}, "verdicts_max is 0 (off) or more, not -5"),
         ({"single_flight": 1}, "single_flight must be bool, not 1"),
     ],
 )
-def test_a_known_section_that_cannot_be_used_is_refused(section: dict[str, Any], said: str) -> None:
+def test_a_cache_section_that_cannot_be_used_is_refused(section: dict[str, Any], said: str) -> None:
     """By the key that is wrong."""
-    assert refused({"known": section}) == f"x.toml: known: {said}"
+    assert refused({"cache": section}) == f"x.toml: cache: {said}"
 
 
 # ---------------------------------------------------------------- files

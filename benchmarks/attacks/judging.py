@@ -15,7 +15,7 @@ from benchmarks.attacks.descriptors import Descriptor, of_the_whole, policy_of
 from benchmarks.attacks.statistics import Flags, Floats
 from benchmarks.attacks.systems import Thresholds
 from simsearch.bank.store import BankStore
-from simsearch.encode.cache.fingerprint_cache import KnownPrints
+from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadContent, NotYetVisible, SimsearchError
@@ -62,7 +62,7 @@ class House:
 
     parts: Sequence[Descriptor]
     fingerprinter: Fingerprinter
-    prints: KnownPrints
+    prints: FingerprintCache
     store: BankStore
     follower: Follower
     matcher: Matcher
@@ -152,7 +152,7 @@ def house(
         follower = Follower(store, Path(directory) / "snapshots")
         follower.start()
         stack.callback(follower.stop)
-        prints = KnownPrints(fingerprinter, REMEMBERED_BYTES_MAX, single_flight=False)
+        prints = FingerprintCache(fingerprinter, REMEMBERED_BYTES_MAX, single_flight=False)
         matcher = Matcher(prints, follower, hits_max=max(len(banned), 1))
         yield House(
             parts,

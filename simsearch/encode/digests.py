@@ -5,7 +5,15 @@ from __future__ import annotations
 import hashlib
 
 from simsearch.errors import BadHash
-from simsearch.types import BINARY, BITS_BYTES, DIGESTS, Signal
+from simsearch.types import (
+    BINARY,
+    BITS_BYTES,
+    DIGESTS,
+    Content,
+    ImageContent,
+    Signal,
+    TextContent,
+)
 
 
 def sha256(data: bytes) -> bytes:
@@ -20,6 +28,18 @@ def md5(data: bytes) -> bytes:
 def text_sha256(normal: str) -> bytes:
     """Of a text that `text.normalise` gave."""
     return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).digest()
+
+
+def content_key(content: Content) -> bytes | None:
+    """What caches know a content by, 33 bytes: its kind and the SHA-256 of its bytes; None for a
+    ready vector or hash."""
+    match content:
+        case ImageContent():
+            return b"i" + content.sha256
+        case TextContent():
+            return b"t" + content.sha256
+        case _:
+            return None
 
 
 def parse_hash(signal: Signal, text: str) -> bytes:

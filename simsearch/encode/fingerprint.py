@@ -31,7 +31,7 @@ from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.text import minhash
 from simsearch.encode.text import normalise as text
-from simsearch.errors import BadVector, SimsearchError
+from simsearch.errors import BadInput, BadVector, SimsearchError
 from simsearch.types import (
     BINARY,
     BITS_BYTES,
@@ -391,6 +391,30 @@ def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) ->
     else:
         draft.bits[signal] = rows
         draft.report(signal, SignalState.SEARCHED)
+
+
+def digests_alone(content: Content, limits: ContentLimits) -> Print | None:
+    """The print of an image or text without what takes decoding or encoding; None for other
+    content, and for a text that will be refused."""
+    values: dict[Signal, tuple[bytes, ...]]
+    match content:
+        case ImageContent():
+            values = {Signal.SHA256: (content.sha256,), Signal.MD5: (content.md5,)}
+            return _searched(Modality.IMAGE, values)
+        case TextContent(words):
+            try:
+                normal = text.checked(words, limits.text)
+            except BadInput:
+                return None
+            values = {Signal.TEXT_SHA256: (digests.text_sha256(normal),)}
+            return _searched(Modality.TEXT, values)
+        case _:
+            return None
+
+
+def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) -> Print:
+    reports = tuple(SignalReport(str(signal), SignalState.SEARCHED) for signal in values)
+    return Print(Fingerprint(digests=values), modality, reports)
 
 
 def merge(prints: Sequence[Print]) -> Fingerprint:

@@ -12,8 +12,7 @@ from dataclasses import replace
 from threading import BoundedSemaphore
 from typing import Protocol, TypeAlias
 
-from simsearch.encode.cache.fingerprint_cache import digests_alone
-from simsearch.encode.fingerprint import ContentLimits, Print, Wanted
+from simsearch.encode.fingerprint import ContentLimits, Print, Wanted, digests_alone
 from simsearch.encode.fingerprint import Outcome as PrintOutcome
 from simsearch.errors import BankArchived, BankNotFound, LimitExceeded, SimsearchError
 from simsearch.match import policy as rules

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from simsearch.encode.cache.fingerprint_cache import content_key
+from simsearch.encode.digests import content_key
 from simsearch.match import policy as rules
 from simsearch.types import (
     Bank,

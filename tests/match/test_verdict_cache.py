@@ -1,4 +1,4 @@
-"""Known verdicts: always what a matcher that remembers nothing says of the same view."""
+"""Verdict cache: always what a matcher that remembers nothing says of the same view."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from PIL import Image
 
-from simsearch.encode.cache.fingerprint_cache import KnownPrints
+from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.encode.digests import md5, sha256
 from simsearch.encode.fingerprint import Fingerprinter
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadContent, BankNotFound, EmptyContent, LimitExceeded, SimsearchError
 from simsearch.match.evidence import View
 from simsearch.match.matcher import Matcher, Outcome
-from simsearch.match.verdict_cache import ASKS_MAX, KnownMatcher
+from simsearch.match.verdict_cache import ASKS_MAX, VerdictCache
 from simsearch.types import (
     NO_CALL,
     Band,
@@ -103,9 +103,9 @@ def small_world() -> World:
     return world
 
 
-def known(views: Views, verdicts_max: int = 100) -> tuple[KnownMatcher, Counting]:
+def cached(views: Views, verdicts_max: int = 100) -> tuple[VerdictCache, Counting]:
     inner = Counting(views)
-    return KnownMatcher(inner, views, verdicts_max), inner
+    return VerdictCache(inner, views, verdicts_max), inner
 
 
 def plain(outcome: Outcome) -> object:
@@ -114,7 +114,7 @@ def plain(outcome: Outcome) -> object:
     return outcome
 
 
-def one(matcher: KnownMatcher | Matcher, content: Content, *banks: str) -> MatchResult:
+def one(matcher: VerdictCache | Matcher, content: Content, *banks: str) -> MatchResult:
     [outcome] = matcher.match([content], asking(*banks))
     assert isinstance(outcome, MatchResult), outcome
     return outcome
@@ -125,21 +125,21 @@ def one(matcher: KnownMatcher | Matcher, content: Content, *banks: str) -> Match
 
 def test_what_was_asked_of_this_view_is_answered_without_asking_again() -> None:
     """Images and texts; ready vectors and hashes, and refusals, go through each time."""
-    matcher, inner = known(Views(small_world().view()))
+    matcher, inner = cached(Views(small_world().view()))
     contents: list[Content] = [PNG, HELLO, READY, HASH, BROKEN]
     first, second = (matcher.match(contents, asking()) for _ in range(2))
     assert [plain(o) for o in first] == [plain(o) for o in second]
     assert [keys(o) for o in first if isinstance(o, MatchResult)] == [[2], [1], [], [2]]
     assert inner.asked == [contents, [READY, HASH, BROKEN]]
     counts = matcher.counts
-    assert (counts.hits, counts.misses, counts.held) == (2, 4, 2)
+    assert (counts.hits, counts.misses, counts.entries) == (2, 4, 2)
 
 
 def test_an_edit_is_seen_at_once() -> None:
     """By the first question after it, whatever was answered before."""
     world = small_world()
     views = Views(world.view(1))
-    matcher, inner = known(views)
+    matcher, inner = cached(views)
     assert keys(one(matcher, HELLO)) == [1]
     world.ban(3, "texts", banned(HELLO, all_encoders()))
     views.view = world.view(2)
@@ -159,7 +159,7 @@ def test_another_view_of_the_same_position_is_asked_itself() -> None:
     world = small_world()
     unsealed, sealed = world.view(1), world.view(1)
     views = Views(unsealed)
-    matcher, inner = known(views)
+    matcher, inner = cached(views)
     one(matcher, HELLO)
     views.view = sealed
     one(matcher, HELLO)
@@ -172,7 +172,7 @@ def test_a_verdict_that_came_beside_an_edit_is_not_taken_for_the_new_views() -> 
     """Nor for the old one's: which of them was asked, nobody knows."""
     world = small_world()
     views = Views(world.view(1))
-    matcher, inner = known(views)
+    matcher, inner = cached(views)
 
     def edit() -> None:
         world.retract(1, 2)
@@ -181,7 +181,7 @@ def test_a_verdict_that_came_beside_an_edit_is_not_taken_for_the_new_views() -> 
     inner.on_match = edit
     assert keys(one(matcher, HELLO)) == [1]
     inner.on_match = lambda: None
-    assert matcher.counts.held == 0
+    assert matcher.counts.entries == 0
     assert keys(one(matcher, HELLO)) == []
 
 
@@ -216,7 +216,7 @@ def test_whenever_the_view_moves_an_answer_is_true_of_the_position_it_names(look
         for v in views
     }
     turning = Turning(views, looks)
-    matcher = KnownMatcher(Counting(turning), turning, 100)
+    matcher = VerdictCache(Counting(turning), turning, 100)
     for _ in range(20):
         result = one(matcher, HELLO)
         assert keys(result) == at[result.seq]
@@ -241,14 +241,14 @@ def test_another_question_gets_its_own_answer(other: MatchOptions) -> None:
     world.ban(3, "texts", banned(HELLO, all_encoders()))
     views = Views(world.view())
     alone = Matcher(fingerprinter(all_encoders()), views, HITS_MAX)
-    matcher, _ = known(views)
+    matcher, _ = cached(views)
     for options in (MatchOptions(), other, MatchOptions(), other):
         assert matcher.match([HELLO, PNG], options) == alone.match([HELLO, PNG], options)
 
 
 def test_a_bank_that_a_caller_may_not_see_is_not_there() -> None:
-    """Also when the answer about it is known."""
-    matcher, _ = known(Views(small_world().view()))
+    """Also when the answer about it is there."""
+    matcher, _ = cached(Views(small_world().view()))
     matcher.match([HELLO], MatchOptions(("texts",)))
     with pytest.raises(BankNotFound):
         matcher.match([HELLO], MatchOptions(("texts",), access=BankAccess(("images",))))
@@ -267,7 +267,7 @@ def test_a_question_that_cannot_be_asked_is_refused(
     options: MatchOptions, refusal: type[SimsearchError], contents: list[Content]
 ) -> None:
     """As the matcher does, also without contents."""
-    matcher, _ = known(Views(small_world().view()))
+    matcher, _ = cached(Views(small_world().view()))
     for _ in range(2):
         with pytest.raises(refusal):
             matcher.match(contents, options)
@@ -277,7 +277,7 @@ def test_only_complete_answers_are_remembered() -> None:
     """What could not be searched this time may be the next."""
     world = small_world()
     world.bank("lost", LOST)
-    matcher, inner = known(Views(world.view()))
+    matcher, inner = cached(Views(world.view()))
     for _ in range(2):
         assert not one(matcher, HELLO).complete
         assert one(matcher, HELLO, "texts").complete
@@ -285,8 +285,8 @@ def test_only_complete_answers_are_remembered() -> None:
 
 
 def test_stage_times_say_where_an_answer_came_from() -> None:
-    """A known one took the stage "known" alone; nobody else's times are told."""
-    matcher, _ = known(Views(small_world().view()))
+    """One that was there took the stage "cache" alone; nobody else's times are told."""
+    matcher, _ = cached(Views(small_world().view()))
     timed = asking(with_stage_times=True)
     [first], [second], [untimed] = (
         matcher.match([HELLO], options) for options in (timed, timed, asking())
@@ -294,7 +294,7 @@ def test_stage_times_say_where_an_answer_came_from() -> None:
     assert isinstance(first, MatchResult)
     assert isinstance(second, MatchResult)
     assert set(first.stage_ms) == {"encode", "search", "decide"}
-    assert set(second.stage_ms) == {"known"}
+    assert set(second.stage_ms) == {"cache"}
     assert replace(first, stage_ms={}) == replace(second, stage_ms={}) == untimed
 
 
@@ -303,8 +303,8 @@ def test_the_bytes_of_a_content_are_hashed_once(monkeypatch: pytest.MonkeyPatch)
     world = small_world()
     world.bank("images", IMAGES, enabled_ratio=0.5)
     views = Views(world.view())
-    prints = KnownPrints(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
-    matcher = KnownMatcher(Matcher(prints, views, HITS_MAX), views, 100)
+    prints = FingerprintCache(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
+    matcher = VerdictCache(Matcher(prints, views, HITS_MAX), views, 100)
     large = 5 << 20
     noise = np.random.default_rng(1).bytes(3 * 1400 * 1400)
     image = ImageContent(saved(Image.frombytes("RGB", (1400, 1400), noise), "PNG"))
@@ -337,22 +337,22 @@ def test_what_is_held_is_bounded_and_hits_count() -> None:
     world = small_world()
     for key in range(10, 14):
         world.ban(key, "texts", banned(HELLO, all_encoders()))
-    matcher, inner = known(Views(world.view()), verdicts_max=6)
+    matcher, inner = cached(Views(world.view()), verdicts_max=6)
     for content in (BYE, HELLO, BYE, HELLO):
         one(matcher, content)
     assert inner.asked == [[BYE], [HELLO], [BYE], [HELLO]]
-    assert (matcher.counts.held, matcher.counts.evictions) == (1, 3)
+    assert (matcher.counts.entries, matcher.counts.evictions) == (1, 3)
 
 
 def test_the_verdicts_of_views_that_have_gone_make_room() -> None:
     """They count until then, and no view is kept for their sake."""
     world = small_world()
     views = Views(world.view(1))
-    matcher, _ = known(views, verdicts_max=4)
+    matcher, _ = cached(views, verdicts_max=4)
     for seq in range(1, 10):
         views.view = world.view(seq)
         one(matcher, BYE)
-        assert matcher.counts.held == min(seq, 4)
+        assert matcher.counts.entries == min(seq, 4)
     gone = weakref.ref(views.view)
     views.view = world.view(20)
     gc.collect()
@@ -362,7 +362,7 @@ def test_the_verdicts_of_views_that_have_gone_make_room() -> None:
 def test_verdicts_without_hits_are_one_object() -> None:
     """Most are; the garbage collector, for which every call waits, would look at each."""
     views = Views(small_world().view())
-    matcher = KnownMatcher(Matcher(fingerprinter(all_encoders()), views, HITS_MAX), views, 1_000)
+    matcher = VerdictCache(Matcher(fingerprinter(all_encoders()), views, HITS_MAX), views, 1_000)
     contents = [TextContent(f"message {n}") for n in range(400)]
 
     def followed() -> int:
@@ -372,20 +372,21 @@ def test_verdicts_without_hits_are_one_object() -> None:
 
     matcher.match(contents[:2], asking("texts"))
     before = followed()
-    assert matcher.counts.held == 2
+    assert matcher.counts.entries == 2
     results = matcher.match(contents, asking("texts"))
     assert all(isinstance(r, MatchResult) and r.verdict is Band.NONE for r in results)
     del results
-    assert matcher.counts.held == 400
+    assert matcher.counts.entries == 400
     assert followed() - before < 100
 
 
 def test_ways_of_asking_are_bounded() -> None:
     """A caller who asks for ever other banks does not fill the memory."""
-    matcher, inner = known(Views(small_world().view()))
+    matcher, inner = cached(Views(small_world().view()))
     for number in range(ASKS_MAX + 50):
         matcher.match([], MatchOptions(access=BankAccess(("texts", f"x{number}"))))
-    assert len(matcher._asks) <= ASKS_MAX
+    assert matcher._asks is not None
+    assert matcher._asks.number_of.cache_info().currsize == ASKS_MAX
     for _ in range(2):
         one(matcher, HELLO)
     assert inner.asked[-2:] == [[], [HELLO]]
@@ -411,8 +412,8 @@ class Model(RuleBasedStateMachine):
         self.views = Views(self.world.view(1))
         plain_prints = fingerprinter(all_encoders())
         self.alone = Matcher(plain_prints, self.views, HITS_MAX)
-        prints = KnownPrints(fingerprinter(all_encoders()), 9_000, single_flight=True)
-        self.matcher = KnownMatcher(Matcher(prints, self.views, HITS_MAX), self.views, 7)
+        prints = FingerprintCache(fingerprinter(all_encoders()), 9_000, single_flight=True)
+        self.matcher = VerdictCache(Matcher(prints, self.views, HITS_MAX), self.views, 7)
 
     def _edited(self) -> None:
         self.seq += 1
@@ -463,7 +464,7 @@ class Model(RuleBasedStateMachine):
 
     @staticmethod
     def _said(
-        matcher: Matcher | KnownMatcher, contents: Sequence[Content], options: MatchOptions
+        matcher: Matcher | VerdictCache, contents: Sequence[Content], options: MatchOptions
     ) -> object:
         try:
             return [plain(o) for o in matcher.match(contents, options)]
@@ -488,8 +489,8 @@ def test_threads_that_ask_beside_edits_get_what_was_true_somewhen() -> None:
     """An answer names its position, and is exactly what that position says."""
     world = small_world()
     views = Views(world.view(1))
-    prints = KnownPrints(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
-    matcher = KnownMatcher(Matcher(prints, views, HITS_MAX), views, 50)
+    prints = FingerprintCache(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
+    matcher = VerdictCache(Matcher(prints, views, HITS_MAX), views, 50)
     at: dict[int, list[int]] = {1: [1]}
     answers: list[tuple[int, list[int]]] = []
     done = threading.Event()

@@ -52,8 +52,8 @@ image_pixels_max = 4000000
 [sandbox]
 workers = 2
 timeout_s = 5
-[known]
-prints_bytes_max = 1048576
+[cache]
+fingerprints_bytes_max = 1048576
 verdicts_max = 1000
 [encoders.prose]
 kind = "sentence-transformers"

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import grpc
 
-from simsearch.config import ApprovalConfig, KnownConfig
+from simsearch.config import ApprovalConfig, CacheConfig
 from simsearch.serve.auth.authorization import Guard
 from simsearch.serve.auth.identities_file import load_directory
 from simsearch.serve.auth.tokens import new_token, record_of
@@ -89,7 +89,7 @@ def guarded(
 ) -> Iterator[Served]:
     guard = callers.guard(clock)
     with served(
-        directory / "bank", {}, KnownConfig(), guard=guard, tls=tls, approval=approval
+        directory / "bank", {}, CacheConfig(), guard=guard, tls=tls, approval=approval
     ) as address:
         yield Served(address, callers, guard)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from simsearch.bank.store import BankStore
 from simsearch.config import (
     ApprovalConfig,
+    CacheConfig,
     Config,
     EncoderConfig,
     GuardConfig,
-    KnownConfig,
     LimitsConfig,
     ThresholdsConfig,
 )
@@ -28,8 +28,8 @@ from simsearch.serve.auth.authorization import Guard
 from simsearch.serve.core.server_core import (
     SNAPSHOTS,
     Core,
-    known_answers,
-    known_prints,
+    cached_fingerprints,
+    cached_verdicts,
     served_spaces,
 )
 from simsearch.serve.scheduling.executor import Work
@@ -37,7 +37,7 @@ from simsearch.serve.server import port_of
 from simsearch.serve.transport.certificates import ServerTls
 from simsearch.serve.transport.interceptors import Gate
 
-KNOWN = KnownConfig()
+CACHE = CacheConfig()
 APPROVAL = ApprovalConfig(four_eyes="off")
 """Tests edit by themselves, whoever they are; those of proposals say otherwise."""
 HOLDING = GuardConfig(enabled=False)
@@ -48,7 +48,7 @@ HOLDING = GuardConfig(enabled=False)
 def served(
     path: Path,
     encoders: Mapping[str, LoadedEncoder],
-    known: KnownConfig = KNOWN,
+    cache: CacheConfig = CACHE,
     match_threads: int = 1,
     guard: Guard | None = None,
     tls: ServerTls | None = None,
@@ -60,7 +60,7 @@ def served(
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    core = _core(path, EncoderSet(encoders), known, decoder, approval, holding)
+    core = _core(path, EncoderSet(encoders), cache, decoder, approval, holding)
     work = Work(replace(core.config.server, match_threads=match_threads))
     work.begin(core)
 
@@ -100,7 +100,7 @@ async def opened(
 def _core(
     path: Path,
     encoders: EncoderSet,
-    known: KnownConfig,
+    cache: CacheConfig,
     decoder: ImageDecoder | None,
     approval: ApprovalConfig = APPROVAL,
     holding: GuardConfig = HOLDING,
@@ -114,7 +114,7 @@ def _core(
     fingerprinter = Fingerprinter(encoders, limits, decoder)
     follower = Follower(store, path / SNAPSHOTS, served_spaces(encoders))
     follower.start()
-    prints = known_prints(fingerprinter, known)
-    matcher = known_answers(Matcher(prints, follower, hits_max=100), follower, known)
-    config = Config(encoders=named, known=known, approval=approval, guard=holding)
+    prints = cached_fingerprints(fingerprinter, cache)
+    matcher = cached_verdicts(Matcher(prints, follower, hits_max=100), follower, cache)
+    config = Config(encoders=named, cache=cache, approval=approval, guard=holding)
     return Core(config, store, encoders, fingerprinter, follower, matcher, prints)

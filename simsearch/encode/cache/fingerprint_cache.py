@@ -1,41 +1,29 @@
-"""Content seen before is not decoded and encoded again, nor is content that is in work.
+"""Fingerprint cache: content seen before is not decoded and encoded again, nor is content that
+another call has in work.
 
-A print depends on the content's kind, its bytes, and the signals wanted of it: that is its key. It
-depends on the encoders and the limits, too, which stay the same for as long as a server runs.
+A fingerprint depends on the content's kind, its bytes, and the signals wanted of it: that is its
+key. It depends on the encoders and the limits, too, which stay the same while a server runs.
 """
 
 from __future__ import annotations
 
+import hashlib
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, TypeAlias
 
-from simsearch.encode import digests
-from simsearch.encode.cache.lru import Memory, Numbers
-from simsearch.encode.cache.packing import Packed, Packing, given, lasts, shared, weight
-from simsearch.encode.cache.single_flight import Flight, Flights
-from simsearch.encode.fingerprint import ContentLimits, Outcome, Print, Wanted
+from simsearch.encode.cache.lru import Lru
+from simsearch.encode.cache.packing import for_one_caller, lasts, pack, shared, unpack
+from simsearch.encode.cache.single_flight import Flight, SingleFlight
+from simsearch.encode.digests import content_key
+from simsearch.encode.fingerprint import ContentLimits, Outcome, Wanted
 from simsearch.encode.registry import EncoderSet
-from simsearch.encode.text import normalise
-from simsearch.errors import (
-    BadInput,
-    DeadlinePassed,
-    NotReady,
-)
-from simsearch.types import (
-    NO_CALL,
-    CallContext,
-    Content,
-    Fingerprint,
-    ImageContent,
-    Modality,
-    Signal,
-    SignalReport,
-    SignalState,
-    TextContent,
-)
+from simsearch.errors import DeadlinePassed, NotReady
+from simsearch.types import NO_CALL, CallContext, Content, ImageContent, Modality, Signal
 
 JOINS_MAX = 3
 """Flights that come to nothing before a call stops waiting and does the work itself."""
@@ -43,13 +31,14 @@ JOINS_MAX = 3
 WAIT_S_MAX = 30.0
 """For one flight, by a call without a deadline."""
 
-PARTS_MAX = 1_024
+ENTRY_BYTES = 640
+"""What an entry takes besides its packed value; a test measures it."""
 
 Parts: TypeAlias = frozenset[tuple[str, Modality | None]]
 """The wanted signals that a content of some kind can have."""
 
 Key: TypeAlias = bytes
-"""What a content is known by, then the number of the parts that are wanted of it."""
+"""The key of a content, then a digest of the parts that are wanted of it."""
 
 
 class PrintSource(Protocol):
@@ -67,30 +56,28 @@ class PrintSource(Protocol):
 
 
 @dataclass(frozen=True)
-class KnownCounts:
+class FingerprintCacheCounts:
     """Images and texts asked for, by what was done: found (`hits`), computed (`misses`), or taken
-    from the work of another item or call (`joins`); and what is held."""
+    from the work of another item or call (`joins`); and what the cache holds."""
 
     hits: int = 0
     misses: int = 0
     joins: int = 0
     evictions: int = 0
-    held: int = 0
-    held_bytes: int = 0
+    entries: int = 0
+    entry_bytes: int = 0
 
 
-class KnownPrints:
-    """The prints of a Fingerprinter, each content computed once. Its results are shared between
-    calls and cannot be changed. Safe to call from any number of threads."""
+class FingerprintCache:
+    """The fingerprints of a Fingerprinter, each content computed once. Its results are shared
+    between calls and cannot be changed. Safe to call from any number of threads."""
 
     def __init__(self, prints: PrintSource, bytes_max: int, single_flight: bool) -> None:
-        """`bytes_max` 0: nothing is remembered. `single_flight` False: concurrent calls do not
-        wait for each other; within one call every content is computed once in any case."""
+        """`bytes_max` 0: nothing is kept. `single_flight` False: concurrent calls do not wait for
+        each other; within one call every content is computed once in any case."""
         self._prints = prints
-        self._memory = Memory[Packed](bytes_max) if bytes_max else None
-        self._packing = Packing()
-        self._numbers = Numbers[Parts](PARTS_MAX)
-        self._flights = Flights[Key, Outcome]() if single_flight else None
+        self._packed = Lru[bytes](bytes_max, lambda packed: sys.getsizeof(packed) + ENTRY_BYTES)
+        self._flights = SingleFlight[Key, Outcome]() if single_flight else None
         self._lock = threading.Lock()
         self._hits = self._misses = self._joins = 0
 
@@ -103,32 +90,30 @@ class KnownPrints:
         return self._prints.limits
 
     @property
-    def counts(self) -> KnownCounts:
-        memory = self._memory or Memory[Packed](0)
+    def counts(self) -> FingerprintCacheCounts:
         with self._lock:
             done = (self._hits, self._misses, self._joins)
-        return KnownCounts(*done, memory.evictions, len(memory), memory.weight)
+        packed = self._packed
+        return FingerprintCacheCounts(*done, packed.evictions, len(packed), packed.weight)
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
         """What to ask with for each content, or why it cannot be used. Raises what the encoders
         raise, and DeadlinePassed or NotReady when the call ends while it waits for another."""
-        parts = {m: self._numbers.of(self._parts(m, wanted)) for m in Modality}
+        parts = {modality: _digest(self._parts(modality, wanted)) for modality in Modality}
         keys = [_key(content, parts) for content in contents]
         ready = [c for c, key in zip(contents, keys, strict=True) if key is None]
         asked = {key: c for c, key in zip(contents, keys, strict=True) if key is not None}
         self._count(joins=len(contents) - len(ready) - len(asked))
         found = self._outcomes(asked, wanted, call)
         others = iter(self._prints.query(ready, wanted, call) if ready else ())
-        return [next(others) if key is None else given(found[key]) for key in keys]
+        return [next(others) if key is None else for_one_caller(found[key]) for key in keys]
 
     def _parts(self, modality: Modality, wanted: Wanted) -> Parts:
         spaces = [e.space.id for e in self.encoders if e.space]
         candidates = [*((str(s), None) for s in Signal), *((s, modality) for s in spaces)]
         return frozenset(part for part in candidates if part in wanted)
-
-    # ------------------------------------------------------------ each content once
 
     def _outcomes(
         self, asked: Mapping[Key, Content], wanted: Wanted, call: CallContext
@@ -162,18 +147,23 @@ class KnownPrints:
         """Land every flight, also where computing fails: then others lead, with their own time."""
         found: dict[Key, Outcome] = {}
         try:
-            found |= self._recalled(led)
+            found |= self._cached(led)
             missing = [key for key in led if key not in found]
             self._count(hits=len(found), misses=len(missing))
             contents = [asked[key] for key in missing]
             outcomes = self._prints.query(contents, wanted, call) if missing else []
             for key, outcome in zip(missing, outcomes, strict=True):
                 found[key] = shared(outcome)
-                self._keep(key, found[key])
+                if lasts(outcome):
+                    self._packed.put(key, pack(found[key]))
             return found
         finally:
             for key, flight in led.items():
                 self._land(key, flight, found.get(key))
+
+    def _cached(self, keys: Iterable[Key]) -> dict[Key, Outcome]:
+        found = ((key, self._packed.get(key)) for key in keys)
+        return {key: unpack(packed) for key, packed in found if packed is not None}
 
     def _land(self, key: Key, flight: Flight[Outcome], outcome: Outcome | None) -> None:
         lasting = outcome if outcome is not None and lasts(outcome) else None
@@ -193,40 +183,11 @@ class KnownPrints:
         self._count(joins=len(found))
         return found
 
-    # ------------------------------------------------------------ remembering
-
-    def _recalled(self, keys: Iterable[Key]) -> dict[Key, Outcome]:
-        if self._memory is None:
-            return {}
-        found = {key: self._memory.find(key) for key in keys}
-        return {key: self._packing.unpack(p) for key, p in found.items() if p is not None}
-
-    def _keep(self, key: Key, outcome: Outcome) -> None:
-        if self._memory is None or not lasts(outcome):
-            return
-        packed = self._packing.pack(outcome)
-        if packed is not None:
-            self._memory.keep(key, packed, weight(outcome))
-
     def _count(self, hits: int = 0, misses: int = 0, joins: int = 0) -> None:
         with self._lock:
             self._hits += hits
             self._misses += misses
             self._joins += joins
-
-
-# ---------------------------------------------------------------- what a content is known by
-
-
-def content_key(content: Content) -> bytes | None:
-    """33 bytes: its kind and the SHA-256 of its bytes; None for a ready vector or hash."""
-    match content:
-        case ImageContent():
-            return b"i" + content.sha256
-        case TextContent():
-            return b"t" + content.sha256
-        case _:
-            return None
 
 
 def _check(call: CallContext) -> None:
@@ -240,32 +201,15 @@ def _check(call: CallContext) -> None:
 
 
 def _key(content: Content, parts: Mapping[Modality, bytes]) -> Key | None:
-    """None for a ready vector or hash, which costs less than remembering it."""
-    digest = content_key(content)
-    if digest is None:
+    """None for a ready vector or hash, which costs less than keeping it."""
+    key = content_key(content)
+    if key is None:
         return None
-    return digest + parts[Modality.IMAGE if isinstance(content, ImageContent) else Modality.TEXT]
+    return key + parts[Modality.IMAGE if isinstance(content, ImageContent) else Modality.TEXT]
 
 
-def digests_alone(content: Content, limits: ContentLimits) -> Print | None:
-    """The print of an image or text without what takes decoding or encoding; None for other
-    content, and for a text that will be refused."""
-    values: dict[Signal, tuple[bytes, ...]]
-    match content:
-        case ImageContent():
-            values = {Signal.SHA256: (content.sha256,), Signal.MD5: (content.md5,)}
-            return _searched(Modality.IMAGE, values)
-        case TextContent(words):
-            try:
-                normal = normalise.checked(words, limits.text)
-            except BadInput:
-                return None
-            values = {Signal.TEXT_SHA256: (digests.text_sha256(normal),)}
-            return _searched(Modality.TEXT, values)
-        case _:
-            return None
-
-
-def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) -> Print:
-    reports = tuple(SignalReport(str(signal), SignalState.SEARCHED) for signal in values)
-    return Print(Fingerprint(digests=values), modality, reports)
+@lru_cache(maxsize=1_024)
+def _digest(parts: Parts) -> bytes:
+    """16 bytes, the same for equal parts."""
+    names = sorted(f"{signal}\0{modality or ''}" for signal, modality in parts)
+    return hashlib.sha256("\n".join(names).encode()).digest()[:16]

@@ -1,4 +1,5 @@
-"""Work in flight: who asks for what another call is computing waits for it instead."""
+"""Single-flight (request coalescing): a call that asks for what another one is computing waits for
+that one's result instead."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ POLL_S = 0.05
 
 
 class Flight(Generic[R]):
-    """One piece of work on its way. Whoever leads it lands it, whatever happens."""
+    """One computation on its way. The call that leads it lands it, whatever happens."""
 
     def __init__(self, priority: Priority) -> None:
         self.priority = priority
@@ -30,8 +31,8 @@ class Flight(Generic[R]):
         self._landed.set()
 
     def wait(self, call: CallContext, wait_s_max: float) -> R | None:
-        """What it brought; None where it came to nothing, or where `call` has no time left, or
-        after `wait_s_max`."""
+        """Its result; None where it came to nothing, or where `call` has no time left, or after
+        `wait_s_max`."""
         until = min(call.deadline, time.monotonic() + wait_s_max)
         while call.is_wanted() and (left := until - time.monotonic()) > 0:
             if self._landed.wait(min(left, POLL_S)):
@@ -39,8 +40,8 @@ class Flight(Generic[R]):
         return None
 
 
-class Flights(Generic[K, R]):
-    """All the work in flight, by key."""
+class SingleFlight(Generic[K, R]):
+    """All computations on their way, by key."""
 
     def __init__(self) -> None:
         self._flying: dict[K, Flight[R]] = {}
@@ -54,8 +55,8 @@ class Flights(Generic[K, R]):
     ) -> tuple[dict[K, Flight[R]], dict[K, Flight[R]]]:
         """The flights that the caller now leads, and those of others that it can wait for.
 
-        Nobody waits for work of a priority behind its own: that is led once more, and joined from
-        then on. Every flight that is led must be given to `land`.
+        Nobody waits for a leader of a priority behind its own: the flight is led once more, and joined
+        from then on. Every flight that is led must be given to `land`.
         """
         led: dict[K, Flight[R]] = {}
         joined: dict[K, Flight[R]] = {}

@@ -10,9 +10,9 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from simsearch.bank.store import BankStore
-from simsearch.config import Config, KnownConfig, LimitsConfig
+from simsearch.config import CacheConfig, Config, LimitsConfig
 from simsearch.encode.batching.batched_encoders import BatchedImageEncoder, BatchedTextEncoder
-from simsearch.encode.cache.fingerprint_cache import KnownPrints
+from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
 from simsearch.encode.image.decoder import ImageDecoder, InProcessDecoder
 from simsearch.encode.image.picture import ImageLimits
@@ -23,7 +23,7 @@ from simsearch.index.gpu.gpu_view import GpuOptions, Gpus, Placement
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher, ViewSource
 from simsearch.match.policy import allowed_policy, check_policy, default_policy
-from simsearch.match.verdict_cache import KnownMatcher
+from simsearch.match.verdict_cache import VerdictCache
 from simsearch.serve.core.counters import Answers
 from simsearch.serve.core.expiry import Timekeeper
 from simsearch.serve.core.health_state import Standing
@@ -46,8 +46,8 @@ class Core:
     encoders: EncoderSet
     fingerprinter: Fingerprinter
     follower: Follower
-    matcher: Matcher | KnownMatcher
-    prints: Fingerprinter | KnownPrints
+    matcher: Matcher | VerdictCache
+    prints: Fingerprinter | FingerprintCache
     """What the matcher asks with; `fingerprinter` itself where nothing is remembered."""
     answers: Answers = field(default_factory=Answers)
     standing: Standing = field(default_factory=Standing)
@@ -84,9 +84,9 @@ class Core:
         gpus = Gpus.found(GpuOptions(use=config.index.gpu, placement=placement))
         follower = Follower(store, snapshots, served_spaces(encoders), gpus)
         follower.start()
-        prints = known_prints(fingerprinter, config.known)
+        prints = cached_fingerprints(fingerprinter, config.cache)
         matcher = Matcher(prints, follower, config.limits.hits_max, config.server.search_threads)
-        answers = known_answers(matcher, follower, config.known)
+        answers = cached_verdicts(matcher, follower, config.cache)
         timekeeper = Timekeeper(store)
         timekeeper.start()
         hits = HitCounter()
@@ -145,17 +145,19 @@ class Core:
         return rules
 
 
-def known_prints(fingerprinter: Fingerprinter, known: KnownConfig) -> Fingerprinter | KnownPrints:
+def cached_fingerprints(
+    fingerprinter: Fingerprinter, cache: CacheConfig
+) -> Fingerprinter | FingerprintCache:
     """What is off is not in the path."""
-    if not known.prints_bytes_max and not known.single_flight:
+    if not cache.fingerprints_bytes_max and not cache.single_flight:
         return fingerprinter
-    return KnownPrints(fingerprinter, known.prints_bytes_max, known.single_flight)
+    return FingerprintCache(fingerprinter, cache.fingerprints_bytes_max, cache.single_flight)
 
 
-def known_answers(
-    matcher: Matcher, views: ViewSource, known: KnownConfig
-) -> Matcher | KnownMatcher:
-    return KnownMatcher(matcher, views, known.verdicts_max) if known.verdicts_max else matcher
+def cached_verdicts(
+    matcher: Matcher, views: ViewSource, cache: CacheConfig
+) -> Matcher | VerdictCache:
+    return VerdictCache(matcher, views, cache.verdicts_max) if cache.verdicts_max else matcher
 
 
 def image_decoder(config: Config) -> ImageDecoder:

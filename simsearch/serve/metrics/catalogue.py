@@ -81,7 +81,7 @@ METRICS: Final = (
     _gauge("simsearch_match_queue_seconds", "how long a call would queue now, as estimated"),
     _histogram(
         "simsearch_stage_seconds",
-        "time in one stage of a step of matching: `known` (looking for a verdict that was given "
+        "time in one stage of a step of matching: `cache` (looking for a verdict that was given "
         "before), `digests` (only where a caller stops at a block), `encode` (decoding and waiting "
         "for a batch included), `search`, `decide`",
         "stage",
@@ -163,8 +163,8 @@ METRICS: Final = (
     # caches
     _counter(
         "simsearch_cache_lookups",
-        "look-ups of fingerprints (`prints`) and of answers (`verdicts`) by what came of them: "
-        "`hit`, `miss`, or `join` of work in flight",
+        "look-ups of `fingerprints` and `verdicts` by what came of them: `hit`, `miss`, or `join` "
+        "of work in flight",
         "cache", "outcome",
     ),
     _counter("simsearch_cache_evictions", "what had to go for newer content", "cache"),

@@ -22,10 +22,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from simsearch import __version__
 from simsearch.encode.batching.batched_encoders import BatchedImageEncoder, BatchedTextEncoder
 from simsearch.encode.batching.batcher import Counts
-from simsearch.encode.cache.fingerprint_cache import KnownPrints
+from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.errors import SimsearchError
 from simsearch.index.snapshot.directory import read_manifest
-from simsearch.match.verdict_cache import KnownMatcher
+from simsearch.match.verdict_cache import VerdictCache
 from simsearch.serve.auth.authorization import Guard
 from simsearch.serve.core.counters import BANKS_MAX, OTHER_BANKS, Spread
 from simsearch.serve.core.edit_lag import lag_of
@@ -187,20 +187,20 @@ def _decoding(page: Page, core: Core) -> None:
 
 
 def _caches(page: Page, core: Core) -> None:
-    if isinstance(core.prints, KnownPrints):
+    if isinstance(core.prints, FingerprintCache):
         prints = core.prints.counts
-        page.set("simsearch_cache_lookups_total", prints.hits, "prints", "hit")
-        page.set("simsearch_cache_lookups_total", prints.misses, "prints", "miss")
-        page.set("simsearch_cache_lookups_total", prints.joins, "prints", "join")
-        page.set("simsearch_cache_evictions_total", prints.evictions, "prints")
-        page.set("simsearch_cache_entries", prints.held, "prints")
-        page.set("simsearch_cache_bytes", prints.held_bytes, "prints")
-    if isinstance(core.matcher, KnownMatcher):
+        page.set("simsearch_cache_lookups_total", prints.hits, "fingerprints", "hit")
+        page.set("simsearch_cache_lookups_total", prints.misses, "fingerprints", "miss")
+        page.set("simsearch_cache_lookups_total", prints.joins, "fingerprints", "join")
+        page.set("simsearch_cache_evictions_total", prints.evictions, "fingerprints")
+        page.set("simsearch_cache_entries", prints.entries, "fingerprints")
+        page.set("simsearch_cache_bytes", prints.entry_bytes, "fingerprints")
+    if isinstance(core.matcher, VerdictCache):
         verdicts = core.matcher.counts
         page.set("simsearch_cache_lookups_total", verdicts.hits, "verdicts", "hit")
         page.set("simsearch_cache_lookups_total", verdicts.misses, "verdicts", "miss")
         page.set("simsearch_cache_evictions_total", verdicts.evictions, "verdicts")
-        page.set("simsearch_cache_entries", verdicts.held, "verdicts")
+        page.set("simsearch_cache_entries", verdicts.entries, "verdicts")
 
 
 def _index(page: Page, core: Core) -> None:

@@ -1,4 +1,4 @@
-"""Known content: the same prints as without it, computed once, within a bound, for everybody."""
+"""Fingerprint cache: the same fingerprints as without it, computed once, within a bound."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from simsearch.encode.cache import packing
-from simsearch.encode.cache.fingerprint_cache import (
-    JOINS_MAX,
-    KnownPrints,
-    content_key,
+from simsearch.encode.cache.fingerprint_cache import JOINS_MAX, FingerprintCache
+from simsearch.encode.cache.lru import Lru
+from simsearch.encode.cache.single_flight import SingleFlight
+from simsearch.encode.digests import content_key
+from simsearch.encode.fingerprint import (
+    ContentLimits,
+    Fingerprinter,
+    Outcome,
+    Print,
+    Wanted,
     digests_alone,
 )
-from simsearch.encode.cache.lru import Memory, Numbers
-from simsearch.encode.cache.single_flight import Flights
-from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Outcome, Print, Wanted
 from simsearch.encode.registry import EncoderSet
 from simsearch.encode.text.normalise import TextLimits
 from simsearch.errors import (
@@ -123,8 +126,10 @@ class Counting:
         return [content for call in self.asked for content in call]
 
 
-def known(source: Counting, bytes_max: int = LARGE, single_flight: bool = True) -> KnownPrints:
-    return KnownPrints(source, bytes_max, single_flight)
+def cached(
+    source: Counting, bytes_max: int = LARGE, single_flight: bool = True
+) -> FingerprintCache:
+    return FingerprintCache(source, bytes_max, single_flight)
 
 
 def plain(outcome: Outcome) -> object:
@@ -154,19 +159,19 @@ def printed(outcome: Outcome) -> Print:
 def test_what_was_asked_before_is_not_computed_again() -> None:
     """Images and texts once; ready vectors and hashes are looked at each time."""
     source = Counting()
-    prints = known(source)
+    prints = cached(source)
     contents: list[Content] = [PNG, HELLO, READY, BAD_HASH]
     first, second = (prints.query(contents, EVERYTHING) for _ in range(2))
     assert [plain(o) for o in first] == [plain(o) for o in second] == fresh(contents)
     assert [source.items.count(c) for c in (PNG, HELLO)] == [1, 1]
     counts = prints.counts
-    assert (counts.hits, counts.misses, counts.joins, counts.held) == (2, 2, 0, 2)
+    assert (counts.hits, counts.misses, counts.joins, counts.entries) == (2, 2, 0, 2)
 
 
 def test_equal_contents_of_one_call_are_computed_once() -> None:
     """Everyone gets its print, in order, and they are counted as joined."""
     source = Counting()
-    prints = known(source, single_flight=False)
+    prints = cached(source, single_flight=False)
     contents: list[Content] = [HELLO, PNG, HELLO, READY, PNG, HELLO]
     assert [plain(o) for o in prints.query(contents, EVERYTHING)] == fresh(contents)
     assert [source.items.count(c) for c in (HELLO, PNG)] == [1, 1]
@@ -178,7 +183,7 @@ def test_an_image_is_never_taken_for_a_text_of_the_same_bytes(image_first: bool)
     """The kind is part of what content is known by."""
     assert content_key(BROKEN) != content_key(HELLO)
     pair: list[Content] = [BROKEN, HELLO] if image_first else [HELLO, BROKEN]
-    prints = known(Counting())
+    prints = cached(Counting())
     for content in (*pair, *pair):
         assert [plain(o) for o in prints.query([content], EVERYTHING)] == fresh([content])
 
@@ -186,7 +191,7 @@ def test_an_image_is_never_taken_for_a_text_of_the_same_bytes(image_first: bool)
 def test_a_print_serves_only_who_wants_the_same_of_it() -> None:
     """A bank with other rules gets the signals of its own rules, and no report of others."""
     source = Counting()
-    prints = known(source)
+    prints = cached(source)
     little = frozenset({(Signal.PDQ.value, None)})
     for wanted in (EVERYTHING, little, EVERYTHING, little):
         assert [plain(o) for o in prints.query([PNG], wanted)] == fresh([PNG], wanted)
@@ -196,7 +201,7 @@ def test_a_print_serves_only_who_wants_the_same_of_it() -> None:
 def test_what_nobody_here_can_compute_makes_no_other_key() -> None:
     """A rule for a space without an encoder, or for the other kind of content, changes nothing."""
     source = Counting()
-    prints = known(source)
+    prints = cached(source)
     image = {(PICTURES.id, Modality.IMAGE)}
     for wanted in (image, image | {("gone", Modality.IMAGE)}, image | {(PROSE.id, Modality.TEXT)}):
         prints.query([PNG], wanted)
@@ -223,11 +228,11 @@ def test_nothing_differs_from_a_fingerprinter_alone(
     single_flight: bool,
 ) -> None:
     """Whatever was asked before and whatever was evicted meanwhile."""
-    prints = known(Counting(), bytes_max, single_flight)
+    prints = cached(Counting(), bytes_max, single_flight)
     for numbers, wanted in asks:
         contents = [MANY[n] for n in numbers]
         assert [plain(o) for o in prints.query(contents, wanted)] == fresh(contents, wanted)
-        assert prints.counts.held_bytes <= bytes_max
+        assert prints.counts.entry_bytes <= bytes_max
 
 
 # ---------------------------------------------------------------- refusals
@@ -247,7 +252,7 @@ def test_content_that_can_never_be_used_is_refused_once_and_for_all(
 ) -> None:
     """Sending it again costs no decoding; the refusal is the same."""
     source = Counting()
-    prints = known(source)
+    prints = cached(source)
     first, second = (prints.query([content], EVERYTHING)[0] for _ in range(2))
     assert type(first) is refusal
     assert plain(first) == plain(second)
@@ -256,7 +261,7 @@ def test_content_that_can_never_be_used_is_refused_once_and_for_all(
 
 def test_a_remembered_refusal_holds_on_to_nothing() -> None:
     """Who raises it adds a traceback, whose frames hold the content: to a copy of its own."""
-    prints = known(Counting())
+    prints = cached(Counting())
     for _ in range(2):
         refusals = [o for o in prints.query([BROKEN, BROKEN], EVERYTHING)]
         assert refusals[0] is not refusals[1]
@@ -283,11 +288,11 @@ TRANSIENT: list[Outcome] = [
 def test_what_may_go_better_next_time_is_not_remembered(outcome: Outcome) -> None:
     """The call itself is told; the next one computes."""
     source = Counting(instead={HELLO: outcome})
-    prints = known(source)
+    prints = cached(source)
     assert plain(prints.query([HELLO], EVERYTHING)[0]) == plain(outcome)
     source.instead.clear()
     assert [plain(o) for o in prints.query([HELLO], EVERYTHING)] == fresh([HELLO])
-    assert prints.counts.held == 1
+    assert prints.counts.entries == 1
 
 
 def test_a_call_that_fails_leaves_nothing_behind() -> None:
@@ -297,7 +302,7 @@ def test_a_call_that_fails_leaves_nothing_behind() -> None:
         raise Overloaded("full")
 
     source = Counting(on_query=fail)
-    prints = known(source)
+    prints = cached(source)
     with pytest.raises(Overloaded):
         prints.query([HELLO, PNG], EVERYTHING)
     source.on_query = lambda call: None
@@ -309,30 +314,31 @@ def test_a_call_that_fails_leaves_nothing_behind() -> None:
 
 def test_what_was_not_used_for_longest_goes_first() -> None:
     """Asking keeps it; the weights held never pass the bound."""
-    memory = Memory[str](10)
+    weights = {"A": 3, "B": 3, "C": 3, "D": 4, "A again": 1, "W": 11}
+    cache = Lru[str](10, weights.__getitem__)
     for key in (b"a", b"b", b"c"):
-        memory.keep(key, key.decode().upper(), 3)
-    assert memory.find(b"a") == "A"
-    memory.keep(b"d", "D", 4)
-    assert [memory.find(k) for k in (b"a", b"b", b"c", b"d")] == ["A", None, "C", "D"]
-    assert (memory.weight, len(memory), memory.evictions) == (10, 3, 1)
-    memory.keep(b"a", "A again", 1)
-    assert (memory.find(b"a"), memory.weight, len(memory)) == ("A again", 8, 3)
-    memory.keep(b"whale", "W", 11)
-    assert (memory.find(b"whale"), memory.weight, memory.evictions) == (None, 8, 1)
+        cache.put(key, key.decode().upper())
+    assert cache.get(b"a") == "A"
+    cache.put(b"d", "D")
+    assert [cache.get(k) for k in (b"a", b"b", b"c", b"d")] == ["A", None, "C", "D"]
+    assert (cache.weight, len(cache), cache.evictions) == (10, 3, 1)
+    cache.put(b"a", "A again")
+    assert (cache.get(b"a"), cache.weight, len(cache)) == ("A again", 8, 3)
+    cache.put(b"whale", "W")
+    assert (cache.get(b"whale"), cache.weight, cache.evictions) == (None, 8, 1)
 
 
 def test_prints_are_forgotten_within_the_bound() -> None:
     """And computed again, rightly, when they are asked for."""
     source = Counting()
-    prints = known(source, bytes_max=10_000)
+    prints = cached(source, bytes_max=10_000)
     contents = [TextContent(f"message {n}") for n in range(9)]
     for content in (*contents, *contents):
         assert [plain(o) for o in prints.query([content], EVERYTHING)] == fresh([content])
-        assert prints.counts.held_bytes <= 10_000
+        assert prints.counts.entry_bytes <= 10_000
     assert len(source.items) == 18
-    assert prints.counts.evictions == 18 - prints.counts.held
-    assert prints.counts.held >= 2
+    assert prints.counts.evictions == 18 - prints.counts.entries
+    assert prints.counts.entries >= 2
 
 
 WIDE = Space("wide", "c" * 64, "none", 384)
@@ -362,9 +368,9 @@ def test_what_is_held_takes_no_more_memory_than_it_is_counted_as(kind: str) -> N
     }
     contents = of_kind[kind]
     wanted = EVERYTHING | {(WIDE.id, Modality.TEXT)}
-    prints = KnownPrints(source, LARGE, single_flight=True)
+    prints = FingerprintCache(source, LARGE, single_flight=True)
     prints.query([HELLO, PNG, COLLAGE], wanted)
-    counted = -prints.counts.held_bytes
+    counted = -prints.counts.entry_bytes
     gc.collect()
     tracemalloc.start()
     prints.query(contents, wanted)
@@ -372,15 +378,15 @@ def test_what_is_held_takes_no_more_memory_than_it_is_counted_as(kind: str) -> N
     gc.collect()
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    counted += prints.counts.held_bytes
-    assert prints.counts.held == len(contents) + 3
+    counted += prints.counts.entry_bytes
+    assert prints.counts.entries == len(contents) + 3
     assert 0.6 * counted < taken <= counted + FIXED_BYTES
 
 
 def test_the_garbage_collector_has_no_more_to_look_at() -> None:
     """However much is remembered: a full collection stops every call while it looks."""
     source = Fingerprinter(encoders(FakeTextEncoder(WIDE)), ContentLimits())
-    prints = KnownPrints(source, LARGE, single_flight=True)
+    prints = FingerprintCache(source, LARGE, single_flight=True)
     wanted = {(WIDE.id, Modality.TEXT), (Signal.MINHASH.value, None)}
     contents: list[Content] = [BROKEN, *(TextContent(f"three words {n}") for n in range(300))]
 
@@ -392,51 +398,29 @@ def test_the_garbage_collector_has_no_more_to_look_at() -> None:
     prints.query(contents[:2], wanted)
     before = followed()
     prints.query(contents, wanted)
-    assert prints.counts.held == len(contents)
+    assert prints.counts.entries == len(contents)
     assert followed() - before < 100
 
 
-def test_numbers_are_never_given_twice() -> None:
-    """Also when the values they stood for were forgotten; what is held is bounded."""
-    numbers = Numbers[int](4)
-    given_out = [numbers.of(n) for n in range(10)]
-    assert len(numbers) <= 4
-    assert numbers.of(9) == given_out[9]
-    assert len({*given_out, *(numbers.of(n) for n in range(8))}) == 18
-    numbers.clear()
-    assert numbers.of(9) not in given_out
-
-
-def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no form is left for is not remembered, and computed right each time."""
-    monkeypatch.setattr(packing, "FORMS_MAX", 1)
-    source = Counting()
-    prints = known(source)
-    contents: list[Content] = [HELLO, PNG, HELLO, PNG]
-    for content in contents:
-        assert [plain(o) for o in prints.query([content], EVERYTHING)] == fresh([content])
-    assert source.items == [HELLO, PNG, PNG]
-
-
-def test_results_are_shared_and_cannot_be_changed() -> None:
-    """Of the first call and of a later one alike: rows are read-only and their own."""
-    prints = known(Counting())
+def test_results_cannot_be_changed() -> None:
+    """Of the first call, which others may share, and of a later one alike."""
+    prints = cached(Counting())
     first, second = (printed(prints.query([COLLAGE], EVERYTHING)[0]) for _ in range(2))
-    each: list[list[np.ndarray]] = [
-        [*p.fingerprint.bits.values(), *p.fingerprint.vectors.values(), *p.shows.values()]
-        for p in (first, second)
-    ]
-    rows, again = each
-    assert [a is b for a, b in zip(rows, again, strict=True)] == 4 * [True]
     assert first.regions == second.regions != ()
-    for array in rows:
-        assert array.base is None
-        with pytest.raises(ValueError, match="read-only"):
-            array[:] = 0
-    held = first.fingerprint
-    for mapping in (held.digests, held.bits, held.vectors, first.shows):
-        with pytest.raises(TypeError):
-            mapping["x"] = ()  # type: ignore[index]
+    for found in (first, second):
+        held = found.fingerprint
+        arrays: list[np.ndarray] = [
+            *held.bits.values(),
+            *held.vectors.values(),
+            *found.shows.values(),
+        ]
+        assert len(arrays) == 4
+        for array in arrays:
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 0
+        for mapping in (held.digests, held.bits, held.vectors, found.shows):
+            with pytest.raises(TypeError):
+                mapping["x"] = ()  # type: ignore[index]
 
 
 # ---------------------------------------------------------------- single flight
@@ -476,7 +460,7 @@ Asking = Callable[..., "Future[list[Outcome]]"]
 
 
 @contextmanager
-def askers(prints: KnownPrints) -> Iterator[Asking]:
+def askers(prints: FingerprintCache) -> Iterator[Asking]:
     with ThreadPoolExecutor(40) as pool:
 
         def ask(*contents: Content, call: CallContext = NO_CALL) -> Future[list[Outcome]]:
@@ -490,7 +474,7 @@ def test_identical_contents_in_flight_are_encoded_once(bytes_max: int) -> None:
     """Thirty calls at once, one of them computes; also where nothing is remembered."""
     gate = Gate()
     source = Counting(on_query=gate)
-    prints = known(source, bytes_max)
+    prints = cached(source, bytes_max)
     waiters = [Waiter() for _ in range(29)]
     with askers(prints) as ask:
         leader = ask(PNG)
@@ -516,7 +500,7 @@ def test_a_leader_that_fails_fails_alone(fault: Exception) -> None:
             raise fault
 
     source = Counting(on_query=fail_first)
-    prints = known(source, bytes_max=0)
+    prints = cached(source, bytes_max=0)
     waiters = [Waiter() for _ in range(5)]
     with askers(prints) as ask:
         leader = ask(PNG, HELLO)
@@ -532,7 +516,7 @@ def test_a_refusal_for_now_is_the_leaders_own() -> None:
     """One item of its batch came too late: who waited for that one asks again, not it."""
     gate = Gate()
     source = Counting(on_query=gate, instead={PNG: DeadlinePassed("late")})
-    prints = known(source)
+    prints = cached(source)
     waiter = Waiter()
     with askers(prints) as ask:
         leader = ask(PNG, HELLO)
@@ -551,7 +535,7 @@ def test_a_refusal_for_good_is_shared() -> None:
     gate = Gate()
     source = Counting(on_query=gate)
     waiter = Waiter()
-    with askers(known(source, bytes_max=0)) as ask:
+    with askers(cached(source, bytes_max=0)) as ask:
         leader = ask(BROKEN)
         assert gate.come.wait(WAIT_S)
         follower = ask(BROKEN, call=waiter.call)
@@ -567,7 +551,7 @@ def test_nobody_waits_beyond_its_own_time() -> None:
     """The deadline of a call that waits holds, and so does being given up; the leader goes on."""
     gate = Gate()
     source = Counting(on_query=gate)
-    prints = known(source)
+    prints = cached(source)
     late, gone = Waiter(deadline_s=0.2), Waiter()
     with askers(prints) as ask:
         leader = ask(PNG)
@@ -587,7 +571,7 @@ def test_an_upload_does_not_wait_for_a_stocktaking() -> None:
     """Interactive work computes beside bulk work on the same content; bulk waits for either."""
     gate = Gate()
     source = Counting(on_query=lambda call: gate() if call.priority is Priority.BULK else None)
-    prints = known(source, bytes_max=0)
+    prints = cached(source, bytes_max=0)
     waiter = Waiter(priority=Priority.BULK)
     with askers(prints) as ask:
         bulk = ask(PNG, call=CallContext(Priority.BULK))
@@ -604,7 +588,7 @@ def test_without_single_flight_nobody_waits() -> None:
     """Off is off: a call computes what another has in work."""
     gate = Gate()
     source = Counting(on_query=gate)
-    prints = known(source, single_flight=False)
+    prints = cached(source, single_flight=False)
     with askers(prints) as ask:
         first = ask(PNG)
         assert gate.come.wait(WAIT_S)
@@ -618,7 +602,7 @@ def test_without_single_flight_nobody_waits() -> None:
 def test_a_call_stops_joining_leaders_that_fail() -> None:
     """After a few it computes on its own, whoever else has the content in work."""
 
-    class FailedFlights(Flights[object, Outcome]):
+    class FailingLeaders(SingleFlight[object, Outcome]):
         def board(self, keys, priority):  # type: ignore[no-untyped-def]
             _, joined = super().board(keys, priority)
             led, _ = super().board(["other"], priority)
@@ -629,8 +613,8 @@ def test_a_call_stops_joining_leaders_that_fail() -> None:
 
     rounds: list[int] = []
     source = Counting()
-    prints = known(source)
-    prints._flights = FailedFlights()  # type: ignore[assignment]
+    prints = cached(source)
+    prints._flights = FailingLeaders()  # type: ignore[assignment]
     assert [plain(o) for o in prints.query([PNG], EVERYTHING)] == fresh([PNG])
     assert len(rounds) == JOINS_MAX
     assert source.items == [PNG]
@@ -657,7 +641,7 @@ def _storm(seed: int, threads: int, calls: int) -> None:
             raise Overloaded("full")
 
     source = Counting(on_query=on_query)
-    prints = known(source, bytes_max=int(rng.choice([0, 6_000, LARGE])))
+    prints = cached(source, bytes_max=int(rng.choice([0, 6_000, LARGE])))
     wrong: list[object] = []
     asked = refused = 0
     lock = threading.Lock()

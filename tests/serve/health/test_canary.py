@@ -45,7 +45,7 @@ from simsearch.types import (
 )
 from tests.fakes import PICTURES, PROSE, FakeImageEncoder, FakeTextEncoder, unit_of
 from tests.serve.conftest import EDIT
-from tests.serve.house import KNOWN, _core
+from tests.serve.house import CACHE, _core
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class House:
         )
         prose = LoadedEncoder("prose", Modality.TEXT, text=self.prose)
         encoders = EncoderSet({"prose": prose, "pictures": pictures})
-        self.core = _core(path, encoders, KNOWN, decoder)
+        self.core = _core(path, encoders, CACHE, decoder)
         self.core.store.create_bank("alpha", "", self.core.default_policy(), EDIT)
         self.loop = asyncio.new_event_loop()
         self.work = self.run(self._working())

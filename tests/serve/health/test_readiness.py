@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image, PngImagePlugin
 
 from simsearch.client import Client
-from simsearch.config import CanaryConfig, Config, KnownConfig, ServerConfig
+from simsearch.config import CacheConfig, CanaryConfig, Config, ServerConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import NotYetVisible, SimsearchError
 from simsearch.serve.auth.authorization import Guard
@@ -206,7 +206,7 @@ def test_an_edit_that_is_not_seen_in_time_is_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits for it is told so by name, and that it must not be sent again."""
-    core = _core(tmp_path, EncoderSet({}), KnownConfig(), None)
+    core = _core(tmp_path, EncoderSet({}), CacheConfig(), None)
     hasty = replace(core.config, server=ServerConfig(visible_timeout_s=0.2))
     held = threading.Event()
     step = type(core.follower)._catch_up
@@ -245,7 +245,7 @@ def test_it_is_announced_when_all_is_right(tmp_path: Path) -> None:
     async def story() -> None:
         prose = Broken()
         loaded = LoadedEncoder("prose", Modality.TEXT, text=prose)
-        core = _core(tmp_path, EncoderSet({"prose": loaded}), KnownConfig(), None)
+        core = _core(tmp_path, EncoderSet({"prose": loaded}), CacheConfig(), None)
         work, gate = Work(ServerConfig()), Gate(8)
         work.begin(core)
         told: list[bool] = []

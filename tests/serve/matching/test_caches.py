@@ -1,4 +1,4 @@
-"""Known content over a real connection: what is sent again costs no encoding."""
+"""The caches over a real connection: what is sent again costs no encoding."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from simsearch.client import Client
-from simsearch.config import KnownConfig
-from simsearch.encode.cache.fingerprint_cache import KnownPrints
+from simsearch.config import CacheConfig
+from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.match.matcher import Matcher
-from simsearch.match.verdict_cache import KnownMatcher
-from simsearch.serve.core.server_core import known_answers, known_prints
+from simsearch.match.verdict_cache import VerdictCache
+from simsearch.serve.core.server_core import cached_fingerprints, cached_verdicts
 from simsearch.types import (
     NO_CALL,
     Band,
@@ -38,7 +38,7 @@ from tests.match.fakes import Views, World
 from tests.serve.house import served
 
 EDIT = Edit("tester", "a test")
-OFF = KnownConfig(prints_bytes_max=0, verdicts_max=0, single_flight=False)
+OFF = CacheConfig(fingerprints_bytes_max=0, verdicts_max=0, single_flight=False)
 PNG = ImageContent(saved(landscape(1, (64, 64)), "PNG"))
 
 
@@ -78,21 +78,21 @@ def at_once(work: Sequence[Callable[[], Band]], threads: int) -> list[Band]:
 
 
 @pytest.mark.parametrize(
-    "known",
+    "cache",
     [
-        KnownConfig(),
-        KnownConfig(verdicts_max=0),
-        KnownConfig(verdicts_max=0, single_flight=False, prints_bytes_max=1 << 20),
+        CacheConfig(),
+        CacheConfig(verdicts_max=0),
+        CacheConfig(verdicts_max=0, single_flight=False, fingerprints_bytes_max=1 << 20),
     ],
     ids=["all", "no verdicts", "no single flight"],
 )
 def test_a_hundred_identical_uploads_at_once_are_encoded_once(
-    tmp_path: Path, known: KnownConfig
+    tmp_path: Path, cache: CacheConfig
 ) -> None:
     """Whoever comes while it is encoded waits for it; whoever comes later finds it."""
     house = House()
-    threads = 8 if known.single_flight else 1
-    with served(tmp_path, house.encoders, known, threads) as address, Client(address) as client:
+    threads = 8 if cache.single_flight else 1
+    with served(tmp_path, house.encoders, cache, threads) as address, Client(address) as client:
         client.create_bank("images", EDIT)
         client.add_entry("images", [PNG], EDIT)
         before = house.images
@@ -116,11 +116,11 @@ def test_what_is_off_is_not_in_the_path() -> None:
     prints = Fingerprinter(EncoderSet({}), ContentLimits())
     views = Views(World().view())
     matcher = Matcher(prints, views, 10)
-    assert known_prints(prints, OFF) is prints
-    assert known_answers(matcher, views, OFF) is matcher
-    for on in (replace(OFF, single_flight=True), replace(OFF, prints_bytes_max=1)):
-        assert isinstance(known_prints(prints, on), KnownPrints)
-    assert isinstance(known_answers(matcher, views, replace(OFF, verdicts_max=1)), KnownMatcher)
+    assert cached_fingerprints(prints, OFF) is prints
+    assert cached_verdicts(matcher, views, OFF) is matcher
+    for on in (replace(OFF, single_flight=True), replace(OFF, fingerprints_bytes_max=1)):
+        assert isinstance(cached_fingerprints(prints, on), FingerprintCache)
+    assert isinstance(cached_verdicts(matcher, views, replace(OFF, verdicts_max=1)), VerdictCache)
 
 
 def test_half_repeats_cost_no_encoding(tmp_path: Path) -> None:

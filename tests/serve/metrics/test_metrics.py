@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from simsearch.bank.store import BankStore
 from simsearch.client import Client
-from simsearch.config import KnownConfig
+from simsearch.config import CacheConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, BankNotFound, SimsearchError, every_error
 from simsearch.index.gpu.dispatcher import GpuStatus
@@ -289,7 +289,7 @@ def test_what_could_not_be_judged_is_counted_by_reason() -> None:
 def test_an_edit_is_timed_until_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the commit, through a follower that takes its time; and the lag is told meanwhile."""
     prose = LoadedEncoder("prose", Modality.TEXT, text=FakeTextEncoder())
-    core = _core(tmp_path, EncoderSet({"prose": prose}), KnownConfig(), None)
+    core = _core(tmp_path, EncoderSet({"prose": prose}), CacheConfig(), None)
     watch = EditWatch(core.store, core.follower)
     held = threading.Event()
     step = type(core.follower)._catch_up
@@ -321,7 +321,7 @@ def test_an_edit_is_timed_until_it_is_seen(tmp_path: Path, monkeypatch: pytest.M
 def test_the_lag_of_an_empty_bank_is_none(tmp_path: Path) -> None:
     """Nothing was edited, so nothing is unseen."""
     BankStore.open(tmp_path, writer=True).close()
-    core = _core(tmp_path, EncoderSet({}), KnownConfig(), None)
+    core = _core(tmp_path, EncoderSet({}), CacheConfig(), None)
     assert lag_of(core.store, core.follower).changes == 0
     core.close()
 
@@ -339,7 +339,7 @@ def test_snapshots_gpus_and_rows_left_aside_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a small server has none of."""
-    core = _core(tmp_path, EncoderSet({}), KnownConfig(), None)
+    core = _core(tmp_path, EncoderSet({}), CacheConfig(), None)
     core.follower._gpus = OneGpu()  # type: ignore[assignment]
     core.follower._view = replace(core.follower.view, snapshot="s-1", aside={"old@1": 5})
     built_us = (time.time() - 60) * 1e6

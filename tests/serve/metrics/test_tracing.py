@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from simsearch.client import Client
-from simsearch.config import KnownConfig, ServerConfig
+from simsearch.config import CacheConfig, ServerConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, EmptyContent
 from simsearch.serve.auth.authorization import Guard
@@ -56,7 +56,7 @@ def traced(tmp_path: Path, spans: tuple[Tracing, Any]) -> Iterator[str]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     prose = LoadedEncoder("prose", Modality.TEXT, text=FakeTextEncoder())
-    core = _core(tmp_path, EncoderSet({"prose": prose}), KnownConfig(), None)
+    core = _core(tmp_path, EncoderSet({"prose": prose}), CacheConfig(), None)
     config = replace(core.config, server=ServerConfig(listen="127.0.0.1:0"))
 
     async def opened() -> tuple[Port, Work, str]:
