@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate, chain, count, groupby
 from typing import Final, Generic, TypeVar
 
+from simsearch.encode.fair_share import BULK_PARTS, FairShare
 from simsearch.types import CallContext, Priority
 
 J = TypeVar("J")
-
-BULK_PARTS: Final = 8
-"""Of the cost that is spent while both priorities wait, one part in so many is bulk's."""
 
 PADDING_PARTS: Final = 5
 """One part in so many of a batch's cost may be padding."""
@@ -106,7 +104,7 @@ class Queue(Generic[J]):
         self._priorities: dict[Priority, list[Waiting[J]]] = {priority: [] for priority in Priority}
         self._units = dict.fromkeys(Priority, 0)
         self._numbers = count()
-        self._owed = 0
+        self._share = FairShare()
 
     def __len__(self) -> int:
         return sum(map(len, self._priorities.values()))
@@ -189,7 +187,7 @@ class Queue(Generic[J]):
         """Bulk's turn comes once it is owed a whole batch, or when nobody else waits."""
         if not self._priorities[Priority.BULK]:
             return Priority.INTERACTIVE
-        owed_batch = self._owed >= (BULK_PARTS - 1) * self.bounds.bulk_cost_max
+        owed_batch = self._share.owes(self.bounds.bulk_cost_max)
         return (
             Priority.BULK
             if owed_batch or not self._priorities[Priority.INTERACTIVE]
@@ -198,14 +196,11 @@ class Queue(Generic[J]):
 
     def _account(self, priority: Priority, cost: int) -> None:
         """What interactive spends while bulk waits is owed to bulk; time to spare is free."""
-        if priority is Priority.INTERACTIVE:
-            self._owed += cost
-        else:
-            self._owed -= (BULK_PARTS - 1) * cost
+        self._share.spend(priority, cost)
         if not self._priorities[Priority.BULK] or (
             priority is Priority.BULK and not self._priorities[Priority.INTERACTIVE]
         ):
-            self._owed = 0
+            self._share.clear()
 
 
 def sift(waiting: Iterable[Waiting[J]], now: float) -> tuple[list[Waiting[J]], Dropped[J]]:

@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from simsearch.encode.fair_share import BULK_PARTS
 from simsearch.types import Priority
 from simsearch.wire.request_weight import Weight
 
 BULK_PART: Final = 0.5
 """Of every bound, what the bulk priority may fill: it is refused while there is room for others."""
-
-BULK_TIME: Final = 1 / 8
-"""Of the match threads' time, what bulk work gets although others wait."""
 
 RETRY_MS_MIN: Final = 10
 RETRY_MS_MAX: Final = 5_000
@@ -141,7 +139,10 @@ def _guesses(weight: Weight) -> tuple[float, float, float, float]:
 
 class Limiter:
     """Admits by estimated queue time. An empty priority takes one call whatever the estimate says:
-    so a wrong estimate is corrected by work and not by waiting."""
+    so a wrong estimate is corrected by work and not by waiting.
+
+    `BULK_PART` is no fair share of time, as `FairShare` keeps it, but room: how far bulk may fill
+    the bounds, whether others wait or not."""
 
     def __init__(self, bounds: Bounds, jitter: Callable[[], float] = random.random) -> None:
         """`jitter` gives numbers in [0, 1)."""
@@ -211,7 +212,7 @@ class Limiter:
         """Estimated time in the queue before a match thread takes a call of this priority."""
         if priority is Priority.BULK:
             return sum(self._cost_s.values()) / self._bounds.workers
-        share = 1 - BULK_TIME if self._calls[Priority.BULK] else 1.0
+        share = 1 - 1 / BULK_PARTS if self._calls[Priority.BULK] else 1.0
         return self._cost_s[priority] / share / self._bounds.workers
 
     @property

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from simsearch.encode.fair_share import FairShare
 from simsearch.errors import DeadlinePassed, NotReady
-from simsearch.serve.scheduling.admission import BULK_TIME
 from simsearch.types import CallContext, Priority
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Turns:
             priority: [] for priority in Priority
         }
         self._numbers = itertools.count()
-        self._owed_s = 0.0
+        self._fair_share = FairShare(OWED_MAX_S)
         self._bulk_step_s = BULK_STEP_S
         self._closed = False
         self._threads = [
@@ -246,7 +246,7 @@ class Turns:
     def _turn(self) -> Priority:
         if not self._queues[Priority.BULK]:
             return Priority.INTERACTIVE
-        if not self._queues[Priority.INTERACTIVE] or self._owed_s > self._bulk_step_s:
+        if not self._queues[Priority.INTERACTIVE] or self._fair_share.owes(self._bulk_step_s):
             return Priority.BULK
         return Priority.INTERACTIVE
 
@@ -257,10 +257,9 @@ class Turns:
             self._work_on(job, -1)
             if priority is Priority.BULK:
                 self._bulk_step_s = min(spent_s, OWED_MAX_S / 2)
-            if priority is Priority.INTERACTIVE and self._queues[Priority.BULK]:
-                self._owed_s = min(self._owed_s + spent_s * BULK_TIME, OWED_MAX_S)
-            elif priority is Priority.BULK and self._queues[Priority.INTERACTIVE]:
-                self._owed_s = max(self._owed_s - spent_s, -OWED_MAX_S)
+            other = Priority.INTERACTIVE if priority is Priority.BULK else Priority.BULK
+            if self._queues[other]:
+                self._fair_share.spend(priority, spent_s)
 
     def _put_back(self, job: Job[Any]) -> None:
         try:

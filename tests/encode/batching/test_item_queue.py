@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from simsearch.encode.batching.item_queue import (
-    BULK_PARTS,
     PADDING_PARTS,
     WINDOW_BATCHES,
     Bounds,
@@ -22,6 +21,7 @@ from simsearch.encode.batching.item_queue import (
     Taken,
     cost_of,
 )
+from simsearch.encode.fair_share import BULK_PARTS
 from simsearch.types import CallContext, Priority
 
 COST_MAX = 12
