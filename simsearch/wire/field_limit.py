@@ -1,4 +1,4 @@
-"""The fields of a message counted off its bytes, before anybody makes objects of them.
+"""Scanner of protobuf's wire format: the fields of a message, before objects are made of them.
 
 A parser takes some hundred bytes for the smallest field there is, so that what a message costs is
 bounded by its fields, not by its length.
@@ -20,7 +20,7 @@ DEPTH_MAX: Final = 16
 """Messages within each other; ours have 4 at most."""
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MORE: Final = 0x80
+_MORE: Final = 0x80
 
 _Inner: TypeAlias = "dict[int, _Inner]"
 """By tag, the fields of a message that are messages themselves."""
@@ -30,10 +30,62 @@ def check_fields(raw: bytes, descriptor: Descriptor) -> None:
     """Raises LimitExceeded where a message of this type has over `FIELDS_MAX` fields, and
     BadRequest where the bytes are none. Strings, bytes, packed numbers and what is not known of
     the type are passed over, each as one field."""
-    try:
-        _walk(raw, _inner(descriptor))
-    except IndexError:
-        raise malformed() from None
+    scanner = Scanner(raw)
+    left = [(0, len(raw), _inner(descriptor), 0)]
+    while left:
+        begin, end, inner, depth = left.pop()
+        for tag, at, after in scanner.fields(begin, end):
+            if tag in inner:
+                if depth == DEPTH_MAX:
+                    raise malformed()
+                left.append((at, after, inner[tag], depth + 1))
+
+
+class Scanner:
+    """One message, of `FIELDS_MAX` fields at most, those of the messages within it included, as
+    far as they are looked at."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._left = FIELDS_MAX
+
+    def fields(self, at: int, end: int) -> list[tuple[int, int, int]]:
+        """The fields of length-delimited kind between two places, as (tag, begin, end); numbers
+        are passed over. Raises BadRequest, LimitExceeded."""
+        try:
+            return self._fields(at, end)
+        except IndexError:  # the bytes end early
+            raise malformed() from None
+
+    def _fields(self, at: int, end: int) -> list[tuple[int, int, int]]:
+        raw, left = self._raw, self._left
+        found: list[tuple[int, int, int]] = []
+        while at < end:
+            if not left:
+                raise too_many()
+            left -= 1
+            tag = raw[at]
+            at += 1
+            if tag & _MORE:
+                tag, at = _varint(raw, at - 1)
+            kind = tag & 7
+            if kind == BYTES:
+                size = raw[at]
+                at += 1
+                if size & _MORE:
+                    size, at = _varint(raw, at - 1)
+                found.append((tag, at, at + size))
+                at += size
+            elif kind == VARINT:
+                at = _varint(raw, at)[1] if raw[at] & _MORE else at + 1
+            else:
+                at += _width(kind)
+            if tag < 1 << 3:  # field number 0
+                raise malformed()
+        if at > end:
+            raise malformed()
+        self._left = left
+        return found
 
 
 def can_hold(descriptor: Descriptor, part: Descriptor) -> bool:
@@ -45,43 +97,6 @@ def can_hold(descriptor: Descriptor, part: Descriptor) -> bool:
             seen.add(each.full_name)
             left += [field.message_type for field in each.fields if field.message_type]
     return part.full_name in seen
-
-
-def _walk(raw: bytes, inner: _Inner) -> None:
-    """Raises BadRequest, LimitExceeded, and IndexError where the bytes end early."""
-    at, end = 0, len(raw)
-    around: list[tuple[int, _Inner]] = []
-    for _ in range(FIELDS_MAX + 1):
-        while at >= end:
-            if at > end:
-                raise malformed()
-            if not around:
-                return
-            end, inner = around.pop()
-        tag = raw[at]
-        at += 1
-        if tag & MORE:
-            tag, at = varint(raw, at - 1)
-        kind = tag & 7
-        if kind == BYTES:
-            size = raw[at]
-            at += 1
-            if size & MORE:
-                size, at = varint(raw, at - 1)
-            if tag in inner:
-                if len(around) == DEPTH_MAX:
-                    raise malformed()
-                around.append((end, inner))
-                end, inner = at + size, inner[tag]
-            else:
-                at += size
-        elif kind == VARINT:
-            at = varint(raw, at)[1] if raw[at] & MORE else at + 1
-        else:
-            at += width(kind)
-        if tag < 1 << 3:  # field number 0
-            raise malformed()
-    raise too_many()
 
 
 @cache
@@ -99,23 +114,20 @@ def _read(descriptor: Descriptor, known: dict[str, _Inner]) -> _Inner:
     return known[descriptor.full_name]
 
 
-# ---------------------------------------------------------------- for whoever walks
-
-
-def varint(raw: bytes, at: int) -> tuple[int, int]:
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
     """The number at `at`, and where it ends. Raises BadRequest, and IndexError at the end."""
     value = shift = 0
     while shift < 64:
         byte = raw[at]
         at += 1
         value |= (byte & 0x7F) << shift
-        if not byte & MORE:
+        if not byte & _MORE:
             return value, at
         shift += 7
     raise malformed()
 
 
-def width(kind: int) -> int:
+def _width(kind: int) -> int:
     """Bytes of a number that is no varint. Raises BadRequest: there is no such kind, or a group."""
     if kind == FIXED64:
         return 8

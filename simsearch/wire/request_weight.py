@@ -6,23 +6,13 @@ A request that is refused is not paid for, and a large one does not hold up the 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from simsearch.v1 import match_pb2
-from simsearch.wire.field_limit import (
-    BYTES,
-    FIELDS_MAX,
-    MORE,
-    VARINT,
-    malformed,
-    too_many,
-    varint,
-    width,
-)
+from simsearch.v1 import content_pb2, match_pb2
+from simsearch.wire.field_limit import BYTES, Scanner, malformed
 
 M = TypeVar("M", bound=Message)
 
@@ -33,6 +23,9 @@ _ITEMS_OF_STREAM: Final = 2 << 3 | BYTES
 _CONTENT_OF_ITEM: Final = 2 << 3 | BYTES
 _IMAGE: Final = 1 << 3 | BYTES
 _TEXT: Final = 2 << 3 | BYTES
+_KINDS: Final = frozenset(
+    field.number << 3 | BYTES for field in content_pb2.Content.DESCRIPTOR.fields
+)
 
 
 class Weight(NamedTuple):
@@ -106,7 +99,7 @@ def weighed_stream(raw: bytes) -> Unparsed[match_pb2.StreamMatchRequest]:
 def weigh_match(raw: bytes) -> Weight:
     """Of a MatchRequest. Raises BadRequest, LimitExceeded."""
     found = _Contents(raw)
-    for tag, begin, end in _fields(raw, 0, len(raw), _room()):
+    for tag, begin, end in found.scanner.fields(0, len(raw)):
         if tag == _CONTENT_OF_MATCH:
             found.add(begin, end)
     return found.weight()._replace(items=1)  # without content it is refused, and counts
@@ -115,7 +108,7 @@ def weigh_match(raw: bytes) -> Weight:
 def weigh_batch(raw: bytes) -> Weight:
     """Of a BatchMatchRequest. Raises BadRequest, LimitExceeded."""
     found = _Contents(raw)
-    for tag, begin, end in _fields(raw, 0, len(raw), _room()):
+    for tag, begin, end in found.scanner.fields(0, len(raw)):
         if tag == _CONTENTS_OF_BATCH:
             found.add(begin, end)
     return found.weight()
@@ -125,25 +118,26 @@ def weigh_stream(raw: bytes) -> tuple[Weight, bytes | None]:
     """Of a StreamMatchRequest, and its options, unparsed, where it has any. Raises BadRequest,
     LimitExceeded."""
     found, options = _Contents(raw), None
-    room = _room()
-    for tag, begin, end in _fields(raw, 0, len(raw), room):
+    for tag, begin, end in found.scanner.fields(0, len(raw)):
         if tag == _ITEMS_OF_STREAM:
-            found.add(*_content_of(raw, begin, end, room))
+            found.add(*_content_of(found.scanner, begin, end))
         elif tag == _OPTIONS_OF_STREAM:
             options = raw[begin:end]
     return found.weight(), options
 
 
 class _Contents:
-    """Counts contents by the first field of each."""
+    """Counts contents by the kind of each: of several, the last counts, as for a parser."""
 
     def __init__(self, raw: bytes) -> None:
+        self.scanner = Scanner(raw)
         self._raw = raw
         self._items = self._images = self._image_bytes = 0
         self._texts = self._text_bytes = self._ready_bytes = 0
 
     def add(self, begin: int, end: int) -> None:
-        tag = self._raw[begin] if begin < end else None
+        kinds = [tag for tag, _, _ in self.scanner.fields(begin, end) if tag in _KINDS]
+        tag = kinds[-1] if kinds else None
         self._items += 1
         if tag == _IMAGE:
             self._images += 1
@@ -167,44 +161,9 @@ class _Contents:
         )
 
 
-def _content_of(raw: bytes, begin: int, end: int, room: Iterator[int]) -> tuple[int, int]:
+def _content_of(scanner: Scanner, begin: int, end: int) -> tuple[int, int]:
     """Where the content of a stream's item begins and ends; nothing where it has none."""
-    for tag, at, after in _fields(raw, begin, end, room):
+    for tag, at, after in scanner.fields(begin, end):
         if tag == _CONTENT_OF_ITEM:
             return at, after
     return end, end
-
-
-def _room() -> Iterator[int]:
-    """For the fields of one message: one is taken for each, and one for the end."""
-    return iter(range(FIELDS_MAX + 1))
-
-
-def _fields(raw: bytes, at: int, end: int, room: Iterator[int]) -> list[tuple[int, int, int]]:
-    """The fields of length-delimited kind as (tag, begin, end); numbers are passed over."""
-    found: list[tuple[int, int, int]] = []
-    try:
-        for _ in room:
-            if at >= end:
-                if at > end:
-                    raise malformed()
-                return found
-            tag = raw[at]
-            at += 1
-            if tag & MORE:
-                tag, at = varint(raw, at - 1)
-            kind = tag & 7
-            if kind == BYTES:
-                size = raw[at]
-                at += 1
-                if size & MORE:
-                    size, at = varint(raw, at - 1)
-                found.append((tag, at, at + size))
-                at += size
-            elif kind == VARINT:
-                at = varint(raw, at)[1]
-            else:
-                at += width(kind)
-    except IndexError:
-        raise malformed() from None
-    raise too_many()

@@ -111,6 +111,17 @@ def test_unknown_fields_of_a_newer_client_are_passed_over() -> None:
     assert weighed_batch(newer + raw).weight.texts == 1
 
 
+def test_a_content_weighs_what_a_parser_takes_it_for() -> None:
+    """Of two kinds in one content the last counts: an empty hash does not make an image cheap."""
+    cheap = content_pb2.Content(hash=content_pb2.Hash()).SerializeToString()
+    image = content_pb2.Content(image=bytes(20_000)).SerializeToString()
+    content = cheap + image
+    assert content_pb2.Content.FromString(content).WhichOneof("kind") == "image"
+    size = len(content)
+    raw = b"\x0a" + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + content
+    assert of(weighed_batch(raw).weight) == of(weighed_match(raw).weight) == (1, 1, 0, 0)
+
+
 @pytest.mark.parametrize("raw", [b"\x0a", b"\x0a\x05abc", b"\x0b", b"\xff" * 12, b"\x0a\xff"])
 def test_garbled_bytes_are_refused(raw: bytes) -> None:
     """Before anything is parsed."""
@@ -123,7 +134,7 @@ def test_garbled_bytes_are_refused(raw: bytes) -> None:
     [
         (weighed_match, b"\xf8\x07\x01" * (FIELDS_MAX + 1)),
         (weighed_batch, b"\x0a\0" * (FIELDS_MAX + 1)),
-        (weighed_stream, b"\x12\0" * FIELDS_MAX),
+        (weighed_stream, b"\x12\0" * (FIELDS_MAX + 1)),
         (weighed_stream, (b"\x12\x10" + b"\x12\0" * 8) * (FIELDS_MAX // 8)),
     ],
     ids=["unknown numbers", "contents", "empty items", "fields of items"],
