@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from benchmarks.report import finish
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.types import Edit, VectorContent, Vectors, WaitUntil
 

@@ -44,7 +44,7 @@ from benchmarks.processes import anonymous_bytes, resident_bytes
 from benchmarks.report import finish
 from benchmarks.serving import FORGETFUL, vector
 from benchmarks.vectors import EDIT, bank_of, real_vectors
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import NO_RETRIES, Client, Outcome
 from simsearch.errors import SimsearchError
 from simsearch.types import (

@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.processes import cpu_s, resident_bytes
 from benchmarks.report import finish, timed
 from benchmarks.serving import NO_ENCODERS
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.types import Bits, Edit, HashContent, MatchOptions, Signal, WaitUntil
 

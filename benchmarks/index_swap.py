@@ -44,7 +44,7 @@ from benchmarks.processes import anonymous_bytes
 from benchmarks.report import finish
 from benchmarks.vectors import EDIT, MODEL, Half, Real, ban, bank_of, more_of, real_vectors
 from simsearch.bank.store import BankStore
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.encode.encoders.sentence import load_sentence
 from simsearch.errors import SimsearchError

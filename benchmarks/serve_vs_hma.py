@@ -39,7 +39,7 @@ from benchmarks.serve_rpc import Ask, Side
 from benchmarks.serving import NO_ENCODERS, ban_hashes
 from benchmarks.vectors import EDIT
 from simsearch.bank.store import BankStore
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client, Outcome
 from simsearch.types import (
     BITS,

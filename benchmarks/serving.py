@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks.vectors import BANNED_AT_ONCE, EDIT, MODEL, Half, ban
 from simsearch.bank.store import BankStore
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.encode.encoders.sentence import load_sentence
 from simsearch.types import (
     Bits,

@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from simsearch.cli.app import app
-from simsearch.cli.connecting import TOKEN_VARIABLE
-from simsearch.cli.options import EXIT_CODES_HELP
+from simsearch.cli.common.connection import TOKEN_VARIABLE
+from simsearch.cli.common.options import EXIT_CODES_HELP
 
 EVERYWHERE = ("--server", "--json", "--token-file", "--ca", "--cert", "--key")
 """Options that are told once."""

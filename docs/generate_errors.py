@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from simsearch.cli.options import exit_code
+from simsearch.cli.common.options import exit_code
 from simsearch.errors import every_error
 from simsearch.serve.transport.status_codes import STATUS
 

@@ -9,22 +9,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from simsearch import __version__
-from simsearch.cli import (
-    audit,
-    banks,
-    diffing,
-    entries,
-    explaining,
-    exporting,
-    importing,
-    matching,
-    opinions,
-    proposals,
-    serving,
-    tokens,
-)
-from simsearch.cli.options import EXIT_CODES_HELP, exit_code
-from simsearch.cli.output import print_line, printable
+from simsearch.cli.banks import bank, diff
+from simsearch.cli.common.options import EXIT_CODES_HELP, exit_code
+from simsearch.cli.common.output import print_line, printable
+from simsearch.cli.entries import entry
+from simsearch.cli.lists import export_bank, import_list
+from simsearch.cli.match import explain, match
+from simsearch.cli.oversight import audit, opinions, proposals
+from simsearch.cli.server import serve, tokens
 from simsearch.errors import BadConfig, BadRequest, SimsearchError
 
 app = typer.Typer(
@@ -52,19 +44,19 @@ def top(
     """Known-abuse matching: is this upload a copy or a rewording of something banned?"""
 
 
-app.command("serve")(serving.serve)
-app.command("status")(serving.status)
-app.command("match")(matching.match)
-app.command("import")(importing.import_)
-app.command("export")(exporting.export)
-app.command("explain")(explaining.explain)
-app.command("diff")(diffing.diff)
-app.command("demo")(serving.demo)
+app.command("serve")(serve.serve)
+app.command("status")(serve.status)
+app.command("match")(match.match)
+app.command("import")(import_list.import_)
+app.command("export")(export_bank.export)
+app.command("explain")(explain.explain)
+app.command("diff")(diff.diff)
+app.command("demo")(serve.demo)
 app.command("revert")(audit.revert)
-app.add_typer(banks.app, name="bank")
-app.add_typer(entries.app, name="entry")
+app.add_typer(bank.app, name="bank")
+app.add_typer(entry.app, name="entry")
 app.add_typer(proposals.app, name="proposal")
-app.add_typer(serving.config_app, name="config")
+app.add_typer(serve.config_app, name="config")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")
 app.add_typer(opinions.app, name="opinion")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simsearch.cli.options import edit_by, exit_code
+from simsearch.cli.common.options import edit_by, exit_code
 from simsearch.errors import BadRequest, SimsearchError, every_error
 from simsearch.types import Edit
 from tests.cli.shell import NOBODY, Refusing, Run, serving

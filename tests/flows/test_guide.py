@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from tests.cli.shell import Ran, runner
 from tests.encode.pictures import landscape
 

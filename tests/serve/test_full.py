@@ -18,7 +18,7 @@ import pytest
 
 from simsearch.bank.lmdb.opening import READERS_MAX
 from simsearch.bank.store import BankStore
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.errors import BankFull, Overloaded, SimsearchError
 from simsearch.types import Band, HashContent, Signal

@@ -17,7 +17,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from tests.bank.workers import Worker, working
 from tests.serve.conftest import EDIT

@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from simsearch.bank.records import keys as layout
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig
 from simsearch.errors import BadConfig, NotReady, Overloaded, SimsearchError, Unreachable

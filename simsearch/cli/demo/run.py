@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.output import (
+    evidence_words,
+    print_json,
+    print_line,
+    print_table,
+    verdict_name,
+)
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.cli.demo import content, edits
-from simsearch.cli.output import evidence_words, print_json, print_line, print_table, verdict_name
 from simsearch.client import Client
 from simsearch.errors import BadContent, SimsearchError
 from simsearch.types import Band, Content, Edit, HashContent, Hit, ImageContent, Signal, TextContent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simsearch.cli.output import hit_words, result_json
+from simsearch.cli.common.output import hit_words, result_json
 from simsearch.errors import NewerFormat
 from simsearch.serve.auth.redaction import without_scores
 from simsearch.types import Band, Evidence, Hit, MatchResult, Region

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from simsearch.bank.edits.imports import ImportItem
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.config import Config
 from simsearch.errors import Overloaded
@@ -28,7 +28,7 @@ from simsearch.serve.banks.list_import import import_entries
 from simsearch.types import Band, ImageContent, MatchOptions, TextContent
 from simsearch.v1 import bank_pb2, content_pb2
 from tests.bank.worlds import full_draft, store_with_bank
-from tests.cli.lists import BARE, answered, counts, digits, imported
+from tests.cli.lists.hash_lists import BARE, answered, counts, digits, imported
 from tests.cli.shell import Run, runner
 from tests.serve.conftest import EDIT
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from simsearch.cli.options import exit_code
+from simsearch.cli.common.options import exit_code
 from simsearch.config import Config, load, parse
 from simsearch.errors import BadConfig, BadRequest, BankLocked, Fault, every_error
 from simsearch.serve.core.health_state import Part

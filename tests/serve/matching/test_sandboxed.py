@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simsearch.bank.store import BankStore
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.config import Config, SandboxConfig, ServerConfig
 from simsearch.encode.image.decoder import ImageDecoder, InProcessDecoder

@@ -18,7 +18,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from simsearch.cli.background import ServerProcess
+from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.config import TlsConfig
 from simsearch.credentials import ClientTls, channel_credentials

@@ -1,0 +1,1 @@
+"""Bank commands, policies as text, and differences between banks."""

@@ -1,0 +1,1 @@
+"""Entry commands, and the migration to another encoder."""

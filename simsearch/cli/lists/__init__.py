@@ -1,0 +1,1 @@
+"""List import and bank export."""

@@ -1,0 +1,1 @@
+"""Matching commands: match and explain."""

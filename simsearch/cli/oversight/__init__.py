@@ -1,0 +1,1 @@
+"""Oversight commands: audit log, proposals, opinions, review."""

@@ -1,0 +1,1 @@
+"""Commands of a server: serve, status, config, token, demo."""
