@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from simsearch.cli.app import app
 from simsearch.cli.common.connection import TOKEN_VARIABLE
 from simsearch.cli.common.options import EXIT_CODES_HELP
+from simsearch.lazy_commands import LazyGroup
 
 EVERYWHERE = ("--server", "--json", "--token-file", "--ca", "--cert", "--key")
 """Options that are told once."""
@@ -49,21 +49,14 @@ SHARED"""
 
 
 def page() -> str:
-    found = dict(commands("simsearch", typer.main.get_command(app)))
+    root = typer.main.get_command(app)
+    assert isinstance(root, LazyGroup)
+    found = dict(root.leaves("simsearch"))
     shared = {o: p for c in found.values() for p in c.params for o in p.opts if o in EVERYWHERE}
     head = HEAD.replace("EXIT_CODES", codes())
     head = head.replace("VARIABLES", "".join(variables(found)))
     head = head.replace("SHARED", "".join(option(shared[name]) for name in EVERYWHERE))
     return head + "".join(section(path, command) for path, command in sorted(found.items()))
-
-
-def commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
-    """Every command by its words."""
-    if not isinstance(command, TyperGroup):
-        yield path, command
-        return
-    for name, child in command.commands.items():
-        yield from commands(f"{path} {name}", child)
 
 
 def codes() -> str:

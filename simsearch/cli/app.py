@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from simsearch import __version__
-from simsearch.cli.banks import bank, diff
+from simsearch.cli.command_table import COMMANDS
 from simsearch.cli.common.options import EXIT_CODES_HELP, exit_code
 from simsearch.cli.common.output import print_line, printable
-from simsearch.cli.entries import entry
-from simsearch.cli.lists import export_bank, import_list
-from simsearch.cli.match import explain, match
-from simsearch.cli.oversight import audit, opinions, proposals
-from simsearch.cli.server import serve, tokens
 from simsearch.errors import BadConfig, BadRequest, SimsearchError
+from simsearch.lazy_commands import LazyGroup
+
+
+class Commands(LazyGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(rows=COMMANDS, **options)
+
 
 app = typer.Typer(
     name="simsearch",
+    cls=Commands,
     help="Known-abuse matching: is this upload a copy or a rewording of something banned?",
     epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
@@ -42,25 +45,6 @@ def top(
     ] = False,
 ) -> None:
     """Known-abuse matching: is this upload a copy or a rewording of something banned?"""
-
-
-app.command("serve")(serve.serve)
-app.command("status")(serve.status)
-app.command("match")(match.match)
-app.command("import")(import_list.import_)
-app.command("export")(export_bank.export)
-app.command("explain")(explain.explain)
-app.command("diff")(diff.diff)
-app.command("demo")(serve.demo)
-app.command("revert")(audit.revert)
-app.add_typer(bank.app, name="bank")
-app.add_typer(entry.app, name="entry")
-app.add_typer(proposals.app, name="proposal")
-app.add_typer(serve.config_app, name="config")
-app.add_typer(tokens.app, name="token")
-app.add_typer(audit.app, name="audit")
-app.add_typer(opinions.app, name="opinion")
-app.add_typer(opinions.review_app, name="review")
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 import pytest
 import typer
-from typer.core import TyperGroup
 
 from simsearch.cli.app import app, main
 from simsearch.errors import SimsearchError
+from simsearch.lazy_commands import LazyGroup
 from simsearch.serve.transport.status_codes import status_of, trailers_of
 from simsearch.v1 import bank_pb2, bank_pb2_grpc
 
@@ -53,14 +53,9 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def commands() -> dict[str, Any]:
     """Every command by its words, as in "simsearch entry add"."""
 
-    def below(path: str, command: Any) -> Iterator[tuple[str, Any]]:
-        if not isinstance(command, TyperGroup):
-            yield path, command
-            return
-        for name, child in command.commands.items():
-            yield from below(f"{path} {name}", child)
-
-    return dict(below("simsearch", typer.main.get_command(app)))
+    root = typer.main.get_command(app)
+    assert isinstance(root, LazyGroup)
+    return dict(root.leaves("simsearch"))
 
 
 class Refusing(bank_pb2_grpc.BankServiceServicer):

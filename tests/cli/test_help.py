@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -12,11 +13,18 @@ from typing import Any
 import pytest
 from typer.core import TyperGroup
 
+from simsearch.cli.command_table import COMMANDS as TABLE
+from simsearch.lazy_commands import LazyCommand, LazyCommands
 from tests.cli.shell import NOBODY, Run, commands
 
 COMMANDS = commands()
+GROUPS = [row for row in TABLE if isinstance(row, LazyCommands)]
+LINES = {f"simsearch {row.name}": row for row in TABLE if isinstance(row, LazyCommand)} | {
+    f"simsearch {group.name} {row.name}": row for group in GROUPS for row in group.rows
+}
 README = Path(__file__).parents[2] / "README.md"
 HEAVY = {"torch", "faiss", "open_clip", "sentence_transformers", "lmdb"}
+OPTIONAL = {"PIL", "skimage", "cryptography", "prometheus_client", "matplotlib", "zmq", "pyarrow"}
 
 
 def example_of(command: Any) -> str:
@@ -103,6 +111,14 @@ def test_a_group_by_itself_shows_its_commands(run: Run, words: tuple[str, ...]) 
     assert all(child in shown.out + shown.err for child in children)
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_list_of_commands_shows_the_first_sentence_of_each(path: str) -> None:
+    """The table of commands holds it, so that a list imports none of them."""
+    said = " ".join((COMMANDS[path].help or "").partition("\n\n")[0].split())
+    first = re.split(r"(?<=\.) ", said)[0]
+    assert LINES[path].help == first
+
+
 def test_help_tells_the_exit_codes(run: Run) -> None:
     """Scripts depend on them."""
     shown = " ".join(run("--help").out.split())
@@ -135,16 +151,36 @@ sys.stdout.write("\\n" + json.dumps(ran))
 modules loaded so far."""
 
 
-def test_the_command_line_loads_no_model_library() -> None:
-    """Help and a client's commands work with the core package alone, and start fast."""
-    asked = [["--help"], ["entry", "add", "--help"], ["bank", "list", "--server", NOBODY]]
+def imported_by(*command_lines: list[str]) -> list[tuple[int, list[str]]]:
+    """Of each command line its exit code, and the modules that are loaded after it."""
     process = subprocess.run(
-        [sys.executable, "-c", LISTED, json.dumps(asked)],
+        [sys.executable, "-c", LISTED, json.dumps(command_lines)],
         capture_output=True,
         text=True,
         timeout=60,
     )
     ran = json.loads(process.stdout.splitlines()[-1])
+    return [(code, modules) for code, modules in ran]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["entry", "--help"], ["entry", "ad"]])
+def test_a_list_of_commands_imports_none_of_them(words: list[str]) -> None:
+    """Neither does a word that is no command."""
+    [(_, modules)] = imported_by(words)
+    assert {row.target.partition(":")[0] for row in LINES.values()} & set(modules) == set()
+
+
+def test_help_needs_no_optional_package() -> None:
+    """Every command explains itself with the core package alone."""
+    ran = imported_by(*([*path.split()[1:], "--help"] for path in COMMANDS))
+    assert [code for code, _ in ran] == [0] * len(COMMANDS)
+    assert {name.partition(".")[0] for name in ran[-1][1]} & (HEAVY | OPTIONAL) == set()
+
+
+def test_the_command_line_loads_no_model_library() -> None:
+    """Help and a client's commands work with the core package alone, and start fast."""
+    asked = [["--help"], ["entry", "add", "--help"], ["bank", "list", "--server", NOBODY]]
+    ran = imported_by(*asked)
     assert [code for code, _ in ran] == [0, 0, 6]
     for words, (_, modules) in zip(asked, ran, strict=True):
         assert {name.partition(".")[0] for name in modules} & HEAVY == set(), words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -13,13 +13,18 @@ from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
 from simsearch.cli.oversight.proposals import waits
-
-if TYPE_CHECKING:
-    from simsearch.v1.bank_pb2 import Bank, FourEyes
-
-app = typer.Typer(
-    help="Banks: named sets of banned items, each with one policy.", no_args_is_help=True
+from simsearch.v1.bank_pb2 import (
+    BANK_KIND_ALLOWED,
+    BANK_KIND_BANNED,
+    FOUR_EYES_OFF,
+    FOUR_EYES_REQUIRED,
+    FOUR_EYES_UNSPECIFIED,
+    Bank,
+    CreateBankRequest,
+    FourEyes,
+    UpdateBankRequest,
 )
+from simsearch.wire import edit_to
 
 PolicyFile = Annotated[
     Optional[Path],  # noqa: UP045  # typer reads the annotation at run time
@@ -53,7 +58,6 @@ FourEyesOption = Annotated[
 ]
 
 
-@app.command("create")
 @asks_a_server
 def create(
     name: str,
@@ -79,9 +83,6 @@ def create(
 
     Example: simsearch bank create scam-images --reason "case 4711"
     """
-    from simsearch.v1.bank_pb2 import BANK_KIND_ALLOWED, BANK_KIND_BANNED, CreateBankRequest
-    from simsearch.wire import edit_to
-
     request = CreateBankRequest(
         name=name,
         description=description,
@@ -99,7 +100,6 @@ def create(
     _print(bank, as_json)
 
 
-@app.command("list")
 @asks_a_server
 def list_(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """List the banks.
@@ -117,7 +117,6 @@ def list_(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     print_table(("bank", "kind", "active entries", "owner", "etag", "description"), rows)
 
 
-@app.command("get")
 @asks_a_server
 def get(name: str, server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """Show one bank and its policy.
@@ -129,7 +128,6 @@ def get(name: str, server: Server = SERVER_DEFAULT, as_json: Json = False) -> No
     _print(bank, as_json)
 
 
-@app.command("update")
 @asks_a_server
 def update(
     name: str,
@@ -149,14 +147,11 @@ def update(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Change a bank's settings or policy; refused where somebody else changed it meanwhile:
+    """Change a bank's settings or policy. Refused where somebody else changed it meanwhile:
     since this command read it, or since `bank get --json` wrote the file that --policy names.
 
     Example: simsearch bank update scam-images --threshold copyclip.review=0.9 --reason "too many"
     """
-    from simsearch.v1.bank_pb2 import UpdateBankRequest
-    from simsearch.wire import edit_to
-
     with connect(server) as client:
         bank = client.get_bank(name)
         request = UpdateBankRequest(
@@ -183,8 +178,6 @@ def update(
 
 
 def _four_eyes(asked: bool | None) -> FourEyes:
-    from simsearch.v1.bank_pb2 import FOUR_EYES_OFF, FOUR_EYES_REQUIRED, FOUR_EYES_UNSPECIFIED
-
     if asked is None:
         return FOUR_EYES_UNSPECIFIED
     return FOUR_EYES_REQUIRED if asked else FOUR_EYES_OFF

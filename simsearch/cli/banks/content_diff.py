@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.lib.recfunctions import repack_fields
+from numpy.typing import NDArray
 
-    from simsearch.v1.bank_pb2 import Entry
+from simsearch.v1.bank_pb2 import Entry
 
-    Rows = NDArray[np.void]
+Rows: TypeAlias = NDArray[np.void]
 
 
 class Compared(NamedTuple):
@@ -52,8 +52,6 @@ class Gathered:
             )
 
     def rows(self) -> Rows:
-        import numpy as np
-
         fields = [("high", "u8"), ("low", "u8"), ("look", "u8"), ("key", "u8")]
         return np.frombuffer(self._numbers, np.dtype(fields))
 
@@ -65,8 +63,6 @@ def _look_of(entry: Entry) -> int:
 
 def compare(one: Gathered, other: Gathered) -> Compared:
     """A bank may ban one thing twice: what differs is the set of looks that its entries have."""
-    import numpy as np
-
     a, b = one.rows(), other.rows()
     content, look = ["high", "low"], ["high", "low", "look"]
     in_both_a, in_both_b = _isin(a, b, content), _isin(b, a, content)
@@ -83,15 +79,11 @@ def compare(one: Gathered, other: Gathered) -> Compared:
 
 
 def _isin(rows: Rows, others: Rows, fields: list[str]) -> NDArray[np.bool_]:
-    import numpy as np
-
     return np.isin(_columns(rows, fields), _columns(others, fields))
 
 
 def _columns(rows: Rows, fields: list[str]) -> Rows:
     """Packed: fields of a view keep their distances, and sorting compares what lies between."""
-    from numpy.lib.recfunctions import repack_fields
-
     packed: Rows = repack_fields(rows[fields])
     return packed
 

@@ -18,10 +18,16 @@ from simsearch.cli.entries.entry_list import PAGE_SIZE_ALL, pages
 from simsearch.cli.oversight.change_view import COLUMNS, change_row, fields_of
 from simsearch.errors import BadRequest
 from simsearch.types import EntryState
+from simsearch.v1.bank_pb2 import (
+    CompareEntriesResponse,
+    ListChangesRequest,
+    ListEntriesRequest,
+    LoggedChange,
+)
+from simsearch.wire import time_to
 
 if TYPE_CHECKING:
     from simsearch.client import Client
-    from simsearch.v1.bank_pb2 import CompareEntriesResponse, LoggedChange
 
 LIVE = [state for state in EntryState if state is not EntryState.RETRACTED]
 _TOLD = ("BANK_UPDATED", "ENTRY_MOVED")
@@ -44,7 +50,7 @@ def diff(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """What do two banks ban differently, what has changed in one, or how near are two entries?
+    """Compare two banks, two moments of one bank, or two entries.
     Exit code 0 where nothing differs, 9 where something does.
 
     Example: simsearch diff scam-images scam-images-eu --limit 20
@@ -98,8 +104,6 @@ def _diff_banks(client: Client, one: str, other: str, limit: int, as_json: bool)
 
 def _gathered(client: Client, bank: str) -> Gathered:
     """Of all that is not retracted."""
-    from simsearch.v1.bank_pb2 import ListEntriesRequest
-
     gathered = Gathered()
     states = [int(state) for state in LIVE]
     request = ListEntriesRequest(
@@ -161,9 +165,6 @@ def _diff_times(
 
 def _changes(client: Client, bank: str, times_us: tuple[int, int]) -> Iterator[LoggedChange]:
     """The oldest first."""
-    from simsearch.v1.bank_pb2 import ListChangesRequest
-    from simsearch.wire import time_to
-
     since, until = map(time_to, times_us)
     request = ListChangesRequest(bank=bank, since=since, until=until, page_size=PAGE_SIZE_ALL)
     while True:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+from google.protobuf.json_format import ParseDict, ParseError
 
 from simsearch.cli.common.output import plain
 from simsearch.errors import BadPolicy
 from simsearch.types import DIGESTS
-
-if TYPE_CHECKING:
-    from simsearch.v1.policy_pb2 import Policy
+from simsearch.v1.content_pb2 import MODALITY_IMAGE, MODALITY_TEXT
+from simsearch.v1.policy_pb2 import Policy
+from simsearch.wire import HASH_SIGNALS
 
 _BANDS = ("block", "review", "log")
 
@@ -20,12 +23,6 @@ _BANDS = ("block", "review", "log")
 def read_policy(path: Path) -> tuple[Policy, str]:
     """A policy from JSON: either the policy itself, or a bank as `bank get --json` prints it, which
     brings the etag that it was read at."""
-    import json
-
-    from google.protobuf.json_format import ParseDict, ParseError
-
-    from simsearch.v1.policy_pb2 import Policy
-
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         policy = ParseDict(_prefixed(value.get("policy", value)), Policy())
@@ -50,8 +47,6 @@ def _prefixed(policy: dict[str, Any]) -> dict[str, Any]:
 def changed(
     base: Policy, thresholds: list[str] | None, two_descriptors: bool | None, client: Any
 ) -> Policy:
-    from simsearch.v1.policy_pb2 import Policy
-
     policy = Policy()
     policy.CopyFrom(base)
     spaces = _spaces(client) if thresholds else {}
@@ -97,9 +92,6 @@ def _set_band(rule: Any, band: str, value: str) -> None:
 
 def _rule(policy: Policy, signal: str, spaces: dict[str, str]) -> Any:
     """The policy's rule for a signal, added where it has none yet."""
-    from simsearch.v1.content_pb2 import MODALITY_IMAGE, MODALITY_TEXT
-    from simsearch.wire import HASH_SIGNALS
-
     for number, name in HASH_SIGNALS.items():
         if signal == name and name in DIGESTS:
             raise BadPolicy(f"{name} has a band and no distance: change it with --policy")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from simsearch.cli.common.output import plain
-
-if TYPE_CHECKING:
-    from simsearch.v1.bank_pb2 import Bank
+from simsearch.v1.bank_pb2 import Bank
 
 _NOT_SET = ("name", "policy", "create_time", "etag", "active_entries")
 _BANDS = ("block", "review", "log")

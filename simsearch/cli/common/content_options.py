@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
+import numpy as np
 import typer
 
 from simsearch.errors import BadContent, BadHash, BadRequest, BadVector
@@ -94,8 +95,6 @@ def ready_hash(written: str) -> HashContent:
 
 
 def _vector(written: str) -> VectorContent:
-    import numpy as np
-
     space, _, path = written.rpartition(":")
     if not space:
         raise BadRequest(f"{written!r}: write the space, a colon and a .npy file")

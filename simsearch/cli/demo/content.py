@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.resources
 import io
 from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from simsearch.errors import WeightsMissing
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 BANNED_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png", "motorcycle_left.png")
 BANNED_BY_HASH_ONLY = "camera.png"
@@ -53,10 +51,8 @@ def photo_bytes(name: str) -> bytes:
     return _photos().joinpath(name).read_bytes()
 
 
-def photo(name: str) -> Image:
+def photo(name: str) -> Image.Image:
     """A photograph in RGB."""
-    from PIL import Image
-
     return Image.open(io.BytesIO(photo_bytes(name))).convert("RGB")
 
 

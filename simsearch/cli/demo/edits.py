@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL.Image import Image, Transpose
 
 JPEG_QUALITY = 85
 
@@ -30,14 +28,10 @@ def cropped(photo: Image) -> Image:
 
 
 def flipped(photo: Image) -> Image:
-    from PIL.Image import Transpose
-
     return photo.transpose(Transpose.FLIP_LEFT_RIGHT)
 
 
 def rotated_90(photo: Image) -> Image:
-    from PIL.Image import Transpose
-
     return photo.transpose(Transpose.ROTATE_90)
 
 

@@ -22,6 +22,8 @@ from simsearch.cli.common.output import (
 from simsearch.cli.common.server_process import ServerProcess
 from simsearch.cli.demo import content, edits
 from simsearch.client import Client
+from simsearch.encode.image.pdq import pdq_of
+from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import BadContent, SimsearchError
 from simsearch.types import Band, Content, Edit, HashContent, Hit, ImageContent, Signal, TextContent
 
@@ -118,9 +120,6 @@ def _ban_everything(client: Client) -> int:
 
 def _pdq(name: str) -> bytes:
     """The bare hash of a photograph, as a partner's list would bring it."""
-    from simsearch.encode.image.pdq import pdq_of
-    from simsearch.encode.image.picture import ImageLimits, open_picture
-
     bits = pdq_of(open_picture(content.photo_bytes(name), ImageLimits()))
     if bits is None:
         raise BadContent(f"{name} is too plain for PDQ: choose another photograph")

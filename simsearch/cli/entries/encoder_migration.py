@@ -33,6 +33,7 @@ from simsearch.types import (
     SignalState,
     WaitUntil,
 )
+from simsearch.wire import HASH_SIGNALS, policy_from
 
 if TYPE_CHECKING:
     from simsearch.client import Client
@@ -143,8 +144,6 @@ def backfill(
 
 
 def _require_digest_rule(client: Client, bank: str, modality: Modality) -> None:
-    from simsearch.wire import HASH_SIGNALS
-
     rules = client.get_bank(bank).policy.digests
     if EXACT[modality] not in {HASH_SIGNALS.get(rule.signal) for rule in rules}:
         raise BadRequest(
@@ -278,8 +277,6 @@ def agree(
 
 
 def _require_rules(client: Client, bank: str, modality: Modality, *spaces: str) -> None:
-    from simsearch.wire import policy_from
-
     policy = policy_from(client.get_bank(bank).policy, lambda space: space)
     ruled = {rule.space for rule in policy.cosine if rule.query is modality}
     if missing := [space for space in spaces if space not in ruled]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -21,23 +21,11 @@ from simsearch.cli.common.options import (
     time_us,
 )
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
-from simsearch.cli.entries import encoder_migration, entry_find, entry_list
 from simsearch.cli.oversight.proposals import waits
 from simsearch.types import WaitUntil
-
-if TYPE_CHECKING:
-    from simsearch.v1.bank_pb2 import Entry
-
-app = typer.Typer(help="Entries: what is banned, and its retraction.", no_args_is_help=True)
-
-app.command("list")(entry_list.list_)
-app.command("find")(entry_find.find)
-app.command("extend")(encoder_migration.extend)
-app.command("backfill")(encoder_migration.backfill)
-app.command("agree")(encoder_migration.agree)
+from simsearch.v1.bank_pb2 import Entry
 
 
-@app.command("add")
 @asks_a_server
 def add(
     bank: str,
@@ -95,7 +83,6 @@ def add(
         print_line(f"warning: {warning}")
 
 
-@app.command("get")
 @asks_a_server
 def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """Show one entry: who banned it, when and why. Never the content: it is not kept.
@@ -110,7 +97,6 @@ def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = Fa
         print_table(("field", "value"), _card(entry))
 
 
-@app.command("move")
 @asks_a_server
 def move(
     bank: str,
@@ -127,8 +113,8 @@ def move(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Let an entry count, be reviewed at most (disputed), only be counted (shadow), or rest
-    (quarantined).
+    """Set the state of an entry. It counts (active), is reviewed at most (disputed), is only
+    counted (shadow), or rests (quarantined).
 
     Example: simsearch entry move scam-images 17 quarantined --reason "hits a news photograph"
     """
@@ -151,7 +137,6 @@ def move(
     print_line(f"entry {key} of {bank} is {to.lower()} ({change})")
 
 
-@app.command("retract")
 @asks_a_server
 def retract(
     bank: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -20,10 +20,8 @@ from simsearch.cli.common.output import extent_words, plain, print_json, print_l
 from simsearch.cli.entries.entry_list import COLUMNS, row
 from simsearch.errors import BadRequest
 from simsearch.types import Content, TextContent
-
-if TYPE_CHECKING:
-    from simsearch.v1.bank_pb2 import FindEntriesResponse, FoundEntry
-    from simsearch.v1.match_pb2 import Evidence
+from simsearch.v1.bank_pb2 import FindEntriesResponse, FoundEntry
+from simsearch.v1.match_pb2 import Evidence
 
 
 @asks_a_server
@@ -55,8 +53,8 @@ def find(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Show the entries nearest to one content, best first: beyond the banks' thresholds, and
-    drafts, quarantined and disputed ones too. Nothing is judged by it.
+    """Show the entries nearest to one content, best first. It looks beyond the banks' thresholds,
+    and at drafts, quarantined and disputed entries too. Nothing is judged by it.
 
     Example: simsearch entry find upload.jpg --bank scam-images --max 5
     """

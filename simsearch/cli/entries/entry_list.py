@@ -13,10 +13,11 @@ from simsearch.cli.common.options import SERVER_DEFAULT, Json, Server, States, s
 from simsearch.cli.common.output import plain, print_json, print_json_line, print_line, print_table
 from simsearch.errors import BadRequest
 from simsearch.types import EntryState
+from simsearch.v1.bank_pb2 import Entry, ListEntriesRequest, ListEntriesResponse
+from simsearch.wire import content_to, time_to
 
 if TYPE_CHECKING:
     from simsearch.client import Client
-    from simsearch.v1.bank_pb2 import Entry, ListEntriesRequest, ListEntriesResponse
 
 PAGE_SIZE_ALL = 1_000
 """Of each call of several."""
@@ -55,14 +56,10 @@ def list_(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """List a bank's entries in the order in which they were banned: those of which all holds that
-    is asked for.
+    """List a bank's entries, the oldest ban first. All that is asked for holds of each of them.
 
     Example: simsearch entry list scam-images --state active --label scam --since 2027-01-31 --all
     """
-    from simsearch.v1.bank_pb2 import ListEntriesRequest
-    from simsearch.wire import time_to
-
     request = ListEntriesRequest(
         bank=bank,
         page_size=PAGE_SIZE_ALL if every else page_size,
@@ -95,8 +92,6 @@ def list_(
 
 def _set_digest(request: ListEntriesRequest, written: str) -> None:
     """Raises BadRequest, BadHash."""
-    from simsearch.wire import content_to
-
     request.digest.CopyFrom(content_to(ready_hash(written)).hash)
 
 
@@ -115,8 +110,6 @@ def pages(client: Client, request: ListEntriesRequest) -> Iterator[ListEntriesRe
 
 def full_page(client: Client, request: ListEntriesRequest) -> ListEntriesResponse:
     """One page: of those that come short of it, as many as make it up."""
-    from simsearch.v1.bank_pb2 import ListEntriesResponse
-
     whole, size = ListEntriesResponse(), request.page_size
     for page in pages(client, request):
         whole.MergeFrom(page)

@@ -10,26 +10,33 @@ from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
 
+from simsearch.bank.edits.exports import LIVING, Chosen
 from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Actor, Json, Server, edit_by
 from simsearch.cli.common.output import print_json, print_line
 from simsearch.cli.oversight.proposals import waits
 from simsearch.errors import BadRequest
-from simsearch.types import Entry, EntryState, Fingerprint, HashContent, VectorContent
+from simsearch.lists import (
+    About,
+    Format,
+    ListEntry,
+    ListRow,
+    Manifest,
+    fingerprint_of,
+    format_named,
+    write_entries,
+    write_list,
+)
+from simsearch.lists.rows import NOTHING
+from simsearch.types import Edit, Entry, EntryState, Fingerprint, HashContent, VectorContent
+from simsearch.v1.bank_pb2 import ExportedEntry, ExportEntriesRequest, ExportEntriesResponse
+from simsearch.v1.content_pb2 import Content
+from simsearch.wire import content_from, edit_to, time_from
 
 if TYPE_CHECKING:
-    from simsearch.bank.edits.exports import Chosen
     from simsearch.bank.state_reader import Reading
     from simsearch.bank.store import BankStore
     from simsearch.client import Client
-    from simsearch.lists import Format, ListEntry, Manifest
-    from simsearch.types import Edit
-    from simsearch.v1.bank_pb2 import (
-        ExportedEntry,
-        ExportEntriesRequest,
-        ExportEntriesResponse,
-    )
-    from simsearch.v1.content_pb2 import Content
 
 ENTRIES_AT_ONCE: Final = 512
 
@@ -74,14 +81,11 @@ def export(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Write what a bank holds, as it is at this moment, with a manifest: asked of the server, on
+    """Write what a bank holds, as it is at this moment, with a manifest. Asked of the server, on
     whose record it is then, or with --data-dir read from its disk.
 
     Example: simsearch export scam-images ./scam-images-2026-11 --reason "monthly list"
     """
-    from simsearch.bank.edits.exports import LIVING, Chosen
-    from simsearch.lists import format_named
-
     states = _states(state or ()) or LIVING
     chosen = Chosen(states, frozenset(label or ()), frozenset(source or ()))
     format = format_named(format_)
@@ -106,8 +110,6 @@ def _write(
     entries: Iterable[ListEntry], folder: Path, format: Format, notes: Mapping[str, str]
 ) -> Manifest | None:
     """None: it went to standard output, where there is no place for a manifest."""
-    from simsearch.lists import write_entries, write_list
-
     if folder == STDOUT:
         write_entries(entries, sys.stdout.buffer, format)
         return None
@@ -118,9 +120,6 @@ def _write(
 
 
 def _request(bank: str, chosen: Chosen, edit: Edit, *, with_vectors: bool) -> ExportEntriesRequest:
-    from simsearch.v1.bank_pb2 import ExportEntriesRequest
-    from simsearch.wire import edit_to
-
     return ExportEntriesRequest(
         bank=bank,
         states=sorted(map(int, chosen.states)),  # type: ignore[arg-type]
@@ -156,9 +155,6 @@ def _served(
 
 
 def _served_entry(exported: ExportedEntry) -> ListEntry:
-    from simsearch.lists import About, ListEntry
-    from simsearch.wire import time_from
-
     entry, state = exported.entry, EntryState(exported.entry.state)
     about = About(
         labels=tuple(entry.labels),
@@ -174,10 +170,6 @@ def _served_entry(exported: ExportedEntry) -> ListEntry:
 
 
 def _fingerprint(messages: Iterable[Content]) -> Fingerprint:
-    from simsearch.lists import ListRow, fingerprint_of
-    from simsearch.lists.rows import NOTHING
-    from simsearch.wire import content_from
-
     contents = (content_from(message, _dim_of) for message in messages)
     ready = tuple(c for c in contents if isinstance(c, HashContent | VectorContent))
     return fingerprint_of(ListRow("the server's answer", 0, ready, NOTHING))
@@ -238,8 +230,6 @@ class _Exported:
 
 
 def _listed(entry: Entry, fingerprint: Fingerprint, state: EntryState) -> ListEntry:
-    from simsearch.lists import About, ListEntry
-
     about = About(
         labels=entry.labels,
         source=entry.source,

@@ -14,21 +14,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
 from simsearch.cli.common.output import print_json, print_line, print_table
+from simsearch.cli.lists.import_parts import Part, import_id_of, names_of, parts_of
 from simsearch.cli.oversight.proposals import waits
 from simsearch.errors import BadRequest, InternalFault, NotYetVisible
-from simsearch.types import EntryState, Signal
+from simsearch.lists import (
+    About,
+    BadRow,
+    Reading,
+    ReadOptions,
+    RefusedRows,
+    format_named,
+    read_list,
+)
+from simsearch.types import EntryState, Signal, WaitUntil
+from simsearch.v1 import bank_pb2, error_pb2
+from simsearch.v1.bank_pb2 import ROW_OUTCOME_ADDED, ROW_OUTCOME_DUPLICATE, RowOutcome
+from simsearch.wire import edit_to, item_error_from, wait_to
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from simsearch.cli.lists.import_parts import Part
     from simsearch.client import Client
-    from simsearch.lists import BadRow, Reading, RefusedRows
-    from simsearch.v1 import bank_pb2, error_pb2
 
 AHEAD: Final = 2
 """Parts read ahead of the one that the server writes. They are sent one after the other: a list may
@@ -91,9 +108,6 @@ def import_(
 
     Example: simsearch import partner-hashes monday.csv --reason "exchange of 2026-11-23"
     """
-    from simsearch.cli.lists.import_parts import import_id_of
-    from simsearch.lists import About, ReadOptions, RefusedRows, format_named, read_list
-
     about = About(labels=tuple(label or ()), source=from_)
     options = ReadOptions(
         format=format_named(format_) if format_ else None,
@@ -152,8 +166,6 @@ class _Sending:
     def run(self, reading: Reading, state: EntryState) -> Iterator[None]:
         """Yields now and then. The last part is sent alone, when all others are done: once it is
         seen by searches, so are they."""
-        from simsearch.cli.lists.import_parts import Part, parts_of
-
         waiting: deque[tuple[Part, Future[bank_pb2.ImportEntriesResponse]]] = deque()
         last: Part | None = None
         with ThreadPoolExecutor(1) as pool:
@@ -173,8 +185,6 @@ class _Sending:
                 self._count(last, pool.submit(self._send, self._numbered(last), True))
 
     def _numbered(self, part: Part) -> bank_pb2.ImportEntriesRequest:
-        from simsearch.wire import edit_to
-
         request = part.request
         request.bank, request.import_id, request.part = self._bank, self._import_id, self._part
         request.dry_run, request.revive = self._dry_run, self._revive
@@ -187,9 +197,6 @@ class _Sending:
     ) -> bank_pb2.ImportEntriesResponse:
         """Where searches are behind, the last part is sent until they are not: what was done is
         not done again. Raises NotYetVisible."""
-        from simsearch.types import WaitUntil
-        from simsearch.wire import wait_to
-
         request.wait_until = wait_to(WaitUntil.VISIBLE if last else WaitUntil.DURABLE)
         until = time.monotonic() + VISIBLE_S
         while True:
@@ -200,9 +207,6 @@ class _Sending:
                     raise
 
     def _count(self, part: Part, future: Future[bank_pb2.ImportEntriesResponse]) -> None:
-        from simsearch.lists import BadRow
-        from simsearch.v1.bank_pb2 import RowOutcome
-
         answer = future.result()
         if self._dry_run:
             self._find_repeats(part, answer)
@@ -222,9 +226,6 @@ class _Sending:
     def _find_repeats(self, part: Part, answer: bank_pb2.ImportEntriesResponse) -> None:
         """What an earlier part would have added is a duplicate, which a server that writes nothing
         cannot know."""
-        from simsearch.cli.lists.import_parts import names_of
-        from simsearch.v1.bank_pb2 import ROW_OUTCOME_ADDED, ROW_OUTCOME_DUPLICATE
-
         for row, name in enumerate(names_of(part.request)):
             if answer.outcomes[row] != ROW_OUTCOME_ADDED:
                 continue
@@ -238,8 +239,6 @@ class _Sending:
 
 
 def _word(error: error_pb2.ItemError) -> str:
-    from simsearch.wire import item_error_from
-
     return item_error_from(error).reason
 
 
@@ -286,15 +285,6 @@ def _check_apart(refused: Path, source: Path) -> None:
 
 @contextmanager
 def _progress(lines: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True, quiet=quiet)
     with Progress(*columns, console=console, transient=True) as bar:

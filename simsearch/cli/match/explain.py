@@ -17,10 +17,11 @@ from simsearch.cli.common.output import evidence_words, print_json, print_line
 from simsearch.errors import BadRequest, SimsearchError
 from simsearch.match import policy as rules
 from simsearch.types import Band, Evidence, Policy, Region
+from simsearch.v1 import bank_pb2
+from simsearch.wire import policy_from
 
 if TYPE_CHECKING:
     from simsearch.client import Client
-    from simsearch.v1 import bank_pb2
 
 RECEIPT_BYTES_MAX = 64 << 20
 
@@ -31,7 +32,7 @@ def explain(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Why did it hit? The verdict of a receipt, gone through again, and what has changed since.
+    """Explain a hit: the verdict of a receipt, gone through again, and what has changed since.
 
     Example: simsearch explain receipt.json
     """
@@ -236,8 +237,6 @@ def _since(
 
 def _today(hit: _Hit, bank: bank_pb2.Bank) -> Band:
     """The band that the bank's policy of now gives to the measures of then."""
-    from simsearch.wire import policy_from
-
     policy = policy_from(bank.policy, lambda space: space)
     found = [e for evidence in hit.evidence if (e := _judged(evidence, policy))]
     return rules.decide(found, policy.two_descriptors)[0] if found else Band.NONE

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 from simsearch.cli.banks.settings_diff import FieldChange, changed_settings
 from simsearch.cli.common.connection import connect
 from simsearch.cli.common.output import plain, print_json, print_table
+from simsearch.v1.bank_pb2 import (
+    CHANGE_KIND_BANK_UPDATED,
+    Bank,
+    Entry,
+    GetChangeResponse,
+    ListChangesRequest,
+    LoggedChange,
+)
 
 if TYPE_CHECKING:
     from simsearch.client import Client
-    from simsearch.v1.bank_pb2 import Bank, Entry, GetChangeResponse, LoggedChange
 
 COLUMNS = ("seq", "when", "who", "what", "bank", "entry", "reason")
 
@@ -66,8 +73,6 @@ def fields_of(client: Client, found: GetChangeResponse) -> list[FieldChange]:
 
 def bank_after(client: Client, change: LoggedChange) -> Bank:
     """As the change left it: what the next update of the bank replaced, or what there is."""
-    from simsearch.v1.bank_pb2 import CHANGE_KIND_BANK_UPDATED, ListChangesRequest
-
     kinds = [CHANGE_KIND_BANK_UPDATED]
     asked = ListChangesRequest(bank=change.bank, after_seq=change.seq, page_size=1, kinds=kinds)
     while True:

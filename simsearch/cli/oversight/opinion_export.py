@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Optional
 
 import typer
 
+from simsearch.bank.edits.opinions import standing
 from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_json, print_line, printable
 from simsearch.errors import BadRequest
+from simsearch.lists.opinions.opined_entries import OpinedEntry, OpinionsWritten
+from simsearch.lists.opinions.partner_formats import opinion_format_named, write_opinions
+from simsearch.types import Opinion
 
 if TYPE_CHECKING:
     from simsearch.bank.state_reader import Reading
     from simsearch.bank.store import BankStore
-    from simsearch.lists.opinions.opined_entries import OpinedEntry, OpinionsWritten
-    from simsearch.types import Opinion
 
 OPINIONS_AT_ONCE: Final = 4_096
 
@@ -47,14 +49,13 @@ def export(
     reason_guid: ReasonGuids = None,
     as_json: Json = False,
 ) -> None:
-    """Write the opinions on a bank's hits: all of them (jsonl, csv), or what most people hold of
-    each item of a partner's list, in that partner's words. What is not said to it is counted.
-    Reads the data directory itself, beside a running server or without one.
+    """Write the opinions on a bank's hits, for partners or for yourself. All of them (jsonl, csv),
+    or what most people hold of each item of a partner's list, in that partner's words. What is not
+    said to it is counted. Reads the data directory itself, beside a running server or without one.
 
     Example: simsearch opinion export tx --data-dir ./banks --format threatexchange --out tx.json
     """
     from simsearch.bank.store import BankStore
-    from simsearch.lists.opinions.partner_formats import opinion_format_named, write_opinions
 
     format, guids = opinion_format_named(format_), _guids(reason_guid or ())
     with BankStore.open(data_dir, writer=False) as store, store.reading() as reading:
@@ -74,9 +75,6 @@ def _guids(given: Sequence[str]) -> dict[str, str]:
 
 def _entries(store: BankStore, reading: Reading, bank: str) -> Iterator[OpinedEntry]:
     """Those of the bank on which there are opinions, as they are at this moment."""
-    from simsearch.bank.edits.opinions import standing
-    from simsearch.lists.opinions.opined_entries import OpinedEntry
-
     bank_id = store.bank(bank).id
     given = (o for o in _opinions(reading) if o.change.bank_id == bank_id)
     for key, some in groupby(given, key=lambda opinion: opinion.change.entry_key):

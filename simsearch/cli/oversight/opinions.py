@@ -19,20 +19,14 @@ from simsearch.cli.common.options import (
     time_us,
 )
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
-from simsearch.cli.oversight import opinion_export
 from simsearch.errors import BadHash
 from simsearch.types import OpinionDraft, OpinionKind
+from simsearch.v1.feedback_pb2 import ListOpinionsRequest, Opinion, ReviewItem
+from simsearch.wire import OPINION_KIND_NUMBERS, time_to
 
 if TYPE_CHECKING:
     from simsearch.client import Client
-    from simsearch.v1.feedback_pb2 import ListOpinionsRequest, Opinion, ReviewItem
 
-app = typer.Typer(help="Opinions: what people think of hits.", no_args_is_help=True)
-review_app = typer.Typer(
-    help="Review: entries that wait for somebody to decide.", no_args_is_help=True
-)
-
-app.command("export")(opinion_export.export)
 
 PAGE_SIZE = 1_000
 KINDS = "true-positive, false-positive, wrong-label, duplicate, not-harmful-here or other"
@@ -40,7 +34,6 @@ KINDS = "true-positive, false-positive, wrong-label, duplicate, not-harmful-here
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="so many at most")]
 
 
-@app.command("give")
 @asks_a_server
 def give(
     bank: str,
@@ -69,7 +62,6 @@ def give(
         print_line("as many doubt it as are asked for: it is disputed, and reviewed at most")
 
 
-@app.command("list")
 @asks_a_server
 def list_(
     bank: str,
@@ -86,9 +78,6 @@ def list_(
 
     Example: simsearch opinion list scam-images --kind false-positive --since 2027-01-31
     """
-    from simsearch.v1.feedback_pb2 import ListOpinionsRequest
-    from simsearch.wire import OPINION_KIND_NUMBERS, time_to
-
     request = ListOpinionsRequest(
         bank=bank,
         entry_key=entry,
@@ -117,7 +106,6 @@ def _opinions(client: Client, request: ListOpinionsRequest, limit: int) -> Itera
         request.page_token = page.next_page_token
 
 
-@review_app.command("list")
 @asks_a_server
 def review(
     bank: Annotated[str, typer.Option("--bank", help="only entries of this bank")] = "",
@@ -125,7 +113,7 @@ def review(
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """List what waits for somebody to decide, the longest first: disputed entries, and those that
+    """List what waits for somebody to decide, the longest first. Disputed entries, and those that
     the server quarantined because their hits were a flood. `simsearch entry move` decides.
 
     Example: simsearch review list --bank scam-images

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Actor, Json, Reason, Server, Wait, edit_by
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
-from simsearch.types import Decision, ProposalState, WaitUntil
-
-if TYPE_CHECKING:
-    from simsearch.types import Edit
-    from simsearch.v1.bank_pb2 import Change
-    from simsearch.v1.proposal_pb2 import DecideProposalResponse, Proposal
-
-app = typer.Typer(help="Edits that wait for a second person.", no_args_is_help=True)
+from simsearch.types import Decision, Edit, ProposalState, WaitUntil
+from simsearch.v1.bank_pb2 import Change
+from simsearch.v1.proposal_pb2 import DecideProposalResponse, ListProposalsRequest, Proposal
 
 PAGE_SIZE: Final = 1_000
 DECIDE_S: Final = 60.0
@@ -30,7 +25,6 @@ def waits(proposal_id: int) -> str:
     return f"proposal {proposal_id} waits for a second person"
 
 
-@app.command("list")
 @asks_a_server
 def list_(
     bank: Annotated[str, typer.Option("--bank", help="only those about this bank")] = "",
@@ -42,8 +36,6 @@ def list_(
 
     Example: simsearch proposal list --bank scam-images
     """
-    from simsearch.v1.proposal_pb2 import ListProposalsRequest
-
     request = ListProposalsRequest(bank=bank, state=_state(state), page_size=PAGE_SIZE)  # type: ignore[arg-type]
     found: list[Proposal] = []
     with connect(server) as client:
@@ -60,7 +52,6 @@ def list_(
     print_table(columns, [_row(proposal) for proposal in found])
 
 
-@app.command("show")
 @asks_a_server
 def show(number: Id, server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
     """Show one: what is to be done, who asks for it, why, and what became of it.
@@ -75,7 +66,6 @@ def show(number: Id, server: Server = SERVER_DEFAULT, as_json: Json = False) -> 
         print_table(("field", "value"), _card(proposal))
 
 
-@app.command("approve")
 @asks_a_server
 def approve(
     number: Id,
@@ -92,7 +82,6 @@ def approve(
     _decide(number, Decision.APPROVE, edit_by(actor, reason), wait, server, as_json=as_json)
 
 
-@app.command("reject")
 @asks_a_server
 def reject(
     number: Id,
@@ -109,7 +98,6 @@ def reject(
     _decide(number, Decision.REJECT, edit_by(actor, reason), wait, server, as_json=as_json)
 
 
-@app.command("withdraw")
 @asks_a_server
 def withdraw(
     number: Id,

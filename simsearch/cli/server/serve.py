@@ -1,4 +1,4 @@
-"""`simsearch serve`, `status`, `config check` and `demo`."""
+"""`simsearch serve`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from simsearch.cli.common.connection import asks_a_server, connect
-from simsearch.cli.common.options import SERVER_DEFAULT, Json, Server
-from simsearch.cli.common.output import plain, print_json, print_line, print_table
+from simsearch.cli.common.options import Json
+from simsearch.cli.common.output import print_line
 from simsearch.errors import BadRequest
 
 if TYPE_CHECKING:
     from simsearch.config import Config
-
-config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 
 
 class LogLevel(StrEnum):
@@ -106,72 +103,3 @@ def _with_options(config: Config, listen: str, data_dir: str, insecure: bool) ->
         ),
     )
     return dataclasses.replace(config, server=server)
-
-
-@asks_a_server
-def status(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
-    """What a server searches with, and how far its searches are behind the bank.
-
-    Example: simsearch status --server 127.0.0.1:50070
-    """
-    with connect(server) as client:
-        answer = client.status()
-    if as_json:
-        print_json(plain(answer))
-        return
-    print_line(
-        f"simsearch {answer.version} at {server}: snapshot {answer.snapshot}, searches see change "
-        f"{answer.visible_seq} of {answer.durable_seq} (lag {answer.lag})"
-    )
-    if answer.fault:
-        print_line(f"FAULT: {answer.fault}")
-    if not answer.ready:
-        print_line("NOT READY: it loads, drains, or its canary found a fault")
-    for found in answer.canary:
-        if not found.right:
-            print_line(f"CANARY: {found.part} {found.signal}: {found.detail}")
-    print_table(
-        ("encoder", "state", "rows", "space"),
-        [(s.name or "(none)", "on" if s.available else "OFF", str(s.rows), s.space or s.reason)
-         for s in answer.spaces],
-    )  # fmt: skip
-    print_table(("signal", "rows"), [(s.signal, str(s.rows)) for s in answer.signals])
-    print_table(("bank", "active entries"), [(b.name, str(b.active_entries)) for b in answer.banks])
-
-
-@config_app.command("check")
-def config_check(path: Path, as_json: Json = False) -> None:
-    """Read a configuration file and say what is wrong with it, or what it means.
-
-    Example: simsearch config check simsearch.toml
-    """
-    from simsearch.config import load
-
-    config = load(path)
-    if config.identity.file:
-        from simsearch.serve.auth.identities_file import load_directory
-
-        load_directory(Path(config.identity.file))
-    if as_json:
-        print_json(dataclasses.asdict(config))
-        return
-    encoders = ", ".join(config.encoders) or "none"
-    print_line(
-        f"{path} is good: listens on {config.server.listen}, data in {config.server.data_dir}, "
-        f"encoders: {encoders}"
-    )
-
-
-def demo(
-    keep: Annotated[
-        bool, typer.Option("--keep", help="leave the server running and say how to talk to it")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Start a real server, ban real content, send edited copies, and show what is caught.
-
-    Example: simsearch demo --keep
-    """
-    from simsearch.cli.demo.run import run_demo
-
-    raise typer.Exit(run_demo(keep=keep, as_json=as_json))

@@ -10,20 +10,12 @@ from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_json, print_line
 from simsearch.serve.auth.tokens import new_token, record_of
 
-app = typer.Typer(help="Tokens that say who calls.", no_args_is_help=True)
 
-
-@app.callback()
-def top() -> None:
-    """Tokens that say who calls."""
-
-
-@app.command("new")
 def new(
     name: Annotated[str, typer.Option("--name", help="of the identity that it is for")],
     as_json: Json = False,
 ) -> None:
-    """Make a token, show it this once, and what the server's identities file is to hold of it.
+    """Make a token and show it this once, with what the identities file is to hold of it.
 
     Example: simsearch token new --name ingest-eu
     """
