@@ -73,8 +73,8 @@ def check(data_dir: DataDir, as_json: Json = False) -> None:
         raise typer.Exit(7)
 
 
-@app.command("agree")
-def agree(
+@app.command("compare-encoders")
+def compare_encoders(
     data_dir: DataDir,
     old: Annotated[str, typer.Option("--old", help="the id of a space")],
     new: Annotated[str, typer.Option("--new", help="the id of a space")],
@@ -85,14 +85,14 @@ def agree(
 
     Asks with the entries' own vectors about all other entries, at their bank's thresholds.
 
-    Example: simsearch-build agree ./banks --old clip@1f2e/squash/256 --new clip@9a8b/squash/256
+    Example: simsearch-build compare-encoders ./banks --old a@1f2e/squash/64 --new a@9a8b/squash/64
     """
-    from index_builders.quality.compare_encoders import agree as agree_on
+    from index_builders.quality.compare_encoders import compare_encoders as compare
     from index_builders.quality.compare_encoders import told
     from simsearch.bank.store import BankStore
 
     with BankStore.open(data_dir, writer=False) as store:
-        report = agree_on(store, old, new, queries)
+        report = compare(store, old, new, queries)
     _say(told(report), as_json)
 
 

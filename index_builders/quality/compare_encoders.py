@@ -1,4 +1,4 @@
-"""Before an old space is dropped: does every entry have rows in the new one, and do the two agree?
+"""Encoder comparison on a bank's own entries: coverage of two spaces, and agreement of verdicts.
 
 Needs no content: the entries' own vectors ask, each about all other entries, at their bank's
 thresholds. Works on one consistent state, beside a running server, in chunks of bounded memory.
@@ -63,7 +63,7 @@ class _Asking:
     best: Mapping[str, np.ndarray]
 
 
-def agree(
+def compare_encoders(
     store: BankStore, old: str, new: str, queries_max: int = QUERIES, seed: int = 0
 ) -> Report:
     """Raises BadRequest where no active entry has a row in one of the two spaces."""

@@ -45,13 +45,13 @@ ENTRY: Final = LazyCommands(
             "Extend every entry whose content is in a folder of images or a file of texts.",
         ),
         _row(
-            "agree",
-            "entries.encoder_migration:agree",
+            "compare-encoders",
+            "entries.encoder_migration:compare_encoders",
             "Ask both spaces of a bank about a sample of yours, and tell how far they agree.",
         ),
         _row("add", "entries.entry:add", "Ban one item."),
         _row("get", "entries.entry:get", "Show one entry: who banned it, when and why."),
-        _row("move", "entries.entry:move", "Set the state of an entry."),
+        _row("set-state", "entries.entry:set_state", "Set the state of an entry."),
         _row("retract", "entries.entry:retract", "Take a ban back."),
     ),
 )

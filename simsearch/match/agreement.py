@@ -1,7 +1,7 @@
 """How far two spaces agree about the same contents: a table of verdicts, and what it proves.
 
-Pure: `simsearch entry agree` fills it from what a server answers, `simsearch-build agree` from a
-bank's own vectors.
+Pure: `simsearch entry compare-encoders` fills it from what a server answers, `simsearch-build
+compare-encoders` from a bank's own vectors.
 """
 
 from __future__ import annotations

@@ -203,13 +203,6 @@ def test_other_machines_are_not_listened_to_by_accident(listen: str) -> None:
     check_listen(Config(ServerConfig(listen=listen, insecure_allow_remote_without_tls=True)))
 
 
-def test_the_old_flag_points_to_the_new_one() -> None:
-    """Nobody goes on without noticing what it stood for."""
-    refused = _serve("--allow-remote")
-    assert refused.returncode == 3
-    assert "--insecure-allow-remote-without-tls" in refused.stderr
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(tmp_path: Path, bare: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM: exit status 0, no traceback, and the directory opens again."""

@@ -135,7 +135,7 @@ def update(
     description: Annotated[Optional[str], typer.Option(help="a new description")] = None,  # noqa: UP045
     archived: Annotated[
         Optional[bool],  # noqa: UP045
-        typer.Option("--archive/--bring-back", help="ask it no more, and take no edits to it"),
+        typer.Option("--archive/--unarchive", help="ask it no more, and take no edits to it"),
     ] = None,
     owner: Owner = None,
     enabled_ratio: EnabledRatio = None,

@@ -1,4 +1,4 @@
-"""`simsearch entry extend`, `backfill`, `agree`: what a change of encoder asks of an operator."""
+"""Encoder migration: `simsearch entry extend`, `backfill` and `compare-encoders`."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def _print_backfill(report: Backfill) -> None:
         print_line(f"warning: {warning}")
 
 
-# ---------------------------------------------------------------- agree
+# ---------------------------------------------------------------- compare-encoders
 
 
 @dataclass
@@ -243,7 +243,7 @@ class Comparison:
 
 
 @asks_a_server
-def agree(
+def compare_encoders(
     bank: str,
     old: Annotated[str, typer.Option("--old", help="a space or its encoder's name")],
     new: Annotated[str, typer.Option("--new", help="a space or its encoder's name")],
@@ -258,7 +258,7 @@ def agree(
     Each space is judged by its own thresholds, other signals left aside. Contents are named by
     file or line; a text is never printed.
 
-    Example: simsearch entry agree scam-images --old copyclip --new copyclip2 --images ./sample
+    Example: simsearch entry compare-encoders scam-images --old clip1 --new clip2 --images ./sample
     """
     modality, samples = samples_of(images, texts)
     with connect(server) as client:

@@ -1,4 +1,4 @@
-"""`simsearch entry …`: add, get, move, retract."""
+"""`simsearch entry …`: add, get, set-state, retract."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def get(bank: str, key: int, server: Server = SERVER_DEFAULT, as_json: Json = Fa
 
 
 @asks_a_server
-def move(
+def set_state(
     bank: str,
     key: int,
     to: Annotated[
@@ -116,7 +116,7 @@ def move(
     """Set the state of an entry. It counts (active), is reviewed at most (disputed), is only
     counted (shadow), or rests (quarantined).
 
-    Example: simsearch entry move scam-images 17 quarantined --reason "hits a news photograph"
+    Example: simsearch entry set-state scam-images 17 quarantined --reason "hits a news photograph"
     """
     with connect(server) as client:
         moved = client.move_entry(

@@ -114,7 +114,7 @@ def review(
     as_json: Json = False,
 ) -> None:
     """List what waits for somebody to decide, the longest first. Disputed entries, and those that
-    the server quarantined because their hits were a flood. `simsearch entry move` decides.
+    the server quarantined because their hits were a flood. `simsearch entry set-state` decides.
 
     Example: simsearch review list --bank scam-images
     """

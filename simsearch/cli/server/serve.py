@@ -14,7 +14,6 @@ import typer
 
 from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_line
-from simsearch.errors import BadRequest
 
 if TYPE_CHECKING:
     from simsearch.config import Config
@@ -48,7 +47,6 @@ def serve(
             help="listen beyond this machine although anybody there could read along, and ban",
         ),
     ] = False,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", hidden=True)] = False,
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="how much standard error says")
     ] = LogLevel.WARNING,
@@ -58,11 +56,6 @@ def serve(
 
     Example: simsearch serve --data-dir ./banks --listen 127.0.0.1:50070
     """
-    if allow_remote:
-        raise BadRequest(
-            "--allow-remote is now --insecure-allow-remote-without-tls, and not needed with TLS "
-            "and identities: see docs/identity.md"
-        )
     # Before any tokenizer or CLIP library loads: nothing at start-up may reach for a model hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from index_builders.quality import compare_encoders as module
-from index_builders.quality.compare_encoders import Report, agree, told
+from index_builders.quality.compare_encoders import Report, compare_encoders, told
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadRequest
 from simsearch.match.agreement import Agreement
@@ -78,7 +78,7 @@ def by_hand(store: BankStore, bank_id: int) -> Agreement:
 
 def asked(path: Path, queries: int = 1_000) -> Report:
     with BankStore.open(path, writer=False) as store:
-        return agree(store, SPACE.id, WIDE.id, queries)
+        return compare_encoders(store, SPACE.id, WIDE.id, queries)
 
 
 @pytest.mark.parametrize("at_once", [7, 4096])
@@ -121,4 +121,4 @@ def test_a_sample_is_bounded_and_counts_what_it_asked(path: Path) -> None:
 def test_a_space_that_nobody_has_is_refused(path: Path) -> None:
     """A misspelt one would be covered by no entry."""
     with BankStore.open(path, writer=False) as store, pytest.raises(BadRequest, match="no active"):
-        agree(store, SPACE.id, "wide", 5)
+        compare_encoders(store, SPACE.id, "wide", 5)

@@ -102,11 +102,3 @@ def test_half_a_tls_configuration_is_refused(
     path.write_text(f"[tls]\n{table}\n")
     refused = run("config", "check", str(path))
     assert (refused.code, words in refused.err) == (7, True)
-
-
-def test_the_old_name_points_to_the_new_one(run: Run, tmp_path: Path) -> None:
-    """In a file as on the command line."""
-    path = tmp_path / "simsearch.toml"
-    path.write_text("[server]\nallow_remote = true\n")
-    refused = run("config", "check", str(path))
-    assert (refused.code, "insecure_allow_remote_without_tls" in refused.err) == (7, True)

@@ -274,8 +274,8 @@ def test_the_two_spaces_are_compared_content_by_content(
 ) -> None:
     """Each by its own thresholds alone; what differs is named with entry and cosines."""
     extended(client)
-    words = ("entry", "agree", "spam", "--old", "old", "--new", NEW.id, "--texts", str(sample),
-             "--server", address)  # fmt: skip
+    words = ("entry", "compare-encoders", "spam", "--old", "old", "--new", NEW.id,
+             "--texts", str(sample), "--server", address)  # fmt: skip
     said = json.loads(run(*words, "--json").out)
     counts = {
         name: said[name] for name in ("judged", "agree", "only_old", "only_new", "other_band")
@@ -310,8 +310,8 @@ def test_a_cut_answer_is_named_and_not_counted(
     """It may lack the very hit that one of the spaces gave."""
     extended(client)
     client.add_entry("spam", [TextContent(A)], EDIT)
-    ran = run("entry", "agree", "spam", "--old", "old", "--new", "new", "--texts", str(sample),
-              "--hits-max", "1", "--server", address, "--json")  # fmt: skip
+    ran = run("entry", "compare-encoders", "spam", "--old", "old", "--new", "new",
+              "--texts", str(sample), "--hits-max", "1", "--server", address, "--json")  # fmt: skip
     said = json.loads(ran.out)
     assert ran.code == 3
     assert said["judged"] == 3
@@ -321,7 +321,7 @@ def test_a_cut_answer_is_named_and_not_counted(
 
 def test_two_spaces_with_thresholds_are_needed(address: str, run: Run, sample: Path) -> None:
     """A space without thresholds would agree with nothing, one with itself always."""
-    words = ("entry", "agree", "spam", "--texts", str(sample), "--server", address)
+    words = ("entry", "compare-encoders", "spam", "--texts", str(sample), "--server", address)
     unknown = run(*words, "--old", "old", "--new", "nowhere")
     images = run(*words, "--old", "old", "--new", "sight")
     itself = run(*words, "--old", "old", "--new", OLD.id)
@@ -338,8 +338,8 @@ def test_an_encoder_that_is_gone_is_not_taken_for_one_that_hits_nothing(
     with served(path, BOTH) as address, Client(address) as client:
         set_policy(client, POLICY)
     with served(path, ONLY_NEW) as address:
-        ran = run("entry", "agree", "spam", "--old", OLD.id, "--new", "new", "--texts", str(sample),
-                  "--server", address, "--json")  # fmt: skip
+        ran = run("entry", "compare-encoders", "spam", "--old", OLD.id, "--new", "new",
+                  "--texts", str(sample), "--server", address, "--json")  # fmt: skip
     said = json.loads(ran.out)
     assert (ran.code, said["judged"], len(said["left_out"])) == (3, 0, 4)
 

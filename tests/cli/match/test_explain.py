@@ -65,7 +65,7 @@ def test_what_has_changed_since_is_told(shell: Shell, tmp_path: Path) -> None:
     key = banned(shell, "beta")
     path = receipt(shell, tmp_path / "r.json", "beta")
     shell("bank", "update", "beta", "--threshold", "pdq.block=0", "--reason", "too wide")
-    shell("entry", "move", "beta", key, "quarantined", "--reason", "hits the news")
+    shell("entry", "set-state", "beta", key, "quarantined", "--reason", "hits the news")
     shell("entry", "retract", "beta", key, "--reason", "appeal 88")
     ran = shell("explain", str(path))
     assert ran.code == 0
@@ -138,19 +138,24 @@ def test_no_match_is_explained_and_no_receipt_refused(shell: Shell, tmp_path: Pa
 
 
 def test_an_entry_begins_in_the_shadow_and_moves(shell: Shell) -> None:
-    """`--state shadow`, `match --shadow`, `entry move`, and what `entry get` and `list` say."""
+    """`--state shadow`, `match --shadow`, `entry set-state`, and what `get` and `list` say."""
     assert shell("bank", "create", "epsilon", "--reason", "case 1").code == 0
     words = ("entry", "add", "epsilon", "--hash", HASH, "--state", "shadow", "--reason", "a trial")
     key = str(json.loads(shell(*words, "--json").out)["entry"]["key"])
     seen = shell("match", "--hash", HASH, "--bank", "epsilon", "--shadow")
     assert "NO_MATCH" in seen.out
     assert "in the shadow: epsilon/" in seen.out
-    moved = shell("entry", "move", "epsilon", key, "active", "--reason", "it is right")
+    moved = shell("entry", "set-state", "epsilon", key, "active", "--reason", "it is right")
     assert f"entry {key} of epsilon is active" in moved.out
-    assert "it was already" in shell("entry", "move", "epsilon", key, "active", "--reason", "x").out
+    assert (
+        "it was already"
+        in shell("entry", "set-state", "epsilon", key, "active", "--reason", "x").out
+    )
     assert "made active" in shell("entry", "get", "epsilon", key).out
     assert key in shell("entry", "list", "epsilon", "--state", "active").out
-    refused = shell("entry", "move", "epsilon", key, "active", "--until", "soon", "--reason", "x")
+    refused = shell(
+        "entry", "set-state", "epsilon", key, "active", "--until", "soon", "--reason", "x"
+    )
     assert (refused.code, "no time" in refused.err) == (3, True)
 
 
@@ -182,14 +187,14 @@ def test_a_bank_of_what_is_harmless_and_one_that_is_archived(shell: Shell, tmp_p
         ran = shell(*refused)
         assert ran.code == 5
         assert "archived" in ran.err
-    assert shell(*archive, "--bring-back").code == 0
+    assert shell(*archive, "--unarchive").code == 0
     assert "NO_MATCH" in shell("match", "--hash", NEAR, "--bank", "zeta").out
     assert shell(*archive, "--archive").code == 0  # its say is in every bank's answers
 
 
 def test_what_a_disputed_entry_blocked_is_for_review(shell: Shell, tmp_path: Path) -> None:
     key = banned(shell, "eta")
-    shell("entry", "move", "eta", key, "disputed", "--reason", "two reviewers doubt it")
+    shell("entry", "set-state", "eta", key, "disputed", "--reason", "two reviewers doubt it")
     path = receipt(shell, tmp_path / "r.json", "eta")
     assert json.loads(path.read_text())[0]["verdict"] == "REVIEW"
     ran = shell("explain", str(path))

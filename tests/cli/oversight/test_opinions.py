@@ -129,7 +129,7 @@ def test_review_is_what_waits_for_a_decision(
     both = shown(run, "review", "list", "--server", disputed)
     assert [each["entry"]["key"] for each in both] == [1, 2]
     assert len(shown(run, "review", "list", "--limit", "1", "--server", disputed)) == 1
-    run("entry", "move", "scams", "1", "active", "--reason", "ok", "--server", disputed)
+    run("entry", "set-state", "scams", "1", "active", "--reason", "ok", "--server", disputed)
     [left] = shown(run, "review", "list", "--server", disputed)
     assert left["entry"]["key"] == 2
 

@@ -86,10 +86,10 @@ def test_what_waits_says_so_and_is_done_once_approved(run: Run) -> None:
 @pytest.mark.usefixtures("server")
 def test_moves_retractions_and_updates_wait_too(run: Run) -> None:
     key = str(banned(run, "a"))
-    quarantined = done(run, "entry", "move", "scams", key, "quarantined", "--reason", "x")
+    quarantined = done(run, "entry", "set-state", "scams", key, "quarantined", "--reason", "x")
     assert "is quarantined" in quarantined
     for number, words in (
-        (2, ("entry", "move", "scams", key, "active")),
+        (2, ("entry", "set-state", "scams", key, "active")),
         (3, ("entry", "retract", "scams", key)),
         (4, ("bank", "update", "scams", "--no-four-eyes")),
     ):
