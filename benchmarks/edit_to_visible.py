@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="simsearch-bench-") as directory:
         config = Path(directory) / "simsearch.toml"
-        config.write_text("[guard]\nenabled = false\n", encoding="utf-8")
+        config.write_text("[ban_checks]\nenabled = false\n", encoding="utf-8")
         server = ServerProcess(Path(directory), config)
         try:
             with Client(server.address, deadline_s=120) as client:

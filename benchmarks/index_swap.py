@@ -82,7 +82,7 @@ WARM_S: Final = 3.0
 LOOK_S: Final = 0.05
 
 CONFIG: Final = f"""
-[guard]
+[ban_checks]
 enabled = false
 
 [encoders.minilm]

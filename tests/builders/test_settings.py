@@ -50,7 +50,7 @@ def test_a_factory_said_for_a_model_is_for_all_of_its_spaces(config: Path) -> No
 @pytest.mark.parametrize("recall", [0.0, -1.0, 1.01, float("nan")])
 def test_a_recall_that_is_no_share_is_refused(recall: float) -> None:
     """By an option as by a file."""
-    with pytest.raises(BadConfig, match="options: recall is a share"):
+    with pytest.raises(BadConfig, match="options: recall must be a number over 0, at most 1"):
         build_app._settings(None, recall, None, None)
 
 

@@ -45,7 +45,7 @@ IDLE_S: Final = 1.0
 SETTINGS: Final = """
 [approval]
 four_eyes = "off"
-[guard]
+[ban_checks]
 enabled = false
 [limits]
 image_pixels_max = 4000000

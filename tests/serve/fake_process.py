@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from simsearch.config import load
+from simsearch.config_file import load
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.serve import server
 from simsearch.telemetry import log_to_stderr
@@ -104,7 +104,7 @@ def fake_server(directory: Path, more: str = "", log_format: str = "json") -> It
     config.write_text(
         f'[server]\nlisten = "127.0.0.1:0"\ndata_dir = "{directory / "data"}"\n'
         f'[metrics]\nlisten = "{operator}"\n[telemetry]\nlog_format = "{log_format}"\n'
-        '[guard]\nenabled = false\n'
+        '[ban_checks]\nenabled = false\n'
         '[encoders.prose]\nkind = "sentence-transformers"\nmodel = ""\n'
         'thresholds = { review = 0.9, log = 0.7 }\n'
         '[encoders.pictures]\nkind = "open_clip"\nmodel = ""\n'

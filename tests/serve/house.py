@@ -6,16 +6,17 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from simsearch.bank.store import BankStore
 from simsearch.config import (
     ApprovalConfig,
+    BanChecksConfig,
     CacheConfig,
     Config,
     EncoderConfig,
-    GuardConfig,
     LimitsConfig,
     ThresholdsConfig,
 )
@@ -40,7 +41,7 @@ from simsearch.serve.transport.interceptors import Gate
 CACHE = CacheConfig()
 APPROVAL = ApprovalConfig(four_eyes="off")
 """Tests edit by themselves, whoever they are; those of proposals say otherwise."""
-HOLDING = GuardConfig(enabled=False)
+HOLDING = BanChecksConfig(enabled=False)
 """Tests ban hashes of zeros and texts of a word."""
 
 
@@ -54,14 +55,14 @@ def served(
     tls: ServerTls | None = None,
     decoder: ImageDecoder | None = None,
     approval: ApprovalConfig = APPROVAL,
-    holding: GuardConfig = HOLDING,
+    holding: BanChecksConfig = HOLDING,
 ) -> Iterator[str]:
     """The address of a server on the bank at `path`, which it makes where there is none."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     core = _core(path, EncoderSet(encoders), cache, decoder, approval, holding)
-    work = Work(replace(core.config.server, match_threads=match_threads))
+    work = Work(structs.replace(core.config.server, match_threads=match_threads))
     work.begin(core)
 
     gate = Gate(core.config.server.requests_max, core.config.server.streams_max)
@@ -87,7 +88,7 @@ async def opened(
     tls: ServerTls | None = None,
 ) -> AsyncIterator[str]:
     """The address of a port that is serving."""
-    local = replace(config, server=replace(config.server, listen="127.0.0.1:0"))
+    local = structs.replace(config, server=structs.replace(config.server, listen="127.0.0.1:0"))
     port = port_of(local, work, guard or Guard(), gate, tls=tls)
     address = await port.listen()
     await port.set_serving(True)
@@ -103,7 +104,7 @@ def _core(
     cache: CacheConfig,
     decoder: ImageDecoder | None,
     approval: ApprovalConfig = APPROVAL,
-    holding: GuardConfig = HOLDING,
+    holding: BanChecksConfig = HOLDING,
 ) -> Core:
     thresholds = ThresholdsConfig(review=0.9, log=0.7)
     named = {
@@ -116,5 +117,5 @@ def _core(
     follower.start()
     prints = cached_fingerprints(fingerprinter, cache)
     matcher = cached_verdicts(Matcher(prints, follower, hits_max=100), follower, cache)
-    config = Config(encoders=named, cache=cache, approval=approval, guard=holding)
+    config = Config(encoders=named, cache=cache, approval=approval, ban_checks=holding)
     return Core(config, store, encoders, fingerprinter, follower, matcher, prints)

@@ -123,7 +123,7 @@ def fill(path: Path) -> None:
 
 def start(path: Path) -> ServerProcess:
     (path / "bare.toml").write_text(
-        "[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n"
+        "[encoders]\n[ban_checks]\nenabled = false\n[sandbox]\nworkers = 0\n"
     )
     return ServerProcess(path, path / "bare.toml")
 

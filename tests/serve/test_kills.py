@@ -123,7 +123,7 @@ def test_a_server_that_keeps_being_killed(tmp_path: Path, kills: int) -> None:
     after it finds them; of the others there are at most those in flight. One kill in eight comes
     while the server starts."""
     (tmp_path / "bare.toml").write_text(
-        "[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n"
+        "[encoders]\n[ban_checks]\nenabled = false\n[sandbox]\nworkers = 0\n"
     )
     world = World(tmp_path, np.random.default_rng(kills))
     world.kill_while_starting()
@@ -165,7 +165,7 @@ def test_what_a_start_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Of a bare server with a thousand entries: all of it, and what is not the import of modules
     by Python, as Python itself measures it. Told, and not bounded: it is the machine's."""
     (tmp_path / "bare.toml").write_text(
-        "[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n"
+        "[encoders]\n[ban_checks]\nenabled = false\n[sandbox]\nworkers = 0\n"
     )
     world = World(tmp_path, np.random.default_rng(0))
     server = world.start()

@@ -87,7 +87,7 @@ class Server:
 def servers(tmp_path: Path) -> Iterator[list[Server]]:
     """Both with a copy of one data directory."""
     (tmp_path / "bare.toml").write_text(
-        "[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n"
+        "[encoders]\n[ban_checks]\nenabled = false\n[sandbox]\nworkers = 0\n"
     )
     first, second = tmp_path / "first", tmp_path / "second"
     with BankStore.open(first / "data", writer=True) as store:

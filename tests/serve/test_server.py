@@ -44,7 +44,7 @@ HASH = HashContent(Signal.PDQ, b"\x96" * 32)
 def bare(tmp_path: Path) -> Path:
     """A configuration without encoders: such a server is up in a second."""
     path = tmp_path / "bare.toml"
-    path.write_text("[encoders]\n[guard]\nenabled = false\n")
+    path.write_text("[encoders]\n[ban_checks]\nenabled = false\n")
     return path
 
 

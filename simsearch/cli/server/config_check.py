@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+
+import msgspec
 
 from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_json, print_line
-from simsearch.config import load
+from simsearch.config_file import load
 from simsearch.serve.auth.identities_file import load_directory
 
 
@@ -20,7 +21,7 @@ def config_check(path: Path, as_json: Json = False) -> None:
     if config.identity.file:
         load_directory(Path(config.identity.file))
     if as_json:
-        print_json(dataclasses.asdict(config))
+        print_json(msgspec.to_builtins(config))
         return
     encoders = ", ".join(config.encoders) or "none"
     print_line(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from msgspec import structs
 
 from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_line
@@ -62,8 +62,9 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say, this server says by name
     from simsearch.serve.transport.tls_version import ENVIRONMENT
 
-    os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: below
-    from simsearch.config import Config, load
+    os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: later
+    from simsearch.config import Config
+    from simsearch.config_file import load
     from simsearch.telemetry import log_to_stderr
 
     read = load(config) if config else Config()
@@ -87,7 +88,7 @@ def serve(
 
 
 def _with_options(config: Config, listen: str, data_dir: str, insecure: bool) -> Config:
-    server = dataclasses.replace(
+    server = structs.replace(
         config.server,
         listen=listen or config.server.listen,
         data_dir=data_dir or config.server.data_dir,
@@ -95,4 +96,4 @@ def _with_options(config: Config, listen: str, data_dir: str, insecure: bool) ->
             insecure or config.server.insecure_allow_remote_without_tls
         ),
     )
-    return dataclasses.replace(config, server=server)
+    return structs.replace(config, server=server)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from simsearch.config import CallerConfig, IdentityConfig, load_callers
+from simsearch.config import CallerConfig, IdentityConfig
+from simsearch.config_file import load_callers
 from simsearch.errors import BadConfig, Unauthenticated
 from simsearch.serve.auth.identity import LOCAL, Identity, Quota
 from simsearch.serve.auth.tokens import TokenRecord, id_of, read_record

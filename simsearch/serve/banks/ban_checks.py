@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from simsearch.config import GuardConfig
+from simsearch.config import BanChecksConfig
 from simsearch.encode.digests import md5, sha256, text_sha256
 from simsearch.encode.text.normalise import normalise
 from simsearch.errors import BankArchived, BankNotFound, LowInformation, SimsearchError
@@ -53,7 +53,7 @@ _UNSPACED: Final = re.compile(
 
 def held(core: Core, bank: str, prepared: Sequence[Prepared]) -> list[Prepared]:
     """The same, each with the reasons for which it is to be held, if there are any."""
-    guard = core.config.guard
+    guard = core.config.ban_checks
     if not guard.enabled or not prepared:
         return list(prepared)
     known = _banned_already(core, bank, [content for p in prepared for content in p.contents])
@@ -81,7 +81,7 @@ def _says_nothing(bits: Bits) -> bool:
 # ---------------------------------------------------------------- what is looked at
 
 
-def _says_little(prepared: Prepared, guard: GuardConfig) -> Iterator[str]:
+def _says_little(prepared: Prepared, guard: BanChecksConfig) -> Iterator[str]:
     for content in prepared.contents:
         words = _words(content.text) if isinstance(content, TextContent) else guard.tokens_min
         if words < guard.tokens_min:

@@ -48,7 +48,7 @@ def import_entries(
     core: Core, request: bank_pb2.ImportEntriesRequest
 ) -> bank_pb2.ImportEntriesResponse:
     rows = _rows(core, request)
-    if core.config.guard.enabled:
+    if core.config.ban_checks.enabled:
         rows = [_guarded(row) for row in rows]
     items = [row for row in rows if isinstance(row, ImportItem)]
     answer = bank_pb2.ImportEntriesResponse(

@@ -141,7 +141,11 @@ METRICS: Final = (
         "encoder", "modality", "cause",
     ),
     _gauge(
-        "simsearch_encoder_waiting", "items that wait for a batch", "encoder", "modality", "priority"
+        "simsearch_encoder_waiting",
+        "items that wait for a batch",
+        "encoder",
+        "modality",
+        "priority",
     ),
     _gauge(
         "simsearch_encoder_wait_seconds",

@@ -13,7 +13,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from simsearch.config import split_address
+from simsearch.config_file import split_address
 from simsearch.errors import BadConfig
 
 CONNECTIONS_MAX: Final = 16

@@ -14,7 +14,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from simsearch.config import Config, ServerConfig, TlsConfig, split_address
+from simsearch.config import Config, ServerConfig, TlsConfig
+from simsearch.config_file import split_address
 from simsearch.errors import BadConfig
 from simsearch.serve.transport.certificates import ServerTls
 from simsearch.serve.transport.interceptors import Chain

@@ -10,7 +10,7 @@ from simsearch.cli.common.server_process import ServerProcess
 from simsearch.types import HashContent, Signal
 from tests.cli.shell import Ran, Run
 
-BARE: Final = "[encoders]\n\n[guard]\nenabled = false\n\n[sandbox]\nworkers = 0\n"
+BARE: Final = "[encoders]\n\n[ban_checks]\nenabled = false\n\n[sandbox]\nworkers = 0\n"
 """The configuration of a server that takes ready hashes alone."""
 
 ANSWERS: Final = ("added", "duplicate", "tombstone", "withdrawn", "absent", "refused", "passed")

@@ -22,7 +22,7 @@ Shell = Callable[..., Ran]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     path = tmp_path_factory.mktemp("explaining")
     config = path / "bare.toml"
-    config.write_text("[encoders]\n[guard]\nenabled = false\n[sandbox]\nworkers = 0\n")
+    config.write_text("[encoders]\n[ban_checks]\nenabled = false\n[sandbox]\nworkers = 0\n")
     process = ServerProcess(path, config)
     yield process
     process.stop()

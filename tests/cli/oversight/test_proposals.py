@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from simsearch.client import Client
-from simsearch.config import ApprovalConfig, GuardConfig
+from simsearch.config import ApprovalConfig, BanChecksConfig
 from simsearch.types import Edit
 from tests.cli.shell import Ran, Run
 from tests.serve.house import served
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 def server(path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[str]:
     """Two persons are needed; ann is who types."""
     on = ApprovalConfig(four_eyes="on")
-    with served(path, {}, approval=on, holding=GuardConfig()) as address:
+    with served(path, {}, approval=on, holding=BanChecksConfig()) as address:
         with Client(address) as client:
             client.create_bank("scams", ANN)
         monkeypatch.setenv("SIMSEARCH_ACTOR", "ann")

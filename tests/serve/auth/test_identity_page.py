@@ -10,7 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from simsearch.config import TlsConfig, parse
+from simsearch.config import TlsConfig
+from simsearch.config_file import parse
 from simsearch.credentials import ClientTls, channel_credentials
 from simsearch.serve.auth.identities_file import load_directory
 from simsearch.serve.auth.permissions import PERMISSIONS

@@ -14,7 +14,7 @@ from simsearch.bank.audit import verify
 from simsearch.bank.edits import decide
 from simsearch.bank.store import BankStore
 from simsearch.client import Client
-from simsearch.config import ApprovalConfig, GuardConfig
+from simsearch.config import ApprovalConfig, BanChecksConfig
 from simsearch.errors import (
     BadRequest,
     BankNotFound,
@@ -349,7 +349,7 @@ def test_a_days_edits_are_counted_across_restarts(tmp_path: Path) -> None:
 def holding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server that asks nobody for a name, and looks at what it is to ban."""
     path = tmp_path_factory.mktemp("holding") / "bank"
-    with served(path, {}, holding=GuardConfig()) as address, Client(address) as client:
+    with served(path, {}, holding=BanChecksConfig()) as address, Client(address) as client:
         client.create_bank("scams", ANN)
         client.create_bank("others", ANN)
         yield client

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from simsearch.config import CanaryConfig, ServerConfig
 from simsearch.encode.fingerprint import Fingerprinter, Print, merge
@@ -404,7 +405,7 @@ def test_a_follower_that_stands_still_is_found(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once an edit has not been seen for longer than it may be; a young one is no fault."""
-    house = build(replace(QUICK, lag_max_s=0.3))
+    house = build(structs.replace(QUICK, lag_max_s=0.3))
     assert house.probe()
     stands = threading.Event()
     step = type(house.core.follower)._catch_up
@@ -426,7 +427,7 @@ def test_work_that_does_not_end_is_found(build: Build) -> None:
     """A late probe proves nothing by itself, two in a row do; and what is right again is right."""
     house = build()
     assert house.probe()
-    house.canary._config = replace(QUICK, timeout_s=0.3)
+    house.canary._config = structs.replace(QUICK, timeout_s=0.3)
     held = threading.Event()
 
     def hangs(text: str) -> Vectors:
@@ -459,7 +460,7 @@ def test_too_much_to_do_is_not_broken(house: House) -> None:
 
 def test_nothing_is_right_before_the_first_probe(build: Build) -> None:
     """A server whose first probe does not come to an end is not ready."""
-    house = build(replace(QUICK, timeout_s=0.1))
+    house = build(structs.replace(QUICK, timeout_s=0.1))
 
     def slow(text: str) -> Vectors:
         time.sleep(0.1)

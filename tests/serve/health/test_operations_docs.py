@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from simsearch.cli.common.options import exit_code
-from simsearch.config import Config, load, parse
+from simsearch.config import Config
+from simsearch.config_file import load, parse
 from simsearch.errors import BadConfig, BadRequest, BankLocked, Fault, every_error
 from simsearch.serve.core.health_state import Part
 from simsearch.serve.metrics.catalogue import METRICS

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from msgspec import structs
 from PIL import Image, PngImagePlugin
 
 from simsearch.client import Client
@@ -207,7 +208,7 @@ def test_an_edit_that_is_not_seen_in_time_is_durable(
 ) -> None:
     """Whoever waits for it is told so by name, and that it must not be sent again."""
     core = _core(tmp_path, EncoderSet({}), CacheConfig(), None)
-    hasty = replace(core.config, server=ServerConfig(visible_timeout_s=0.2))
+    hasty = structs.replace(core.config, server=ServerConfig(visible_timeout_s=0.2))
     held = threading.Event()
     step = type(core.follower)._catch_up
 

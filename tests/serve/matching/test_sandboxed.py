@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from simsearch.bank.store import BankStore
 from simsearch.cli.common.server_process import ServerProcess
@@ -115,9 +115,9 @@ def test_a_server_without_workers_says_so_and_does_not_start(
 
 def test_decoding_in_the_server_is_asked_for_by_name() -> None:
     """With no workers, and only then."""
-    none = replace(Config(), sandbox=SandboxConfig(workers=0))
+    none = structs.replace(Config(), sandbox=SandboxConfig(workers=0))
     assert isinstance(image_decoder(none), InProcessDecoder)
-    some = image_decoder(replace(Config(), sandbox=SandboxConfig(workers=1)))
+    some = image_decoder(structs.replace(Config(), sandbox=SandboxConfig(workers=1)))
     assert isinstance(some, Sandbox)
     some.close()
 

@@ -6,12 +6,12 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from msgspec import structs
 
 from simsearch.client import Client
 from simsearch.config import CacheConfig, ServerConfig
@@ -57,7 +57,7 @@ def traced(tmp_path: Path, spans: tuple[Tracing, Any]) -> Iterator[str]:
     thread.start()
     prose = LoadedEncoder("prose", Modality.TEXT, text=FakeTextEncoder())
     core = _core(tmp_path, EncoderSet({"prose": prose}), CacheConfig(), None)
-    config = replace(core.config, server=ServerConfig(listen="127.0.0.1:0"))
+    config = structs.replace(core.config, server=ServerConfig(listen="127.0.0.1:0"))
 
     async def opened() -> tuple[Port, Work, str]:
         work = Work(config.server)

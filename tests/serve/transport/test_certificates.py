@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
+from msgspec import structs
 
 from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
@@ -334,7 +334,7 @@ def test_a_call_over_older_tls_is_refused_whoever_calls() -> None:
 def test_the_check_tells_a_server_that_speaks_tls_1_2(house: House, asks_clients: bool) -> None:
     """This very process imported gRPC without the setting, so its servers do: the check that a
     server makes of itself must notice, or it would notice nothing."""
-    config = house.config if asks_clients else replace(house.config, client_ca="")
+    config = house.config if asks_clients else structs.replace(house.config, client_ca="")
     with guarded(house.directory, house.callers, tls=ServerTls(config)) as served:
         version = negotiated(served.address, ssl.TLSVersion.TLSv1_2)
         assert version == ("" if asks_clients else "TLSv1.2")  # "": for want of a certificate
@@ -347,7 +347,7 @@ EARLY = """
 import sys
 import grpc
 from pathlib import Path
-from simsearch.config import load
+from simsearch.config_file import load
 from simsearch.errors import BadConfig
 from simsearch.serve.server import run
 try:
