@@ -38,6 +38,13 @@ def test_options_go_before_the_file_and_the_file_before_the_defaults(config: Pat
     assert (said.recall, said.keep, said.factories) == (0.99, 0, read.factories)
 
 
+def test_options_leave_what_only_the_file_can_say(config: Path) -> None:
+    """There is no option for GPUs: what the file says of them holds."""
+    config.write_text('[index]\ngpu = true\ngpu_placement = "replicated"\n')
+    said = build_app._settings(config, 0.9, None, 1)
+    assert (said.gpu, said.gpu_placement) == (True, "replicated")
+
+
 def test_a_factory_said_for_a_model_is_for_all_of_its_spaces(config: Path) -> None:
     """The file's word on one of them would win over it: an id goes before a model's name."""
     said = build_app._settings(config, None, ["wide=Flat"], None)
