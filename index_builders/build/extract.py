@@ -6,10 +6,9 @@ Memory stays bounded whatever the size of the bank: entries are read in chunks a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -154,7 +153,7 @@ def gather(
     """
     parts = _Parts(directory, without)
     try:
-        for chunk in _chunks(reading):
+        for chunk in reading.active_chunks(ENTRIES_AT_ONCE):
             parts.append(chunk)
             progress(len(chunk))
         parts.require_left_out()
@@ -169,12 +168,6 @@ def gather(
         {str(signal): part.count for signal, part in parts.signals.items()},
         tuple(sorted(parts.left_out)),
     )
-
-
-def _chunks(reading: Reading) -> Iterator[Chunk]:
-    entries = reading.active_entries()
-    while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
-        yield chunk
 
 
 def _by_name(

@@ -7,9 +7,8 @@ an upgrade, or every night.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -70,15 +69,9 @@ Chunk: TypeAlias = list[tuple[int, int, Fingerprint]]
 
 
 def _check_entries(reading: Reading, findings: _Findings, progress: Progress) -> None:
-    for chunk in _chunks(reading):
+    for chunk in reading.active_chunks(ENTRIES_AT_ONCE):
         _check_chunk(chunk, findings)
         progress(len(chunk))
-
-
-def _chunks(reading: Reading) -> Iterator[Chunk]:
-    entries = reading.active_entries()
-    while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
-        yield chunk
 
 
 def _check_chunk(chunk: Chunk, findings: _Findings) -> None:

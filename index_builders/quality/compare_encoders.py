@@ -7,14 +7,12 @@ thresholds. Works on one consistent state, beside a running server, in chunks of
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from simsearch.bank.state_reader import Reading
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadRequest
 from simsearch.index.flat.cosine import ExactIndex
@@ -71,7 +69,7 @@ def compare_encoders(
         banks = {bank.id: bank for bank in reading.banks()}
         coverage = {bank.id: Coverage() for bank in banks.values()}
         picked = _Picked(queries_max, random.Random(seed))
-        for chunk in _chunks(reading):
+        for chunk in reading.active_chunks(ENTRIES_AT_ONCE):
             for key, bank_id, fingerprint in chunk:
                 has = (old in fingerprint.vectors, new in fingerprint.vectors)
                 _count(coverage[bank_id], key, *has)
@@ -79,7 +77,7 @@ def compare_encoders(
                     picked.offer((key, bank_id, _only(fingerprint, old, new)))
         _require_rows(coverage, old, new)
         asking = _asking(picked.kept, banks, old, new)
-        for chunk in _chunks(reading):
+        for chunk in reading.active_chunks(ENTRIES_AT_ONCE):
             for space in (old, new):
                 _search(space, chunk, asking)
         return Report(
@@ -223,9 +221,3 @@ def _rule(bank: Bank, space: str) -> CosineRule:
     """For queries of the kind that the space holds: images, wherever images can ask at all."""
     rules = {rule.query: rule for rule in bank.policy.cosine if rule.space == space}
     return rules.get(Modality.IMAGE) or rules[Modality.TEXT]
-
-
-def _chunks(reading: Reading) -> Iterator[Chunk]:
-    entries = reading.active_entries()
-    while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
-        yield chunk

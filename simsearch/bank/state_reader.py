@@ -57,6 +57,12 @@ class Reading:
                 yield key, bank_id, fingerprint_from_bytes(key, fingerprint)
             after_key = chunk.after_key
 
+    def active_chunks(self, size: int) -> Iterator[list[tuple[int, int, Fingerprint]]]:
+        """`active_entries` in lists of `size`; the last may be shorter, none is empty."""
+        entries = self.active_entries()
+        while chunk := list(islice(entries, size)):
+            yield chunk
+
     def changes(self, after_seq: int, limit: int) -> list[Change]:
         """Changes after `after_seq`, up to `seq` and up to `limit` of them, without a gap."""
         limit = min(limit, self.seq - after_seq)

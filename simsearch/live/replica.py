@@ -6,9 +6,8 @@ Everything in it comes from the bank, so it can be thrown away and loaded again 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from simsearch.bank.state_reader import Reading
@@ -85,7 +84,7 @@ class Replica:
         """Every active entry of the bank as it is now; of `spaces`, where they are given."""
         rows, intake = LiveRows(), Intake(spaces)
         with store.reading() as reading:
-            for chunk in _chunks(reading.active_entries(), LOAD_ENTRIES):
+            for chunk in reading.active_chunks(LOAD_ENTRIES):
                 rows.append(intake.served(chunk))
             return cls(store, rows, intake, reading.seq, reading.banks(), f"bank-{reading.seq}")
 
@@ -180,8 +179,3 @@ def _require_served(manifest: Manifest, intake: Intake) -> None:
                 "has an encoder for: build one with it (simsearch-build run), or take the encoder "
                 "out of the configuration and restart"
             )
-
-
-def _chunks(entries: Iterator[Added], size: int) -> Iterator[list[Added]]:
-    while chunk := list(islice(entries, size)):
-        yield chunk

@@ -617,10 +617,24 @@ def test_a_reading_crosses_its_chunks(store: BankStore) -> None:
     assert store.bank("spam").active_entries == len(read)
 
 
+@pytest.mark.parametrize(("size", "lengths"), [(1, [1] * 4), (2, [2, 2]), (3, [3, 1]), (9, [4])])
+def test_active_chunks_hold_every_active_entry_once(
+    store: BankStore, size: int, lengths: list[int]
+) -> None:
+    """In key order, full but for the last, and none of them empty."""
+    store.add_entries("spam", [digest_draft(str(n)) for n in range(5)], EDIT)
+    store.retract_entry("spam", 2, EDIT)
+    with store.reading() as reading:
+        chunks = list(reading.active_chunks(size))
+        assert [len(chunk) for chunk in chunks] == lengths
+        assert [key for chunk in chunks for key, *_ in chunk] == [1, 3, 4, 5]
+
+
 def test_a_new_store_is_empty(path: Path) -> None:
     """Seq 0, no banks, no changes, nothing to load."""
     with BankStore.open(path, writer=True) as store, store.reading() as reading:
         assert (store.seq(), store.banks(), store.changes(0, 9)) == (0, [], [])
         assert (reading.seq, reading.banks(), list(reading.active_entries())) == (0, [], [])
+        assert list(reading.active_chunks(2)) == []
         assert reading.changes(0, 9) == []
         assert store.find_digests([(Signal.MD5, bytes(16))], 9)[0] == []
