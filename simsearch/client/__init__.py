@@ -26,13 +26,13 @@ client: `Client(["10.0.0.1:50070", "10.0.0.2:50070"])`.
 - `close` ends it for everybody: calls under way raise `Unreachable`.
 """
 
-from simsearch.client.awaiting import AsyncClient
-from simsearch.client.blocking import Client
+from simsearch.client.async_client import AsyncClient
+from simsearch.client.batching.batch_queue import AutoBatch
 from simsearch.client.calls import Outcome
-from simsearch.client.gather import AutoBatch
 from simsearch.client.retry import NO_RETRIES, RetryPolicy
 from simsearch.client.sending import ClientCounts
-from simsearch.client.window import StreamBounds
+from simsearch.client.streaming.send_window import StreamBounds
+from simsearch.client.sync_client import Client
 
 __all__ = [
     "NO_RETRIES",

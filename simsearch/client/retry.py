@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from simsearch.client.refusals import Refusal
+from simsearch.client.transport.error_mapping import Refusal
 
 RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """No answer, or a server that says that it is not there yet or about to go."""

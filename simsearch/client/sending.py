@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 
 from simsearch.client.calls import Rpc
-from simsearch.client.pool import Endpoint, Lane, Pool
-from simsearch.client.refusals import Refusal, refusal_from
+from simsearch.client.credentials import Metadata
+from simsearch.client.pool import Endpoint, Pool, Priority
 from simsearch.client.retry import Attempts, RetryBudget, RetryPolicy
-from simsearch.credentials import Metadata
+from simsearch.client.transport.error_mapping import Refusal, refusal_from
 from simsearch.errors import BadRequest, NotReady, SimsearchError, Unreachable
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import simsearch.client
 from simsearch.client import AsyncClient, Client, calls
-from simsearch.credentials import ClientTls
+from simsearch.client.credentials import ClientTls
 from simsearch.errors import (
     BadContent,
     BadHash,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simsearch.client import AsyncClient, Client
-from simsearch.credentials import ClientTls, Credentials, channel_credentials, is_loopback
+from simsearch.client.credentials import ClientTls, Credentials, channel_credentials, is_loopback
 from simsearch.errors import BadRequest
 
 TOKEN = "sst_000000000000_" + "a" * 43

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simsearch.client.refusals import Refusal
 from simsearch.client.retry import Attempts, RetryBudget, RetryPolicy
+from simsearch.client.transport.error_mapping import Refusal
 from simsearch.errors import SimsearchError
 
 POLICY = RetryPolicy()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from simsearch.client import NO_RETRIES
+from simsearch.client.credentials import ClientTls
 from simsearch.config import TlsConfig
-from simsearch.credentials import ClientTls
 from simsearch.errors import BadRequest, Unreachable
 from simsearch.serve.transport.certificates import ServerTls
 from simsearch.types import Band, HashContent, Signal

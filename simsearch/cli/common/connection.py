@@ -103,7 +103,7 @@ def _asked(
 def connect(server: str) -> Client:
     """A client of the server, as whom the options say. Raises BadRequest."""
     from simsearch.client import Client
-    from simsearch.credentials import ClientTls
+    from simsearch.client.credentials import ClientTls
 
     caller = _caller.get()
     tls = ClientTls(caller.ca, caller.cert, caller.key)

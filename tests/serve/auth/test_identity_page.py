@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from simsearch.client.credentials import ClientTls, channel_credentials
 from simsearch.config import TlsConfig
 from simsearch.config_file import parse
-from simsearch.credentials import ClientTls, channel_credentials
 from simsearch.serve.auth.identities_file import load_directory
 from simsearch.serve.auth.permissions import PERMISSIONS
 from simsearch.serve.transport.certificates import ServerTls

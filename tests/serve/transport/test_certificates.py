@@ -20,8 +20,8 @@ from msgspec import structs
 
 from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
+from simsearch.client.credentials import ClientTls, channel_credentials
 from simsearch.config import TlsConfig
-from simsearch.credentials import ClientTls, channel_credentials
 from simsearch.errors import BadConfig, PermissionDenied, SimsearchError, Unauthenticated
 from simsearch.serve.auth.authorization import Guard
 from simsearch.serve.transport.certificates import ServerTls

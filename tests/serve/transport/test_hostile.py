@@ -19,8 +19,8 @@ from typing import Any
 import grpc
 import pytest
 
+from simsearch.client.credentials import ClientTls, channel_credentials
 from simsearch.config import TlsConfig
-from simsearch.credentials import ClientTls, channel_credentials
 from simsearch.errors import BadInput, Overloaded, SimsearchError
 from simsearch.serve.auth.authorization import Guard
 from simsearch.serve.auth.identity import Identity

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from simsearch.client.gather import AutoBatch
+from simsearch.client.batching.batch_queue import AutoBatch
+from simsearch.client.credentials import ClientTls, Credentials, Metadata
 from simsearch.client.pool import channels_by_default
 from simsearch.client.retry import RetryPolicy
 from simsearch.client.sending import ClientCounts, Sender
-from simsearch.credentials import ClientTls, Credentials, Metadata
 from simsearch.types import Priority
 
 DEADLINE_S: Final = 30.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from simsearch.client.batching.batch_queue import AutoBatch, Waiting
 from simsearch.client.calls import BATCH_MATCH, MATCH, Ask, items_of
-from simsearch.client.gather import AutoBatch, Waiting
 from simsearch.errors import (
     ContentTooLarge,
     InternalFault,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simsearch.client.gather import AutoBatch, Gathering, Waiting
+from simsearch.client.batching.batch_queue import AutoBatch, Gathering, Waiting
 from simsearch.errors import Overloaded
 
 BOUNDS = st.builds(

@@ -19,9 +19,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
-from simsearch.client import astreaming, calls
-from simsearch.client.base import BaseClient, as_method
-from simsearch.client.batching import (
+from simsearch.client import calls
+from simsearch.client.base_client import BaseClient, as_method
+from simsearch.client.batching.batch_queue import AutoBatch, Gathering
+from simsearch.client.batching.batch_request import (
     Alone,
     Answer,
     Pending,
@@ -32,11 +33,11 @@ from simsearch.client.batching import (
     refused,
 )
 from simsearch.client.calls import MATCH, Ask, Outcome
-from simsearch.client.gather import AutoBatch, Gathering
+from simsearch.client.credentials import channel_credentials
 from simsearch.client.pool import CHANNEL_OPTIONS
 from simsearch.client.sending import Sender
-from simsearch.client.window import STREAM_BOUNDS, StreamBounds, Window
-from simsearch.credentials import channel_credentials
+from simsearch.client.streaming import async_stream
+from simsearch.client.streaming.send_window import STREAM_BOUNDS, StreamBounds, Window
 from simsearch.errors import SimsearchError
 from simsearch.types import Content, MatchOptions
 
@@ -112,7 +113,7 @@ class AsyncClient(BaseClient):
         """
         window = Window(options or MatchOptions(), bounds, self._sender.retry)
         quiet_s = self._sender.deadline_s if silence_s is None else silence_s
-        return astreaming.streamed(self._sender, window, contents, quiet_s, self._pause)
+        return async_stream.streamed(self._sender, window, contents, quiet_s, self._pause)
 
     async def close(self) -> None:
         """End it: calls under way and calls that come raise Unreachable."""

@@ -10,9 +10,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
-from simsearch.client import calls, streaming
-from simsearch.client.base import BaseClient, as_method
-from simsearch.client.batching import (
+from simsearch.client import calls
+from simsearch.client.base_client import BaseClient, as_method
+from simsearch.client.batching.batch_queue import AutoBatch, Gathering
+from simsearch.client.batching.batch_request import (
     Alone,
     Answer,
     Pending,
@@ -23,10 +24,10 @@ from simsearch.client.batching import (
     refused,
 )
 from simsearch.client.calls import MATCH, Ask, Outcome
-from simsearch.client.gather import AutoBatch, Gathering
 from simsearch.client.pool import CHANNEL_OPTIONS
 from simsearch.client.sending import Sender
-from simsearch.client.window import STREAM_BOUNDS, StreamBounds, Window
+from simsearch.client.streaming import sync_stream
+from simsearch.client.streaming.send_window import STREAM_BOUNDS, StreamBounds, Window
 from simsearch.errors import InternalFault, SimsearchError
 from simsearch.types import Content, MatchOptions
 
@@ -97,7 +98,7 @@ class Client(BaseClient):
         `silence_s`: how long an answer is waited for; None is the client's deadline."""
         window = Window(options or MatchOptions(), bounds, self._sender.retry)
         quiet_s = self._sender.deadline_s if silence_s is None else silence_s
-        return streaming.streamed(self._sender, window, contents, quiet_s)
+        return sync_stream.streamed(self._sender, window, contents, quiet_s)
 
     def close(self) -> None:
         """End it: calls under way and calls that come raise Unreachable."""

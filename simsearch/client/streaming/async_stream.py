@@ -20,8 +20,8 @@ import grpc
 from simsearch.client.calls import STREAM_MATCH, Outcome
 from simsearch.client.pool import Priority
 from simsearch.client.sending import Sender
-from simsearch.client.streaming import Source
-from simsearch.client.window import Window
+from simsearch.client.streaming.send_window import Window
+from simsearch.client.streaming.sync_stream import Source
 from simsearch.types import Content
 
 

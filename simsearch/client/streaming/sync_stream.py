@@ -17,7 +17,7 @@ import grpc
 from simsearch.client.calls import STREAM_MATCH, Outcome
 from simsearch.client.pool import Priority
 from simsearch.client.sending import Sender
-from simsearch.client.window import Window
+from simsearch.client.streaming.send_window import Window
 from simsearch.errors import InternalFault, SimsearchError, Unreachable
 from simsearch.types import Content
 from simsearch.v1 import match_pb2

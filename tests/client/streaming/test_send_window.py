@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simsearch.client.calls import Outcome
 from simsearch.client.retry import RetryPolicy
-from simsearch.client.window import MESSAGE_ITEMS_MAX, StreamBounds, Window
+from simsearch.client.streaming.send_window import MESSAGE_ITEMS_MAX, StreamBounds, Window
 from simsearch.errors import BadContent, EmptyContent, InternalFault, Overloaded, SimsearchError
 from simsearch.serve.transport.status_codes import item_error
 from simsearch.types import MatchOptions, MatchResult, TextContent
