@@ -1,4 +1,4 @@
-"""What an ingestion service imports: a typed client over gRPC, for threads and for asyncio.
+"""Client library: a typed client over gRPC, for threads and for asyncio.
 
 ```python
 from simsearch.client import Client
@@ -11,12 +11,13 @@ with Client("127.0.0.1:50070") as client:
 ```
 
 `AsyncClient` is the same to await. Several addresses of servers with the same banks are one
-client: `Client(["10.0.0.1:50070", "10.0.0.2:50070"])`.
+client: `Client(["10.0.0.1:50070", "10.0.0.2:50070"])`. It asks those in turn that say that they are
+ready; one that hangs is left out after 15 s.
 
 - Every refusal comes out as the error of `simsearch.errors` that the server raised; a server that
   cannot be reached, or that did not answer in time, is `Unreachable`.
-- Calls that change nothing are tried again, within the caller's deadline (`retry`); edits are not:
-  one whose answer was lost may have happened.
+- gRPC repeats calls that change nothing, within the caller's deadline (`retry`). It does not repeat
+  edits: one whose answer was lost may have happened.
 - `match` calls that come while others are under way travel together (`autobatch`); each caller
   gets its own result or its own error. A lone call goes out at once, as it always did.
 - `match_stream` is for stocks: contents in, numbered outcomes out, and a bound on what is between.
@@ -27,12 +28,12 @@ client: `Client(["10.0.0.1:50070", "10.0.0.2:50070"])`.
 """
 
 from simsearch.client.async_client import AsyncClient
+from simsearch.client.base_client import ClientCounts
 from simsearch.client.batching.batch_queue import AutoBatch
 from simsearch.client.calls import Outcome
-from simsearch.client.retry import NO_RETRIES, RetryPolicy
-from simsearch.client.sending import ClientCounts
 from simsearch.client.streaming.send_window import StreamBounds
 from simsearch.client.sync_client import Client
+from simsearch.client.transport.service_config import NO_RETRIES, RetryPolicy
 
 __all__ = [
     "NO_RETRIES",

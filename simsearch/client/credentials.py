@@ -1,4 +1,4 @@
-"""How a client proves who it is: the channel it opens, and the metadata it sends with every call.
+"""Client credentials: TLS files, and the token that goes with every call.
 
 A token proves its owner to whoever reads it, so it is never sent in clear text to another machine.
 """
@@ -6,7 +6,6 @@ A token proves its owner to whoever reads it, so it is never sent in clear text 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +19,14 @@ Metadata = tuple[tuple[str, str], ...]
 @dataclass(frozen=True)
 class ClientTls:
     """Files in PEM. `ca`: who may vouch for the server, left out for those that this machine
-    trusts; `cert` and `key`: who the client is, where the server asks for a certificate."""
+    trusts; `cert` and `key`: who the client is, where the server asks for a certificate.
+    `server_name`: the name that the server's certificate must carry, left out for that of its
+    address; needed for addresses with several hosts."""
 
     ca: str = ""
     cert: str = ""
     key: str = ""
+    server_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,6 @@ class Credentials:
     def metadata(self) -> Metadata:
         """To be sent with every call over a channel that `check` let pass."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
-
-    def channel(self, address: str, options: Sequence[tuple[str, object]]) -> grpc.Channel:
-        """Raises BadRequest as `check` and `channel_credentials` do."""
-        self.check(address)
-        if self.tls is None:
-            return grpc.insecure_channel(address, options)
-        return grpc.secure_channel(address, channel_credentials(self.tls), options)
 
     def check(self, address: str) -> None:
         """Raises BadRequest where the token would cross a network in clear text, or is none."""

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from simsearch.errors import SimsearchError
 from simsearch.serve.transport.status_codes import item_error, status_of, trailers_of
@@ -25,7 +26,7 @@ def fails_with(error: SimsearchError) -> Fault:
     """As a server of ours refuses."""
 
     def fault(context: Context) -> None:
-        context.set_trailing_metadata(trailers_of(error))
+        context.set_trailing_metadata(trailers_of(error, context.time_remaining()))
         context.abort(status_of(error), error.message)
 
     return fault
@@ -56,6 +57,33 @@ def slowly(seconds: float) -> Fault:
     return lambda context: time.sleep(seconds)
 
 
+class Health(health_pb2_grpc.HealthServicer):
+    """SERVING until told otherwise; grpc_health's own deadlocks where a watch ends while the
+    status changes."""
+
+    def __init__(self) -> None:
+        self._status = health_pb2.HealthCheckResponse.SERVING
+        self._changed = threading.Condition()
+
+    def set(self, serving: bool) -> None:
+        answers = health_pb2.HealthCheckResponse
+        with self._changed:
+            self._status = answers.SERVING if serving else answers.NOT_SERVING
+            self._changed.notify_all()
+
+    def Check(self, request: Any, context: Context) -> Any:
+        return health_pb2.HealthCheckResponse(status=self._status)
+
+    def Watch(self, request: Any, context: Context) -> Iterator[Any]:
+        told = None
+        while context.is_active():
+            if told != self._status:
+                told = self._status
+                yield health_pb2.HealthCheckResponse(status=told)
+            with self._changed:
+                self._changed.wait(0.05)
+
+
 class Faulty(match_pb2_grpc.MatchServiceServicer, bank_pb2_grpc.BankServiceServicer):
     """Each call takes the next of `script`, or answers where it is empty: a content's answer names
     its text as its snapshot; `bad` texts are items' errors. With `gate` shut, calls hold still."""
@@ -70,7 +98,12 @@ class Faulty(match_pb2_grpc.MatchServiceServicer, bank_pb2_grpc.BankServiceServi
         self.gate = threading.Event()
         self.gate.set()
         self.busy = threading.Semaphore(0)
+        self.health = Health()
         self.answers_max = self.stream_items_max = 10**6
+
+    def set_serving(self, serving: bool) -> None:
+        """What health checks are told."""
+        self.health.set(serving)
 
     def Match(self, request: match_pb2.MatchRequest, context: Context) -> Any:
         self._called([request.content], context)
@@ -127,9 +160,10 @@ class Faulty(match_pb2_grpc.MatchServiceServicer, bank_pb2_grpc.BankServiceServi
 @contextmanager
 def listening(faulty: Faulty, port: int = 0) -> Iterator[str]:
     """The address of a server with this service."""
-    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
     match_pb2_grpc.add_MatchServiceServicer_to_server(faulty, server)
     bank_pb2_grpc.add_BankServiceServicer_to_server(faulty, server)
+    health_pb2_grpc.add_HealthServicer_to_server(faulty.health, server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,6 +16,14 @@ from simsearch.client import AsyncClient, Client
 T = TypeVar("T")
 WAIT_S = 30
 """For what must happen; no test waits this long unless it fails."""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Returns once it holds."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 class Blocking:
@@ -100,8 +109,8 @@ class Either:
         return self.inner.start(name, *args, **kwargs)
 
     @property
-    def gatherer(self) -> Any:
-        return self.inner.client._gatherer
+    def batcher(self) -> Any:
+        return self.inner.client._batcher
 
     @property
     def counts(self) -> Any:

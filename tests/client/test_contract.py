@@ -15,6 +15,7 @@ import pytest
 
 import simsearch.client
 from simsearch.client import AsyncClient, Client, calls
+from simsearch.client.calls.rpcs import RPCS
 from simsearch.client.credentials import ClientTls
 from simsearch.errors import (
     BadContent,
@@ -30,7 +31,6 @@ from simsearch.errors import (
 from simsearch.types import (
     Band,
     Content,
-    EntryState,
     HashContent,
     ImageContent,
     MatchOptions,
@@ -48,6 +48,7 @@ from simsearch.v1 import (
     match_pb2,
     proposal_pb2,
 )
+from simsearch.wire import policy_to
 from tests.client.conftest import EDIT
 from tests.client.faulty import Faulty, listening
 from tests.client.flavours import Open
@@ -60,25 +61,44 @@ def digest(number: int) -> HashContent:
 def test_the_two_clients_have_the_same_methods() -> None:
     """With the same arguments and the same words about them, and no argument is lost."""
     for name, build in vars(calls).items():
-        if inspect.isfunction(build) and "Ask[" in str(inspect.signature(build).return_annotation):
-            for client in (Client, AsyncClient):
-                method = getattr(client, name)
-                assert method.__doc__ == build.__doc__
-                own = list(inspect.signature(method).parameters)
-                assert own == ["self", *inspect.signature(build).parameters]
-                assert "deadline_s" in own
+        if not inspect.isfunction(build):
+            continue
+        for client in (Client, AsyncClient):
+            method = getattr(client, name)
+            assert inspect.getdoc(method).startswith(inspect.getdoc(build))
+            own = list(inspect.signature(method).parameters)
+            assert own == ["self", *inspect.signature(build).parameters]
+            assert "deadline_s" in own
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_every_method_says_what_it_does_and_what_comes_back(
+    client: type[Client | AsyncClient],
+) -> None:
+    """And where that is protobuf, its words say so."""
+    methods = {
+        name: method
+        for name, method in inspect.getmembers(client, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert len(methods) > 30
+    for method in methods.values():
+        returned = str(inspect.signature(method).return_annotation)
+        assert method.__doc__
+        assert returned not in (str(inspect.Signature.empty), "")
+        assert ("_pb2." in returned) is ("Returns protobuf" in method.__doc__)
 
 
 def test_every_rpc_has_a_row_and_only_edits_are_not_repeated() -> None:
     """A new method of the protos must be decided about here."""
-    rows = {rpc.name: rpc for rpc in vars(calls).values() if isinstance(rpc, calls.Rpc)}
+    rows = {rpc.name: rpc for rpc in RPCS}
     services = [
         service
         for module in (match_pb2, bank_pb2, feedback_pb2, proposal_pb2, index_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
     ]
-    names = {method.name for service in services for method in service.methods}
-    assert names | {"Check"} == rows.keys()
+    names = {(service.full_name, method.name) for service in services for method in service.methods}
+    assert names | {("grpc.health.v1.Health", "Check")} == {(r.service.name, r.name) for r in RPCS}
     assert {name for name, rpc in rows.items() if not rpc.idempotent} == {
         "CreateBank",
         "UpdateBank",
@@ -101,7 +121,7 @@ def test_a_bans_whole_life(opened: Open, address: str) -> None:
             name=name, description="still", etag=bank.etag,
             edit=bank_pb2.Edit(actor="me", reason="why"),
         )  # fmt: skip
-        assert client.update_bank(update).description == "still"
+        assert client.update_bank(update).bank.description == "still"
         key = client.add_entry(name, [digest(1)], EDIT, labels=["x"], note="n").entry.key
         options = MatchOptions((name,), hits_max=3, with_stage_times=True)
         result = client.match(digest(1), options)
@@ -110,7 +130,9 @@ def test_a_bans_whole_life(opened: Open, address: str) -> None:
         assert client.match_hash(Signal.SHA256, digest(1).value, [name]).hits == result.hits
         assert not client.match_hash(Signal.SHA256, digest(1).value, [name]).stage_ms
         assert client.get_entry(name, key).note == "n"
-        page = client.list_entries(name, state=EntryState.ACTIVE)
+        page = client.list_entries(
+            bank_pb2.ListEntriesRequest(bank=name, state=bank_pb2.ENTRY_STATE_ACTIVE)
+        )
         assert [e.key for e in page.entries] == [key]
         assert client.extend_entry(name, key, [digest(1)], EDIT).seq == 0
         right = OpinionDraft(OpinionKind.TRUE_POSITIVE, "seen", case_id="c-1")
@@ -163,7 +185,7 @@ def test_refusals_come_by_name(
 def test_the_server_tells_of_itself(opened: Open, address: str) -> None:
     with opened(address) as client:
         assert client.status().visible_seq >= 1
-        assert client.default_policy() == client.status().default_policy
+        assert policy_to(client.default_policy()) == client.status().default_policy
         assert client.is_serving() in (True, False)
 
 
@@ -207,9 +229,9 @@ def test_several_addresses_of_one_server_are_used(opened: Open) -> None:
     """Calls take turns between them."""
     one, other = Faulty(), Faulty()
     with listening(one) as a, listening(other) as b, opened([a, b], autobatch=False) as client:
-        for _ in range(6):
+        for _ in range(40):
             client.match_text("x")
-    assert (len(one.asked), len(other.asked)) == (3, 3)
+    assert min(len(one.asked), len(other.asked)) >= 15  # the first calls may find one connection
 
 
 def test_what_every_call_carries(opened: Open) -> None:

@@ -35,7 +35,7 @@ from simsearch.types import TextContent
 from tests.client import faulty
 from tests.client.conftest import EDIT
 from tests.client.faulty import Faulty, fails_with, listening, plainly, rich, slowly
-from tests.client.flavours import WAIT_S, Open
+from tests.client.flavours import WAIT_S, Either, Open, until
 
 CODE = grpc.StatusCode
 QUICK = RetryPolicy(backoff_s=0.01)
@@ -61,9 +61,7 @@ def test_a_passing_failure_is_not_seen(opened: Open, fault: faulty.Fault) -> Non
     server = Faulty(fault, fault, fault)
     with listening(server) as address, opened(address, retry=QUICK) as client:
         assert client.match_text("x").snapshot == "x"
-        counts = client.counts
     assert len(server.asked) == 4
-    assert (counts.attempts, counts.failures, counts.retries) == (4, 3, 3)
 
 
 def test_a_lasting_failure_is_given_up(opened: Open) -> None:
@@ -91,7 +89,7 @@ def test_an_edit_is_sent_once(opened: Open) -> None:
         assert server.edits == 1
 
 
-@pytest.mark.parametrize("ms", [0, 300])
+@pytest.mark.parametrize("ms", [1, 300])
 def test_pushback_is_waited_for(opened: Open, ms: int) -> None:
     """The server says when to come back; nobody comes earlier, or much later."""
     server = Faulty(fails_with(Overloaded("full", ms)))
@@ -106,7 +104,7 @@ def test_pushback_is_waited_for(opened: Open, ms: int) -> None:
 
 
 def test_pushback_beyond_the_deadline_is_not_waited_for(opened: Open) -> None:
-    """The caller hears at once what it would have heard later."""
+    """The caller hears at once what it would have heard later: servers know its deadline."""
     server = Faulty(fails_with(Overloaded("full", 20_000)))
     with listening(server) as address, opened(address) as client:
         begun = time.monotonic()
@@ -147,14 +145,12 @@ def test_all_attempts_share_one_deadline(opened: Open) -> None:
 def test_retries_stop_where_nothing_succeeds(opened: Open) -> None:
     """A hundred calls to a server that is down are not four hundred."""
     server = Faulty(*[DOWN] * 1000)
-    policy = RetryPolicy(backoff_s=0.001, budget=20)
+    policy = RetryPolicy(backoff_s=0.01, budget=20)
     with listening(server) as address, opened(address, retry=policy) as client:
         for _ in range(50):
             with pytest.raises(Unreachable):
                 client.match_text("x")
-        counts = client.counts
     assert len(server.asked) < 50 + 20
-    assert counts.held_back >= 40
 
 
 # ------------------------------------------------------------ what failures are called
@@ -245,13 +241,16 @@ def test_words_that_a_proxy_changed_do_not_hide_the_reason(opened: Open) -> None
         client.match_text("x")
 
 
-def test_a_request_too_large_for_one_message_is_named_and_sent_once(opened: Open) -> None:
+def test_a_request_too_large_for_one_message_is_named(opened: Open) -> None:
     """gRPC's own refusal has the status of an overload and is none."""
     server = Faulty()
-    with listening(server) as address, opened(address) as client:
-        with pytest.raises(ContentTooLarge):
-            client.match_text("x" * (5 << 20))  # gRPC servers take 4 MiB by default
-        assert client.counts.attempts == 1
+    with (
+        listening(server) as address,
+        opened(address) as client,
+        pytest.raises(ContentTooLarge),
+    ):
+        client.match_text("x" * (5 << 20))  # gRPC servers take 4 MiB by default
+    assert not server.asked
 
 
 def test_an_answer_too_few_is_nobodys_answer(opened: Open) -> None:
@@ -270,7 +269,7 @@ def test_an_answer_too_few_is_nobodys_answer(opened: Open) -> None:
 
 
 def test_a_dead_address_is_not_noticed(opened: Open, port: int) -> None:
-    """Every call that may be repeated is answered by the other one, without a backoff."""
+    """Every call is answered by the other one, without a backoff."""
     server = Faulty()
     patient = RetryPolicy(backoff_s=5)
     dead = f"127.0.0.1:{port}"
@@ -279,41 +278,63 @@ def test_a_dead_address_is_not_noticed(opened: Open, port: int) -> None:
         for number in range(20):
             assert client.match_text(str(number)).snapshot == str(number)
         assert time.monotonic() - begun < 4
-        counts = client.counts
     assert len(server.asked) == 20
-    assert counts.failures <= 8  # it was left alone for most of them
 
 
-def test_a_draining_server_is_left_for_another(opened: Open) -> None:
-    draining, well = Faulty(*[DRAINING] * 50), Faulty()
-    with listening(draining) as a, listening(well) as b, opened([a, b]) as client:
+def test_a_server_that_is_not_serving_gets_no_calls(opened: Open) -> None:
+    """It drains, loads or answers wrongly, and says so to health checks. Edits do not go there
+    either: they are not tried again. When it serves, it is one of all again."""
+    draining, well = Faulty(), Faulty()
+    with listening(draining) as a, listening(well) as b, opened([a, b], autobatch=False) as client:
+        client.match_text("first")
+        draining.set_serving(False)
+        until(lambda: not _asks(client, draining))
+        before = len(draining.asked)
         for _ in range(20):
             client.match_text("x")
-        for _ in range(20):  # edits are not tried again, so they must not go there
             client.add_entry("bank", [], EDIT)
-    assert len(draining.asked) <= 6
-    assert draining.edits == 0
+        assert len(draining.asked) == before
+        draining.set_serving(True)
+        until(lambda: _asks(client, draining))
 
 
-def test_a_busy_server_is_spared_while_another_is_there(opened: Open) -> None:
-    """Whoever comes while it wants to be left alone is sent to the other one; then it is asked
-    again."""
-    busy, well = Faulty(fails_with(Overloaded("full", 700))), Faulty()
-    with (
-        listening(busy) as a,
-        listening(well) as b,
-        opened([a, b], autobatch=False, retry=NO_RETRIES) as client,
-    ):
-        while not busy.asked:
-            client.start("match_text", "x").exception(WAIT_S)
-        assert client.inner.client.addresses_aside == (a,)
-        for _ in range(6):
-            client.match_text("y")
-        assert all(asked == ["x"] for asked in busy.asked)
-        time.sleep(0.75)
-        client.match_text("z")
-        client.match_text("z")
-        assert busy.asked[-1] == ["z"]
+def _asks(client: Either, server: Faulty) -> bool:
+    """Whether some of four calls go there."""
+    before = len(server.asked)
+    for _ in range(4):
+        client.match_text("x")
+    return len(server.asked) > before
+
+
+def test_servers_of_which_none_serves_are_not_ready(opened: Open) -> None:
+    """That is their name for it, and `is_serving` says no; a server alone answers for itself."""
+    one, other = Faulty(), Faulty()
+    one.set_serving(False)
+    other.set_serving(False)
+    with listening(one) as a, listening(other) as b:
+        with opened([a, b], retry=QUICK) as client:
+            with pytest.raises(NotReady, match="none is ready"):
+                client.match_text("x")
+            assert client.is_serving() is False
+        with opened(a) as alone:
+            assert alone.match_text("x").snapshot == "x"
+            assert alone.is_serving() is False
+
+
+def test_a_retry_goes_to_another_server(opened: Open) -> None:
+    """Of one that is full: round robin chooses anew for each attempt."""
+    full, well = Faulty(*[fails_with(Overloaded("full", 20))] * 50), Faulty()
+    with listening(full) as a, listening(well) as b, opened([a, b], autobatch=False) as client:
+        for _ in range(20):
+            client.match_text("x")
+
+
+def test_names_and_addresses_may_be_mixed(opened: Open) -> None:
+    one, other = Faulty(), Faulty()
+    with listening(one) as a, listening(other) as b:
+        mixed = [a, "localhost:" + b.rpartition(":")[2]]
+        with opened(mixed, autobatch=False) as client:
+            until(lambda: _asks(client, one) and _asks(client, other))
 
 
 def test_a_server_that_restarts_is_found_again(opened: Open, port: int) -> None:
@@ -422,7 +443,6 @@ def test_a_stream_goes_on_where_another_ended(opened: Open) -> None:
     contents = [TextContent(f"text {n}") for n in range(300)]
     with listening(server) as address, opened(address, retry=QUICK) as client:
         found = list(client.inner.stream(contents))
-        assert client.counts.retries >= 5
     assert sorted(number for number, _ in found) == list(range(300))
     assert all(outcome.snapshot == f"text {number}" for number, outcome in found)
 

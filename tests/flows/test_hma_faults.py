@@ -83,7 +83,7 @@ def test_an_entry_is_not_taken_back_through_another_bank(client: Client) -> None
 def update(client: Client, bank: str, ratio: float) -> bank_pb2.Bank:
     return client.update_bank(
         bank_pb2.UpdateBankRequest(name=bank, enabled_ratio=ratio, edit=SIGNED)
-    )
+    ).bank
 
 
 @pytest.mark.parametrize("ratio", [7.5, -0.1, 1.0000001, float("nan"), float("inf")])
@@ -91,9 +91,7 @@ def test_a_share_beyond_all_or_nothing_is_refused(client: Client, ratio: float) 
     """There, 7.5 was taken. Here neither a new bank nor an update has it."""
     name = f"share-{hashlib.sha256(str(ratio).encode()).hexdigest()[:8]}"
     with pytest.raises(BadRequest, match="enabled_ratio"):
-        client.create_bank_from(
-            bank_pb2.CreateBankRequest(name=name, enabled_ratio=ratio, edit=SIGNED)
-        )
+        client.create_bank(name, EDIT, enabled_ratio=ratio)
     client.create_bank(name, EDIT)
     with pytest.raises(BadRequest, match="enabled_ratio"):
         update(client, name, ratio)

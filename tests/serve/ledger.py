@@ -12,6 +12,7 @@ import numpy as np
 from simsearch.client import Client
 from simsearch.errors import SimsearchError, Unreachable
 from simsearch.types import EntryState, HashContent, Signal, WaitUntil
+from simsearch.v1 import bank_pb2
 from tests.serve.conftest import EDIT
 
 BANK = "alpha"
@@ -125,7 +126,9 @@ def _listed(client: Client) -> list[tuple[str, tuple[int, bool]]]:
     """(source id, (key, whether it is retracted)) of every entry."""
     found, token = [], ""
     while True:
-        page = client.list_entries(BANK, page_size=PAGE_SIZE, page_token=token)
+        page = client.list_entries(
+            bank_pb2.ListEntriesRequest(bank=BANK, page_size=PAGE_SIZE, page_token=token)
+        )
         for entry in page.entries:
             retired = entry.state == int(EntryState.RETRACTED)
             found.append((entry.source_id, (entry.key, retired)))

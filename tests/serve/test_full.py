@@ -74,7 +74,7 @@ class Caller:
 
     def check(self) -> None:
         """Everything that was acknowledged is listed and matches, and nothing else is there."""
-        page = self.client.list_entries(BANK, page_size=1_000)
+        page = self.client.list_entries(bank_pb2.ListEntriesRequest(bank=BANK, page_size=1_000))
         assert [entry.key for entry in page.entries] == list(self.banned)
         for key, answer in zip(
             self.banned, self.client.match_batch([*self.banned.values()]), strict=True
@@ -296,7 +296,7 @@ def test_a_full_reader_table_is_overload_until_it_is_not(running: Running) -> No
     with reading(running.server.data_dir, READERS_MAX) as (slots, kill):
         assert slots > READERS_MAX // 2
         with pytest.raises(Overloaded, match="reader slot"):
-            caller.client.list_entries(BANK)
+            caller.client.list_entries(bank_pb2.ListEntriesRequest(bank=BANK))
         assert caller.client.match(HashContent(Signal.PDQ, bytes(32))).verdict is Band.NONE
         with pytest.raises(Overloaded):
             caller.ban()

@@ -13,18 +13,9 @@ from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Actor, Json, Reason, Server, edit_by
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
 from simsearch.cli.oversight.proposals import waits
-from simsearch.v1.bank_pb2 import (
-    BANK_KIND_ALLOWED,
-    BANK_KIND_BANNED,
-    FOUR_EYES_OFF,
-    FOUR_EYES_REQUIRED,
-    FOUR_EYES_UNSPECIFIED,
-    Bank,
-    CreateBankRequest,
-    FourEyes,
-    UpdateBankRequest,
-)
-from simsearch.wire import edit_to
+from simsearch.types import BankKind, FourEyes
+from simsearch.v1.bank_pb2 import Bank, UpdateBankRequest
+from simsearch.wire import edit_to, policy_from, policy_to
 
 PolicyFile = Annotated[
     Optional[Path],  # noqa: UP045  # typer reads the annotation at run time
@@ -83,20 +74,21 @@ def create(
 
     Example: simsearch bank create scam-images --reason "case 4711"
     """
-    request = CreateBankRequest(
-        name=name,
-        description=description,
-        kind=BANK_KIND_ALLOWED if allowed else BANK_KIND_BANNED,
-        owner=owner or "",
-        enabled_ratio=enabled_ratio,
-        four_eyes=_four_eyes(four_eyes),
-        edit=edit_to(edit_by(actor, reason)),
-    )
     with connect(server) as client:
+        wanted = None
         if policy or threshold or two_descriptors is not None:
-            base = read_policy(policy)[0] if policy else client.default_policy()
-            request.policy.CopyFrom(changed(base, threshold, two_descriptors, client))
-        bank = client.create_bank_from(request)
+            base = read_policy(policy)[0] if policy else policy_to(client.default_policy())
+            wanted = policy_from(changed(base, threshold, two_descriptors, client), space_id=str)
+        bank = client.create_bank(
+            name,
+            edit_by(actor, reason),
+            description=description,
+            policy=wanted,
+            kind=BankKind.ALLOWED if allowed else BankKind.BANNED,
+            owner=owner or "",
+            enabled_ratio=enabled_ratio,
+            four_eyes=_four_eyes(four_eyes),
+        )
     _print(bank, as_json)
 
 
@@ -160,7 +152,7 @@ def update(
             owner=owner,
             archived=archived,
             enabled_ratio=enabled_ratio,
-            four_eyes=_four_eyes(four_eyes),
+            four_eyes=int(_four_eyes(four_eyes)),  # type: ignore[arg-type]
             etag=bank.etag,
             edit=edit_to(edit_by(actor, reason)),
         )
@@ -168,7 +160,7 @@ def update(
             base, read_at = read_policy(policy) if policy else (bank.policy, "")
             request.etag = read_at or bank.etag
             request.policy.CopyFrom(changed(base, threshold, two_descriptors, client))
-        updated = client.change_bank(request)
+        updated = client.update_bank(request)
     if updated.proposal_id and as_json:
         print_json(plain(updated.bank) | {"proposal_id": updated.proposal_id})
         return
@@ -179,8 +171,8 @@ def update(
 
 def _four_eyes(asked: bool | None) -> FourEyes:
     if asked is None:
-        return FOUR_EYES_UNSPECIFIED
-    return FOUR_EYES_REQUIRED if asked else FOUR_EYES_OFF
+        return FourEyes.AS_CONFIGURED
+    return FourEyes.REQUIRED if asked else FourEyes.OFF
 
 
 # ---------------------------------------------------------------- printing

@@ -101,7 +101,7 @@ def _set_digest(request: ListEntriesRequest, written: str) -> None:
 def pages(client: Client, request: ListEntriesRequest) -> Iterator[ListEntriesResponse]:
     """To the last one."""
     while True:
-        page = client.list_entries_from(request)
+        page = client.list_entries(request)
         yield page
         if not page.next_page_token:
             return

@@ -1,4 +1,4 @@
-"""Which calls go to the server together: a pure core without threads, clocks or network.
+"""Batch queue: which calls go to the server together. Pure: no threads, clocks or network.
 
 Greedy and without a timer. While there is a free place a call goes out by itself, at once; while
 all places are taken, calls gather by their options, and a place that comes free takes all of one
@@ -26,7 +26,7 @@ class AutoBatch:
 
 
 @dataclass(eq=False)
-class Waiting:
+class QueuedMatch:
     """One caller's content. Those with equal `kind` may go together, `items_max` at most."""
 
     kind: bytes
@@ -34,10 +34,10 @@ class Waiting:
     items_max: int
 
 
-W = TypeVar("W", bound=Waiting)
+W = TypeVar("W", bound=QueuedMatch)
 
 
-class Gathering(Generic[W]):
+class BatchQueue(Generic[W]):
     """Not safe between threads: whoever shares it brings a lock."""
 
     def __init__(self, bounds: AutoBatch) -> None:

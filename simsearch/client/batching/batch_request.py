@@ -1,14 +1,18 @@
-"""What gathered calls share on the wire: one request for many contents, one outcome for each."""
+"""Batch request: many callers' contents in one BatchMatch, and each caller's own outcome of it."""
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from simsearch.client.batching.batch_queue import AutoBatch, Waiting
-from simsearch.client.calls import BATCH_MATCH, MATCH, Ask, items_of
+from simsearch.client.batching.batch_queue import AutoBatch, QueuedMatch
+from simsearch.client.calls.call_spec import CallSpec
+from simsearch.client.calls.match_calls import items_of
+from simsearch.client.calls.rpcs import BATCH_MATCH, MATCH
+from simsearch.client.transport.service_config import RetryPolicy
 from simsearch.errors import (
     ContentTooLarge,
     InternalFault,
@@ -49,36 +53,36 @@ Settled: TypeAlias = Answer | SimsearchError | Alone
 
 
 @dataclass(eq=False)
-class Pending(Waiting, Generic[F]):
+class PendingMatch(QueuedMatch, Generic[F]):
     """One caller's content, its deadline, and `future`, by which the caller waits for it."""
 
-    ask: Ask[Any]
+    spec: CallSpec[Any]
     deadline: float
     future: F
 
 
-def pending(ask: Ask[Any], deadline: float, future: F, bounds: AutoBatch) -> Pending[F]:
-    request = _request_of(ask)
+def pending(spec: CallSpec[Any], deadline: float, future: F, bounds: AutoBatch) -> PendingMatch[F]:
+    request = _request_of(spec)
     hits = request.options.hits_max or HITS_DEFAULT
-    return Pending(
+    return PendingMatch(
         kind=request.options.SerializeToString(deterministic=True),
         size_bytes=request.content.ByteSize(),
         items_max=max(1, min(bounds.items_max, HITS_MAX // max(1, hits))),
-        ask=ask,
+        spec=spec,
         deadline=deadline,
         future=future,
     )
 
 
-def joined(batch: Sequence[Pending[Any]]) -> Ask[Sequence[Settled]]:
+def joined(batch: Sequence[PendingMatch[Any]]) -> CallSpec[Sequence[Settled]]:
     """The call that asks for all of them; one goes as it would have gone without us."""
-    requests = [_request_of(item.ask) for item in batch]
+    requests = [_request_of(item.spec) for item in batch]
     if len(requests) == 1:
-        return Ask(MATCH, requests[0], lambda reply: [reply])
+        return CallSpec(MATCH, requests[0], lambda reply: [reply])
     request = match_pb2.BatchMatchRequest(
         contents=[r.content for r in requests], options=requests[0].options
     )
-    return Ask(BATCH_MATCH, request, lambda reply: items_of(reply, len(requests)))
+    return CallSpec(BATCH_MATCH, request, lambda reply: items_of(reply, len(requests)))
 
 
 def refused(error: SimsearchError, count: int) -> Sequence[Settled]:
@@ -100,6 +104,18 @@ def answer_of(settled: Settled) -> Answer | Alone:
     return settled
 
 
-def _request_of(ask: Ask[Any]) -> match_pb2.MatchRequest:
-    assert isinstance(ask.request, match_pb2.MatchRequest)
-    return ask.request
+def wait_before_repeat(after: SimsearchError | None, retry: RetryPolicy, deadline: float) -> float:
+    """Seconds until a content is asked about by itself, after it failed with `after` in a batch.
+    Raises `after` where it is not to be repeated, or not in time."""
+    if after is None:
+        return 0.0
+    asked_ms = after.retry_after_ms if isinstance(after, Overloaded) else None
+    wait_s = retry.backoff_s if asked_ms is None else asked_ms / 1000
+    if retry.attempts_max == 1 or time.monotonic() + wait_s >= deadline:
+        raise after
+    return wait_s
+
+
+def _request_of(spec: CallSpec[Any]) -> match_pb2.MatchRequest:
+    assert isinstance(spec.request, match_pb2.MatchRequest)
+    return spec.request

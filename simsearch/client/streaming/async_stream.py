@@ -1,4 +1,4 @@
-"""The same stream for asyncio; its contents may come from a loop or from an async one."""
+"""Async stream: the same for asyncio; its contents may come from a loop or from an async one."""
 
 from __future__ import annotations
 
@@ -9,54 +9,45 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
-    Callable,
     Iterable,
 )
 from typing import Any
 
 import grpc
 
-from simsearch.client.calls import STREAM_MATCH, Outcome
-from simsearch.client.pool import Priority
-from simsearch.client.sending import Sender
-from simsearch.client.streaming.send_window import Window
+from simsearch.client.calls.match_calls import Outcome
+from simsearch.client.calls.rpcs import STREAM_MATCH
+from simsearch.client.streaming.send_window import SendWindow
 from simsearch.client.streaming.sync_stream import Source
+from simsearch.client.transport.channel import Transport
 from simsearch.types import Content
 
 
 async def streamed(
-    sender: Sender,
-    window: Window,
+    transport: Transport,
+    window: SendWindow,
     contents: Iterable[Content] | AsyncIterable[Content],
     silence_s: float,
-    pause: Callable[[float], Awaitable[None]],
 ) -> AsyncGenerator[tuple[int, Outcome]]:
-    """As `streaming.streamed`."""
+    """As `sync_stream.streamed`."""
     source = Source(window, _Puller(contents))
-    wait_s = 0.0
     try:
         while not source.is_done:
+            transport.check_open()
             if window.is_answered:
                 await asyncio.wait([source.contents.ask()])
                 for refused in _taken(source):
                     yield refused
                 continue
-            run = sender.begin(STREAM_MATCH, time.monotonic() + silence_s)
-            came_further = False  # then what is left has attempts of its own
-            while not (came_further or source.is_done):
-                await pause(wait_s)
-                window.restart()
-                with run as priority:
-                    async with contextlib.aclosing(
-                        _over(priority, sender, source, silence_s)
-                    ) as found:
+            source.restart()
+            with transport.errors_mapped():
+                try:
+                    async with contextlib.aclosing(_over(transport, source, silence_s)) as found:
                         async for one in found:
-                            came_further = True
                             yield one
-                if run.is_over:
-                    raise run.error
-                wait_s = run.wait_s
+                except grpc.RpcError as failure:
+                    if not source.may_restart(failure):
+                        raise
     finally:
         await source.contents.close()
 
@@ -93,10 +84,10 @@ async def _each(contents: Iterable[Content]) -> AsyncIterator[Content]:
 
 
 async def _over(
-    priority: Priority, sender: Sender, source: Source[_Puller], silence_s: float
+    transport: Transport, source: Source[_Puller], silence_s: float
 ) -> AsyncGenerator[tuple[int, Outcome]]:
-    """As `streaming._over`."""
-    call = priority.method(STREAM_MATCH)(metadata=sender.metadata)
+    """As `sync_stream._over`."""
+    call = transport.method(STREAM_MATCH)(metadata=transport.metadata)
     reading: asyncio.Task[Any] = asyncio.create_task(call.read())
     writing: asyncio.Task[Any] | None = None
     heard = time.monotonic()

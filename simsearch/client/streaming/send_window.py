@@ -1,6 +1,6 @@
-"""What a stream of contents is owed: which were sent, which are answered, which go again.
+"""Send window: which contents of a stream were sent, which are answered, which go again.
 
-Pure, like `gather`: no threads, no network, and time is given as an argument.
+Pure, like the batch queue: no threads, no network, and time is given as an argument.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from simsearch.client.calls import Outcome
-from simsearch.client.retry import RetryPolicy
+from simsearch.client.calls.match_calls import Outcome
+from simsearch.client.transport.service_config import RetryPolicy
 from simsearch.errors import DeadlinePassed, InternalFault, NotReady, Overloaded
 from simsearch.types import Content, MatchOptions
 from simsearch.v1 import content_pb2, match_pb2
@@ -42,7 +42,7 @@ class _Owed:
     refusals: int = 0
 
 
-class Window:
+class SendWindow:
     """Contents are numbered from 0 in the order in which they are given; each gets one outcome."""
 
     def __init__(self, options: MatchOptions, bounds: StreamBounds, retry: RetryPolicy) -> None:

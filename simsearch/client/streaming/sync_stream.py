@@ -1,4 +1,4 @@
-"""A stream of contents over StreamMatch, for threads: answers come as they are done.
+"""Sync stream: contents over StreamMatch, for threads; answers come as they are done.
 
 A connection that ends before all is answered costs nothing but time: what has no answer goes
 again, over another one.
@@ -14,10 +14,11 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from simsearch.client.calls import STREAM_MATCH, Outcome
-from simsearch.client.pool import Priority
-from simsearch.client.sending import Sender
-from simsearch.client.streaming.send_window import Window
+from simsearch.client.calls.match_calls import Outcome
+from simsearch.client.calls.rpcs import STREAM_MATCH
+from simsearch.client.streaming.send_window import SendWindow
+from simsearch.client.transport.channel import Transport
+from simsearch.client.transport.error_mapping import is_broken_off
 from simsearch.errors import InternalFault, SimsearchError, Unreachable
 from simsearch.types import Content
 from simsearch.v1 import match_pb2
@@ -26,38 +27,34 @@ C = TypeVar("C")
 
 
 def streamed(
-    sender: Sender, window: Window, contents: Iterable[Content], silence_s: float
+    transport: Transport, window: SendWindow, contents: Iterable[Content], silence_s: float
 ) -> Generator[tuple[int, Outcome]]:
     """Each content's number and outcome. `contents` is asked for the next one by the caller's own
     thread, while it waits for an outcome. Raises Unreachable where answers are owed and none came
-    for `silence_s`, and whatever the whole stream is refused with."""
+    for `silence_s`, and whatever the whole stream is refused with: gRPC has retried it by then."""
     source = Source(window, iter(contents))
-    wait_s = 0.0
     while not source.is_done:
+        transport.check_open()
         if window.is_answered:  # no stream is kept open for what may take long to come
             yield from _pulled(source)
             continue
-        run = sender.begin(STREAM_MATCH, time.monotonic() + silence_s)
-        came_further = False  # then what is left has attempts of its own
-        while not (came_further or source.is_done):
-            sender.closed.wait(wait_s)
-            window.restart()
-            with run as priority:
-                for found in _over(priority, sender, source, silence_s):
-                    came_further = True
-                    yield found
-            if run.is_over:
-                raise run.error
-            wait_s = run.wait_s
+        source.restart()
+        with transport.errors_mapped():
+            try:
+                yield from _over(transport, source, silence_s)
+            except grpc.RpcError as failure:
+                if not source.may_restart(failure):
+                    raise
 
 
 class Source(Generic[C]):
     """The caller's contents on their way into the window."""
 
-    def __init__(self, window: Window, contents: C) -> None:
+    def __init__(self, window: SendWindow, contents: C) -> None:
         self.window = window
         self.contents = contents
         self.is_more_coming = True
+        self._is_heard = False
 
     @property
     def is_done(self) -> bool:
@@ -66,6 +63,15 @@ class Source(Generic[C]):
     @property
     def may_pull(self) -> bool:
         return self.is_more_coming and self.window.has_room
+
+    def restart(self) -> None:
+        """Another stream."""
+        self._is_heard = False
+        self.window.restart()
+
+    def may_restart(self, failure: grpc.RpcError) -> bool:
+        """Whether the stream that ended so brought an answer before: what it leaves goes again."""
+        return self._is_heard and is_broken_off(failure)
 
     def next_message(self) -> match_pb2.StreamMatchRequest | None:
         return self.window.message(time.monotonic(), is_more_coming=self.is_more_coming)
@@ -82,6 +88,7 @@ class Source(Generic[C]):
         """What came settles; None is the end that nobody asked for."""
         if reply is None:
             raise InternalFault("the server ended the stream before all of it was answered")
+        self._is_heard = True
         return self.window.outcomes(reply, time.monotonic())
 
     def patience_s(self, heard: float, silence_s: float) -> float:
@@ -95,12 +102,12 @@ class Source(Generic[C]):
 
 
 def _over(
-    priority: Priority, sender: Sender, source: Source[Iterator[Content]], silence_s: float
+    transport: Transport, source: Source[Iterator[Content]], silence_s: float
 ) -> Iterator[tuple[int, Outcome]]:
     """What one stream answers. Raises the RpcError that it ends with, if that leaves anything
     unanswered: a server may end a stream in which nothing happens."""
     requests: queue.SimpleQueue[match_pb2.StreamMatchRequest | None] = queue.SimpleQueue()
-    call = priority.method(STREAM_MATCH)(iter(requests.get, None), metadata=sender.metadata)
+    call = transport.method(STREAM_MATCH)(iter(requests.get, None), metadata=transport.metadata)
     replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(call, replies), daemon=True)
     reader.start()

@@ -1,9 +1,10 @@
-"""From a failed attempt to the error that it stands for, whoever on the way made it fail."""
+"""Error mapping: from a failed gRPC call to the error that it stands for, whoever on the way made
+it fail.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ from simsearch.errors import (
     Fault,
     InternalFault,
     NotFound,
+    NotReady,
     Overloaded,
     PermissionDenied,
     SimsearchError,
@@ -33,15 +35,15 @@ DOMAIN = "simsearch"
 DETAILS = "grpc-status-details-bin"
 PUSHBACK = "grpc-retry-pushback-ms"
 
-PUSHBACK_NEVER_MS = -1
-"""What a server says that wants no second attempt, and what it says in no number at all."""
-
 # CANCELLED: this client cancels only what nobody waits for, so it is a server that was stopped.
 NO_ANSWER = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 )
+
+UNHEALTHY = "backend unhealthy"
+"""gRPC's word where health checks leave no server to ask."""
 
 WRITTEN_TOO_LATE = "Internal error from Core"
 """What grpc.aio makes of a stream that the server ended while this side was writing: it forgets
@@ -68,30 +70,38 @@ PLAIN: Mapping[grpc.StatusCode, type[SimsearchError]] = MappingProxyType(
 """The closest class to a status that comes without a reason of ours: a proxy's, or gRPC's own."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A failed attempt. `pushback_ms`: when the server asks to be left alone until, negative for
-    good; None where it said nothing."""
-
-    error: SimsearchError
-    code: grpc.StatusCode
-    pushback_ms: int | None = None
-
-
-def refusal_from(failure: Any, address: str) -> Refusal:
+def error_of(failure: Any, where: str) -> SimsearchError:
     """What a failed call of `grpc` or `grpc.aio` says (an RpcError of either, which is the call
-    too): the server's own error wherever its reason
-    came through whole, else the best that the plain status gives."""
+    too): the server's own error wherever its reason came through whole, else the best that the
+    plain status gives. `where`: the addresses it was sent to."""
     words: str = failure.details() or ""
-    code = grpc.StatusCode.UNAVAILABLE if words == WRITTEN_TOO_LATE else failure.code()
-    metadata: Iterable[tuple[str, str | bytes]] = failure.trailing_metadata() or ()
-    trailers = dict(metadata)
+    code = code_of(failure)
+    trailers = _trailers(failure)
     status = _status(trailers.get(DETAILS), code)
-    pushback_ms = _pushback_ms(trailers.get(PUSHBACK), status)
-    error = _named(status, code) or _plain(code, words, address)
-    if isinstance(error, Overloaded) and pushback_ms is not None and pushback_ms >= 0:
-        error.retry_after_ms = pushback_ms
-    return Refusal(error, code, pushback_ms)
+    error = _named(status, code) or _plain(code, words, where)
+    if isinstance(error, Overloaded):
+        error.retry_after_ms = _retry_ms(trailers.get(PUSHBACK), status) or error.retry_after_ms
+    return error
+
+
+def is_broken_off(failure: Any) -> bool:
+    """Whether a stream that ended so may go on over another one."""
+    code = code_of(failure)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _asked_ms(_trailers(failure).get(PUSHBACK)) is not None
+    return code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def code_of(failure: Any) -> grpc.StatusCode:
+    if failure.details() == WRITTEN_TOO_LATE:
+        return grpc.StatusCode.UNAVAILABLE
+    code: grpc.StatusCode = failure.code()
+    return code
+
+
+def _trailers(failure: Any) -> dict[str, str | bytes]:
+    metadata: Iterable[tuple[str, str | bytes]] = failure.trailing_metadata() or ()
+    return dict(metadata)
 
 
 def _status(packed: str | bytes | None, code: grpc.StatusCode) -> status_pb2.Status | None:
@@ -129,27 +139,35 @@ def _unpacked(status: status_pb2.Status, into: Message) -> bool:
     return False
 
 
-def _pushback_ms(trailer: str | bytes | None, status: status_pb2.Status | None) -> int | None:
-    """From gRPC's own trailer or, without one, from google.rpc.RetryInfo."""
-    if trailer is not None:
-        try:
-            return max(int(trailer), PUSHBACK_NEVER_MS)
-        except ValueError:
-            return PUSHBACK_NEVER_MS
+def _retry_ms(trailer: str | bytes | None, status: status_pb2.Status | None) -> int | None:
+    """When to come back: from gRPC's own trailer or, where that says nothing or never, from
+    google.rpc.RetryInfo."""
+    asked_ms = _asked_ms(trailer)
     info = error_details_pb2.RetryInfo()
-    if status is None or not _unpacked(status, info):
-        return None
+    if asked_ms is not None or status is None or not _unpacked(status, info):
+        return asked_ms
     return int(info.retry_delay.ToMilliseconds())
 
 
-def _plain(code: grpc.StatusCode, words: str, address: str) -> SimsearchError:
+def _asked_ms(trailer: str | bytes | None) -> int | None:
+    """None where it asks for no retry, or is no number."""
+    try:
+        asked_ms = int(trailer) if trailer is not None else -1
+    except ValueError:
+        return None
+    return asked_ms if asked_ms >= 0 else None
+
+
+def _plain(code: grpc.StatusCode, words: str, where: str) -> SimsearchError:
+    if UNHEALTHY in words:
+        return NotReady(f"{where}: none is ready, all load or drain or answer wrongly")
     if code in NO_ANSWER:
         return Unreachable(
-            f"no answer from {address} ({code.name}): is `simsearch serve` running there?"
+            f"no answer from {where} ({code.name}): is `simsearch serve` running there?"
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in words:  # gRPC's own
         return ContentTooLarge(
-            f"the request is larger than {address} takes in one message: send less at once"
+            f"the request is larger than {where} takes in one message: send less at once"
         )
     kind = PLAIN.get(code, SimsearchError)
-    return kind(f"the call to {address} failed: {code.name}: {words}")
+    return kind(f"the call to {where} failed: {code.name}: {words}")

@@ -201,6 +201,6 @@ def _answered(context: Context, method: str) -> Iterator[None]:
 def end_with(context: Context, error: SimsearchError) -> None:
     """End the call with a status. Not by `context.abort`: a server that is being stopped
     cancels aborted calls, and their callers would read CANCELLED instead of the reason."""
-    context.set_trailing_metadata(trailers_of(error))
+    context.set_trailing_metadata(trailers_of(error, context.time_remaining()))
     context.set_code(status_of(error))
     context.set_details(words_of(error))

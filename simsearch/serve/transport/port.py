@@ -50,6 +50,9 @@ in flight are not cut off."""
 CALLS_PER_CONNECTION_MAX: Final = 1_024
 """Well over what is admitted: a call too many is refused here, not held back by its client."""
 
+PING_INTERVAL_MIN_S: Final = 5
+"""Who pings more often is cut off (GOAWAY, too_many_pings). Our clients ping every 10 s."""
+
 STOP_GRACE_S: Final = 2.0
 """For refusals still on their way out and open health watches, once no call is in flight."""
 
@@ -108,6 +111,9 @@ class Port:
                 # Else a quarter more: what lies between the two is refused by chance.
                 ("grpc.absolute_max_metadata_size", HEADERS_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
+                # Clients find a server that hangs by pings; gRPC permits one in five minutes.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_S * 1000),
+                ("grpc.keepalive_permit_without_calls", 1),
                 # Two servers on one port would each hold half of the truth about who is up.
                 ("grpc.so_reuseport", 0),
                 *(TLS_OPTIONS if tls else ()),

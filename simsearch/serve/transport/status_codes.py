@@ -108,12 +108,26 @@ def _packed(message: Message) -> any_pb2.Any:
     return packed
 
 
-def trailers_of(error: SimsearchError) -> tuple[tuple[str, str | bytes], ...]:
-    """Trailing metadata of a failed call: the rich status, and when to come back."""
+def trailers_of(
+    error: SimsearchError, left_s: float | None = None
+) -> tuple[tuple[str, str | bytes], ...]:
+    """Trailing metadata of a failed call: the rich status, and when to come back. `left_s`: what is
+    left of the call's deadline; None is no end."""
     trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", details_of(error))]
-    if isinstance(error, Overloaded):
-        trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
+    if status_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        trailers.append(("grpc-retry-pushback-ms", str(_pushback_ms(error, left_s))))
     return tuple(trailers)
+
+
+def _pushback_ms(error: SimsearchError, left_s: float | None) -> int:
+    """For gRPC's own retries. A negative one forbids them: no wait empties a full bank, and a wait
+    beyond the deadline would only hide this refusal. Never 0, which gRPC 1.85 waits out until the
+    deadline."""
+    if not isinstance(error, Overloaded):
+        return -1
+    if left_s is not None and error.retry_after_ms >= left_s * 1000:
+        return -1
+    return max(1, error.retry_after_ms)
 
 
 def item_error(error: SimsearchError) -> error_pb2.ItemError:

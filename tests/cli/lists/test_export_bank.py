@@ -80,7 +80,7 @@ def bank(client: Client, bare: ServerProcess, run: Run, tmp_path: Path) -> str:
     path = tmp_path / "list.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     answered(imported(run, bare, name, str(path)))
-    gone = client.list_entries(name, page_size=9).entries[-1]
+    gone = client.list_entries(bank_pb2.ListEntriesRequest(bank=name, page_size=9)).entries[-1]
     client.retract_entry(name, gone.key, EDIT)
     return name
 
@@ -175,7 +175,10 @@ def test_states_and_ends_go_through_a_list(
     found = answered(imported(run, bare, copy, str(tmp_path / "out")))
     assert counts(found) == {"added": len(FIRST_STATES)}
     told = [
-        sorted((e.state, e.expire_time.ToMicroseconds()) for e in client.list_entries(b).entries)
+        sorted(
+            (e.state, e.expire_time.ToMicroseconds())
+            for e in client.list_entries(bank_pb2.ListEntriesRequest(bank=b)).entries
+        )
         for b in (name, copy)
     ]
     assert told[0] == told[1]

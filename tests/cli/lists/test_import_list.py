@@ -210,7 +210,7 @@ def test_json_lines_with_states(
     rows = [{"signal": "pdq", "value": digits(n), "state": s} for n, s in enumerate(states)]
     path.write_text("\n".join(map(json.dumps, rows)))
     assert counts(told(path, "--state", "shadow")) == {"added": 4}
-    entries = client.list_entries(bank).entries
+    entries = client.list_entries(bank_pb2.ListEntriesRequest(bank=bank)).entries
     assert [EntryState(e.state).name.lower() for e in entries] == ["shadow", *states[1:]]
     assert [match(pdq(n)).hits != () for n in range(4)] == [False, True, False, False]
     assert match(pdq(0)).shadow
@@ -275,7 +275,7 @@ def test_a_dry_run_writes_nothing_and_tells_repeats_of_all_parts(
     planned = told(path, "--dry-run", code=3)
     assert (planned["dry_run"], planned["seq"]) == (True, 0)
     assert client.status().durable_seq == before
-    assert list(client.list_entries(bank).entries) == []
+    assert list(client.list_entries(bank_pb2.ListEntriesRequest(bank=bank)).entries) == []
     done = told(path, code=3)
     assert counts(planned) == counts(done) == {"added": 7, "duplicate": 13, "refused": 1}
 

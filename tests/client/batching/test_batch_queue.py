@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simsearch.client.batching.batch_queue import AutoBatch, Gathering, Waiting
+from simsearch.client.batching.batch_queue import AutoBatch, BatchQueue, QueuedMatch
 from simsearch.errors import Overloaded
 
 BOUNDS = st.builds(
@@ -31,12 +31,12 @@ class World:
 
     def __init__(self, bounds: AutoBatch) -> None:
         self.bounds = bounds
-        self.gathering = Gathering[Waiting](bounds)
-        self.waiting: list[Waiting] = []
-        self.places: list[list[Waiting]] = []
+        self.gathering = BatchQueue[QueuedMatch](bounds)
+        self.waiting: list[QueuedMatch] = []
+        self.places: list[list[QueuedMatch]] = []
 
     def call(self, kind: bytes, size_bytes: int) -> None:
-        item = Waiting(kind, size_bytes, items_max=3)
+        item = QueuedMatch(kind, size_bytes, items_max=3)
         if self.gathering.enter():
             assert not self.waiting
             self.places.append([item])
@@ -66,7 +66,7 @@ class World:
             self.places.append(batch)
             self.waiting = [item for item in self.waiting if item not in batch]
 
-    def check(self, batch: list[Waiting]) -> None:
+    def check(self, batch: list[QueuedMatch]) -> None:
         assert len({item.kind for item in batch}) == 1
         assert len(batch) <= min(self.bounds.items_max, 3)
         assert len(batch) == 1 or sum(i.size_bytes for i in batch) <= self.bounds.bytes_max
@@ -118,9 +118,9 @@ def test_kinds_take_turns() -> None:
 
 def test_nobody_overtakes_those_that_wait() -> None:
     """A place that came free is theirs, also before anybody has taken it for them."""
-    gathering = Gathering[Waiting](AutoBatch(in_flight_max=1))
+    gathering = BatchQueue[QueuedMatch](AutoBatch(in_flight_max=1))
     assert gathering.enter()
-    gathering.add(Waiting(b"a", 1, 1))
+    gathering.add(QueuedMatch(b"a", 1, 1))
     gathering.leave()
     assert not gathering.enter()
     assert len(gathering.take()) == 1

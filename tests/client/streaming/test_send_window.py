@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simsearch.client.calls import Outcome
-from simsearch.client.retry import RetryPolicy
-from simsearch.client.streaming.send_window import MESSAGE_ITEMS_MAX, StreamBounds, Window
+from simsearch.client.streaming.send_window import MESSAGE_ITEMS_MAX, SendWindow, StreamBounds
+from simsearch.client.transport.service_config import RetryPolicy
 from simsearch.errors import BadContent, EmptyContent, InternalFault, Overloaded, SimsearchError
 from simsearch.serve.transport.status_codes import item_error
 from simsearch.types import MatchOptions, MatchResult, TextContent
@@ -20,8 +20,8 @@ RETRY = RetryPolicy()
 FULL = item_error(Overloaded("full"))
 
 
-def window(items_max: int = 100, bytes_max: int = 1 << 20) -> Window:
-    return Window(MatchOptions(("bank",)), StreamBounds(items_max, bytes_max), RETRY)
+def window(items_max: int = 100, bytes_max: int = 1 << 20) -> SendWindow:
+    return SendWindow(MatchOptions(("bank",)), StreamBounds(items_max, bytes_max), RETRY)
 
 
 def reply(*answers: match_pb2.StreamMatchAnswer) -> match_pb2.StreamMatchResponse:

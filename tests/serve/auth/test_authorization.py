@@ -168,7 +168,7 @@ WRONG = OpinionDraft(OpinionKind.FALSE_POSITIVE)
 READS: dict[str, Callable[[Client, str], object]] = {
     "GetBank": lambda c, bank: c.get_bank(bank),
     "GetEntry": lambda c, bank: c.get_entry(bank, 1),
-    "ListEntries": lambda c, bank: c.list_entries(bank),
+    "ListEntries": lambda c, bank: c.list_entries(bank_pb2.ListEntriesRequest(bank=bank)),
     "ListOpinions": lambda c, bank: c.list_opinions(feedback_pb2.ListOpinionsRequest(bank=bank)),
     "ListReview": lambda c, bank: c.list_review(bank),
     "ListProposals": lambda c, bank: c.list_proposals(proposal_pb2.ListProposalsRequest(bank=bank)),
@@ -247,7 +247,7 @@ def test_no_refusal_lists_banks_of_others(as_: Calls) -> None:
 
 def test_a_key_does_not_tell_of_a_bank(as_: Calls) -> None:
     """An entry of a bank that is not there for me answers like a key that was never given."""
-    key = as_("admin").list_entries("secret").entries[0].key
+    key = as_("admin").list_entries(bank_pb2.ListEntriesRequest(bank="secret")).entries[0].key
     for call in (
         lambda k: as_("analyst").get_entry("scams", k),
         lambda k: as_("analyst").retract_entry("scams", k, SIGNED),

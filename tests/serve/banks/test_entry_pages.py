@@ -84,7 +84,7 @@ def keys(client: Client, **asked: object) -> list[int]:
     request = bank_pb2.ListEntriesRequest(**({"bank": "spam"} | asked))  # type: ignore[arg-type]
     found: list[int] = []
     while True:
-        page = client.list_entries_from(request)
+        page = client.list_entries(request)
         assert page.count == len(page.entries)
         found += [entry.key for entry in page.entries]
         if not page.next_page_token:
@@ -125,7 +125,10 @@ def test_what_is_asked_for_must_all_hold(client: Client) -> None:
 
 def test_times_are_of_the_ban_and_of_the_last_change(client: Client) -> None:
     """`until` is not included; a move and a retraction are changes."""
-    added = {e.key: e.added.time for e in client.list_entries("spam").entries}
+    added = {
+        e.key: e.added.time
+        for e in client.list_entries(bank_pb2.ListEntriesRequest(bank="spam")).entries
+    }
     moved = client.get_entry("spam", 2).moves[0].change.time
     assert keys(client, since=added[2]) == [2, 3, 4]
     assert keys(client, until=added[3]) == [1, 2]
@@ -155,7 +158,7 @@ def test_a_call_looks_at_so_many_entries_and_no_more(
     monkeypatch.setattr(entry_search, "LOOKED_AT_MAX", 2)
     monkeypatch.setattr(entry_search, "ENTRIES_AT_ONCE", 1)
     asked = bank_pb2.ListEntriesRequest(bank="spam", source="t")
-    page = client.list_entries_from(asked)
+    page = client.list_entries(asked)
     assert (list(page.entries), page.next_page_token) == ([], "2")
     assert keys(client, source="t") == [4]
     assert keys(client) == [1, 2, 3, 4]
@@ -163,14 +166,14 @@ def test_a_call_looks_at_so_many_entries_and_no_more(
 
 def test_entries_are_counted_and_not_sent(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     counting = bank_pb2.ListEntriesRequest(bank="spam", count_only=True, page_size=1)
-    page = client.list_entries_from(counting)
+    page = client.list_entries(counting)
     assert (list(page.entries), page.count, page.next_page_token) == ([], 4, "")
     monkeypatch.setattr(entry_search, "LOOKED_AT_MAX", 3)
     monkeypatch.setattr(entry_search, "ENTRIES_AT_ONCE", 3)
-    page = client.list_entries_from(counting)
+    page = client.list_entries(counting)
     assert (page.count, page.next_page_token) == (3, "3")
     counting.page_token = page.next_page_token
-    assert client.list_entries_from(counting).count == 1
+    assert client.list_entries(counting).count == 1
 
 
 def test_pages_neither_skip_nor_repeat_while_entries_come_and_go(client: Client) -> None:
@@ -180,7 +183,7 @@ def test_pages_neither_skip_nor_repeat_while_entries_come_and_go(client: Client)
     request = bank_pb2.ListEntriesRequest(bank="busy", page_size=1)
     seen: list[int] = []
     while True:
-        page = client.list_entries_from(request)
+        page = client.list_entries(request)
         seen += [entry.key for entry in page.entries]
         if not page.next_page_token:
             break
@@ -194,10 +197,10 @@ def test_pages_neither_skip_nor_repeat_while_entries_come_and_go(client: Client)
 
 def test_what_was_banned_as_one_thing_has_one_id(client: Client) -> None:
     """In whatever bank; said where it is asked for."""
-    plain = client.list_entries("spam").entries
+    plain = client.list_entries(bank_pb2.ListEntriesRequest(bank="spam")).entries
     assert {entry.content_id for entry in plain} == {""}
     asked = [bank_pb2.ListEntriesRequest(bank=b, with_content_ids=True) for b in ("spam", "ham")]
-    ids = {e.key: e.content_id for each in asked for e in client.list_entries_from(each).entries}
+    ids = {e.key: e.content_id for each in asked for e in client.list_entries(each).entries}
     assert ids[1] == ids[4] == ids[5]
     assert len({ids[1], ids[2], ids[3]}) == 3
     assert {len(each) for each in ids.values()} == {32}

@@ -204,5 +204,5 @@ def test_an_entry_says_how_often_it_was_hit(as_: Calls) -> None:
     assert ann.get_entry("secret", 2).hits.total == 0
     ann.move_entry("scams", 1, EntryState.SHADOW, SIGNED)
     ann.match(SHA, scams)
-    [entry] = ann.list_entries("scams").entries
+    [entry] = ann.list_entries(bank_pb2.ListEntriesRequest(bank="scams")).entries
     assert (entry.hits.total, entry.hits.shadow) == (4, 1)

@@ -225,7 +225,9 @@ def entries_of(client: Client, bank: str) -> int:
 def all_entries(client: Client, bank: str) -> Iterator[bank_pb2.Entry]:
     token = ""
     while True:
-        page = client.list_entries(bank, page_size=1_000, page_token=token)
+        page = client.list_entries(
+            bank_pb2.ListEntriesRequest(bank=bank, page_size=1_000, page_token=token)
+        )
         yield from page.entries
         token = page.next_page_token
         if not token:

@@ -138,9 +138,9 @@ class TestKnownCallers:
         off = bank_pb2.UpdateBankRequest(
             name="scams", four_eyes=bank_pb2.FOUR_EYES_OFF, edit=edit_to(SIGNED)
         )
-        changed = bob.change_bank(off)
+        changed = bob.update_bank(off)
         assert (changed.proposal_id, changed.bank.etag) == (4, "v1")
-        assert bob.update_bank(off).four_eyes == bank_pb2.FOUR_EYES_UNSPECIFIED
+        assert bob.update_bank(off).bank.four_eyes == bank_pb2.FOUR_EYES_UNSPECIFIED
         with pytest.raises(PermissionDenied):
             bob.decide_proposal(4, APPROVE, SIGNED)
         admin.decide_proposal(4, APPROVE, SIGNED)
@@ -156,7 +156,7 @@ class TestKnownCallers:
             update = bank_pb2.UpdateBankRequest(
                 name="scams", description=words, edit=edit_to(SIGNED)
             )
-            as_("bob").change_bank(update)
+            as_("bob").update_bank(update)
         as_("admin").decide_proposal(2, APPROVE, SIGNED)
         with pytest.raises(ProposalClosed, match="is at v2"):
             as_("admin").decide_proposal(1, APPROVE, SIGNED)
@@ -214,7 +214,7 @@ class TestKnownCallers:
             hasty.add_entry("scams", [digest(name)], SIGNED)
         with pytest.raises(DailyLimit, match=r"hasty has made 2 of 2 edits today.*00:00 UTC"):
             hasty.add_entry("scams", [digest("c")], SIGNED)
-        hasty.list_entries("scams")
+        hasty.list_entries(bank_pb2.ListEntriesRequest(bank="scams"))
         as_("ann").add_entry("scams", [digest("c")], SIGNED)
 
     def test_a_bank_is_taken_out_by_two(self, as_: Calls) -> None:

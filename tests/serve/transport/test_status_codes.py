@@ -133,8 +133,10 @@ REFUSALS: list[tuple[str, str, Call]] = [
      lambda c, b: c.match(TextContent("hello"), MatchOptions(hits_max=10**6))),
     ("more hits than one answer holds", "LIMIT_EXCEEDED",
      lambda c, b: c.match_batch([TextContent("a b")] * 200, MatchOptions(hits_max=100))),
-    ("a page too long", "LIMIT_EXCEEDED", lambda c, b: c.list_entries(b, page_size=10**6)),
-    ("a page token of ours?", "BAD_REQUEST", lambda c, b: c.list_entries(b, page_token="next")),
+    ("a page too long", "LIMIT_EXCEEDED",
+     lambda c, b: c.list_entries(bank_pb2.ListEntriesRequest(bank=b, page_size=10**6))),
+    ("a page token of ours?", "BAD_REQUEST",
+     lambda c, b: c.list_entries(bank_pb2.ListEntriesRequest(bank=b, page_token="next"))),
     ("a batch too long", "LIMIT_EXCEEDED", lambda c, b: c.match_batch([TextContent("a b")] * 1025)),
     ("too many labels", "LIMIT_EXCEEDED",
      lambda c, b: c.add_entry(b, [TextContent("some text to ban")], EDIT, labels=["x"] * 40)),
@@ -207,7 +209,9 @@ def test_a_bad_item_fails_alone_in_a_ban(client: Client, bank: str) -> None:
     assert isinstance(added[1], SimsearchError)
     assert added[1].reason == "BAD_CONTENT"
     keys = [k for k in added if isinstance(k, int)]
-    assert [e.key for e in client.list_entries(bank).entries] == keys
+    assert [
+        e.key for e in client.list_entries(bank_pb2.ListEntriesRequest(bank=bank)).entries
+    ] == keys
 
 
 def test_no_content_in_any_refusal(server: ServerProcess) -> None:
