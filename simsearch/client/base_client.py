@@ -98,9 +98,10 @@ def as_method(call: Callable[..., Any], build: Callable[..., Any]) -> None:
     own = inspect.signature(build)
     self_ = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     returned = _returned(own)
-    call.__name__, call.__doc__ = build.__name__, build.__doc__
+    words = inspect.getdoc(build)
+    call.__name__, call.__doc__ = build.__name__, words
     if "_pb2." in returned:
-        call.__doc__ = f"{build.__doc__}\n\nReturns protobuf: `{returned}` of `simsearch.v1`."
+        call.__doc__ = f"{words}\n\nReturns protobuf: `{returned}` of `simsearch.v1`."
     call.__signature__ = own.replace(  # type: ignore[attr-defined]  # inspect reads it
         parameters=[self_, *own.parameters.values()], return_annotation=returned
     )

@@ -65,7 +65,7 @@ def test_the_two_clients_have_the_same_methods() -> None:
             continue
         for client in (Client, AsyncClient):
             method = getattr(client, name)
-            assert inspect.getdoc(method).startswith(inspect.getdoc(build))
+            assert (inspect.getdoc(method) or "").startswith(inspect.getdoc(build) or "?")
             own = list(inspect.signature(method).parameters)
             assert own == ["self", *inspect.signature(build).parameters]
             assert "deadline_s" in own

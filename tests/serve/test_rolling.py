@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +22,8 @@ import numpy as np
 import pytest
 
 from simsearch.bank.store import BankStore
-from simsearch.errors import SimsearchError
+from simsearch.client.transport.service_config import KEEPALIVE_S, KEEPALIVE_TIMEOUT_S
+from simsearch.errors import SimsearchError, Unreachable
 from simsearch.types import (
     Band,
     EntryDraft,
@@ -77,6 +80,10 @@ class Server:
         assert self._process.stdout is not None
         self._process.stdout.close()
         return status
+
+    def send(self, signal_number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal_number)
 
     @property
     def log(self) -> str:
@@ -191,3 +198,51 @@ def test_a_rolling_restart_fails_no_call(
         record_property("slowest_s", load.slowest_s)
     assert set(load.outcomes) == {"right"}, load.outcomes
     assert all("Traceback" not in server.log for server in servers)
+
+
+HASTY_S = 2.0
+WATCHED_S = 30.0
+LEFT_OUT_S = KEEPALIVE_S + KEEPALIVE_TIMEOUT_S + 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", [Blocking, Awaited], ids=["threads", "asyncio"])
+def test_a_server_that_hangs_is_left_out(
+    servers: list[Server],
+    flavour: type[Blocking | Awaited],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """It takes connections and calls and answers none (SIGSTOP). After 15 s, or a little more on a
+    busy machine, it gets no calls. Those that wait that long are answered by the other one; hasty
+    ones fail until then, one after the other."""
+    addresses = [server.address for server in servers]
+    with (
+        opener(flavour)(addresses, autobatch=False) as patient,
+        opener(flavour)(addresses, autobatch=False) as hasty,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for client in (patient, hasty):
+            for _ in range(20):
+                client.match(BANNED)
+        servers[0].send(signal.SIGSTOP)
+        watched = [pool.submit(_failures, patient, 30.0), pool.submit(_failures, hasty, HASTY_S)]
+        try:
+            of_patient, of_hasty = (future.result() for future in watched)
+        finally:
+            servers[0].send(signal.SIGCONT)
+    record_property("failed_at_s", of_hasty)
+    assert of_patient == []
+    assert 0 < len(of_hasty) <= math.ceil(LEFT_OUT_S / HASTY_S)
+    assert max(of_hasty) < LEFT_OUT_S + HASTY_S
+
+
+def _failures(client: Either, deadline_s: float) -> list[float]:
+    """Of calls one after the other: when they failed, in seconds."""
+    failed, begun = [], time.monotonic()
+    while time.monotonic() - begun < WATCHED_S:
+        try:
+            assert client.match(BANNED, deadline_s=deadline_s).verdict is Band.BLOCK
+        except Unreachable:
+            failed.append(time.monotonic() - begun)
+        time.sleep(PAUSE_S)
+    return failed

@@ -29,7 +29,7 @@ from simsearch.bank.records import keys as layout
 from simsearch.cli.common.server_process import ServerProcess
 from simsearch.client import Client
 from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig
-from simsearch.errors import BadConfig, NotReady, Overloaded, SimsearchError, Unreachable
+from simsearch.errors import BadConfig, BankFull, NotReady, Overloaded, SimsearchError, Unreachable
 from simsearch.serve import server as running
 from simsearch.serve.transport.interceptors import Gate
 from simsearch.serve.transport.port import check_listen
@@ -343,3 +343,23 @@ def test_overload_carries_a_hint() -> None:
     retry = error_details_pb2.RetryInfo()
     assert any(detail.Unpack(retry) for detail in status.details)
     assert retry.retry_delay.ToMilliseconds() == 250
+
+
+@pytest.mark.parametrize(
+    ("error", "left_s", "pushback_ms"),
+    [
+        (Overloaded("full", retry_after_ms=250), None, "250"),
+        (Overloaded("full", retry_after_ms=250), 0.3, "250"),
+        (Overloaded("full", retry_after_ms=250), 0.2, "-1"),  # the caller hears it now
+        (Overloaded("full", retry_after_ms=0), 5.0, "10"),  # gRPC never ends a wait of 0
+        (BankFull("no room"), 5.0, "-1"),  # and no wait makes any
+        (NotReady("draining"), 5.0, None),
+    ],
+)
+def test_clients_are_told_whether_a_retry_helps(
+    error: SimsearchError, left_s: float | None, pushback_ms: str | None
+) -> None:
+    """gRPC's own clients too: RESOURCE_EXHAUSTED always says so."""
+    from simsearch.serve.transport.status_codes import trailers_of
+
+    assert dict(trailers_of(error, left_s)).get("grpc-retry-pushback-ms") == pushback_ms

@@ -76,6 +76,9 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
     }
 )
 
+PUSHBACK_MIN_MS = 10
+"""A wait of 0 ms is one that gRPC 1.85 does not end before the deadline."""
+
 HIDDEN = InternalFault("the server failed at this request; its log has the cause, under this time")
 
 
@@ -121,13 +124,12 @@ def trailers_of(
 
 def _pushback_ms(error: SimsearchError, left_s: float | None) -> int:
     """For gRPC's own retries. A negative one forbids them: no wait empties a full bank, and a wait
-    beyond the deadline would only hide this refusal. Never 0, which gRPC 1.85 waits out until the
-    deadline."""
+    beyond the deadline would only hide this refusal."""
     if not isinstance(error, Overloaded):
         return -1
     if left_s is not None and error.retry_after_ms >= left_s * 1000:
         return -1
-    return max(1, error.retry_after_ms)
+    return max(PUSHBACK_MIN_MS, error.retry_after_ms)
 
 
 def item_error(error: SimsearchError) -> error_pb2.ItemError:
