@@ -62,7 +62,7 @@ class Health(health_pb2_grpc.HealthServicer):
     status changes."""
 
     def __init__(self) -> None:
-        self._status = health_pb2.HealthCheckResponse.SERVING
+        self._status: int = health_pb2.HealthCheckResponse.SERVING
         self._changed = threading.Condition()
 
     def set(self, serving: bool) -> None:
@@ -72,14 +72,14 @@ class Health(health_pb2_grpc.HealthServicer):
             self._changed.notify_all()
 
     def Check(self, request: Any, context: Context) -> Any:
-        return health_pb2.HealthCheckResponse(status=self._status)
+        return health_pb2.HealthCheckResponse(status=self._status)  # type: ignore[arg-type]
 
     def Watch(self, request: Any, context: Context) -> Iterator[Any]:
         told = None
         while context.is_active():
             if told != self._status:
                 told = self._status
-                yield health_pb2.HealthCheckResponse(status=told)
+                yield health_pb2.HealthCheckResponse(status=told)  # type: ignore[arg-type]
             with self._changed:
                 self._changed.wait(0.05)
 

@@ -458,6 +458,26 @@ def test_a_stream_that_gets_nowhere_is_given_up(opened: Open) -> None:
     assert len(server.asked) == 4
 
 
+def test_streams_leave_the_retries_to_others(opened: Open) -> None:
+    """Each is ended by this client, which is no failure: the budget stays whole."""
+    server = Faulty()
+    policy = RetryPolicy(backoff_s=0.01, budget=10)
+    with listening(server) as address, opened(address, retry=policy) as client:
+        for _ in range(20):
+            list(client.inner.stream([TextContent("x")]))
+        server.script.append(DOWN)
+        assert client.match_text("y").snapshot == "y"
+
+
+@pytest.mark.parametrize("code", [CODE.UNAVAILABLE, CODE.CANCELLED])
+def test_a_stream_that_did_not_begin_is_opened_again(opened: Open, code: grpc.StatusCode) -> None:
+    server = Faulty(*[plainly(code)] * 3)
+    with listening(server) as address, opened(address, retry=QUICK) as client:
+        [(_, found)] = client.inner.stream([TextContent("x")])
+    assert found.snapshot == "x"
+    assert len(server.asked) == 4
+
+
 def test_a_refused_stream_is_not_tried_again(opened: Open) -> None:
     server = Faulty(fails_with(BankNotFound("no such bank")))
     with (

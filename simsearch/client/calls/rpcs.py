@@ -26,11 +26,13 @@ class Service:
 
 @dataclass(frozen=True)
 class Rpc:
-    """A method of a service. `idempotent`: sent twice, it does what it does sent once."""
+    """A method of a service. `idempotent`: sent twice, it does what it does sent once. `is_stream`:
+    its clients end it, by a cancellation."""
 
     service: Service
     name: str
     idempotent: bool = True
+    is_stream: bool = False
 
 
 _MATCH_SERVICE = Service("simsearch.v1.MatchService", match_pb2_grpc.MatchServiceStub)
@@ -42,7 +44,7 @@ _HEALTH_SERVICE = Service("grpc.health.v1.Health", health_pb2_grpc.HealthStub)
 
 MATCH = Rpc(_MATCH_SERVICE, "Match")
 BATCH_MATCH = Rpc(_MATCH_SERVICE, "BatchMatch")
-STREAM_MATCH = Rpc(_MATCH_SERVICE, "StreamMatch")
+STREAM_MATCH = Rpc(_MATCH_SERVICE, "StreamMatch", is_stream=True)
 # An edit whose answer was lost may have happened.
 CREATE_BANK = Rpc(_BANK_SERVICE, "CreateBank", idempotent=False)
 GET_BANK = Rpc(_BANK_SERVICE, "GetBank")

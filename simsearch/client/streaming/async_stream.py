@@ -30,7 +30,7 @@ async def streamed(
     silence_s: float,
 ) -> AsyncGenerator[tuple[int, Outcome]]:
     """As `sync_stream.streamed`."""
-    source = Source(window, _Puller(contents))
+    source = Source(window, _Puller(contents), transport.retry.attempts_max)
     try:
         while not source.is_done:
             transport.check_open()

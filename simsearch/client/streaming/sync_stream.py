@@ -18,7 +18,7 @@ from simsearch.client.calls.match_calls import Outcome
 from simsearch.client.calls.rpcs import STREAM_MATCH
 from simsearch.client.streaming.send_window import SendWindow
 from simsearch.client.transport.channel import Transport
-from simsearch.client.transport.error_mapping import is_broken_off
+from simsearch.client.transport.error_mapping import code_of, is_broken_off
 from simsearch.errors import InternalFault, SimsearchError, Unreachable
 from simsearch.types import Content
 from simsearch.v1 import match_pb2
@@ -32,7 +32,7 @@ def streamed(
     """Each content's number and outcome. `contents` is asked for the next one by the caller's own
     thread, while it waits for an outcome. Raises Unreachable where answers are owed and none came
     for `silence_s`, and whatever the whole stream is refused with: gRPC has retried it by then."""
-    source = Source(window, iter(contents))
+    source = Source(window, iter(contents), transport.retry.attempts_max)
     while not source.is_done:
         transport.check_open()
         if window.is_answered:  # no stream is kept open for what may take long to come
@@ -50,10 +50,12 @@ def streamed(
 class Source(Generic[C]):
     """The caller's contents on their way into the window."""
 
-    def __init__(self, window: SendWindow, contents: C) -> None:
+    def __init__(self, window: SendWindow, contents: C, attempts_max: int) -> None:
         self.window = window
         self.contents = contents
         self.is_more_coming = True
+        self._attempts_max = attempts_max
+        self._attempts = 0
         self._is_heard = False
 
     @property
@@ -70,8 +72,13 @@ class Source(Generic[C]):
         self.window.restart()
 
     def may_restart(self, failure: grpc.RpcError) -> bool:
-        """Whether the stream that ended so brought an answer before: what it leaves goes again."""
-        return self._is_heard and is_broken_off(failure)
+        """Whether what the ended stream leaves goes over another one: where it brought an answer,
+        and where a server closed its port (CANCELLED). Else gRPC has retried it."""
+        self._attempts = 0 if self._is_heard else self._attempts + 1
+        if self._is_heard:
+            return is_broken_off(failure)
+        is_closing = code_of(failure) is grpc.StatusCode.CANCELLED
+        return is_closing and self._attempts < self._attempts_max
 
     def next_message(self) -> match_pb2.StreamMatchRequest | None:
         return self.window.message(time.monotonic(), is_more_coming=self.is_more_coming)

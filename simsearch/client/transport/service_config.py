@@ -5,10 +5,8 @@ here for every call of a client.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, Final
 
 from simsearch.client.calls.rpcs import Rpc
@@ -22,6 +20,10 @@ RETRIED: Final = ("UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED")
 """No answer, a server that is not ready or closes its port (CANCELLED), and a full queue. Servers
 forbid the retry of every other RESOURCE_EXHAUSTED, which no wait would help, by a negative
 grpc-retry-pushback-ms."""
+
+RETRIED_STREAMS: Final = tuple(code for code in RETRIED if code != "CANCELLED")
+"""A stream ends when its client cancels it, and gRPC takes a token of the budget for each retryable
+failure: CANCELLED would let streams spend it all. `sync_stream.Source` repeats those."""
 
 ATTEMPTS_MAX: Final = 5
 """gRPC makes no more, whatever it is told."""
@@ -108,21 +110,22 @@ def service_config(
             "maxTokens": retry.budget,
             "tokenRatio": round(retry.budget_per_answer, 3),
         }
+        repeated = [rpc for rpc in rpcs if rpc.idempotent]
         config["methodConfig"] = [
-            {
-                "name": [
-                    {"service": service, "method": rpc.name}
-                    for service, group in groupby(rpcs, key=attrgetter("service.name"))
-                    for rpc in group
-                    if rpc.idempotent
-                ],
-                "retryPolicy": {
-                    "maxAttempts": retry.attempts_max,
-                    "initialBackoff": f"{retry.backoff_s:.3f}s",
-                    "maxBackoff": f"{retry.backoff_max_s:.3f}s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": list(RETRIED),
-                },
-            }
+            _method_config(retry, [rpc for rpc in repeated if not rpc.is_stream], RETRIED),
+            _method_config(retry, [rpc for rpc in repeated if rpc.is_stream], RETRIED_STREAMS),
         ]
     return config
+
+
+def _method_config(retry: RetryPolicy, rpcs: Iterable[Rpc], codes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": [{"service": rpc.service.name, "method": rpc.name} for rpc in rpcs],
+        "retryPolicy": {
+            "maxAttempts": retry.attempts_max,
+            "initialBackoff": f"{retry.backoff_s:.3f}s",
+            "maxBackoff": f"{retry.backoff_max_s:.3f}s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": list(codes),
+        },
+    }

@@ -57,6 +57,36 @@ class Chain(grpc.aio.ServerInterceptor):
         return made
 
 
+class Refusals(grpc.aio.ServerInterceptor):
+    """Sends a failed call's status by itself. gRPC's asyncio server puts an empty answer before a
+    status that was only set, and a client that has read the beginning of an answer does not
+    repeat its call: no refusal would ever be retried."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(details)
+        if handler is None or not handler.unary_unary:  # streams have no answer to put before it
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            _status_alone(handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+
+def _status_alone(behaviour: Behaviour) -> Behaviour:
+    async def answered(request: Any, context: Context) -> Any:
+        answer = await behaviour(request, context)
+        if context.code():
+            await context.abort(context.code(), context.details(), context.trailing_metadata())
+        return answer
+
+    return answered
+
+
 @dataclass(frozen=True)
 class GateCounts:
     """Calls; `in_flight` and `streams` are now, the others since the start."""
@@ -199,8 +229,7 @@ def _answered(context: Context, method: str) -> Iterator[None]:
 
 
 def end_with(context: Context, error: SimsearchError) -> None:
-    """End the call with a status. Not by `context.abort`: a server that is being stopped
-    cancels aborted calls, and their callers would read CANCELLED instead of the reason."""
+    """Set the call's status; `Refusals` sends it."""
     context.set_trailing_metadata(trailers_of(error, context.time_remaining()))
     context.set_code(status_of(error))
     context.set_details(words_of(error))

@@ -18,7 +18,7 @@ from simsearch.config import Config, ServerConfig, TlsConfig
 from simsearch.config_file import split_address
 from simsearch.errors import BadConfig
 from simsearch.serve.transport.certificates import ServerTls
-from simsearch.serve.transport.interceptors import Chain
+from simsearch.serve.transport.interceptors import Chain, Refusals
 from simsearch.serve.transport.slow_readers import UNTAKEN_S, Untaken
 from simsearch.serve.transport.tls_version import check_only_tls_1_3
 from simsearch.v1 import (
@@ -103,7 +103,7 @@ class Port:
         self._untaken_s = min(UNTAKEN_S, config.stream_idle_s)
         self._watching: asyncio.Task[None] | None = None
         self.server = grpc.aio.server(
-            interceptors=[Chain([self.untaken, *interceptors])],
+            interceptors=[Chain([self.untaken, Refusals(), *interceptors])],
             options=[
                 ("grpc.max_receive_message_length", config.message_bytes_max),
                 ("grpc.max_send_message_length", config.message_bytes_max),

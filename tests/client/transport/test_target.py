@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from simsearch.client.transport import target as under_test
 from simsearch.client.transport.target import Target, check_addresses, target_of
 from simsearch.errors import BadRequest, Unreachable
 
@@ -23,7 +22,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         return [(0, type, 0, "", (ip, port)) for ip in NAMES[host]]
 
-    monkeypatch.setattr(under_test.socket, "getaddrinfo", found)
+    monkeypatch.setattr(socket, "getaddrinfo", found)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1:1", "one.example:1", "[::1]:1", "unix:/run/socket"])
