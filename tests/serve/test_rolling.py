@@ -18,11 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
 from simsearch.bank.store import BankStore
-from simsearch.client.transport.service_config import KEEPALIVE_S, KEEPALIVE_TIMEOUT_S
+from simsearch.client.calls.rpcs import RPCS
+from simsearch.client.transport.service_config import (
+    KEEPALIVE_S,
+    KEEPALIVE_TIMEOUT_S,
+    RetryPolicy,
+    channel_options,
+)
 from simsearch.errors import SimsearchError, Unreachable
 from simsearch.types import (
     Band,
@@ -246,3 +253,16 @@ def _failures(client: Either, deadline_s: float) -> list[float]:
             failed.append(time.monotonic() - begun)
         time.sleep(PAUSE_S)
     return failed
+
+
+@pytest.mark.slow
+def test_pings_of_a_client_do_not_cost_it_the_connection(servers: list[Server]) -> None:
+    """gRPC's servers cut off who pings more than every five minutes; the fourth would be one too
+    many. A health check is under way all the time."""
+    states: list[grpc.ChannelConnectivity] = []
+    options = channel_options(RetryPolicy(), RPCS, checks_health=True)
+    with grpc.insecure_channel(servers[0].address, options) as channel:
+        channel.subscribe(states.append, try_to_connect=True)
+        time.sleep(5.5 * KEEPALIVE_S)
+    assert states[-1] is grpc.ChannelConnectivity.READY
+    assert states.count(grpc.ChannelConnectivity.READY) == 1

@@ -47,6 +47,10 @@ _OPTIONS: Final[Options] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
+    # A ping that measures the bandwidth may be under way instead: gRPC gives it a minute.
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
+    # Else the third ping within which no data is sent waits for a minute, or for two hours.
+    ("grpc.http2.max_pings_without_data", 0),
     # A server that restarts is found again before a call has made its last attempt, not within
     # gRPC's two minutes: meanwhile the other one may be restarting.
     ("grpc.initial_reconnect_backoff_ms", 100),

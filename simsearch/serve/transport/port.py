@@ -112,7 +112,7 @@ class Port:
                 ("grpc.absolute_max_metadata_size", HEADERS_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
                 # Clients find a server that hangs by pings; gRPC permits one in five minutes.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_S * 1000),
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_S * 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 # Two servers on one port would each hold half of the truth about who is up.
                 ("grpc.so_reuseport", 0),
