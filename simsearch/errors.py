@@ -35,6 +35,7 @@ class SimsearchError(Exception):
 
     @property
     def message(self) -> str:
+        """What happened, to which thing, and what to do; never content."""
         return str(self)
 
 

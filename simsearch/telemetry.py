@@ -16,7 +16,7 @@ from typing import Final
 FIELD_CHARS_MAX: Final = 500
 """Of one field of an event. What is longer was not meant for a log."""
 
-OURS: Final = ("simsearch", "index_builders")
+OWN_LOGGERS: Final = ("simsearch", "index_builders")
 
 
 # ---------------------------------------------------------------- the running call
@@ -34,7 +34,7 @@ class RunningCall:
 _running: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
 
 
-def work_for(call: RunningCall) -> None:
+def set_running_call(call: RunningCall) -> None:
     """The task that asks works for this call until it ends, and so do those that it starts."""
     _running.set(call)
 
@@ -47,6 +47,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Times the block as one stage."""
         began = time.perf_counter()
         try:
             yield
@@ -70,9 +71,11 @@ class EventLog:
         self._logger = logging.getLogger(name)
 
     def info(self, event: str, **fields: object) -> None:
+        """Writes an event of level INFO."""
         self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
+        """Writes an event of level WARNING."""
         self._write(logging.WARNING, event, fields)
 
     def error(
@@ -120,7 +123,7 @@ def log_to_stderr(level: str = "INFO", log_format: str = "lines") -> None:
     but JSON. Warnings of libraries go there, too, without their arguments."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines() if log_format == "json" else _Lines())
-    for name in ("", *OURS):
+    for name in ("", *OWN_LOGGERS):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level if name else logging.WARNING)
@@ -135,8 +138,8 @@ class _Lines(logging.Formatter):
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.name.partition(".")[0] not in OURS:
-            record = _of_a_library(record)
+        if record.name.partition(".")[0] not in OWN_LOGGERS:
+            record = _library_record(record)
         return super().format(record)
 
     def formatException(self, ei: object) -> str:
@@ -146,8 +149,8 @@ class _Lines(logging.Formatter):
 
 class _JsonLines(_Lines):
     def format(self, record: logging.LogRecord) -> str:
-        if record.name.partition(".")[0] not in OURS:
-            record = _of_a_library(record)
+        if record.name.partition(".")[0] not in OWN_LOGGERS:
+            record = _library_record(record)
         line: dict[str, object] = {
             "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
             "level": record.levelname,
@@ -159,7 +162,7 @@ class _JsonLines(_Lines):
         return json.dumps(line)
 
 
-def _of_a_library(record: logging.LogRecord) -> logging.LogRecord:
+def _library_record(record: logging.LogRecord) -> logging.LogRecord:
     """The first line of what it always says, and nothing of what it was about."""
     lines = str(record.msg).splitlines() or [""]
     said = lines[0][:FIELD_CHARS_MAX]

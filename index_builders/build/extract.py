@@ -16,7 +16,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.errors import BadConfig
 from simsearch.types import BITS_BYTES, Fingerprint, Signal
 
@@ -142,7 +142,7 @@ class _Parts:
 
 
 def gather(
-    reading: Reading,
+    reading: StateReader,
     directory: Path,
     progress: Progress = lambda _: None,
     without: Collection[str] = (),
@@ -171,7 +171,7 @@ def gather(
     )
 
 
-def _chunks(reading: Reading) -> Iterator[Chunk]:
+def _chunks(reading: StateReader) -> Iterator[Chunk]:
     entries = reading.active_entries()
     while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
         yield chunk

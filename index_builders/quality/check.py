@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
 from simsearch.errors import Corrupt
 from simsearch.index.flat.cosine import ExactIndex
@@ -69,13 +69,13 @@ def check(store: BankStore, progress: Progress = lambda _: None) -> Report:
 Chunk: TypeAlias = list[tuple[int, int, Fingerprint]]
 
 
-def _check_entries(reading: Reading, findings: _Findings, progress: Progress) -> None:
+def _check_entries(reading: StateReader, findings: _Findings, progress: Progress) -> None:
     for chunk in _chunks(reading):
         _check_chunk(chunk, findings)
         progress(len(chunk))
 
 
-def _chunks(reading: Reading) -> Iterator[Chunk]:
+def _chunks(reading: StateReader) -> Iterator[Chunk]:
     entries = reading.active_entries()
     while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
         yield chunk
@@ -124,7 +124,7 @@ def _note_lost(
     ]
 
 
-def _check_counts(reading: Reading, findings: _Findings, _: Progress) -> None:
+def _check_counts(reading: StateReader, findings: _Findings, _: Progress) -> None:
     for bank in reading.banks():
         counted = findings.entries[bank.id]
         if counted != bank.active_entries:
@@ -133,7 +133,7 @@ def _check_counts(reading: Reading, findings: _Findings, _: Progress) -> None:
             )
 
 
-def _check_log(reading: Reading, findings: _Findings, _: Progress) -> None:
+def _check_log(reading: StateReader, findings: _Findings, _: Progress) -> None:
     """Change numbers run from 1 to the end without a gap."""
     expected = 1
     while changes := reading.changes(expected - 1, CHANGES_AT_ONCE):

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadRequest
 from simsearch.index.flat.cosine import ExactIndex
@@ -225,7 +225,7 @@ def _rule(bank: Bank, space: str) -> CosineRule:
     return rules.get(Modality.IMAGE) or rules[Modality.TEXT]
 
 
-def _chunks(reading: Reading) -> Iterator[Chunk]:
+def _chunks(reading: StateReader) -> Iterator[Chunk]:
     entries = reading.active_entries()
     while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
         yield chunk

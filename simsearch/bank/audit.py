@@ -16,11 +16,11 @@ from typing import Final
 
 from simsearch.bank.edits.decide import check_rows
 from simsearch.bank.lmdb.tables import Tables
-from simsearch.bank.records import entries as records
+from simsearch.bank.records import entries as entry_records
 from simsearch.bank.records import hash_chain
-from simsearch.bank.records.keys import NEVER
+from simsearch.bank.records.keys import NEVER, Lifetime
 from simsearch.bank.signed_heads import Head
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.errors import Corrupt
 from simsearch.types import (
     Change,
@@ -30,7 +30,7 @@ from simsearch.types import (
 )
 
 CHANGES_AT_ONCE: Final = 512
-LIVES_AT_ONCE: Final = 4_096
+LIFETIMES_AT_ONCE: Final = 4_096
 PROPOSALS_AT_ONCE: Final = 256
 FAULTS_MAX: Final = 100
 """How many faults are told; where there are as many, no more are looked for."""
@@ -67,17 +67,17 @@ class _Findings:
     faults: list[str] = field(default_factory=list)
 
 
-def head_of(reading: Reading, store_id: str) -> Head:
+def head_of(reading: StateReader, store_id: str) -> Head:
     """Of the state that is read. Raises Corrupt."""
     if reading.seq == 0:
         return Head(store_id, 0, hash_chain.GENESIS)
     [(seq, record)] = reading.read(lambda t: t.log(reading.seq - 1, 1))
-    link = hash_chain.taken_apart(record).link
+    link = hash_chain.split_link(record).link
     return Head(store_id, seq, link) if link else verify(reading, store_id).head
 
 
 def verify(
-    reading: Reading,
+    reading: StateReader,
     store_id: str,
     heads: Sequence[Head] = (),
     progress: Callable[[int], None] = lambda _: None,
@@ -101,7 +101,7 @@ def verify(
 
 
 def _follow(
-    reading: Reading,
+    reading: StateReader,
     findings: _Findings,
     noted: dict[int, list[Head]],
     progress: Callable[[int], None],
@@ -127,13 +127,13 @@ def _check_some(
         for head in noted.get(seq, ()):
             if head.link != findings.link:
                 findings.faults.append(f"the history up to change {seq} is not the one noted then")
-        change = records.change_from_bytes(seq, record)
-        _check_content(tables, change, records.content_of_change(seq, record), findings)
+        change = entry_records.change_from_bytes(seq, record)
+        _check_content(tables, change, entry_records.content_of_change(seq, record), findings)
     return len(some)
 
 
 def _check_link(seq: int, record: bytes, findings: _Findings) -> None:
-    body, link = hash_chain.taken_apart(record)
+    body, link = hash_chain.split_link(record)
     expected = hash_chain.link_of(body, findings.link)
     if not link and findings.linked_from:
         findings.faults.append(f"change {seq} has no link, and changes before it have")
@@ -157,7 +157,7 @@ def _check_content(tables: Tables, change: Change, content: bytes, findings: _Fi
         case ChangeKind.ENTRY_ADDED:
             _check_added(tables, change, content, findings)
         case ChangeKind.ENTRY_EXTENDED:
-            stored = tables.brought_bytes(change)
+            stored = tables.change_fingerprint_bytes(change)
             if content and content != hash_chain.content_of_extension(stored):
                 findings.faults.append(f"entry {change.entry_key}: its extension was altered")
         case ChangeKind.ENTRY_MOVED:
@@ -197,16 +197,18 @@ def _check_added(tables: Tables, change: Change, content: bytes, findings: _Find
     through = findings.through
     key = change.entry_key
     findings.entries += 1
-    entry, life = tables.entry(key), tables.life(key)
-    if entry is None or life is None:
+    entry, lifetime = tables.entry(key), tables.lifetime(key)
+    if entry is None or lifetime is None:
         findings.faults.append(f"entry {key} was added by change {change.seq} and is not there")
         return
     findings.recorded_moves += sum(move.change.seq <= through for move in entry.moves)
-    if life.retired != NEVER:
-        findings.retired[key] = life.retired
-    if entry.added != change or (life.bank_id, life.born) != (change.bank_id, change.seq):
+    if lifetime.retired != NEVER:
+        findings.retired[key] = lifetime.retired
+    if entry.added != change or (lifetime.bank_id, lifetime.born) != (change.bank_id, change.seq):
         findings.faults.append(f"entry {key} is not as change {change.seq} added it")
-    elif content and content != hash_chain.content_of_entry(entry, tables.brought_bytes(change)):
+    elif content and content != hash_chain.content_of_entry(
+        entry, tables.change_fingerprint_bytes(change)
+    ):
         findings.faults.append(f"entry {key}: what is stored of it was altered")
 
 
@@ -226,14 +228,14 @@ def _check_opinion(tables: Tables, change: Change, content: bytes, findings: _Fi
     if (
         given is None
         or given.change != change
-        or content != hash_chain.content_of_opinion(given.said)
+        or content != hash_chain.content_of_opinion(given.draft)
     ):
         findings.faults.append(
             f"entry {change.entry_key}: the opinion of change {change.seq} is not as it was given"
         )
 
 
-def _check_end(reading: Reading, seq: int, heads: Sequence[Head], findings: _Findings) -> None:
+def _check_end(reading: StateReader, seq: int, heads: Sequence[Head], findings: _Findings) -> None:
     if seq < reading.seq and len(findings.faults) < FAULTS_MAX:
         findings.faults.append(f"the log ends at change {seq}, and it went to {reading.seq}")
     for head in heads:
@@ -244,7 +246,7 @@ def _check_end(reading: Reading, seq: int, heads: Sequence[Head], findings: _Fin
             )
 
 
-def _check_tables(reading: Reading, findings: _Findings) -> None:
+def _check_tables(reading: StateReader, findings: _Findings) -> None:
     """What stands in the tables and in no change."""
     now = reading.read(Tables.seq)
     for key, seq in findings.retired.items():
@@ -272,7 +274,7 @@ def _check_tables(reading: Reading, findings: _Findings) -> None:
             findings.faults.append(f"bank {name!r}: its policy or description was altered")
 
 
-def _check_proposals(reading: Reading, findings: _Findings) -> None:
+def _check_proposals(reading: StateReader, findings: _Findings) -> None:
     """In short transactions, each of which first takes note of what was proposed since the state
     that is read: a proposal's record is the newest one."""
     seen, after_id, there = reading.seq, 0, 0
@@ -293,9 +295,9 @@ def _check_some_proposals(
 ) -> tuple[int, list[int]]:
     while some := tables.log(seen, CHANGES_AT_ONCE):
         for seq, record in some:
-            change = records.change_from_bytes(seq, record)
+            change = entry_records.change_from_bytes(seq, record)
             if change.kind in (ChangeKind.PROPOSAL_MADE, ChangeKind.PROPOSAL_DECIDED):
-                _note_proposal(change, records.content_of_change(seq, record), findings)
+                _note_proposal(change, entry_records.content_of_change(seq, record), findings)
         seen = some[-1][0]
     proposals = list(islice(tables.proposals(after_id), PROPOSALS_AT_ONCE))
     for proposal in proposals:
@@ -320,11 +322,11 @@ def _check_proposal(tables: Tables, proposal: Proposal, findings: _Findings) -> 
         findings.faults.append(fault.message)
 
 
-def _count_entries(reading: Reading) -> int:
+def _count_entries(reading: StateReader) -> int:
     """In short transactions. Keys are given in the order of the log: the younger come last."""
     count, after_key = 0, 0
-    while some := reading.read(lambda t, at=after_key: list(islice(t.lives(at), LIVES_AT_ONCE))):  # type: ignore[misc]
-        born = [key for key, life in some if life.born <= reading.seq]
+    while some := reading.read(partial(_lifetimes_after, after_key)):
+        born = [key for key, lifetime in some if lifetime.born <= reading.seq]
         count += len(born)
         if len(born) < len(some):
             break
@@ -332,7 +334,11 @@ def _count_entries(reading: Reading) -> int:
     return count
 
 
-def _count_opinions(reading: Reading) -> int:
+def _lifetimes_after(after_key: int, tables: Tables) -> list[tuple[int, Lifetime]]:
+    return list(islice(tables.lifetimes(after_key), LIFETIMES_AT_ONCE))
+
+
+def _count_opinions(reading: StateReader) -> int:
     """In short transactions; younger ones stand among them."""
     count, after = 0, (0, 0)
     while some := reading.read(partial(_opinions_after, after)):
@@ -342,4 +348,4 @@ def _count_opinions(reading: Reading) -> int:
 
 
 def _opinions_after(after: tuple[int, int], tables: Tables) -> list[Opinion]:
-    return list(islice(tables.opinions_after(after), LIVES_AT_ONCE))
+    return list(islice(tables.opinions_after(after), LIFETIMES_AT_ONCE))

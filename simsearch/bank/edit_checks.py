@@ -74,6 +74,7 @@ def check_edit(edit: Edit) -> None:
 
 
 def check_bank_name(name: str) -> None:
+    """Raises BadBankName."""
     if _BANK_NAME.fullmatch(name) is None:
         raise BadBankName(
             f"{name[:80]!r} is no bank name: a lower-case letter, then up to 63 of a-z 0-9 _ -"
@@ -81,10 +82,12 @@ def check_bank_name(name: str) -> None:
 
 
 def check_description(description: str) -> None:
+    """Raises BadRequest, LimitExceeded."""
     _check_text(description, "description", DESCRIPTION_CHARS_MAX)
 
 
 def check_policy(policy: Policy) -> None:
+    """Sizes only; thresholds are checked by `match.policy`. Raises BadRequest, LimitExceeded."""
     rules = len(policy.cosine) + len(policy.hamming) + len(policy.digests)
     _check_count(rules, RULES_MAX, "rules in a policy")
     for rule in policy.cosine:
@@ -92,6 +95,7 @@ def check_policy(policy: Policy) -> None:
 
 
 def check_update(update: BankUpdate) -> None:
+    """Raises BadRequest where it sets nothing or holds a bad value, and LimitExceeded."""
     if update == BankUpdate():
         raise BadRequest("the update changes nothing: give a description, a policy or a setting")
     if update.description is not None:
@@ -121,6 +125,7 @@ def check_page(after: int, limit: int) -> None:
 
 
 def check_drafts(drafts: Sequence[EntryDraft]) -> None:
+    """Raises NoSignal, BadHash, BadVector, BadRequest, LimitExceeded."""
     if not drafts:
         raise BadRequest("no entries were given: add at least one")
     _check_count(len(drafts), ENTRIES_PER_EDIT_MAX, "entries in one edit")
@@ -136,6 +141,7 @@ def check_extension(fingerprint: Fingerprint) -> None:
 
 
 def check_move(state: EntryState, until_us: int) -> None:
+    """Raises BadRequest for a state that no entry can be moved to, or a bad time."""
     if state not in MOVES_TO:
         words = " or ".join(s.name.lower() for s in MOVES_TO)
         raise BadRequest(f"an entry cannot be made {state.name.lower()}: make it {words}")
@@ -148,6 +154,7 @@ def _check_time(time_us: int, name: str) -> None:
 
 
 def check_opinion(said: OpinionDraft) -> None:
+    """Raises BadHash, BadRequest, LimitExceeded."""
     _check_text(said.note, "note", NOTE_CHARS_MAX)
     _check_text(said.case_id, "case_id", CASE_ID_CHARS_MAX)
     if said.content_sha256:
@@ -155,6 +162,7 @@ def check_opinion(said: OpinionDraft) -> None:
 
 
 def check_import(import_id: str, part: int, items: Sized) -> None:
+    """Checks the frame of an import part, not its rows. Raises BadRequest, LimitExceeded."""
     _check_given(import_id, "import_id", "which import it is, so that it can be gone on with")
     _check_text(import_id, "import_id", IMPORT_ID_CHARS_MAX)
     if not 0 <= part < 2**32:
@@ -165,6 +173,7 @@ def check_import(import_id: str, part: int, items: Sized) -> None:
 
 
 def check_digest(signal: Signal, digest: bytes) -> None:
+    """Raises BadHash where `signal` is no digest or `digest` has another length."""
     if signal not in DIGESTS:
         raise BadHash(f"{signal} is not matched by equality: search it by distance")
     if len(digest) != DIGESTS[signal]:

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records import keys
 from simsearch.bank.records.fingerprints import content_id
-from simsearch.bank.records.keys import Life
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.records.keys import Lifetime
+from simsearch.bank.state_reader import StateReader
 from simsearch.types import Entry, EntryState, Signal
 
 ENTRIES_AT_ONCE: Final = 512
@@ -49,15 +49,15 @@ class EntryFilter:
             return keys.source_mark(self.source, self.source_id)
         return b""
 
-    def may_have(self, life: Life) -> bool:
+    def may_have(self, lifetime: Lifetime) -> bool:
         """Known without reading the entry: whether it is retracted."""
         if not self.states:
             return True
-        if life.retired != keys.NEVER:
+        if lifetime.retired != keys.NEVER:
             return EntryState.RETRACTED in self.states
         return self.states != {EntryState.RETRACTED}
 
-    def has(self, entry: Entry) -> bool:
+    def matches(self, entry: Entry) -> bool:
         """But for the digest, which an entry's record does not hold."""
         return (
             (not self.states or entry.state in self.states)
@@ -74,7 +74,7 @@ class EntryFilter:
 
 
 @dataclass(frozen=True)
-class Listed:
+class EntryPage:
     """In key order. `after_key`: where to go on; None: everything was looked at."""
 
     entries: tuple[Entry, ...]
@@ -82,8 +82,8 @@ class Listed:
 
 
 def search(
-    reading: Reading, bank_id: int, wanted: EntryFilter, *, after_key: int, limit: int
-) -> Listed:
+    reading: StateReader, bank_id: int, wanted: EntryFilter, *, after_key: int, limit: int
+) -> EntryPage:
     """Up to `limit` entries of the bank with a key above `after_key`, of those that are there when
     they are looked at: keys only grow, so that pages that follow each other neither leave out nor
     repeat an entry, whatever is edited meanwhile. Raises Corrupt."""
@@ -91,15 +91,15 @@ def search(
     looked_at = 0
     while len(found) < limit:
         if looked_at >= LOOKED_AT_MAX:
-            return Listed(tuple(found), after_key)
+            return EntryPage(tuple(found), after_key)
         left = limit - len(found)
         part = reading.read(partial(_part, bank_id, wanted, after_key, left))
         found += part.entries
         looked_at += part.looked_at
         if part.is_last:
-            return Listed(tuple(found), None)
+            return EntryPage(tuple(found), None)
         after_key = part.after_key
-    return Listed(tuple(found), after_key)
+    return EntryPage(tuple(found), after_key)
 
 
 class _Part(NamedTuple):
@@ -112,31 +112,31 @@ class _Part(NamedTuple):
 def _part(bank_id: int, wanted: EntryFilter, after_key: int, limit: int, tables: Tables) -> _Part:
     entries: list[Entry] = []
     looked_at = 0
-    for key, life in islice(_lives(tables, bank_id, wanted, after_key), ENTRIES_AT_ONCE):
+    for key, lifetime in islice(_lifetimes(tables, bank_id, wanted, after_key), ENTRIES_AT_ONCE):
         if len(entries) == limit:
             return _Part(entries, looked_at, after_key, False)
         looked_at, after_key = looked_at + 1, key
-        if life.bank_id != bank_id or not wanted.may_have(life):
+        if lifetime.bank_id != bank_id or not wanted.may_have(lifetime):
             continue
-        entry = tables.listed(key)
-        if wanted.has(entry):
+        entry = tables.indexed_entry(key)
+        if wanted.matches(entry):
             entries.append(entry)
     return _Part(entries, looked_at, after_key, looked_at < ENTRIES_AT_ONCE)
 
 
-def _lives(
+def _lifetimes(
     tables: Tables, bank_id: int, wanted: EntryFilter, after_key: int
-) -> Iterator[tuple[int, Life]]:
+) -> Iterator[tuple[int, Lifetime]]:
     """In key order; by a mark those of every bank."""
     if wanted.mark:
-        return tables.marked_lives(wanted.mark, after_key)
-    return tables.bank_lives(bank_id, after_key)
+        return tables.marked_lifetimes(wanted.mark, after_key)
+    return tables.bank_lifetimes(bank_id, after_key)
 
 
-def content_ids(reading: Reading, entries: Sequence[Entry]) -> list[str]:
+def content_ids(reading: StateReader, entries: Sequence[Entry]) -> list[str]:
     """What each was banned as, in hex (fingerprints.content_id). Raises Corrupt."""
 
     def read(tables: Tables) -> list[str]:
-        return [content_id(e.key, tables.brought_bytes(e.added)).hex() for e in entries]
+        return [content_id(e.key, tables.change_fingerprint_bytes(e.added)).hex() for e in entries]
 
     return reading.read(read)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from simsearch.bank.records import entries, hash_chain
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.types import Bank, Change, ChangeKind
 
 CHANGES_AT_ONCE: Final = 1_024
@@ -15,7 +15,7 @@ LOOKED_AT_MAX: Final = 16_384
 
 
 @dataclass(frozen=True)
-class Span:
+class ChangeFilter:
     """Which changes: in the banks of which ids, from when to before when (microseconds since 1970;
     `until_us` 0: no end), whose (empty: anybody's), of which entry (0: any), and of which kinds
     (none: of every kind)."""
@@ -27,7 +27,8 @@ class Span:
     entry_key: int = 0
     kinds: frozenset[ChangeKind] = frozenset()
 
-    def has(self, change: Change) -> bool:
+    def matches(self, change: Change) -> bool:
+        """Whether the change meets every condition."""
         return (
             change.bank_id in self.bank_ids
             and self.since_us <= change.time_us
@@ -38,7 +39,7 @@ class Span:
         )
 
 
-class Logged(NamedTuple):
+class LinkedChange(NamedTuple):
     """A change and its link; empty where it was written without one."""
 
     change: Change
@@ -46,7 +47,7 @@ class Logged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredChange:
     """One change with what it says about what it stored: the SHA-256 (empty where it does not say),
     and of an update the bank as it was before."""
 
@@ -57,27 +58,27 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Found:
+class ChangePage:
     """The changes that were wanted, oldest first. `rest`: the part of the log, as `search` takes
     it, that was not looked at; None: all of it was."""
 
-    changes: tuple[Logged, ...]
+    changes: tuple[LinkedChange, ...]
     rest: tuple[int, int] | None
 
 
 def search(
-    reading: Reading,
-    span: Span,
+    reading: StateReader,
+    span: ChangeFilter,
     *,
     after_seq: int,
     before_seq: int,
     limit: int,
     newest: bool = False,
-) -> Found:
+) -> ChangePage:
     """Up to `limit` changes between the two seqs, neither of which is included: the oldest of them
     or the `newest`. Raises Corrupt."""
     low, high = after_seq, min(before_seq, reading.seq + 1)
-    found: list[Logged] = []
+    found: list[LinkedChange] = []
     looked_at = 0
     while high - low > 1:
         if len(found) == limit or looked_at >= LOOKED_AT_MAX:
@@ -89,30 +90,30 @@ def search(
                 break
             low, high = (low, logged.change.seq) if newest else (logged.change.seq, high)
             looked_at += 1
-            if span.has(logged.change):
+            if span.matches(logged.change):
                 found.append(logged)
     return _found(found, newest, None)
 
 
-def stored(reading: Reading, seq: int) -> Stored | None:
+def stored_change(reading: StateReader, seq: int) -> StoredChange | None:
     """None where there is no such change. Raises Corrupt."""
     if not 0 < seq <= reading.seq:
         return None
     [(_, record)] = reading.read(lambda tables: tables.log(seq - 1, 1))
-    return Stored(
+    return StoredChange(
         entries.change_from_bytes(seq, record),
-        hash_chain.taken_apart(record).link,
+        hash_chain.split_link(record).link,
         entries.content_of_change(seq, record),
         entries.bank_before(seq, record),
     )
 
 
-def _found(found: list[Logged], newest: bool, rest: tuple[int, int] | None) -> Found:
-    return Found(tuple(reversed(found) if newest else found), rest)
+def _found(found: list[LinkedChange], newest: bool, rest: tuple[int, int] | None) -> ChangePage:
+    return ChangePage(tuple(reversed(found) if newest else found), rest)
 
 
-def _read(reading: Reading, after_seq: int, count: int) -> list[Logged]:
+def _read(reading: StateReader, after_seq: int, count: int) -> list[LinkedChange]:
     return [
-        Logged(entries.change_from_bytes(seq, record), hash_chain.taken_apart(record).link)
+        LinkedChange(entries.change_from_bytes(seq, record), hash_chain.split_link(record).link)
         for seq, record in reading.read(lambda tables: tables.log(after_seq, count))
     ]

@@ -38,20 +38,21 @@ class Head:
 
 
 @dataclass(frozen=True)
-class NotedHead:
+class RecordedHead:
     """A head, when it was noted (RFC 3339), and its signature; empty: it has none."""
 
     head: Head
     time: str
     signature: bytes = b""
 
-    def said(self) -> bytes:
+    def signed_bytes(self) -> bytes:
         """What is signed."""
         head = self.head
         lines = ("simsearch head", head.store_id, str(head.seq), head.link.hex(), self.time)
         return "\n".join(lines).encode()
 
     def line(self) -> str:
+        """One line of JSON, as `read_heads` reads it."""
         head = self.head
         values = {
             "store_id": head.store_id,
@@ -63,15 +64,15 @@ class NotedHead:
         return json.dumps(values | signed) + "\n"
 
 
-def note(head: Head, key: PrivateKey | None = None) -> NotedHead:
+def record_head(head: Head, key: PrivateKey | None = None) -> RecordedHead:
     """Now, and signed where there is a key."""
-    noted = NotedHead(head, datetime.now(UTC).isoformat(timespec="seconds"))
-    return noted if key is None else NotedHead(head, noted.time, key.sign(noted.said()))
+    noted = RecordedHead(head, datetime.now(UTC).isoformat(timespec="seconds"))
+    return noted if key is None else RecordedHead(head, noted.time, key.sign(noted.signed_bytes()))
 
 
-def read_heads(path: Path) -> list[NotedHead]:
+def read_heads(path: Path) -> list[RecordedHead]:
     """The lines of a file, oldest first; empty ones are passed over. Raises BadRequest."""
-    noted: list[NotedHead] = []
+    noted: list[RecordedHead] = []
     try:
         with path.open("rb") as file:
             for number in range(1, HEADS_MAX + 1):
@@ -85,7 +86,7 @@ def read_heads(path: Path) -> list[NotedHead]:
     raise BadRequest(f"{path} has more than {HEADS_MAX} lines: begin another file")
 
 
-def _read(line: bytes, what: str) -> NotedHead:
+def _read(line: bytes, what: str) -> RecordedHead:
     try:
         if len(line) > LINE_BYTES_MAX:
             raise ValueError
@@ -98,13 +99,13 @@ def _read(line: bytes, what: str) -> NotedHead:
     texts = isinstance(head.store_id, str) and isinstance(time, str)
     if not texts or type(head.seq) is not int or head.seq < 0 or len(link) != LINK_BYTES:
         raise BadRequest(f"{what} is no head: as `simsearch audit head` writes it")
-    return NotedHead(head, time, signature)
+    return RecordedHead(head, time, signature)
 
 
 # ---------------------------------------------------------------- signatures
 
 
-def faults_of_signatures(noted: list[NotedHead], key: PublicKey) -> list[str]:
+def signature_faults(noted: list[RecordedHead], key: PublicKey) -> list[str]:
     """Of heads that are not signed, or not by the holder of the key."""
     from cryptography.exceptions import InvalidSignature
 
@@ -115,7 +116,7 @@ def faults_of_signatures(noted: list[NotedHead], key: PublicKey) -> list[str]:
             faults.append(f"{what} is not signed")
             continue
         try:
-            key.verify(each.signature, each.said())
+            key.verify(each.signature, each.signed_bytes())
         except InvalidSignature:
             faults.append(f"{what} has a signature that is wrong: it was altered, or made up")
     return faults

@@ -27,7 +27,7 @@ CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
-class Reading:
+class StateReader:
     """The store as it was at `seq`, whatever is edited meanwhile. May be used by any thread."""
 
     seq: int
@@ -35,11 +35,12 @@ class Reading:
     _environment: Environment
 
     @classmethod
-    def begin(cls, environment: Environment) -> Reading:
+    def begin(cls, environment: Environment) -> StateReader:
+        """The newest state of the store."""
         seq, banks = environment.read(lambda tables: (tables.seq(), tables.banks()))
         return cls(seq, tuple(banks), environment)
 
-    def at(self, seq: int) -> Reading:
+    def at(self, seq: int) -> StateReader:
         """The same as it was at an earlier `seq`; but the banks as they are."""
         assert seq <= self.seq
         return replace(self, seq=seq)
@@ -77,7 +78,7 @@ class Reading:
             found |= self._environment.read(partial(self._some, some))
         return found
 
-    def brought(self, changes: Sequence[Change]) -> list[Fingerprint]:
+    def fingerprints_of_changes(self, changes: Sequence[Change]) -> list[Fingerprint]:
         """What each of `changes`, which added or extended an entry, brought and no other."""
         found: list[Fingerprint] = []
         rest = iter(changes)
@@ -86,7 +87,9 @@ class Reading:
         return found
 
     def _some(self, keys: Sequence[int], tables: Tables) -> dict[int, Fingerprint]:
-        known = [key for key in keys if (life := tables.life(key)) and life.born <= self.seq]
+        known = [
+            key for key in keys if (lifetime := tables.lifetime(key)) and lifetime.born <= self.seq
+        ]
         return {key: tables.fingerprint_or_raise(key, self.seq) for key in known}
 
     def _chunk(self, after_key: int) -> _Chunk:
@@ -94,7 +97,7 @@ class Reading:
 
 
 def _brought(changes: Sequence[Change], tables: Tables) -> list[Fingerprint]:
-    return [tables.brought_or_raise(change) for change in changes]
+    return [tables.change_fingerprint(change) for change in changes]
 
 
 class _Chunk(NamedTuple):
@@ -106,13 +109,13 @@ def _read_chunk(tables: Tables, after_key: int, seq: int) -> _Chunk:
     """Bounded in entries looked at and, but for its last one, in bytes."""
     rows: list[tuple[int, int, bytes]] = []
     size_bytes = 0
-    for seen, (key, life) in enumerate(tables.lives(after_key)):
-        if life.born > seq:  # keys are given in the order of the log: only younger ones follow
+    for seen, (key, lifetime) in enumerate(tables.lifetimes(after_key)):
+        if lifetime.born > seq:  # keys are given in the order of the log: only younger ones follow
             break
         if seen == CHUNK_ENTRIES or size_bytes >= CHUNK_BYTES:
             return _Chunk(rows, after_key)
         after_key = key
-        if life.alive_at(seq):
-            rows.append((key, life.bank_id, tables.fingerprint_bytes(key, seq)))
+        if lifetime.alive_at(seq):
+            rows.append((key, lifetime.bank_id, tables.fingerprint_bytes(key, seq)))
             size_bytes += len(rows[-1][2])
     return _Chunk(rows, None)

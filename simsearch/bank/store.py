@@ -17,16 +17,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from simsearch.bank import edit_checks
-from simsearch.bank.edits import daily_limit, entries, exports, imports, opinions
-from simsearch.bank.edits import decide as deciding
-from simsearch.bank.edits import revert as reverting
+from simsearch.bank.edits import daily_limit, decide, entries, exports, imports, opinions, revert
 from simsearch.bank.edits.imports import ImportedPart, ImportItem
 from simsearch.bank.edits.revert import Reverted
 from simsearch.bank.lmdb.environment import Environment
 from simsearch.bank.lmdb.tables import Tables
-from simsearch.bank.log_search import Span
+from simsearch.bank.log_search import ChangeFilter
 from simsearch.bank.records.fingerprints import fingerprint_to_bytes
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.types import (
     FREE,
     Bank,
@@ -56,7 +54,7 @@ MAP_BYTES = 1 << 30
 MAP_BYTES_MAX = 1 << 40
 DUE_AT_ONCE = 1_024
 
-_ITSELF = Edit(entries.ITSELF, "its time has come")
+_SERVER_EDIT = Edit(entries.SERVER_ACTOR, "its time has come")
 
 T = TypeVar("T")
 
@@ -188,7 +186,7 @@ class BankStore:
 
     def check_export(self, bank: str, seq: int, actor: str) -> None:
         """That this change began an export of the bank by this person. Raises BadRequest."""
-        self._environment.read(lambda tables: exports.check_begun(tables, bank, seq, actor))
+        self._environment.read(lambda tables: exports.check_export_begun(tables, bank, seq, actor))
 
     def add_entries(
         self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE
@@ -281,12 +279,12 @@ class BankStore:
         edit_checks.check_edit(edit)
 
         return self._edit(
-            lambda tables: deciding.decide(tables, proposal_id, decision, edit), edit, terms
+            lambda tables: decide.decide_proposal(tables, proposal_id, decision, edit), edit, terms
         )
 
     def give_opinion(
         self, bank: str, key: int, said: OpinionDraft, edit: Edit, *, disputes_max: int
-    ) -> opinions.Given:
+    ) -> opinions.RecordedOpinion:
         """Records what somebody thinks of a hit; where `disputes_max` people (0: no number of
         them) then hold FALSE_POSITIVE of an ACTIVE entry, it is made DISPUTED with it.
 
@@ -296,12 +294,18 @@ class BankStore:
         edit_checks.check_edit(edit)
         edit_checks.check_opinion(said)
 
-        return self._edit(lambda tables: opinions.give(tables, bank, key, said, edit, disputes_max))
+        return self._edit(
+            lambda tables: opinions.give_opinion(tables, bank, key, said, edit, disputes_max)
+        )
 
-    def quarantine_flooding(self, key: int, reason: str, since_us: int) -> opinions.Stopped | None:
+    def quarantine_flooding(
+        self, key: int, reason: str, since_us: int
+    ) -> opinions.FloodQuarantine | None:
         """Puts an entry whose hits are a flood, seen at `since_us`, into quarantine; None: there
         is nothing to do. Raises BankFull."""
-        return self._edit(lambda tables: opinions.quarantine(tables, key, reason, since_us))
+        return self._edit(
+            lambda tables: opinions.quarantine_flooding(tables, key, reason, since_us)
+        )
 
     def add_hits(self, hits: Mapping[int, HitCounts]) -> None:
         """Adds to the counts of entries, in one transaction and beside the log. Raises BankFull."""
@@ -312,12 +316,12 @@ class BankStore:
 
         self._edit(work)
 
-    def settle_due(self, now_us: int) -> int:
+    def apply_due(self, now_us: int) -> int:
         """Does what was to happen by itself by `now_us`: entries expire, or go back to where they
         were; returns how much there was. Each is a change, signed `simsearch`."""
         done = 0
         while self._environment.read(lambda tables: tables.due(now_us, 1)):
-            done += self._edit(lambda tables: entries.settle_due(tables, now_us, DUE_AT_ONCE))
+            done += self._edit(lambda tables: entries.apply_due(tables, now_us, DUE_AT_ONCE))
         return done
 
     def import_part(
@@ -353,11 +357,11 @@ class BankStore:
                 tables, bank, import_id, part, items, encoded, edit, revive=revive, terms=terms
             )
 
-        return self._try(work, edit, terms) if dry_run else self._edit(work, edit, terms)
+        return self._dry_run(work, edit, terms) if dry_run else self._edit(work, edit, terms)
 
     def revert(
         self,
-        span: Span,
+        span: ChangeFilter,
         seqs: Sequence[int],
         edit: Edit,
         *,
@@ -371,9 +375,9 @@ class BankStore:
         edit_checks.check_edit(edit)
 
         def work(tables: Tables) -> list[Reverted]:
-            return reverting.revert(tables, span, seqs, edit, terms)
+            return revert.revert_changes(tables, span, seqs, edit, terms)
 
-        return self._try(work, edit, terms) if dry_run else self._edit(work, edit, terms)
+        return self._dry_run(work, edit, terms) if dry_run else self._edit(work, edit, terms)
 
     def subscribe(self, callback: Callable[[int], None]) -> None:
         """Calls `callback(seq)` after each durable commit of this process, in order, on the
@@ -432,8 +436,8 @@ class BankStore:
         """A proposal and the entries of its first part. Raises ProposalNotFound."""
 
         def read(tables: Tables) -> tuple[Proposal, ProposedRows]:
-            found = deciding.proposal_or_raise(tables, proposal_id)
-            return found, deciding.first_rows(tables, found)
+            found = decide.proposal_or_raise(tables, proposal_id)
+            return found, decide.first_rows(tables, found)
 
         return self._environment.read(read)
 
@@ -449,7 +453,7 @@ class BankStore:
         on; 0: that was all. A page may be short before that. Raises BadRequest, LimitExceeded."""
         edit_checks.check_page(after_id, limit)
         return self._environment.read(
-            lambda tables: deciding.listed(tables, bank_ids, state, after_id, limit)
+            lambda tables: decide.list_proposals(tables, bank_ids, state, after_id, limit)
         )
 
     def fingerprints(self, keys: Sequence[int]) -> dict[int, Fingerprint]:
@@ -467,9 +471,9 @@ class BankStore:
         return self._environment.read(lambda tables: tables.find_digest(signal, digest, through))
 
     @contextmanager
-    def reading(self) -> Iterator[Reading]:
-        """One consistent state of the whole store, to load or build from; see `Reading`."""
-        yield Reading.begin(self._environment)
+    def reading(self) -> Iterator[StateReader]:
+        """One consistent state of the whole store, to load or build from; see `StateReader`."""
+        yield StateReader.begin(self._environment)
 
     def clear_stale_readers(self) -> int:
         """Frees the reader slots of killed processes; returns how many there were."""
@@ -477,7 +481,9 @@ class BankStore:
 
     # ------------------------------------------------------------ helpers
 
-    def _edit(self, work: Callable[[Tables], T], edit: Edit = _ITSELF, terms: Terms = FREE) -> T:
+    def _edit(
+        self, work: Callable[[Tables], T], edit: Edit = _SERVER_EDIT, terms: Terms = FREE
+    ) -> T:
         def numbered(tables: Tables) -> tuple[T, range]:
             before = tables.seq()
             result = work(tables)
@@ -487,7 +493,7 @@ class BankStore:
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
         return result
 
-    def _try(self, work: Callable[[Tables], T], edit: Edit, terms: Terms) -> T:
+    def _dry_run(self, work: Callable[[Tables], T], edit: Edit, terms: Terms) -> T:
         """What `work` would do; nothing of it is written."""
         tried: list[T] = []
 

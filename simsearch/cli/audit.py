@@ -110,12 +110,12 @@ def head(
 
     Example: simsearch audit head --append /mnt/elsewhere/heads.jsonl --sign head.key
     """
-    from simsearch.bank.signed_heads import Head, note, private_key
+    from simsearch.bank.signed_heads import Head, private_key, record_head
 
     key = private_key(sign) if sign else None
     with connect(server) as client:
         found = client.log_head()
-    line = note(Head(found.store_id, found.seq, bytes.fromhex(found.link)), key).line()
+    line = record_head(Head(found.store_id, found.seq, bytes.fromhex(found.link)), key).line()
     if append:
         _append(append, line)
     print_line(line.rstrip("\n"))
@@ -155,7 +155,7 @@ def verify(
     if public_key and not heads:
         raise BadRequest("--public-key is for signatures of heads: give --heads FILE too")
     noted = kept.read_heads(heads) if heads else []
-    forged = kept.faults_of_signatures(noted, kept.public_key(public_key)) if public_key else []
+    forged = kept.signature_faults(noted, kept.public_key(public_key)) if public_key else []
     with (
         BankStore.open(data_dir, writer=False) as store,
         store.reading() as reading,

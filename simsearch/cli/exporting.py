@@ -18,8 +18,8 @@ from simsearch.errors import BadRequest
 from simsearch.types import Entry, EntryState, Fingerprint, HashContent, VectorContent
 
 if TYPE_CHECKING:
-    from simsearch.bank.edits.exports import Chosen
-    from simsearch.bank.state_reader import Reading
+    from simsearch.bank.edits.exports import ExportFilter
+    from simsearch.bank.state_reader import StateReader
     from simsearch.bank.store import BankStore
     from simsearch.client import Client
     from simsearch.lists import Format, ListEntry, Manifest
@@ -79,11 +79,11 @@ def export(
 
     Example: simsearch export scam-images ./scam-images-2026-11 --reason "monthly list"
     """
-    from simsearch.bank.edits.exports import LIVING, Chosen
+    from simsearch.bank.edits.exports import NOT_RETRACTED, ExportFilter
     from simsearch.lists import format_named
 
-    states = _states(state or ()) or LIVING
-    chosen = Chosen(states, frozenset(label or ()), frozenset(source or ()))
+    states = _states(state or ()) or NOT_RETRACTED
+    chosen = ExportFilter(states, frozenset(label or ()), frozenset(source or ()))
     format = format_named(format_)
     if data_dir:
         manifest = _from_disk(data_dir, bank, chosen, folder, format, with_vectors=not no_vectors)
@@ -117,7 +117,9 @@ def _write(
 # ---------------------------------------------------------------- from a server
 
 
-def _request(bank: str, chosen: Chosen, edit: Edit, *, with_vectors: bool) -> ExportEntriesRequest:
+def _request(
+    bank: str, chosen: ExportFilter, edit: Edit, *, with_vectors: bool
+) -> ExportEntriesRequest:
     from simsearch.v1.bank_pb2 import ExportEntriesRequest
     from simsearch.wire import edit_to
 
@@ -192,7 +194,13 @@ def _dim_of(space: str) -> int:
 
 
 def _from_disk(
-    data_dir: Path, bank: str, chosen: Chosen, folder: Path, format: Format, *, with_vectors: bool
+    data_dir: Path,
+    bank: str,
+    chosen: ExportFilter,
+    folder: Path,
+    format: Format,
+    *,
+    with_vectors: bool,
 ) -> Manifest | None:
     from simsearch.bank.store import BankStore
 
@@ -209,9 +217,9 @@ class _Exported:
     def __init__(
         self,
         store: BankStore,
-        reading: Reading,
+        reading: StateReader,
         bank: str,
-        chosen: Chosen,
+        chosen: ExportFilter,
         *,
         with_vectors: bool,
     ) -> None:
@@ -226,7 +234,7 @@ class _Exported:
         while page := self._store.list_entries(
             self._bank, after_key=after_key, limit=ENTRIES_AT_ONCE
         ):
-            wanted = [entry for entry in page if self._chosen.holds(entry, seq)]
+            wanted = [entry for entry in page if self._chosen.matches(entry, seq)]
             fingerprints = self._reading.fingerprints([entry.key for entry in wanted])
             for entry in wanted:
                 fingerprint = fingerprints[entry.key]

@@ -18,7 +18,7 @@ from simsearch.cli.output import print_json, print_line, printable
 from simsearch.errors import BadRequest
 
 if TYPE_CHECKING:
-    from simsearch.bank.state_reader import Reading
+    from simsearch.bank.state_reader import StateReader
     from simsearch.bank.store import BankStore
     from simsearch.lists.opinions.opined_entries import OpinedEntry, OpinionsWritten
     from simsearch.types import Opinion
@@ -72,9 +72,9 @@ def _guids(given: Sequence[str]) -> dict[str, str]:
     return {kind: guid for kind, _, guid in pairs}
 
 
-def _entries(store: BankStore, reading: Reading, bank: str) -> Iterator[OpinedEntry]:
+def _entries(store: BankStore, reading: StateReader, bank: str) -> Iterator[OpinedEntry]:
     """Those of the bank on which there are opinions, as they are at this moment."""
-    from simsearch.bank.edits.opinions import standing
+    from simsearch.bank.edits.opinions import newest_by_person
     from simsearch.lists.opinions.opined_entries import OpinedEntry
 
     bank_id = store.bank(bank).id
@@ -86,11 +86,11 @@ def _entries(store: BankStore, reading: Reading, bank: str) -> Iterator[OpinedEn
             store.entry(bank, key),
             reading.fingerprints([key])[key],
             opinions,
-            tuple(standing(opinions)),
+            tuple(newest_by_person(opinions)),
         )
 
 
-def _opinions(reading: Reading) -> Iterator[Opinion]:
+def _opinions(reading: StateReader) -> Iterator[Opinion]:
     """By entry, each entry's oldest first."""
     after = (0, 0)
     while some := reading.read(

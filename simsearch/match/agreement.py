@@ -19,7 +19,7 @@ _HALVINGS = 60
 
 
 @dataclass(frozen=True)
-class Opinion:
+class SpaceVerdict:
     """What one space alone says of one content: its strongest band, and the entry and cosine of
     the closest hit."""
 
@@ -29,15 +29,16 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Pair:
+class VerdictPair:
     """Both spaces' opinions of one content, which `name` tells apart and never quotes."""
 
     name: str
-    old: Opinion
-    new: Opinion
+    old: SpaceVerdict
+    new: SpaceVerdict
 
     @property
     def agrees(self) -> bool:
+        """Whether both give the same band."""
         return self.old.band is self.new.band
 
 
@@ -49,14 +50,17 @@ class Agreement:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Band, Band]]) -> Agreement:
+        """Counts (old band, new band) pairs."""
         return cls(Counter(pairs))
 
     @property
     def judged(self) -> int:
+        """All contents compared."""
         return sum(self.table.values())
 
     @property
     def agree(self) -> int:
+        """Contents for which both give the same band."""
         return sum(n for (old, new), n in self.table.items() if old is new)
 
     @property
@@ -66,6 +70,7 @@ class Agreement:
 
     @property
     def only_new(self) -> int:
+        """Contents that the new space hits and the old one does not."""
         return sum(n for (old, new), n in self.table.items() if new and not old)
 
     @property
@@ -78,13 +83,13 @@ class Agreement:
         return clopper_pearson(self.agree, self.judged)
 
 
-def opinion_of(result: MatchResult, space: str) -> Opinion:
+def space_verdict(result: MatchResult, space: str) -> SpaceVerdict:
     """What `space` alone says, other signals left aside."""
     found = [(e, hit.entry_key) for hit in result.hits for e in hit.evidence if e.signal == space]
     if not found:
-        return Opinion()
+        return SpaceVerdict()
     best, key = max(found, key=lambda pair: (_closeness(pair[0]), -pair[1]))
-    return Opinion(best.band, key, best.cosine)
+    return SpaceVerdict(best.band, key, best.cosine)
 
 
 def _closeness(evidence: Evidence) -> tuple[Band, float]:

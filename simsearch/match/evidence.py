@@ -31,29 +31,34 @@ class View(Protocol):
     """What one search runs against: immutable, at one position of the log."""
 
     @property
-    def seq(self) -> int: ...
+    def seq(self) -> int:
+        """The log position that the view answers for."""
 
     @property
-    def snapshot(self) -> str: ...
+    def snapshot(self) -> str:
+        """The id of the snapshot under it."""
 
     @property
-    def banks(self) -> Mapping[str, Bank]: ...
+    def banks(self) -> Mapping[str, Bank]:
+        """All banks, by name."""
 
     def cosine(self, space: str) -> CosineView | None:
         """The rows of one space; None where no entry has any."""
         ...
 
-    def hamming(self, signal: Signal) -> HammingView | None: ...
+    def hamming(self, signal: Signal) -> HammingView | None:
+        """The rows of one binary signal; None where no entry has any."""
 
     def find_digest(self, signal: Signal, digest: bytes) -> list[tuple[int, int]]:
         """(entry key, bank id) of the entries that hold this digest, by key."""
         ...
 
-    def entries(self, keys: Sequence[int]) -> Mapping[int, Entry]: ...
+    def entries(self, keys: Sequence[int]) -> Mapping[int, Entry]:
+        """The entries of these keys; unknown keys are left out."""
 
 
 @dataclass
-class Question:
+class MatchQuery:
     """One content on its way to a result: evidence gathers by (bank id, entry key)."""
 
     print: Print
@@ -62,81 +67,80 @@ class Question:
     truncated: bool = False
 
     def add(self, bank_id: int, key: int, evidence: Evidence | None) -> None:
+        """Files evidence under its entry; None adds nothing."""
         if evidence is not None:
             self.evidence.setdefault((bank_id, key), []).append(evidence)
 
 
-def ask(questions: Sequence[Question], view: View, banks: Sequence[Bank]) -> None:
+def gather_evidence(queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank]) -> None:
     """Put every question to the view, signal by signal, all questions in one search."""
-    _ask_digests(questions, view, banks)
+    _gather_digests(queries, view, banks)
     for signal in {r.signal for b in banks for r in b.policy.hamming}:
-        _ask_bits(signal, questions, view, banks)
+        _gather_bits(signal, queries, view, banks)
     for space, modality in {(r.space, r.query) for b in banks for r in b.policy.cosine}:
-        _ask_vectors(space, modality, questions, view, banks)
+        _gather_vectors(space, modality, queries, view, banks)
 
 
-def _ask_digests(questions: Sequence[Question], view: View, banks: Sequence[Bank]) -> None:
+def _gather_digests(queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank]) -> None:
     by_signal: dict[Signal, dict[int, DigestRule]] = {}
     for bank in banks:
         for rule in bank.policy.digests:
             by_signal.setdefault(rule.signal, {})[bank.id] = rule
     find = lru_cache(maxsize=None)(view.find_digest)  # a batch often asks for one digest again
-    for question in questions:
-        for signal, values in question.print.fingerprint.digests.items():
+    for query in queries:
+        for signal, values in query.print.fingerprint.digests.items():
             asked = by_signal.get(signal, {})
             found = {entry for value in values if asked for entry in find(signal, value)}
-            question.truncated |= len(found) >= DIGEST_ENTRIES_MAX
+            query.truncated |= len(found) >= DIGEST_ENTRIES_MAX
             for key, bank_id in found:
                 if bank_id in asked:
-                    question.add(bank_id, key, rules.digest_evidence(asked[bank_id]))
+                    query.add(bank_id, key, rules.digest_evidence(asked[bank_id]))
 
 
-def _ask_bits(
-    signal: Signal, questions: Sequence[Question], view: View, banks: Sequence[Bank]
+def _gather_bits(
+    signal: Signal, queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank]
 ) -> None:
     by_bank = {b.id: r for b in banks for r in b.policy.hamming if r.signal == signal}
-    asking = [q for q in questions if signal in q.print.fingerprint.bits]
+    eligible = [q for q in queries if signal in q.print.fingerprint.bits]
     index = view.hamming(signal)
-    if index is None or not asking:
+    if index is None or not eligible:
         return
-    rows = [q.print.fingerprint.bits[signal] for q in asking]
+    rows = [q.print.fingerprint.bits[signal] for q in eligible]
     ceilings = {b: int(t) for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
-    best = _Best(asking, rows, signal, closer=min)
+    best = _BestMatches(eligible, rows, signal, closer=min)
     for matches, numbers in _searches(index.search, np.vstack(rows), ceilings):
         best.add(matches, matches.hamming, numbers)
-    for question, bank_id, key, near in best.per_entry():
-        region = question.print.region(near.part)
+    for query, bank_id, key, near in best.per_entry():
+        region = query.print.region(near.part)
         found = rules.hamming_evidence(by_bank[bank_id], int(near.measure), near.rows, region)
-        question.add(bank_id, key, found)
+        query.add(bank_id, key, found)
 
 
-def _ask_vectors(
+def _gather_vectors(
     space: str,
     modality: Modality,
-    questions: Sequence[Question],
+    queries: Sequence[MatchQuery],
     view: View,
     banks: Sequence[Bank],
 ) -> None:
     by_bank = {
         b.id: r for b in banks for r in b.policy.cosine if (r.space, r.query) == (space, modality)
     }
-    asking = [
-        q
-        for q in questions
-        if q.print.modality is modality and space in q.print.fingerprint.vectors
+    eligible = [
+        q for q in queries if q.print.modality is modality and space in q.print.fingerprint.vectors
     ]
     index = view.cosine(space)
-    if index is None or not asking:
+    if index is None or not eligible:
         return
-    rows = [q.print.fingerprint.vectors[space] for q in asking]
+    rows = [q.print.fingerprint.vectors[space] for q in eligible]
     floors = {b: t for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
-    best = _Best(asking, rows, space, closer=max)
+    best = _BestMatches(eligible, rows, space, closer=max)
     for matches, numbers in _searches(index.search, np.vstack(rows), floors):
         best.add(matches, matches.cosine, numbers)
-    for question, bank_id, key, near in best.per_entry():
-        region = question.print.region(near.part)
+    for query, bank_id, key, near in best.per_entry():
+        region = query.print.region(near.part)
         found = rules.cosine_evidence(by_bank[bank_id], near.measure, near.rows, region)
-        question.add(bank_id, key, found)
+        query.add(bank_id, key, found)
 
 
 def _searches(
@@ -156,7 +160,7 @@ def _searches(
 
 
 @dataclass(frozen=True)
-class _Near:
+class _Nearness:
     """How near an entry is to one part of a question, the whole (0) or the n-th region: the best
     `measure`, and how many `rows` of the entry passed."""
 
@@ -165,21 +169,21 @@ class _Near:
     rows: int
 
 
-class _Best:
+class _BestMatches:
     """Row matches gathered by entry and by what the question's rows show: the whole, or one of the
     regions. An entry's row counts once however many of those rows it passed."""
 
     def __init__(
         self,
-        asking: Sequence[Question],
+        eligible: Sequence[MatchQuery],
         rows: Sequence[np.ndarray],
         signal: str,
         closer: Callable[[float, float], float],
     ) -> None:
-        self._asking = asking
+        self._queries = eligible
         lengths = [len(r) for r in rows]
         self._owner = np.repeat(np.arange(len(rows)), lengths)
-        shown = (question.print.shows.get(signal) for question in asking)
+        shown = (query.print.shows.get(signal) for query in eligible)
         parts = [
             np.zeros(n, np.uint8) if s is None else s for n, s in zip(lengths, shown, strict=True)
         ]
@@ -196,7 +200,7 @@ class _Best:
     ) -> None:
         owner, part = self._owner[numbers], self._part[numbers]
         for query in np.flatnonzero(found.truncated):
-            self._asking[owner[query]].truncated = True
+            self._queries[owner[query]].truncated = True
         of = found.query
         columns = (owner[of], found.group, found.key, part[of], found.row, measure)
         values = zip(*(column.tolist() for column in columns), strict=True)
@@ -205,8 +209,8 @@ class _Best:
             self._best[entry] = self._closer(self._best.get(entry, value), value)
             self._passed.setdefault(entry, set()).add(row)
 
-    def per_entry(self) -> Iterator[tuple[Question, int, int, _Near]]:
+    def per_entry(self) -> Iterator[tuple[MatchQuery, int, int, _Nearness]]:
         """(question, bank id, entry key, how near), for each part that is near."""
         for entry, value in self._best.items():
             who, group, key, part = entry
-            yield self._asking[who], group, key, _Near(part, value, len(self._passed[entry]))
+            yield self._queries[who], group, key, _Nearness(part, value, len(self._passed[entry]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simsearch.encode.fingerprint import Print
 from simsearch.errors import BadRequest
 from simsearch.index.rescore import exact_cosines
-from simsearch.match.evidence import Question, View, ask
+from simsearch.match.evidence import MatchQuery, View, gather_evidence
 from simsearch.types import (
     BINARY,
     BITS,
@@ -46,7 +46,7 @@ _EXACT_PAIRS: Final = 16
 
 
 @dataclass(frozen=True)
-class Reach:
+class DistanceLimits:
     """How near is near enough: a cosine, and distances in bits."""
 
     cosine_min: float = 0.5
@@ -54,18 +54,18 @@ class Reach:
     minhash_max: int = 100
 
     @classmethod
-    def of(cls, cosine_min: float | None, hamming_max: int | None) -> Reach:
+    def of(cls, cosine_min: float | None, hamming_max: int | None) -> DistanceLimits:
         """None: the default. Raises BadRequest."""
-        reach = cls()
+        limits = cls()
         if cosine_min is not None:
             if not COSINE_LEAST <= cosine_min <= 1:  # as no NaN is, too
                 raise BadRequest(f"cosine_min is {cosine_min}: give {COSINE_LEAST} to 1")
-            reach = replace(reach, cosine_min=cosine_min)
+            limits = replace(limits, cosine_min=cosine_min)
         if hamming_max is not None:
             if not 0 <= hamming_max <= HAMMING_MOST:
                 raise BadRequest(f"hamming_max is {hamming_max}: give 0 to {HAMMING_MOST} bits")
-            reach = replace(reach, pdq_max=hamming_max, minhash_max=hamming_max)
-        return reach
+            limits = replace(limits, pdq_max=hamming_max, minhash_max=hamming_max)
+        return limits
 
     def policy(self, asked: Print) -> Policy:
         """One rule for each signal of the print."""
@@ -85,7 +85,7 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Near:
+class NearEntry:
     """An entry and by what it is near, the nearest first; of no band and no threshold."""
 
     bank: str
@@ -94,14 +94,14 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestEntries:
     """Best first. `truncated`: there are more, or there were more near rows than a search gives."""
 
-    found: tuple[Near, ...]
+    found: tuple[NearEntry, ...]
     truncated: bool
 
 
-def find(
+def find_nearest(
     asked: Print,
     content: Content,
     view: View,
@@ -109,21 +109,21 @@ def find(
     states: Collection[EntryState],
     *,
     limit: int,
-    reach: Reach,
-) -> Nearest:
+    limits: DistanceLimits,
+) -> NearestEntries:
     """The entries of `banks` in one of `states` (none: in any) that lie within reach."""
-    policy = reach.policy(asked)
-    question = Question(asked, content)
-    ask([question], view, [replace(bank, policy=policy) for bank in banks])
+    policy = limits.policy(asked)
+    query = MatchQuery(asked, content)
+    gather_evidence([query], view, [replace(bank, policy=policy) for bank in banks])
     names = {bank.id: bank.name for bank in banks}
-    entries = view.entries([key for _, key in question.evidence])
+    entries = view.entries([key for _, key in query.evidence])
     near = [
-        Near(names[bank_id], entries[key], _each_signal_once(map(_unjudged, evidence)))
-        for (bank_id, key), evidence in question.evidence.items()
+        NearEntry(names[bank_id], entries[key], _each_signal_once(map(_unjudged, evidence)))
+        for (bank_id, key), evidence in query.evidence.items()
         if key in entries and _is_wanted(entries[key], states)
     ]
     near.sort(key=lambda each: (*_rank(each.evidence[0]), each.entry.key))
-    return Nearest(tuple(near[:limit]), question.truncated or len(near) > limit)
+    return NearestEntries(tuple(near[:limit]), query.truncated or len(near) > limit)
 
 
 def _is_wanted(entry: Entry, states: Collection[EntryState]) -> bool:

@@ -65,6 +65,7 @@ def hamming_evidence(
 
 
 def digest_evidence(rule: DigestRule) -> Evidence:
+    """The evidence of an equal digest."""
     return Evidence(rule.signal, rule.band)
 
 
@@ -107,7 +108,7 @@ def _regions(evidence: Iterable[Evidence]) -> list[Region | None]:
     return sorted(found, key=lambda region: region is not None)
 
 
-def told(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Evidence, ...]:
+def best_per_signal(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Evidence, ...]:
     """Each signal once, strongest first: as it speaks of the region that decides, which is the
     whole where that decides as much; else as it speaks loudest. The band stays what it is."""
     regions = _regions(evidence)
@@ -129,7 +130,7 @@ def _decided(
     return band, max(e.band for e in here), region is None
 
 
-def held(band: Band) -> Band:
+def capped_at_review(band: Band) -> Band:
     """Of an entry that people doubt: a person decides."""
     return min(band, Band.REVIEW)
 
@@ -229,6 +230,6 @@ def default_policy(cosine: Iterable[CosineRule]) -> Policy:
     )
 
 
-def rules_asked(policy: Policy, modality: Modality | None) -> list[CosineRule]:
+def applicable_cosine_rules(policy: Policy, modality: Modality | None) -> list[CosineRule]:
     """The cosine rules that a query of this modality can meet."""
     return [rule for rule in policy.cosine if rule.query == modality]

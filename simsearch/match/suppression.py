@@ -27,40 +27,40 @@ from simsearch.types import (
 
 _KEY: Final = struct.Struct(">Q")
 _WHOLE: Final = 2**64
-PART_KNOWN_MIN: Final = 0.25
+COVERED_AREA_MIN: Final = 0.25
 """Of a picture's area, from which on its hash knows a part of it."""
 
-_NEARER: Final = ("embedding", "bits", "digest")
+_KINDS_BY_STRENGTH: Final = ("embedding", "bits", "digest")
 """Kinds of evidence, by how much they know of a content."""
 
 
 @dataclass(frozen=True)
-class Counted:
+class FilteredHits:
     """Strongest first, each of them."""
 
     hits: tuple[Hit, ...]
     shadow: tuple[Hit, ...]
     suppressed: tuple[Suppressed, ...]
 
-    def told(self, as_told: Callable[[Hit], Hit]) -> Counted:
+    def map_hits(self, change: Callable[[Hit], Hit]) -> FilteredHits:
         """Each hit as its caller is told of it."""
-        return Counted(
-            tuple(map(as_told, self.hits)),
-            tuple(map(as_told, self.shadow)),
-            tuple(Suppressed(as_told(s.hit), as_told(s.by)) for s in self.suppressed),
+        return FilteredHits(
+            tuple(map(change, self.hits)),
+            tuple(map(change, self.shadow)),
+            tuple(Suppressed(change(s.hit), change(s.by)) for s in self.suppressed),
         )
 
 
-NOTHING: Final = Counted((), (), ())
+NO_HITS: Final = FilteredHits((), (), ())
 
 
-def count(
+def filter_hits(
     hits: Sequence[Hit],
     banks: Mapping[str, Bank],
     entries: Mapping[int, Entry],
     seq: int,
     content: Content,
-) -> Counted:
+) -> FilteredHits:
     """`entries` are those of the hits, `seq` is the log position that answers."""
     counting: list[Hit] = []
     shadow: list[Hit] = []
@@ -70,13 +70,15 @@ def count(
         state = entry.unretracted_at(seq) if entry else EntryState.ACTIVE
         if state in (EntryState.DRAFT, EntryState.QUARANTINED):
             continue
-        shown = _with_card(_held(hit) if state is EntryState.DISPUTED else hit, entry)
+        shown = _with_metadata(_disputed(hit) if state is EntryState.DISPUTED else hit, entry)
         counts = state is not EntryState.SHADOW and is_enabled(banks[hit.bank], hit, content)
         (counting if counts else shadow).append(shown)
     allowed = [h for h in counting if banks[h.bank].kind is BankKind.ALLOWED]
     banned = [h for h in counting if banks[h.bank].kind is BankKind.BANNED]
-    by = {h: next((a for a in allowed if vouches(a, h)), None) for h in banned} if allowed else {}
-    return Counted(
+    by = (
+        {h: next((a for a in allowed if suppresses(a, h)), None) for h in banned} if allowed else {}
+    )
+    return FilteredHits(
         hits=ordered(h for h in banned if by.get(h) is None),
         shadow=ordered(h for h in shadow if banks[h.bank].kind is BankKind.BANNED),
         suppressed=tuple(Suppressed(h, a) for h in ordered(by) if (a := by[h])),
@@ -92,11 +94,11 @@ def _rank(hit: Hit) -> tuple[object, ...]:
     return (-hit.band, *rules.strength(hit.evidence[0])[1:3], hit.entry_key)
 
 
-def _held(hit: Hit) -> Hit:
-    return replace(hit, band=rules.held(hit.band), disputed=True)
+def _disputed(hit: Hit) -> Hit:
+    return replace(hit, band=rules.capped_at_review(hit.band), disputed=True)
 
 
-def _with_card(hit: Hit, entry: Entry | None) -> Hit:
+def _with_metadata(hit: Hit, entry: Entry | None) -> Hit:
     if entry is None:
         return hit
     return replace(hit, labels=entry.labels, source=entry.source, source_id=entry.source_id)
@@ -132,7 +134,7 @@ def _identity(content: Content) -> bytes:
 # ---------------------------------------------------------------- what is known to be harmless
 
 
-def vouches(allowed: Hit, banned: Hit) -> bool:
+def suppresses(allowed: Hit, banned: Hit) -> bool:
     """Whether a hit of an allow-listed bank suppresses another one.
 
     It must know the content at least as well as each signal that speaks against it: by a kind of
@@ -146,8 +148,8 @@ def vouches(allowed: Hit, banned: Hit) -> bool:
 
 def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
     if allowed.region != banned.region:
-        return allowed.region is None and _knows_part(allowed, banned.region)
-    kinds = [_NEARER.index(rules.kind_of(e)) for e in (allowed, banned)]
+        return allowed.region is None and _covers_part(allowed, banned.region)
+    kinds = [_KINDS_BY_STRENGTH.index(rules.kind_of(e)) for e in (allowed, banned)]
     if kinds[0] != kinds[1]:
         return kinds[0] > kinds[1]
     if allowed.signal != banned.signal:
@@ -159,13 +161,13 @@ def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
     return False
 
 
-def _knows_part(whole: Evidence, part: Region | None) -> bool:
+def _covers_part(whole: Evidence, part: Region | None) -> bool:
     """A hash of the whole would not be near, had another picture been put in its place: so it is
     with a quarter, and not with a tenth. What an embedding has seen nobody knows."""
     match rules.kind_of(whole):
         case "digest":
             return True
         case "bits":
-            return part is not None and part.width * part.height >= PART_KNOWN_MIN
+            return part is not None and part.width * part.height >= COVERED_AREA_MIN
         case _:
             return False

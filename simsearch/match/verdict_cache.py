@@ -17,7 +17,7 @@ from simsearch.encode.cache.fingerprint_cache import content_key
 from simsearch.encode.cache.lru import Memory, Numbers, one_of
 from simsearch.errors import BankArchived, BankNotFound
 from simsearch.match.evidence import View
-from simsearch.match.matcher import Outcome, ViewSource, asked_banks
+from simsearch.match.matcher import Outcome, ViewSource, selected_banks
 from simsearch.telemetry import StageClock
 from simsearch.types import (
     NO_CALL,
@@ -160,7 +160,7 @@ def _without_hits(
 def _ask(view: View, options: MatchOptions) -> Ask | None:
     """All but the content that an answer depends on; None where a bank is not there to ask."""
     try:
-        banks = asked_banks(view.banks, options)
+        banks = selected_banks(view.banks, options)
     except (BankNotFound, BankArchived):
         return None
     asked = tuple((bank.id, bank.version) for bank in banks)

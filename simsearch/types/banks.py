@@ -25,6 +25,8 @@ class FourEyes(IntEnum):
 
 @dataclass(frozen=True)
 class Bank:
+    """A named list of entries with its policy; `created_us` is in microseconds since 1970."""
+
     id: int
     name: str
     description: str
@@ -44,6 +46,7 @@ class Bank:
 
     @property
     def etag(self) -> str:
+        """The version as a token: an update may demand that it is still current."""
         return f"v{self.version}"
 
 
@@ -88,6 +91,8 @@ FREE = Terms()
 
 
 class ChangeKind(IntEnum):
+    """What a change of the log did; the numbers are on disk."""
+
     BANK_CREATED = 1
     BANK_UPDATED = 2
     ENTRY_ADDED = 3

@@ -22,6 +22,8 @@ class ImageContent:
 
 @dataclass(frozen=True)
 class TextContent:
+    """A text, as it was posted."""
+
     text: str = field(repr=False)
 
 
@@ -36,6 +38,8 @@ class VectorContent:
 
 @dataclass(frozen=True)
 class HashContent:
+    """A ready hash: a digest, or 32 bytes of a binary signal."""
+
     signal: Signal
     value: bytes
 
@@ -44,6 +48,8 @@ Content: TypeAlias = ImageContent | TextContent | VectorContent | HashContent
 
 
 class SignalState(Enum):
+    """What became of a signal: searched, skipped, or not available."""
+
     SEARCHED = "searched"
     LOW_INFORMATION = "low_information"
     UNAVAILABLE = "unavailable"

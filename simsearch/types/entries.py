@@ -58,7 +58,7 @@ class Entry:
     """In the source's own words."""
     aliases: tuple[str, ...] = ()
     """The source's other ids for it."""
-    held: tuple[str, ...] = ()
+    review_reasons: tuple[str, ...] = ()
     """Why it may not be asked before a second person says so; empty: it may."""
 
     @property
@@ -97,7 +97,7 @@ class EntryDraft:
     expires_us: int = 0
     severity: str = ""
     aliases: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
+    review_reasons: tuple[str, ...] = ()
     """Why it is to be stored as a DRAFT until a second person says otherwise."""
 
 
@@ -115,6 +115,7 @@ class HitCounts:
 
     @property
     def total(self) -> int:
+        """Hits that counted, of every band."""
         return self.block + self.review + self.log
 
     def __add__(self, other: HitCounts) -> HitCounts:

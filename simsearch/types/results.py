@@ -21,10 +21,12 @@ class Region:
 
     @property
     def width(self) -> float:
+        """A share of the picture's width."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
+        """A share of the picture's height."""
         return self.bottom - self.top
 
 
@@ -48,6 +50,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Hit:
+    """An entry that the content matched, with its evidence, strongest first."""
+
     bank: str
     entry_key: int
     band: Band

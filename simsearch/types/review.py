@@ -21,6 +21,8 @@ class ProposalKind(IntEnum):
 
 
 class ProposalState(IntEnum):
+    """Where a proposal stands; the numbers are on disk."""
+
     OPEN = 1
     APPROVED = 2
     REJECTED = 3
@@ -51,7 +53,7 @@ class Proposal:
     etag: str = ""
     """Of the bank that the update is for."""
     import_id: str = ""
-    held: tuple[str, ...] = ()
+    review_reasons: tuple[str, ...] = ()
     """Why it waits, whatever its bank requires."""
     rows: int = 0
     parts: int = 0
@@ -110,9 +112,10 @@ class OpinionDraft:
 class Opinion:
     """What somebody said of a hit: `change` says who, when, of which entry and why."""
 
-    said: OpinionDraft
+    draft: OpinionDraft
     change: Change
 
     @property
     def actor(self) -> str:
+        """The identity that gave it."""
         return self.change.actor

@@ -39,6 +39,8 @@ class Band(IntEnum):
 
 
 class Modality(StrEnum):
+    """The kind of content that an encoder takes."""
+
     IMAGE = "image"
     TEXT = "text"
 

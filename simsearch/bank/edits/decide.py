@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from simsearch.bank.edits import entries
-from simsearch.bank.edits.propose import NO_ROWS, mark_of
+from simsearch.bank.edits.propose import NO_ROWS, proposal_mark
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records import hash_chain
 from simsearch.bank.records.keys import corrupt
@@ -43,14 +43,14 @@ ROWS_AT_ONCE: Final = 2_048
 LOOKED_AT_MAX: Final = 10_000
 """By one listing: what it has not looked at by then is for the next."""
 
-BECOMES: Final[Mapping[Decision, ProposalState]] = {
+STATE_AFTER: Final[Mapping[Decision, ProposalState]] = {
     Decision.APPROVE: ProposalState.APPROVED,
     Decision.REJECT: ProposalState.REJECTED,
     Decision.WITHDRAW: ProposalState.WITHDRAWN,
 }
 
 
-def decide(tables: Tables, proposal_id: int, decision: Decision, edit: Edit) -> Proposal:
+def decide_proposal(tables: Tables, proposal_id: int, decision: Decision, edit: Edit) -> Proposal:
     """Decides, and does up to ROWS_AT_ONCE rows of what is approved: `remaining` of the answer are
     left for the next time. A decision that is repeated changes nothing."""
     proposal = proposal_or_raise(tables, proposal_id)
@@ -64,7 +64,7 @@ def decide(tables: Tables, proposal_id: int, decision: Decision, edit: Edit) -> 
         _check_repeated(proposal, decision, edit.actor)
         counted = 0
     if proposal.remaining:
-        proposal = _Doing(tables, proposal).go_on()
+        proposal = _Execution(tables, proposal).run()
         tables.put_proposal(proposal)
     tables.edits = counted  # what is done by it was counted when it was proposed
     return proposal
@@ -79,18 +79,21 @@ def proposal_or_raise(tables: Tables, proposal_id: int) -> Proposal:
 
 
 def not_found(proposal_id: int) -> ProposalNotFound:
+    """The error for an unknown proposal, with what to do."""
     return ProposalNotFound(f"there is no proposal {proposal_id}: list those that wait")
 
 
 def rows_of(tables: Tables, proposal: Proposal, part: int) -> ProposedRows:
+    """The entries of one part. Raises Corrupt."""
     return rows_from_bytes(proposal.id, tables.proposed_rows(proposal.id, part))
 
 
 def first_rows(tables: Tables, proposal: Proposal) -> ProposedRows:
+    """The entries of the first part; none for a proposal without parts."""
     return rows_of(tables, proposal, 0) if proposal.parts else NO_ROWS
 
 
-def listed(
+def list_proposals(
     tables: Tables,
     bank_ids: Container[int],
     state: ProposalState | None,
@@ -139,7 +142,7 @@ def _check_repeated(proposal: Proposal, decision: Decision, actor: str) -> None:
     """A second approver may go on with what one has begun; who decided may say it again."""
     decided = proposal.decided
     assert decided is not None
-    same = proposal.state is BECOMES[decision]
+    same = proposal.state is STATE_AFTER[decision]
     if not same or (decided.actor != actor and not proposal.remaining):
         raise ProposalClosed(
             f"proposal {proposal.id} was {proposal.state.name.lower()} by {decided.actor[:80]} "
@@ -149,8 +152,8 @@ def _check_repeated(proposal: Proposal, decision: Decision, actor: str) -> None:
 
 def _close(tables: Tables, proposal: Proposal, decision: Decision, edit: Edit) -> Proposal:
     check_rows(tables, proposal)
-    tables.drop_open_proposal(mark_of(proposal, first_rows(tables, proposal)))
-    closed = replace(proposal, state=BECOMES[decision])
+    tables.drop_open_proposal(proposal_mark(proposal, first_rows(tables, proposal)))
+    closed = replace(proposal, state=STATE_AFTER[decision])
     change = tables.next_change(
         ChangeKind.PROPOSAL_DECIDED,
         proposal.bank_id,
@@ -164,7 +167,8 @@ def _close(tables: Tables, proposal: Proposal, decision: Decision, edit: Edit) -
     return closed
 
 
-def in_the_name_of(proposal: Proposal) -> Edit:
+def approved_edit(proposal: Proposal) -> Edit:
+    """The edit that carries out an approved proposal: signed by its maker and its approver."""
     made, decided = proposal.made, proposal.decided
     assert decided is not None
     return Edit(made.actor, made.reason, approved_by=decided.actor, proposal=proposal.id)
@@ -182,34 +186,34 @@ def _update_bank(tables: Tables, proposal: Proposal) -> None:
             f"{proposal.etag}: reject it, and propose it anew"
         )
     updated = entries.updated_bank(bank, proposal.update)
-    entries.replace_bank(tables, bank, updated, in_the_name_of(proposal))
+    entries.replace_bank(tables, bank, updated, approved_edit(proposal))
 
 
 def _bank(tables: Tables, proposal: Proposal) -> Bank:
     return next(bank for bank in tables.banks() if bank.id == proposal.bank_id)
 
 
-class _Doing:
+class _Execution:
     """One transaction of an approved proposal."""
 
     def __init__(self, tables: Tables, proposal: Proposal) -> None:
         self._tables = tables
         self._proposal = proposal
         self._bank = entries.editable_bank(tables, _bank(tables, proposal).name)
-        self._edit = in_the_name_of(proposal)
+        self._edit = approved_edit(proposal)
         self._retracted = 0
 
-    def go_on(self) -> Proposal:
+    def run(self) -> Proposal:
         """Raises ProposalClosed where the only entry that it is about does not fit any more."""
         left = ROWS_AT_ONCE
         while left and self._proposal.remaining:
-            left -= self._do_some(left)
+            left -= self._apply_rows(left)
         if self._retracted:
             active = self._bank.active_entries - self._retracted
             self._tables.put_bank(replace(self._bank, active_entries=active))
         return self._proposal
 
-    def _do_some(self, count: int) -> int:
+    def _apply_rows(self, count: int) -> int:
         """Up to `count` rows of the next part."""
         proposal = self._proposal
         rows = rows_of(self._tables, proposal, proposal.done_parts)
@@ -217,7 +221,7 @@ class _Doing:
         some = todo[proposal.done_in_part : proposal.done_in_part + count]
         if not some:
             raise Corrupt(f"proposal {proposal.id} has fewer entries than it says")
-        skipped = sum(not self._do(key, moved) for key, moved in some)
+        skipped = sum(not self._apply(key, moved) for key, moved in some)
         end = proposal.done_in_part + len(some)
         whole = end == len(todo)
         self._proposal = replace(
@@ -229,7 +233,7 @@ class _Doing:
         )
         return len(some)
 
-    def _do(self, key: int, moved: bool) -> bool:
+    def _apply(self, key: int, moved: bool) -> bool:
         """False where it does not fit any more, and others do."""
         entry = self._tables.entry_or_raise(self._bank, key)
         try:
@@ -245,7 +249,7 @@ class _Doing:
             ) from None
         if moved:
             to, until_us = self._proposal.to, self._proposal.until_us
-            entries.moved(self._tables, entry, to, until_us, self._edit)
+            entries.apply_move(self._tables, entry, to, until_us, self._edit)
         else:
             entries.retract(self._tables, self._bank, entry, self._edit)
             self._retracted += 1

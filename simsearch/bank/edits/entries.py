@@ -6,11 +6,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from simsearch.bank.edits.propose import NO_ROWS, asked, four_eyes_in_force, propose
+from simsearch.bank.edits.propose import NO_ROWS, four_eyes_in_force, new_proposal, propose
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records import hash_chain
 from simsearch.bank.records.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
-from simsearch.bank.records.keys import Life, digest_prefix, source_mark, whole_mark
+from simsearch.bank.records.keys import Lifetime, digest_prefix, source_mark, whole_mark
 from simsearch.errors import BadRequest, BankArchived, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
     FREE,
@@ -31,13 +31,14 @@ from simsearch.types import (
     Terms,
 )
 
-ITSELF = "simsearch"
+SERVER_ACTOR = "simsearch"
 """Who signs what happens without a person: because its time has come, or enough people doubt it."""
 
 
 def create_bank(
     tables: Tables, name: str, kind: BankKind, settings: BankUpdate, edit: Edit
 ) -> tuple[Bank, Change]:
+    """Stores a new bank and its change. Raises BankExists, LimitExceeded."""
     if tables.bank_named(name) is not None:
         raise BankExists(f"bank {name!r} exists: update it, or choose another name")
     now_us = _now_us()
@@ -59,13 +60,14 @@ def update_bank(
     if bank.archived and updated.archived:
         raise _archived(bank)
     if four_eyes_in_force(bank, terms):
-        wanted = asked(bank, ProposalKind.BANK_UPDATE, edit)
-        wanted = replace(wanted, update=update, etag=bank.etag)
-        return bank, propose(tables, wanted, NO_ROWS, edit, edits=1)
+        proposal = new_proposal(bank, ProposalKind.BANK_UPDATE, edit)
+        proposal = replace(proposal, update=update, etag=bank.etag)
+        return bank, propose(tables, proposal, NO_ROWS, edit, edits=1)
     return updated, replace_bank(tables, bank, updated, edit)
 
 
 def updated_bank(bank: Bank, update: BankUpdate) -> Bank:
+    """The bank with the update applied, at the next version."""
     return _updated(replace(bank, version=bank.version + 1, restores=0), update)
 
 
@@ -87,6 +89,7 @@ def _archived(bank: Bank) -> BankArchived:
 
 
 def replace_bank(tables: Tables, before: Bank, after: Bank, edit: Edit) -> Change:
+    """Stores the bank; its change keeps the settings of before, for a revert."""
     tables.put_bank(after)
     change = tables.next_change(ChangeKind.BANK_UPDATED, after.id, 0, edit, _now_us())
     return tables.append_change(change, hash_chain.content_of_bank(after), before)
@@ -104,17 +107,17 @@ def add_entries(
     waits for a second person is a DRAFT until then: all of it as one proposal, which the changes
     that added it name, but for what is held, each as one of its own."""
     bank = editable_bank(tables, bank_name)
-    adding = _Adding(tables, bank, edit, four_eyes=four_eyes_in_force(bank, terms))
+    adding = _AddTransaction(tables, bank, edit, four_eyes=four_eyes_in_force(bank, terms))
     entries = [adding.add(*each) for each in zip(drafts, fingerprints, strict=True)]
     adding.finish()
     tables.put_bank(replace(bank, active_entries=bank.active_entries + len(entries)))
     return entries
 
 
-_ASKED = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED)
+_SEARCHED = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED)
 
 
-class _Adding:
+class _AddTransaction:
     """One transaction of new entries."""
 
     def __init__(self, tables: Tables, bank: Bank, edit: Edit, *, four_eyes: bool) -> None:
@@ -127,12 +130,12 @@ class _Adding:
         self._number = 0
 
     def add(self, draft: EntryDraft, fingerprint: bytes) -> Entry:
-        if draft.held and draft.state in _ASKED:
+        if draft.review_reasons and draft.state in _SEARCHED:
             number = self._tables.next_proposal_id()
             entry = self._add_waiting(draft, fingerprint, number)
-            wanted = asked(self._bank, ProposalKind.MOVE, self._edit, number)
-            wanted = replace(wanted, to=draft.state, held=draft.held)
-            propose(self._tables, wanted, ProposedRows((entry.key,)), self._edit)
+            proposal = new_proposal(self._bank, ProposalKind.MOVE, self._edit, number)
+            proposal = replace(proposal, to=draft.state, review_reasons=draft.review_reasons)
+            propose(self._tables, proposal, ProposedRows((entry.key,)), self._edit)
             return entry
         if self._four_eyes and draft.state is EntryState.ACTIVE:
             self._number = self._number or self._tables.next_proposal_id()
@@ -143,8 +146,8 @@ class _Adding:
 
     def finish(self) -> None:
         if self._together:
-            wanted = asked(self._bank, ProposalKind.MOVE, self._edit, self._number)
-            propose(self._tables, wanted, ProposedRows(tuple(self._together)), self._edit)
+            proposal = new_proposal(self._bank, ProposalKind.MOVE, self._edit, self._number)
+            propose(self._tables, proposal, ProposedRows(tuple(self._together)), self._edit)
 
     def _add_waiting(self, draft: EntryDraft, fingerprint: bytes, number: int) -> Entry:
         """As a draft, or in quarantine where no draft may go to what it is to be."""
@@ -165,7 +168,7 @@ def add_entry(
     tables.put_entry(entry)
     tables.put_fingerprint(key, fingerprint)
     marks = marks_of(entry, fingerprint, draft.fingerprint)
-    tables.put_life(key, Life(bank.id, change.seq), marks)
+    tables.put_lifetime(key, Lifetime(bank.id, change.seq), marks)
     if entry.expires_us:
         tables.put_due(entry.expires_us, key)
     return entry
@@ -191,9 +194,9 @@ def retract_entry(
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
     if four_eyes_in_force(bank, terms):
-        wanted = asked(bank, ProposalKind.RETRACTION, edit)
+        proposal = new_proposal(bank, ProposalKind.RETRACTION, edit)
         rows = ProposedRows(retracted=(key,))
-        return entry, propose(tables, wanted, rows, edit, edits=1)
+        return entry, propose(tables, proposal, rows, edit, edits=1)
     retracted = retract(tables, bank, entry, edit)
     tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
     return retracted, retracted.last
@@ -208,9 +211,9 @@ def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
     )
     retracted = replace(entry, state=EntryState.RETRACTED, retracted=change)
     tables.put_entry(retracted)
-    record = tables.brought_bytes(entry.added)
+    record = tables.change_fingerprint_bytes(entry.added)
     marks = marks_of(entry, record, fingerprint_from_bytes(key, record))
-    tables.put_life(key, Life(bank.id, entry.added.seq, change.seq), marks)
+    tables.put_lifetime(key, Lifetime(bank.id, entry.added.seq, change.seq), marks)
     return retracted
 
 
@@ -240,12 +243,14 @@ def move_entry(
     if entry.state is state and entry.until_us == until_us:
         return entry, None
     check_move(entry, state, until_us)
-    four_eyes = four_eyes_in_force(bank, terms) and _comes_to_count(entry, state, until_us)
-    if four_eyes or _is_held(entry, state, until_us):
-        wanted = asked(bank, ProposalKind.MOVE, edit)
-        wanted = replace(wanted, to=state, until_us=until_us, held=entry.held)
-        return entry, propose(tables, wanted, ProposedRows((key,)), edit, edits=1)
-    return moved(tables, entry, state, until_us, edit)
+    four_eyes = four_eyes_in_force(bank, terms) and _becomes_active(entry, state, until_us)
+    if four_eyes or _needs_review(entry, state, until_us):
+        proposal = new_proposal(bank, ProposalKind.MOVE, edit)
+        proposal = replace(
+            proposal, to=state, until_us=until_us, review_reasons=entry.review_reasons
+        )
+        return entry, propose(tables, proposal, ProposedRows((key,)), edit, edits=1)
+    return apply_move(tables, entry, state, until_us, edit)
 
 
 def check_move(entry: Entry, state: EntryState, until_us: int) -> None:
@@ -264,27 +269,27 @@ def check_move(entry: Entry, state: EntryState, until_us: int) -> None:
         raise BadRequest("until lies in the past: give a time to come, or leave it out")
 
 
-def _comes_to_count(entry: Entry, state: EntryState, until_us: int) -> bool:
+def _becomes_active(entry: Entry, state: EntryState, until_us: int) -> bool:
     """Whether it becomes ACTIVE, at once or by itself once `until_us` has come."""
     if state is EntryState.ACTIVE:
         return True
-    states = [*_states(entry), state]
+    states = [*_state_history(entry), state]
     return (
         bool(until_us)
         and entry.state is not EntryState.ACTIVE
-        and _other(states) is (EntryState.ACTIVE)
+        and _previous_state(states) is (EntryState.ACTIVE)
     )
 
 
-def _is_held(entry: Entry, state: EntryState, until_us: int) -> bool:
+def _needs_review(entry: Entry, state: EntryState, until_us: int) -> bool:
     """Whether it says too little to be asked before a second person has said so."""
-    if not entry.held or EntryState.ACTIVE in _states(entry):
+    if not entry.review_reasons or EntryState.ACTIVE in _state_history(entry):
         return False
-    counts = state is EntryState.DISPUTED or _comes_to_count(entry, state, until_us)
+    counts = state is EntryState.DISPUTED or _becomes_active(entry, state, until_us)
     return entry.state is EntryState.DRAFT or counts
 
 
-def moved(
+def apply_move(
     tables: Tables, entry: Entry, state: EntryState, until_us: int, edit: Edit
 ) -> tuple[Entry, Change]:
     """Whether it may go there is known. What is doubted, and what the server itself put into
@@ -298,7 +303,7 @@ def moved(
     tables.put_entry(gone)
     if until_us:
         tables.put_due(until_us, entry.key)
-    by_itself = state is EntryState.QUARANTINED and edit.actor == ITSELF
+    by_itself = state is EntryState.QUARANTINED and edit.actor == SERVER_ACTOR
     if by_itself or state is EntryState.DISPUTED:
         tables.put_review(change.seq, entry.key)
     return gone, change
@@ -309,7 +314,7 @@ def _end_review(tables: Tables, entry: Entry) -> None:
         tables.drop_review(entry.moves[-1].change.seq, entry.key)
 
 
-def settle_due(tables: Tables, now_us: int, limit: int) -> int:
+def apply_due(tables: Tables, now_us: int, limit: int) -> int:
     """What was to happen by itself by now; returns how much of it was looked at."""
     due = tables.due(now_us, limit)
     banks = {bank.id: bank for bank in tables.banks()} if due else {}
@@ -320,21 +325,21 @@ def settle_due(tables: Tables, now_us: int, limit: int) -> int:
             continue
         if entry.expires_us == time_us:
             bank = banks[entry.bank_id]
-            retract(tables, bank, entry, Edit(ITSELF, "it was banned until now"))
+            retract(tables, bank, entry, Edit(SERVER_ACTOR, "it was banned until now"))
             banks[bank.id] = replace(bank, active_entries=bank.active_entries - 1)
             tables.put_bank(banks[bank.id])
         elif entry.until_us == time_us:
-            edit = Edit(ITSELF, f"it was {_word(entry.state)} until now")
-            moved(tables, entry, _other(_states(entry)), 0, edit)
+            edit = Edit(SERVER_ACTOR, f"it was {_word(entry.state)} until now")
+            apply_move(tables, entry, _previous_state(_state_history(entry)), 0, edit)
     return len(due)
 
 
-def _states(entry: Entry) -> list[EntryState]:
+def _state_history(entry: Entry) -> list[EntryState]:
     """All that it was in, the last of them its own."""
     return [entry.first_state, *(move.state for move in entry.moves)]
 
 
-def _other(states: Sequence[EntryState]) -> EntryState:
+def _previous_state(states: Sequence[EntryState]) -> EntryState:
     """The last that was another than the last."""
     return next((s for s in reversed(states) if s is not states[-1]), EntryState.ACTIVE)
 
@@ -393,7 +398,7 @@ def _entry(draft: EntryDraft, added: Change) -> Entry:
         expires_us=draft.expires_us,
         severity=draft.severity,
         aliases=tuple(draft.aliases),
-        held=tuple(draft.held),
+        review_reasons=tuple(draft.review_reasons),
     )
 
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from simsearch.bank.edits.decide import in_the_name_of, proposal_or_raise
-from simsearch.bank.edits.propose import NO_ROWS, asked, four_eyes_in_force, propose
+from simsearch.bank.edits.decide import approved_edit, proposal_or_raise
+from simsearch.bank.edits.propose import NO_ROWS, four_eyes_in_force, new_proposal, propose
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.errors import BadRequest, PermissionDenied, ProposalClosed
 from simsearch.types import (
@@ -26,18 +26,18 @@ APPROVED_FOR_US: Final = 24 * 3_600_000_000
 """So long after its approval an export may be begun, as often as is needed."""
 
 
-LIVING: Final = frozenset(EntryState) - {EntryState.RETRACTED}
+NOT_RETRACTED: Final = frozenset(EntryState) - {EntryState.RETRACTED}
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ExportFilter:
     """Which entries are taken out; no labels or sources: whatever they are."""
 
     states: frozenset[EntryState]
     labels: frozenset[str]
     sources: frozenset[str]
 
-    def holds(self, entry: Entry, seq: int) -> bool:
+    def matches(self, entry: Entry, seq: int) -> bool:
         """Of an entry as it was at that log position."""
         return (
             entry.added.seq <= seq
@@ -55,7 +55,9 @@ def begin_export(
     bank = tables.bank_or_raise(bank_name)
     if four_eyes_in_force(bank, terms):
         if not proposal_id:
-            return propose(tables, asked(bank, ProposalKind.EXPORT, edit), NO_ROWS, edit, edits=1)
+            return propose(
+                tables, new_proposal(bank, ProposalKind.EXPORT, edit), NO_ROWS, edit, edits=1
+            )
         edit = _approved(tables, bank, edit, proposal_id)
     now_us = time.time_ns() // 1000
     return tables.append_change(
@@ -63,7 +65,7 @@ def begin_export(
     )
 
 
-def check_begun(tables: Tables, bank_name: str, seq: int, actor: str) -> None:
+def check_export_begun(tables: Tables, bank_name: str, seq: int, actor: str) -> None:
     """That this change began an export of the bank by this person: a page of one that was never
     begun would be on nobody's record. Raises BadRequest."""
     bank = tables.bank_or_raise(bank_name)
@@ -92,4 +94,4 @@ def _approved(tables: Tables, bank: Bank, edit: Edit, proposal_id: int) -> Edit:
         )
     if decided.time_us + APPROVED_FOR_US < time.time_ns() // 1000:
         raise ProposalClosed(f"proposal {proposal_id} was approved over a day ago: propose it anew")
-    return in_the_name_of(proposal)
+    return approved_edit(proposal)

@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Final
 
 from simsearch.bank.edits.entries import add_entry, editable_bank, retract
-from simsearch.bank.edits.propose import asked, four_eyes_in_force, number_of, propose
+from simsearch.bank.edits.propose import four_eyes_in_force, new_proposal, proposal_id_for, propose
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records.keys import NEVER, digest_prefix, source_mark, whole_mark
 from simsearch.errors import BadRequest
@@ -104,7 +104,7 @@ class _Part:
         self, tables: Tables, bank: Bank, edit: Edit, revive: bool, waiting_as: str
     ) -> None:
         """`waiting_as`: the import whose proposal its rows wait for; empty: for none."""
-        self._wanted = replace(asked(bank, ProposalKind.IMPORT, edit), import_id=waiting_as)
+        self._wanted = replace(new_proposal(bank, ProposalKind.IMPORT, edit), import_id=waiting_as)
         self._moved: list[int] = []
         self._retracted: list[int] = []
         self._tables = tables
@@ -149,7 +149,7 @@ class _Part:
     def _waiting(self) -> Proposal:
         """The proposal that this import's rows wait for; it has its number from the first."""
         if not self._wanted.id:
-            self._wanted = replace(self._wanted, id=number_of(self._tables, self._wanted))
+            self._wanted = replace(self._wanted, id=proposal_id_for(self._tables, self._wanted))
         return self._wanted
 
     def _take_in(self, draft: EntryDraft, fingerprint: bytes) -> tuple[RowOutcome, int]:
@@ -178,8 +178,8 @@ class _Part:
         found = {
             key
             for mark in _marks_of_row(item.draft, fingerprint)
-            for key, life in self._tables.marked(mark, self._bank.id)
-            if life.retired == NEVER
+            for key, lifetime in self._tables.marked(mark, self._bank.id)
+            if lifetime.retired == NEVER
         }
         entries = [self._tables.entry_or_raise(self._bank, key) for key in sorted(found)]
         own = [entry for entry in entries if entry.source == item.draft.source]
@@ -196,8 +196,8 @@ class _Part:
         """The oldest living entry that has one of the marks, and the newest dead one; 0: none."""
         dead = 0
         for mark in marks:
-            for key, life in self._tables.marked(mark, self._bank.id):
-                if life.retired == NEVER:
+            for key, lifetime in self._tables.marked(mark, self._bank.id):
+                if lifetime.retired == NEVER:
                     return key, dead
                 dead = max(dead, key)
         return 0, dead

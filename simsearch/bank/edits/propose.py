@@ -36,15 +36,15 @@ def four_eyes_in_force(bank: Bank, terms: Terms) -> bool:
     return bank.four_eyes is FourEyes.REQUIRED
 
 
-def asked(bank: Bank, kind: ProposalKind, edit: Edit, number: int = 0) -> Proposal:
+def new_proposal(bank: Bank, kind: ProposalKind, edit: Edit, number: int = 0) -> Proposal:
     """What is to be proposed, to be filled in; `number`: its id, where it has one already."""
     made = Change(0, ChangeKind.PROPOSAL_MADE, bank.id, 0, edit.actor, edit.reason, 0)
     return Proposal(number, bank.id, kind, made)
 
 
-def number_of(tables: Tables, wanted: Proposal) -> int:
+def proposal_id_for(tables: Tables, wanted: Proposal) -> int:
     """The id of the proposal that asks the same and waits still, or a new one."""
-    before = tables.open_proposal(mark_of(wanted, NO_ROWS))
+    before = tables.open_proposal(proposal_mark(wanted, NO_ROWS))
     return before.id if before else tables.next_proposal_id()
 
 
@@ -54,7 +54,7 @@ def propose(
     """Makes a proposal, or a further part of an import's. Where the same person asks the same and
     it waits still, nothing is written: the change that made it. `edits`: how many edits of the
     day it stands for, but for those that were made with it."""
-    mark = mark_of(wanted, rows)
+    mark = proposal_mark(wanted, rows)
     before = tables.open_proposal(mark)
     if before and wanted.kind is not ProposalKind.IMPORT:
         return before.made
@@ -94,7 +94,7 @@ def _with_rows(tables: Tables, proposal: Proposal, rows: ProposedRows) -> Propos
     )
 
 
-def mark_of(proposal: Proposal, rows: ProposedRows) -> bytes:
+def proposal_mark(proposal: Proposal, rows: ProposedRows) -> bytes:
     """By which a proposal is found as long as it waits: what is asked, of which bank, by whom. An
     import's is one whatever its rows are."""
     plain = replace(proposal, id=0, rows=0, parts=0, digest=b"")

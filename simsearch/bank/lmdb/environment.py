@@ -12,7 +12,7 @@ import lmdb
 
 from simsearch.bank.lmdb import opening
 from simsearch.bank.lmdb.lmdb_errors import named_errors
-from simsearch.bank.lmdb.locks import Gate, WriterLock
+from simsearch.bank.lmdb.locks import MapResizeLock, WriterLock
 from simsearch.bank.lmdb.tables import Handles, Tables
 from simsearch.bank.records.keys import DATA_FILE
 from simsearch.errors import BadConfig, BankFull, NotReady, Overloaded
@@ -46,7 +46,7 @@ class Environment:
         self._map_bytes_max = map_bytes_max
         self._closed = False
         self._write_turn = threading.Lock()
-        self._gate = Gate()
+        self._resize_lock = MapResizeLock()
 
     @classmethod
     def open(cls, path: Path, *, writer: bool, map_bytes: int, map_bytes_max: int) -> Environment:
@@ -68,13 +68,15 @@ class Environment:
         with self._write_turn:
             if self._closed:
                 return
-            with self._gate.alone(DRAIN_WAIT_S):
+            with self._resize_lock.exclusive(DRAIN_WAIT_S):
                 self._closed = True
                 self._lmdb.close()
             if self._lock is not None:
                 self._lock.release()
 
     def read(self, work: Callable[[Tables], T]) -> T:
+        """Runs `work` in a read transaction. Raises Overloaded while the map keeps growing,
+        NotReady once closed, and Corrupt."""
         with named_errors(self.path):
             for _ in range(READ_ATTEMPTS_MAX):
                 try:
@@ -107,14 +109,14 @@ class Environment:
 
     def clear_stale_readers(self) -> int:
         """Frees the reader slots of killed processes; returns how many there were."""
-        with named_errors(self.path), self._gate:
+        with named_errors(self.path), self._resize_lock:
             self._check_open()
             return self._lmdb.reader_check()
 
     # ------------------------------------------------------------ one attempt
 
     def _read_once(self, work: Callable[[Tables], T]) -> T:
-        with self._gate:
+        with self._resize_lock:
             self._check_open()
             with self._lmdb.begin() as transaction:
                 return work(Tables(transaction, self._handles))
@@ -161,6 +163,6 @@ class Environment:
             ) from error
 
     def _remap(self, size_bytes: int) -> None:
-        with self._gate.alone(DRAIN_WAIT_S):
+        with self._resize_lock.exclusive(DRAIN_WAIT_S):
             self._check_open()
             self._lmdb.set_mapsize(size_bytes)

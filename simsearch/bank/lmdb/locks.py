@@ -44,44 +44,45 @@ class WriterLock:
         return cls(descriptor)
 
     def release(self) -> None:
+        """Releases the lock; to be called once."""
         os.close(self._descriptor)
 
 
-class Gate:
+class MapResizeLock:
     """Lets many in together, or one alone. Not re-entrant: who is in must not enter again."""
 
     def __init__(self) -> None:
-        self._turn = threading.Condition()
-        self._inside = 0
-        self._shut = False
+        self._changed = threading.Condition()
+        self._readers = 0
+        self._is_exclusive = False
 
     def __enter__(self) -> None:
-        with self._turn:
-            while self._shut:
-                self._turn.wait()
-            self._inside += 1
+        with self._changed:
+            while self._is_exclusive:
+                self._changed.wait()
+            self._readers += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._turn:
-            self._inside -= 1
-            if self._shut:
-                self._turn.notify_all()
+        with self._changed:
+            self._readers -= 1
+            if self._is_exclusive:
+                self._changed.notify_all()
 
     @contextmanager
-    def alone(self, timeout_s: float) -> Iterator[None]:
+    def exclusive(self, timeout_s: float) -> Iterator[None]:
         """Keeps others out and waits until those inside have left; raises Overloaded."""
-        with self._turn:
-            self._wait_for(lambda: not self._shut, timeout_s)
-            self._shut = True
+        with self._changed:
+            self._wait_for(lambda: not self._is_exclusive, timeout_s)
+            self._is_exclusive = True
         try:
-            with self._turn:
-                self._wait_for(lambda: self._inside == 0, timeout_s)
+            with self._changed:
+                self._wait_for(lambda: self._readers == 0, timeout_s)
             yield
         finally:
-            with self._turn:
-                self._shut = False
-                self._turn.notify_all()
+            with self._changed:
+                self._is_exclusive = False
+                self._changed.notify_all()
 
     def _wait_for(self, free: Callable[[], bool], timeout_s: float) -> None:
-        if not self._turn.wait_for(free, timeout_s):
+        if not self._changed.wait_for(free, timeout_s):
             raise Overloaded(f"reads have not ended in {timeout_s:g} s: try again")

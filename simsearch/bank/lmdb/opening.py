@@ -67,6 +67,7 @@ def open_files(path: Path, *, writer: bool, map_bytes: int) -> tuple[lmdb.Enviro
 
 
 def whole_pages(size_bytes: int) -> int:
+    """`size_bytes` rounded up to whole memory pages, at least one."""
     return max(1, -(-size_bytes // mmap.PAGESIZE)) * mmap.PAGESIZE
 
 

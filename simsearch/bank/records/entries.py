@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 
 def bank_to_bytes(bank: Bank) -> bytes:
+    """The bank as a BankRecord; default settings are left out."""
     record = pb.BankRecord(
         id=bank.id,
         name=bank.name,
@@ -78,6 +79,7 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
 
 
 def policy_to_record(policy: Policy) -> pb.PolicyRecord:
+    """The policy as a message."""
     return pb.PolicyRecord(
         cosine=[
             pb.CosineRuleRecord(
@@ -103,6 +105,7 @@ def policy_to_record(policy: Policy) -> pb.PolicyRecord:
 
 
 def policy_from_record(record: pb.PolicyRecord) -> Policy:
+    """Raises ValueError for an unknown enum value: call it inside `read_record`."""
     return Policy(
         cosine=tuple(_cosine_rule(rule) for rule in record.cosine),
         hamming=tuple(_hamming_rule(rule) for rule in record.hamming),
@@ -170,6 +173,7 @@ def change_from_bytes(seq: int, data: bytes) -> Change:
 
 
 def entry_to_bytes(entry: Entry) -> bytes:
+    """The entry as an EntryRecord."""
     record = pb.EntryRecord(
         key=entry.key,
         bank_id=entry.bank_id,
@@ -190,7 +194,7 @@ def entry_to_bytes(entry: Entry) -> bytes:
         expires_us=entry.expires_us,
         severity=entry.severity,
         aliases=entry.aliases,
-        held=entry.held,
+        held=entry.review_reasons,
     )
     return record.SerializeToString()
 
@@ -227,7 +231,7 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
         expires_us=record.expires_us,
         severity=record.severity,
         aliases=tuple(record.aliases),
-        held=tuple(record.held),
+        review_reasons=tuple(record.held),
     )
     require(retracted is not None or state is entry.unretracted_at(NEVER), "is not where it moved")
     return entry
@@ -238,6 +242,7 @@ def _move(record: pb.MoveRecord) -> Move:
 
 
 def change_to_record(change: Change) -> pb.ChangeRecord:
+    """The change as a message, without content and link."""
     return pb.ChangeRecord(
         seq=change.seq,
         kind=change.kind,
@@ -253,6 +258,7 @@ def change_to_record(change: Change) -> pb.ChangeRecord:
 
 
 def change_from_record(record: pb.ChangeRecord) -> Change:
+    """Raises ValueError for an unknown kind: call it inside `read_record`."""
     return Change(
         seq=record.seq,
         kind=ChangeKind(record.kind),

@@ -34,7 +34,7 @@ _TAG: Final = b"\x7a\x20"  # field 15 of a ChangeRecord: 32 bytes
 _LENGTH: Final = struct.Struct(">Q")
 
 
-class Linked(NamedTuple):
+class SplitRecord(NamedTuple):
     """A record of the log taken apart; `link` is empty where it was written without one."""
 
     body: bytes
@@ -42,18 +42,21 @@ class Linked(NamedTuple):
 
 
 def link_of(body: bytes, before: bytes) -> bytes:
+    """SHA-256 of the link before and a record without its link."""
     return hashlib.sha256(before + body).digest()
 
 
 def with_link(body: bytes, link: bytes) -> bytes:
+    """The record as it is stored, with its link as the last field."""
     return body + _TAG + link
 
 
-def taken_apart(record: bytes) -> Linked:
+def split_link(record: bytes) -> SplitRecord:
+    """The reverse of `with_link`."""
     at = len(record) - len(_TAG) - len(GENESIS)
     if at < 0 or not record.startswith(_TAG, at):
-        return Linked(record, b"")
-    return Linked(record[:at], record[at + len(_TAG) :])
+        return SplitRecord(record, b"")
+    return SplitRecord(record[:at], record[at + len(_TAG) :])
 
 
 # ---------------------------------------------------------------- what a change stored
@@ -62,21 +65,24 @@ def taken_apart(record: bytes) -> Linked:
 def content_of_entry(entry: Entry, fingerprint: bytes) -> bytes:
     """Of a change that added an entry: what is known about it, and its fingerprint's record."""
     counts = f"{int(entry.first_state)} {entry.expires_us} {len(entry.labels)}"
-    counts += f" {len(entry.held)}" if entry.held else ""
+    counts += f" {len(entry.review_reasons)}" if entry.review_reasons else ""
     said = (counts, entry.source, entry.source_id, entry.note, entry.severity)
-    known = (*said, *entry.labels, *entry.aliases, *entry.held)
+    known = (*said, *entry.labels, *entry.aliases, *entry.review_reasons)
     return _digest((fingerprint, *(text.encode() for text in known)))
 
 
 def content_of_extension(fingerprint: bytes) -> bytes:
+    """Of a change that extended an entry: the record of what it added."""
     return _digest((fingerprint,))
 
 
 def content_of_move(state: EntryState, until_us: int) -> bytes:
+    """Of a change that moved an entry."""
     return _digest((str(int(state)).encode(), str(until_us).encode()))
 
 
 def content_of_opinion(said: OpinionDraft) -> bytes:
+    """Of a change that recorded an opinion."""
     kind = str(int(said.kind)).encode()
     return _digest((kind, said.note.encode(), said.content_sha256, said.case_id.encode()))
 
@@ -90,8 +96,8 @@ def content_of_bank(bank: Bank) -> bytes:
 def content_of_proposal(proposal: Proposal) -> bytes:
     """Of a change that made a proposal, or a further part of one: what it asks for."""
     asked = f"{proposal.id} {int(proposal.kind)} {int(proposal.to)} {proposal.until_us}"
-    counts = f"{proposal.rows} {proposal.parts} {len(proposal.held)}"
-    said = (asked, counts, proposal.etag, proposal.import_id, *proposal.held)
+    counts = f"{proposal.rows} {proposal.parts} {len(proposal.review_reasons)}"
+    said = (asked, counts, proposal.etag, proposal.import_id, *proposal.review_reasons)
     update = () if proposal.update is None else _update(proposal.update)
     return _digest((proposal.digest, *(text.encode() for text in (*said, *update))))
 

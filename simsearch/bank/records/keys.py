@@ -26,9 +26,9 @@ ENTRIES = b"entries"  # entry key u64 -> EntryRecord
 # Entry key u64 -> FingerprintRecord; then, one for each time that the entry was extended:
 # entry key u64, seq u64 -> FingerprintRecord.
 FINGERPRINTS = b"fingerprints"
-LIVES = b"lives"  # entry key u64 -> Life: loading a view parses no EntryRecord
-BY_BANK = b"by_bank"  # bank id u32, entry key u64 -> Life
-BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Life: see `marks_of`
+LIFETIMES = b"lives"  # entry key u64 -> Lifetime: loading a view parses no EntryRecord
+BY_BANK = b"by_bank"  # bank id u32, entry key u64 -> Lifetime
+BY_DIGEST = b"by_digest"  # kind u8, digest, entry key u64 -> Lifetime: see `marks_of`
 CHANGES = b"changes"  # seq u64 -> ChangeRecord
 DUE = b"due"  # time in microseconds u64, entry key u64 -> nothing: when an entry moves by itself
 IMPORTS = b"imports"  # 16 bytes of SHA-256 of the import's id, part u32 -> ImportPartRecord
@@ -41,7 +41,9 @@ PROPOSALS = b"proposals"
 OPEN_PROPOSALS = b"open_proposals"  # SHA-256 of what is asked, and by whom -> proposal id u64
 DAILY = b"daily"  # day u32 since 1970, 16 bytes of SHA-256 of a name -> changes of that day u64
 
-FIRST_TABLES = (META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIVES, BY_BANK, BY_DIGEST, CHANGES)
+FIRST_TABLES = (
+    META, BANKS, BANK_NAMES, ENTRIES, FINGERPRINTS, LIFETIMES, BY_BANK, BY_DIGEST, CHANGES,
+)  # fmt: skip
 """Of every store. The others are made where they are absent, by whoever opens it to write."""
 
 TABLES = (
@@ -64,10 +66,10 @@ NEVER = 2**64 - 1
 
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
-_LIFE = struct.Struct(">IQQ")
+_LIFETIME = struct.Struct(">IQQ")
 
 
-class Life(NamedTuple):
+class Lifetime(NamedTuple):
     """The seqs between which an entry is alive: from `born` on, up to before `retired`."""
 
     bank_id: int
@@ -75,54 +77,67 @@ class Life(NamedTuple):
     retired: int = NEVER
 
     def alive_at(self, through: int) -> bool:
+        """Whether the entry counts at log position `through`."""
         return self.born <= through < self.retired
 
 
 def pack_u32(number: int) -> bytes:
+    """Big-endian."""
     return _U32.pack(number)
 
 
 def pack_u64(number: int) -> bytes:
+    """Big-endian."""
     return _U64.pack(number)
 
 
 def unpack_u32(data: bytes, what: str) -> int:
+    """Raises Corrupt, naming `what`."""
     return int(_unpack(_U32, data, what)[0])
 
 
 def unpack_u64(data: bytes, what: str) -> int:
+    """Raises Corrupt, naming `what`."""
     return int(_unpack(_U64, data, what)[0])
 
 
-def pack_life(life: Life) -> bytes:
-    return _LIFE.pack(*life)
+def pack_lifetime(lifetime: Lifetime) -> bytes:
+    """20 bytes: bank id u32, born u64, retired u64."""
+    return _LIFETIME.pack(*lifetime)
 
 
-def unpack_life(data: bytes, what: str) -> Life:
-    return Life(*_unpack(_LIFE, data, what))
+def unpack_lifetime(data: bytes, what: str) -> Lifetime:
+    """Raises Corrupt, naming `what`."""
+    return Lifetime(*_unpack(_LIFETIME, data, what))
 
 
 def bank_entry_key(bank_id: int, key: int) -> bytes:
+    """Key of BY_BANK."""
     return _U32.pack(bank_id) + _U64.pack(key)
 
 
 def due_key(time_us: int, key: int) -> bytes:
+    """Key of DUE."""
     return _U64.pack(time_us) + _U64.pack(key)
 
 
 def extension_key(key: int, seq: int) -> bytes:
+    """Key of FINGERPRINTS for an extension."""
     return _U64.pack(key) + _U64.pack(seq)
 
 
 def opinion_key(key: int, seq: int) -> bytes:
+    """Key of OPINIONS."""
     return _U64.pack(key) + _U64.pack(seq)
 
 
 def review_key(seq: int, key: int) -> bytes:
+    """Key of REVIEW."""
     return _U64.pack(seq) + _U64.pack(key)
 
 
 def digest_prefix(signal: Signal, digest: bytes) -> bytes:
+    """The mark of a digest: one byte for its kind, then the digest."""
     return DIGEST_KINDS[signal] + digest
 
 
@@ -142,14 +157,17 @@ def source_mark(source: str, source_id: str) -> bytes:
 
 
 def import_key(import_id: str, part: int) -> bytes:
+    """Key of IMPORTS."""
     return hashlib.sha256(import_id.encode()).digest()[:16] + _U32.pack(part)
 
 
 def proposed_rows_key(proposal: int, part: int) -> bytes:
+    """Key of PROPOSALS for one part of a proposal."""
     return _U64.pack(proposal) + _U32.pack(part)
 
 
 def daily_key(day: int, actor: str) -> bytes:
+    """Key of DAILY."""
     return _U32.pack(day) + hashlib.sha256(actor.encode()).digest()[:16]
 
 
@@ -173,6 +191,7 @@ def unseal(key: bytes, sealed: bytes, what: str) -> bytes:
 
 
 def corrupt(what: str, how: str) -> Corrupt:
+    """The Corrupt error for a record of the store, with what to do."""
     return Corrupt(f"{what} in the bank store {how}: restore the data directory from a backup")
 
 

@@ -13,7 +13,8 @@ from simsearch.types import HitCounts, Opinion, OpinionDraft, OpinionKind
 
 
 def opinion_to_bytes(opinion: Opinion) -> bytes:
-    said = opinion.said
+    """The opinion as an OpinionRecord."""
+    said = opinion.draft
     record = pb.OpinionRecord(
         kind=said.kind,
         note=said.note,
@@ -40,6 +41,7 @@ def opinion_from_bytes(key: int, seq: int, data: bytes) -> Opinion:
 
 
 def hits_to_bytes(hits: HitCounts) -> bytes:
+    """The counts as a HitsRecord."""
     return pb.HitsRecord(**vars(hits)).SerializeToString()
 
 
