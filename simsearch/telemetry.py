@@ -1,4 +1,4 @@
-"""Stage clocks and who hears them, and structured log events. Never content, vectors or scores."""
+"""Telemetry: stage timing and structured log events. Never content, vectors or scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from typing import Final
 
 FIELD_CHARS_MAX: Final = 500
-"""Of one field of an event. What is longer was not meant for a log."""
+"""Of one field of an event; longer values are cut."""
 
 OWN_LOGGERS: Final = ("simsearch", "index_builders")
 
@@ -24,8 +24,8 @@ OWN_LOGGERS: Final = ("simsearch", "index_builders")
 
 @dataclass(frozen=True)
 class RunningCall:
-    """The call that work is done for. `on_stage` hears of each stage as it ends: its name, and its
-    begin and end in seconds of time.perf_counter(). Any thread may call it; it must not raise."""
+    """The call being served. `on_stage(name, began, ended)` is called as each stage ends, with
+    times in seconds of time.perf_counter(). Any thread may call it; it must not raise."""
 
     id: str
     on_stage: Callable[[str, float, float], None]
@@ -35,12 +35,12 @@ _running: ContextVar[RunningCall | None] = ContextVar("running_call", default=No
 
 
 def set_running_call(call: RunningCall) -> None:
-    """The task that asks works for this call until it ends, and so do those that it starts."""
+    """Sets the call of the current task; tasks that it starts inherit it."""
     _running.set(call)
 
 
 class StageClock:
-    """Milliseconds by stage of one request; a stage entered twice adds up."""
+    """Milliseconds by stage of one request; a stage entered twice is summed."""
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}
@@ -62,10 +62,10 @@ class StageClock:
 
 
 class EventLog:
-    """Log events, not sentences: `log.info("view_swapped", through=seq)` writes one JSON line.
+    """A logger of named events: `log.info("view_swapped", through=seq)` writes one JSON line.
 
-    Fields are numbers and short words; of anything else its type alone is written, so that content
-    or vectors given by mistake do not get out."""
+    Fields are numbers and short strings. For any other value only its type is written, so that
+    content or vectors passed by mistake are not logged."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
@@ -81,7 +81,7 @@ class EventLog:
     def error(
         self, event: str, *, exc_info: bool | BaseException = False, **fields: object
     ) -> None:
-        """With where an exception came from: the one that is being handled, or the one given."""
+        """With the frames of an exception: the one being handled, or the one given."""
         self._write(logging.ERROR, event, fields, exc_info=exc_info)
 
     def _write(
@@ -119,8 +119,8 @@ def _plain(value: object) -> str | int | float | bool | None:
 
 
 def log_to_stderr(level: str = "INFO", log_format: str = "lines") -> None:
-    """One event per line on standard error, with a UTC time and the level; "json" writes nothing
-    but JSON. Warnings of libraries go there, too, without their arguments."""
+    """Logs to standard error, one event a line, with a UTC time and the level; with "json" every
+    line is JSON. Warnings of libraries are included without their arguments."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines() if log_format == "json" else _Lines())
     for name in ("", *OWN_LOGGERS):
@@ -131,7 +131,7 @@ def log_to_stderr(level: str = "INFO", log_format: str = "lines") -> None:
 
 
 class _Lines(logging.Formatter):
-    """Of an exception its type and where it came from: its message may quote what it met."""
+    """Formats an exception as its type and frames: its message might quote content."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)sZ %(levelname)s %(name)s %(message)s")
@@ -163,14 +163,14 @@ class _JsonLines(_Lines):
 
 
 def _library_record(record: logging.LogRecord) -> logging.LogRecord:
-    """The first line of what it always says, and nothing of what it was about."""
+    """The first line of the message template, without the arguments, which might quote content."""
     lines = str(record.msg).splitlines() or [""]
     said = lines[0][:FIELD_CHARS_MAX]
     return logging.makeLogRecord(vars(record) | {"msg": "%s", "args": (said,), "exc_text": None})
 
 
 def _frames(error: BaseException | None) -> list[str]:
-    """Where an exception came from, innermost last, and its type; then what it came of."""
+    """The frames of an exception, innermost last, and its type; then those of its cause."""
     if error is None:
         return []
     stack = traceback.extract_tb(error.__traceback__)

@@ -58,7 +58,7 @@ class SignalState(Enum):
 
 @dataclass(frozen=True)
 class SignalReport:
-    """What became of one signal of one content."""
+    """The state of one signal of one content."""
 
     signal: str
     state: SignalState
@@ -67,7 +67,8 @@ class SignalReport:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All signals of one content or of one entry; rows of one signal stand below each other."""
+    """All signals of one content or entry: digests by signal, binary signals as (n, 32) uint8
+    rows, vectors by space id as (n, dim) float32 rows."""
 
     digests: Mapping[Signal, tuple[bytes, ...]] = field(default_factory=dict)
     bits: Mapping[Signal, Bits] = field(default_factory=dict)
