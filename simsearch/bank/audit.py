@@ -1,9 +1,8 @@
-"""Is the record of edits what it was? The chain of the log, and the tables held against it.
+"""Audit: verifies the hash chain of the log, and the tables against the log.
 
-Works on one consistent state, beside a running server. What a change stored is held against what
-stands there now: an entry, a policy or a fingerprint that was altered without a change of its own
-is found, as is a change that was altered, taken out, moved or cut off at the end, the last where
-an earlier `Head` is known.
+Works on one consistent state, beside a running server. It finds entries, policies and fingerprints
+that were altered without a change in the log, and changes that were altered, removed or reordered.
+A log that was cut off at the end is found only with the help of a `Head` recorded earlier.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ CHANGES_AT_ONCE: Final = 512
 LIFETIMES_AT_ONCE: Final = 4_096
 PROPOSALS_AT_ONCE: Final = 256
 FAULTS_MAX: Final = 100
-"""How many faults are told; where there are as many, no more are looked for."""
+"""Faults reported at most; the audit stops there."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found; an untouched history has no `faults`. `linked_from` is the first change that
-    carries a link: those before it are vouched for by it. 0: none does yet."""
+    """Result of an audit; an intact history has no `faults`. `linked_from` is the first change that
+    carries a link, which also covers those before it; 0: none does."""
 
     head: Head
     linked_from: int
@@ -56,19 +55,20 @@ class _Findings:
     recorded_moves: int = 0
     opinions: int = 0
     retired: dict[int, int] = field(default_factory=dict)
-    """By entry key the seq at which its life says that it ended; the log is to say the same."""
+    """By entry key the seq of its retraction according to its lifetime, removed once the log
+    confirms it."""
     made: dict[int, Change] = field(default_factory=dict)
     """By proposal the change that made it."""
     proposed: dict[int, bytes] = field(default_factory=dict)
-    """What the last change that made each proposal, or a part of it, asked for."""
+    """By proposal the content of the last change that made it, or a part of it."""
     decided: dict[int, tuple[Change, bytes]] = field(default_factory=dict)
     banks: dict[int, bytes] = field(default_factory=dict)
-    """What the last change of each bank stored."""
+    """By bank the content of its last change."""
     faults: list[str] = field(default_factory=list)
 
 
 def head_of(reading: StateReader, store_id: str) -> Head:
-    """Of the state that is read. Raises Corrupt."""
+    """The head of the log as of `reading.seq`. Raises Corrupt."""
     if reading.seq == 0:
         return Head(store_id, 0, hash_chain.GENESIS)
     [(seq, record)] = reading.read(lambda t: t.log(reading.seq - 1, 1))
@@ -82,8 +82,8 @@ def verify(
     heads: Sequence[Head] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Audit:
-    """`heads` are those that were noted earlier; `progress` is called with how many more changes
-    are looked at."""
+    """Audits the state. `heads` were recorded earlier; `progress` is called with the number of
+    changes checked since its last call."""
     findings = _Findings(reading.seq)
     noted: dict[int, list[Head]] = {}
     for head in heads:
@@ -106,7 +106,7 @@ def _follow(
     noted: dict[int, list[Head]],
     progress: Callable[[int], None],
 ) -> int:
-    """Through the log; returns the seq that it ends with."""
+    """Checks the log in order; returns the last seq that it has."""
     seq = 0
     while seq < reading.seq and len(findings.faults) < FAULTS_MAX:
         count = min(CHANGES_AT_ONCE, reading.seq - seq)
@@ -143,7 +143,7 @@ def _check_link(seq: int, record: bytes, findings: _Findings) -> None:
         )
     if link and not findings.linked_from:
         findings.linked_from = seq
-    findings.link = link or expected  # go on from what stands there: one fault is told once
+    findings.link = link or expected  # continue from the stored link: one fault is reported once
 
 
 def _check_content(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
@@ -181,7 +181,7 @@ def _note_proposal(change: Change, content: bytes, findings: _Findings) -> None:
 
 
 def _check_approved(change: Change, findings: _Findings) -> None:
-    """That what a second person is said to have approved was decided by them before."""
+    """Checks that the approver named by a change did approve its proposal before."""
     decided, _ = findings.decided.get(change.proposal, (None, b""))
     made = findings.made.get(change.proposal)
     if decided is None or made is None or decided.actor != change.approved_by:
@@ -247,7 +247,7 @@ def _check_end(reading: StateReader, seq: int, heads: Sequence[Head], findings: 
 
 
 def _check_tables(reading: StateReader, findings: _Findings) -> None:
-    """What stands in the tables and in no change."""
+    """Looks for records in the tables that no change explains."""
     now = reading.read(Tables.seq)
     for key, seq in findings.retired.items():
         if seq <= reading.seq or seq > now:
@@ -275,8 +275,8 @@ def _check_tables(reading: StateReader, findings: _Findings) -> None:
 
 
 def _check_proposals(reading: StateReader, findings: _Findings) -> None:
-    """In short transactions, each of which first takes note of what was proposed since the state
-    that is read: a proposal's record is the newest one."""
+    """Checks in short transactions. Proposals are not versioned, so each transaction first follows
+    the log to its newest change."""
     seen, after_id, there = reading.seq, 0, 0
     while True:
         seen, ids = reading.read(
@@ -323,7 +323,7 @@ def _check_proposal(tables: Tables, proposal: Proposal, findings: _Findings) -> 
 
 
 def _count_entries(reading: StateReader) -> int:
-    """In short transactions. Keys are given in the order of the log: the younger come last."""
+    """Counts in short transactions. Keys follow the order of the log: newer entries come last."""
     count, after_key = 0, 0
     while some := reading.read(partial(_lifetimes_after, after_key)):
         born = [key for key, lifetime in some if lifetime.born <= reading.seq]
@@ -339,7 +339,7 @@ def _lifetimes_after(after_key: int, tables: Tables) -> list[tuple[int, Lifetime
 
 
 def _count_opinions(reading: StateReader) -> int:
-    """In short transactions; younger ones stand among them."""
+    """Counts in short transactions, leaving out newer opinions, which stand among the others."""
     count, after = 0, (0, 0)
     while some := reading.read(partial(_opinions_after, after)):
         count += sum(opinion.change.seq <= reading.seq for opinion in some)

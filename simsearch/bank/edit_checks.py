@@ -1,4 +1,4 @@
-"""What an edit must satisfy before anything is written."""
+"""Edit validation: limits and formats, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ENTRIES_PER_EDIT_MAX = 16_384
 LIMIT_MAX = 10_000
 AFTER_MAX = 2**63 - 1
 TIME_MAX_US = 253_402_300_799_999_999
-"""The end of the year 9999, which is as far as times can be written."""
+"""The end of the year 9999: the largest time of a protobuf Timestamp."""
 
 IMPORT_ID_CHARS_MAX = 128
 
@@ -66,7 +66,7 @@ _BANK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def check_edit(edit: Edit) -> None:
-    """No edit without a name and a reason on it."""
+    """Requires an actor and a reason. Raises BadRequest, LimitExceeded."""
     _check_text(edit.actor, "actor", ACTOR_CHARS_MAX)
     _check_text(edit.reason, "reason", REASON_CHARS_MAX)
     _check_given(edit.actor, "actor", "who edits")
@@ -116,7 +116,7 @@ def _check_ratio(ratio: float) -> None:
 
 
 def check_page(after: int, limit: int) -> None:
-    """What a listing may be asked for."""
+    """Checks the cursor and size of a page. Raises BadRequest, LimitExceeded."""
     if not 0 <= after <= AFTER_MAX:
         raise BadRequest(f"cannot list after {after}: begin with 0, then give the last one seen")
     if limit < 1:
@@ -135,7 +135,7 @@ def check_drafts(drafts: Sequence[EntryDraft]) -> None:
 
 
 def check_extension(fingerprint: Fingerprint) -> None:
-    """As for a draft: an entry may be given by an extension what it may be banned with."""
+    """The same checks as for the fingerprint of a draft."""
     _check_fingerprint(fingerprint)
     _check_bytes([fingerprint])
 
@@ -224,7 +224,7 @@ def _check_bytes(fingerprints: Sequence[Fingerprint]) -> None:
 
 
 def _size_bytes(fingerprint: Fingerprint) -> int:
-    """On disk, but for digests and names; known before anything is encoded."""
+    """Size on disk without digests and names; needs no encoding."""
     bits_bytes = sum(rows.nbytes for rows in fingerprint.bits.values())
     return bits_bytes + sum(2 * rows.size for rows in fingerprint.vectors.values())
 

@@ -1,4 +1,4 @@
-"""Entries of one bank looked for by what is known about them, a bounded part at a time."""
+"""Entry search: pages of one bank's entries, filtered by their metadata."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from simsearch.bank.state_reader import StateReader
 from simsearch.types import Entry, EntryState, Signal
 
 ENTRIES_AT_ONCE: Final = 512
-"""Looked at in one transaction."""
+"""Examined in one transaction."""
 
 LOOKED_AT_MAX: Final = 16_384
-"""By one search: what it has not looked at by then is for the next."""
+"""Examined by one search, which then returns a short page."""
 
 
 @dataclass(frozen=True)
 class EntryFilter:
-    """Which entries; all that is said must hold, and what is empty or 0 says nothing. Times are
-    microseconds since 1970, `until_us` and `since_us` of the ban. `source_id` may be an alias,
-    `note_contains` in any case; `digest` is one that the entry has."""
+    """Conditions on entries, all of which must hold; empty or 0: no condition. Times are in
+    microseconds since 1970; `since_us` and `until_us` bound the time of the ban. `source_id` also
+    matches aliases, `note_contains` ignores case, and `digest` is one of the entry's digests."""
 
     states: frozenset[EntryState] = frozenset()
     labels: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ class EntryFilter:
 
     @property
     def mark(self) -> bytes:
-        """By which the store finds such entries at once; empty where it cannot."""
+        """The index key that finds such entries directly; empty where none applies."""
         if self.digest:
             return keys.digest_prefix(*self.digest)
         if self.source and self.source_id:
@@ -50,7 +50,7 @@ class EntryFilter:
         return b""
 
     def may_have(self, lifetime: Lifetime) -> bool:
-        """Known without reading the entry: whether it is retracted."""
+        """Whether an entry of this lifetime can match, as far as `states` goes."""
         if not self.states:
             return True
         if lifetime.retired != keys.NEVER:
@@ -58,7 +58,7 @@ class EntryFilter:
         return self.states != {EntryState.RETRACTED}
 
     def matches(self, entry: Entry) -> bool:
-        """But for the digest, which an entry's record does not hold."""
+        """Whether the entry meets every condition but `digest`, which its record does not hold."""
         return (
             (not self.states or entry.state in self.states)
             and self.labels <= set(entry.labels)
@@ -75,7 +75,8 @@ class EntryFilter:
 
 @dataclass(frozen=True)
 class EntryPage:
-    """In key order. `after_key`: where to go on; None: everything was looked at."""
+    """A page of entries, in key order. `after_key`: the cursor of the next page; None: this is the
+    last one."""
 
     entries: tuple[Entry, ...]
     after_key: int | None
@@ -84,9 +85,9 @@ class EntryPage:
 def search(
     reading: StateReader, bank_id: int, wanted: EntryFilter, *, after_key: int, limit: int
 ) -> EntryPage:
-    """Up to `limit` entries of the bank with a key above `after_key`, of those that are there when
-    they are looked at: keys only grow, so that pages that follow each other neither leave out nor
-    repeat an entry, whatever is edited meanwhile. Raises Corrupt."""
+    """Up to `limit` entries of the bank with a key above `after_key`, as they are when they are
+    read. Keys only grow, so consecutive pages neither skip nor repeat an entry, whatever is edited
+    meanwhile. Raises Corrupt."""
     found: list[Entry] = []
     looked_at = 0
     while len(found) < limit:
@@ -127,14 +128,14 @@ def _part(bank_id: int, wanted: EntryFilter, after_key: int, limit: int, tables:
 def _lifetimes(
     tables: Tables, bank_id: int, wanted: EntryFilter, after_key: int
 ) -> Iterator[tuple[int, Lifetime]]:
-    """In key order; by a mark those of every bank."""
+    """In key order; with a mark, the entries of every bank."""
     if wanted.mark:
         return tables.marked_lifetimes(wanted.mark, after_key)
     return tables.bank_lifetimes(bank_id, after_key)
 
 
 def content_ids(reading: StateReader, entries: Sequence[Entry]) -> list[str]:
-    """What each was banned as, in hex (fingerprints.content_id). Raises Corrupt."""
+    """The content id of each entry's first fingerprint, in hex. Raises Corrupt."""
 
     def read(tables: Tables) -> list[str]:
         return [content_id(e.key, tables.change_fingerprint_bytes(e.added)).hex() for e in entries]

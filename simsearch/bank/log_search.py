@@ -1,4 +1,4 @@
-"""Changes looked for in the log, from either end, a bounded part at a time."""
+"""Log search: pages of filtered changes, from either end of the log."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from simsearch.types import Bank, Change, ChangeKind
 
 CHANGES_AT_ONCE: Final = 1_024
 LOOKED_AT_MAX: Final = 16_384
-"""By one search: what it has not looked at by then is for the next."""
+"""Examined by one search, which then returns a short page."""
 
 
 @dataclass(frozen=True)
 class ChangeFilter:
-    """Which changes: in the banks of which ids, from when to before when (microseconds since 1970;
-    `until_us` 0: no end), whose (empty: anybody's), of which entry (0: any), and of which kinds
-    (none: of every kind)."""
+    """Conditions on changes, all of which must hold: bank, time (`since_us` inclusive, `until_us`
+    exclusive, microseconds since 1970; 0: no end), actor, entry and kinds; empty or 0: any."""
 
     bank_ids: frozenset[int]
     since_us: int = 0
@@ -40,7 +39,7 @@ class ChangeFilter:
 
 
 class LinkedChange(NamedTuple):
-    """A change and its link; empty where it was written without one."""
+    """A change and its link in the hash chain; empty where it was written without one."""
 
     change: Change
     link: bytes
@@ -48,8 +47,8 @@ class LinkedChange(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredChange:
-    """One change with what it says about what it stored: the SHA-256 (empty where it does not say),
-    and of an update the bank as it was before."""
+    """A change with its content hash (SHA-256 of what it stored; empty: not recorded) and, for an
+    update of a bank, the bank as it was before."""
 
     change: Change
     link: bytes
@@ -59,8 +58,8 @@ class StoredChange:
 
 @dataclass(frozen=True)
 class ChangePage:
-    """The changes that were wanted, oldest first. `rest`: the part of the log, as `search` takes
-    it, that was not looked at; None: all of it was."""
+    """Matching changes, oldest first. `rest`: the (after_seq, before_seq) not examined yet; None:
+    the search is complete."""
 
     changes: tuple[LinkedChange, ...]
     rest: tuple[int, int] | None
@@ -68,15 +67,15 @@ class ChangePage:
 
 def search(
     reading: StateReader,
-    span: ChangeFilter,
+    selected: ChangeFilter,
     *,
     after_seq: int,
     before_seq: int,
     limit: int,
     newest: bool = False,
 ) -> ChangePage:
-    """Up to `limit` changes between the two seqs, neither of which is included: the oldest of them
-    or the `newest`. Raises Corrupt."""
+    """Up to `limit` changes between the two seqs, both exclusive: the oldest, or the `newest`.
+    Raises Corrupt."""
     low, high = after_seq, min(before_seq, reading.seq + 1)
     found: list[LinkedChange] = []
     looked_at = 0
@@ -90,13 +89,13 @@ def search(
                 break
             low, high = (low, logged.change.seq) if newest else (logged.change.seq, high)
             looked_at += 1
-            if span.matches(logged.change):
+            if selected.matches(logged.change):
                 found.append(logged)
     return _found(found, newest, None)
 
 
 def stored_change(reading: StateReader, seq: int) -> StoredChange | None:
-    """None where there is no such change. Raises Corrupt."""
+    """The change numbered `seq`; None: there is none. Raises Corrupt."""
     if not 0 < seq <= reading.seq:
         return None
     [(_, record)] = reading.read(lambda tables: tables.log(seq - 1, 1))

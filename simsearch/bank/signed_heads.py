@@ -1,8 +1,8 @@
-"""Heads of the log that are kept elsewhere: one line of JSON each, signed or not.
+"""Signed tree heads: records of the log's end, kept outside the store, one line of JSON each.
 
-A signature is Ed25519 (RFC 8032) over the line's other values: who holds the private key says that
-this was the end of the log at that time. The file may lie where a burglar writes: a line that was
-altered, or made up, does not verify.
+A signature is Ed25519 (RFC 8032) over the line's other values, and states that this was the end of
+the log at that time. A line that was altered or forged does not verify, so the file needs no write
+protection; unsigned heads do.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LINK_BYTES: Final = 32
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a store's log at some time. Whoever keeps one can tell later whether the history
-    up to it is still the same."""
+    """The end of a store's log at some time. With it an audit can prove later that the history up
+    to it is unchanged."""
 
     store_id: str
     seq: int
@@ -39,14 +39,14 @@ class Head:
 
 @dataclass(frozen=True)
 class RecordedHead:
-    """A head, when it was noted (RFC 3339), and its signature; empty: it has none."""
+    """A head, the time it was recorded (RFC 3339), and its signature; empty: unsigned."""
 
     head: Head
     time: str
     signature: bytes = b""
 
     def signed_bytes(self) -> bytes:
-        """What is signed."""
+        """The bytes that the signature covers."""
         head = self.head
         lines = ("simsearch head", head.store_id, str(head.seq), head.link.hex(), self.time)
         return "\n".join(lines).encode()
@@ -65,13 +65,13 @@ class RecordedHead:
 
 
 def record_head(head: Head, key: PrivateKey | None = None) -> RecordedHead:
-    """Now, and signed where there is a key."""
+    """Records the head with the current time, signed where there is a key."""
     noted = RecordedHead(head, datetime.now(UTC).isoformat(timespec="seconds"))
     return noted if key is None else RecordedHead(head, noted.time, key.sign(noted.signed_bytes()))
 
 
 def read_heads(path: Path) -> list[RecordedHead]:
-    """The lines of a file, oldest first; empty ones are passed over. Raises BadRequest."""
+    """The heads in a file, in its order; empty lines are skipped. Raises BadRequest."""
     noted: list[RecordedHead] = []
     try:
         with path.open("rb") as file:
@@ -106,7 +106,7 @@ def _read(line: bytes, what: str) -> RecordedHead:
 
 
 def signature_faults(noted: list[RecordedHead], key: PublicKey) -> list[str]:
-    """Of heads that are not signed, or not by the holder of the key."""
+    """One message for each head that is not signed, or not with this key."""
     from cryptography.exceptions import InvalidSignature
 
     faults = []
@@ -123,8 +123,8 @@ def signature_faults(noted: list[RecordedHead], key: PublicKey) -> list[str]:
 
 
 def private_key(path: Path) -> PrivateKey:
-    """An Ed25519 key in PEM, without a passphrase. Raises BadRequest, and BadConfig where the
-    package for it is missing."""
+    """Reads an Ed25519 private key in PEM, without a passphrase. Raises BadRequest, and BadConfig
+    where the `cryptography` package is missing."""
     with _signatures():
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -142,7 +142,8 @@ def private_key(path: Path) -> PrivateKey:
 
 
 def public_key(path: Path) -> PublicKey:
-    """An Ed25519 key in PEM. Raises BadRequest, and BadConfig where the package is missing."""
+    """Reads an Ed25519 public key in PEM. Raises BadRequest, and BadConfig where the `cryptography`
+    package is missing."""
     with _signatures():
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
