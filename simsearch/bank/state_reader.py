@@ -82,7 +82,7 @@ class StateReader:
         found: list[Fingerprint] = []
         rest = iter(changes)
         while some := list(islice(rest, CHUNK_ENTRIES)):
-            found += self._environment.read(partial(_brought, some))
+            found += self._environment.read(partial(_change_fingerprints, some))
         return found
 
     def _some(self, keys: Sequence[int], tables: Tables) -> dict[int, Fingerprint]:
@@ -95,7 +95,7 @@ class StateReader:
         return self._environment.read(lambda tables: _read_chunk(tables, after_key, self.seq))
 
 
-def _brought(changes: Sequence[Change], tables: Tables) -> list[Fingerprint]:
+def _change_fingerprints(changes: Sequence[Change], tables: Tables) -> list[Fingerprint]:
     return [tables.change_fingerprint(change) for change in changes]
 
 

@@ -1,7 +1,7 @@
-"""Proposals decided: by another person than made them, and only then done.
+"""Decisions on proposals: a second person approves or rejects; an approved proposal is carried out.
 
-What was proposed is checked anew against the bank as it is. A proposal of many entries is done a
-part at a time: asked again, it goes on where it was.
+The proposed edit is checked again against the current bank. A proposal of many entries is carried
+out in parts: each repeated call continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from simsearch.types import (
 )
 
 ROWS_AT_ONCE: Final = 2_048
-"""In one transaction, for which other edits wait."""
+"""Rows processed in one transaction, while other edits wait."""
 
 LOOKED_AT_MAX: Final = 10_000
-"""By one listing: what it has not looked at by then is for the next."""
+"""Proposals that one listing examines; it then returns a short page."""
 
 STATE_AFTER: Final[Mapping[Decision, ProposalState]] = {
     Decision.APPROVE: ProposalState.APPROVED,
@@ -51,8 +51,9 @@ STATE_AFTER: Final[Mapping[Decision, ProposalState]] = {
 
 
 def decide_proposal(tables: Tables, proposal_id: int, decision: Decision, edit: Edit) -> Proposal:
-    """Decides, and does up to ROWS_AT_ONCE rows of what is approved: `remaining` of the answer are
-    left for the next time. A decision that is repeated changes nothing."""
+    """Decides a proposal and processes up to ROWS_AT_ONCE rows of an approved one; `remaining` of
+    the result are left for the next call. Repeating a decision changes nothing. Raises
+    ProposalNotFound, ProposalClosed, PermissionDenied, BankArchived."""
     proposal = proposal_or_raise(tables, proposal_id)
     _check_who(proposal, decision, edit.actor)
     if proposal.state is ProposalState.OPEN:
@@ -66,7 +67,7 @@ def decide_proposal(tables: Tables, proposal_id: int, decision: Decision, edit: 
     if proposal.remaining:
         proposal = _Execution(tables, proposal).run()
         tables.put_proposal(proposal)
-    tables.edits = counted  # what is done by it was counted when it was proposed
+    tables.edits = counted  # the rows were counted as edits when they were proposed
     return proposal
 
 
@@ -100,7 +101,8 @@ def list_proposals(
     after_id: int,
     limit: int,
 ) -> tuple[list[tuple[Proposal, ProposedRows]], int]:
-    """Up to `limit`, and the id after which to go on; 0: that was all."""
+    """Up to `limit` proposals with their first rows, and the `after_id` of the next page; 0: this
+    is the last one."""
     found: list[tuple[Proposal, ProposedRows]] = []
     last = 0
     for looked_at, proposal in enumerate(tables.proposals(after_id)):
@@ -113,7 +115,7 @@ def list_proposals(
 
 
 def check_rows(tables: Tables, proposal: Proposal) -> None:
-    """That its entries are those that were proposed. Raises Corrupt."""
+    """Verifies the stored entries against the proposal's digest. Raises Corrupt."""
     digest = b""
     for part in range(proposal.parts):
         digest = hash_chain.digest_of_rows(digest, tables.proposed_rows(proposal.id, part))
@@ -121,7 +123,7 @@ def check_rows(tables: Tables, proposal: Proposal) -> None:
         raise corrupt(f"proposal {proposal.id}", "is not about the entries that were proposed")
 
 
-# ---------------------------------------------------------------- who, and whether
+# ---------------------------------------------------------------- permission and state
 
 
 def _check_who(proposal: Proposal, decision: Decision, actor: str) -> None:
@@ -139,7 +141,7 @@ def _check_who(proposal: Proposal, decision: Decision, actor: str) -> None:
 
 
 def _check_repeated(proposal: Proposal, decision: Decision, actor: str) -> None:
-    """A second approver may go on with what one has begun; who decided may say it again."""
+    """Another approver may continue an unfinished proposal; the first may repeat the decision."""
     decided = proposal.decided
     assert decided is not None
     same = proposal.state is STATE_AFTER[decision]
@@ -174,7 +176,7 @@ def approved_edit(proposal: Proposal) -> Edit:
     return Edit(made.actor, made.reason, approved_by=decided.actor, proposal=proposal.id)
 
 
-# ---------------------------------------------------------------- what is done
+# ---------------------------------------------------------------- carrying out
 
 
 def _update_bank(tables: Tables, proposal: Proposal) -> None:
@@ -194,7 +196,7 @@ def _bank(tables: Tables, proposal: Proposal) -> Bank:
 
 
 class _Execution:
-    """One transaction of an approved proposal."""
+    """Carries out an approved proposal within one transaction."""
 
     def __init__(self, tables: Tables, proposal: Proposal) -> None:
         self._tables = tables
@@ -204,7 +206,8 @@ class _Execution:
         self._retracted = 0
 
     def run(self) -> Proposal:
-        """Raises ProposalClosed where the only entry that it is about does not fit any more."""
+        """Processes up to ROWS_AT_ONCE rows. Raises ProposalClosed where the proposal is about one
+        entry, which has changed meanwhile."""
         left = ROWS_AT_ONCE
         while left and self._proposal.remaining:
             left -= self._apply_rows(left)
@@ -214,7 +217,7 @@ class _Execution:
         return self._proposal
 
     def _apply_rows(self, count: int) -> int:
-        """Up to `count` rows of the next part."""
+        """Processes up to `count` rows of the next part; returns their number."""
         proposal = self._proposal
         rows = rows_of(self._tables, proposal, proposal.done_parts)
         todo = [(key, True) for key in rows.moved] + [(key, False) for key in rows.retracted]
@@ -234,7 +237,7 @@ class _Execution:
         return len(some)
 
     def _apply(self, key: int, moved: bool) -> bool:
-        """False where it does not fit any more, and others do."""
+        """False: one of several entries has changed meanwhile and is skipped."""
         entry = self._tables.entry_or_raise(self._bank, key)
         try:
             if moved:

@@ -1,4 +1,4 @@
-"""The edits, each inside one transaction: a record changes, the log gets a change."""
+"""Edits of banks and entries: each changes a record and appends a change to the log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from simsearch.types import (
 )
 
 SERVER_ACTOR = "simsearch"
-"""Who signs what happens without a person: because its time has come, or enough people doubt it."""
+"""The actor of automatic changes: expiry, the end of a timed state, disputes and floods."""
 
 
 def create_bank(
@@ -52,7 +52,8 @@ def create_bank(
 def update_bank(
     tables: Tables, name: str, update: BankUpdate, etag: str, edit: Edit, terms: Terms = FREE
 ) -> tuple[Bank, Change]:
-    """The bank as it is and the change that proposes it, where that waits for a second person."""
+    """The updated bank and its change; or, where a second person is needed, the unchanged bank and
+    the change that proposes the update."""
     bank = tables.bank_or_raise(name)
     if etag and etag != bank.etag:
         raise BankChanged(f"bank {name!r} is at {bank.etag}, not at {etag}: read it again first")
@@ -103,9 +104,9 @@ def add_entries(
     edit: Edit,
     terms: Terms = FREE,
 ) -> list[Entry]:
-    """`fingerprints` are the records of the drafts' fingerprints, made before the transaction. What
-    waits for a second person is a DRAFT until then: all of it as one proposal, which the changes
-    that added it name, but for what is held, each as one of its own."""
+    """Adds entries. `fingerprints` are the serialised fingerprints of the drafts, made before the
+    transaction. Entries that need a second person are stored as DRAFT, under one proposal; a draft
+    with `review_reasons` gets a proposal of its own."""
     bank = editable_bank(tables, bank_name)
     adding = _AddTransaction(tables, bank, edit, four_eyes=four_eyes_in_force(bank, terms))
     entries = [adding.add(*each) for each in zip(drafts, fingerprints, strict=True)]
@@ -118,7 +119,7 @@ _SEARCHED = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED)
 
 
 class _AddTransaction:
-    """One transaction of new entries."""
+    """Adds entries to one bank within one transaction."""
 
     def __init__(self, tables: Tables, bank: Bank, edit: Edit, *, four_eyes: bool) -> None:
         self._tables = tables
@@ -150,7 +151,7 @@ class _AddTransaction:
             propose(self._tables, proposal, ProposedRows(tuple(self._together)), self._edit)
 
     def _add_waiting(self, draft: EntryDraft, fingerprint: bytes, number: int) -> Entry:
-        """As a draft, or in quarantine where no draft may go to what it is to be."""
+        """Stores it as DRAFT, or QUARANTINED where a DRAFT may not move to its intended state."""
         goes = draft.state in MOVES[EntryState.DRAFT]
         waiting = replace(draft, state=EntryState.DRAFT if goes else EntryState.QUARANTINED)
         edit = replace(self._edit, proposal=number)
@@ -160,7 +161,7 @@ class _AddTransaction:
 def add_entry(
     tables: Tables, bank: Bank, draft: EntryDraft, fingerprint: bytes, edit: Edit, now_us: int
 ) -> Entry:
-    """All but the bank's count."""
+    """Adds one entry; the caller updates the bank's count."""
     key = tables.next_entry_key()
     change = tables.next_change(ChangeKind.ENTRY_ADDED, bank.id, key, edit, now_us)
     entry = _entry(draft, change)
@@ -175,7 +176,7 @@ def add_entry(
 
 
 def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[bytes]:
-    """What an entry is found by: each digest, its whole fingerprint, and its source's ids."""
+    """The index keys of an entry: its digests, its whole fingerprint, and its source's ids."""
     for signal, values in fingerprint.digests.items():
         for digest in values:
             yield digest_prefix(signal, digest)
@@ -188,7 +189,8 @@ def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[
 def retract_entry(
     tables: Tables, bank_name: str, key: int, edit: Edit, terms: Terms = FREE
 ) -> tuple[Entry, Change]:
-    """The entry as it is and the change that proposes it, where that waits for a second person."""
+    """The retracted entry and its change; or, where a second person is needed, the unchanged entry
+    and the change that proposes the retraction."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
@@ -203,7 +205,7 @@ def retract_entry(
 
 
 def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
-    """All but the bank's count."""
+    """Retracts an entry; the caller updates the bank's count."""
     _end_review(tables, entry)
     key = entry.key
     change = tables.append_change(
@@ -224,7 +226,7 @@ MOVES: Mapping[EntryState, Collection[EntryState]] = {
     EntryState.DISPUTED: (EntryState.SHADOW, EntryState.ACTIVE, EntryState.QUARANTINED),
     EntryState.QUARANTINED: (EntryState.SHADOW, EntryState.ACTIVE, EntryState.DISPUTED),
 }
-"""Where an entry may go from each state. Whatever was asked once is a draft no more."""
+"""The states that an entry may move to from each state. None leads back to DRAFT."""
 
 
 def move_entry(
@@ -236,8 +238,8 @@ def move_entry(
     edit: Edit,
     terms: Terms = FREE,
 ) -> tuple[Entry, Change | None]:
-    """No change, where the entry is there already; the change that proposes it, where that waits
-    for a second person."""
+    """The moved entry and its change; no change where it is in that state already. Where a second
+    person is needed, the unchanged entry and the change that proposes the move."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is state and entry.until_us == until_us:
@@ -270,7 +272,7 @@ def check_move(entry: Entry, state: EntryState, until_us: int) -> None:
 
 
 def _becomes_active(entry: Entry, state: EntryState, until_us: int) -> bool:
-    """Whether it becomes ACTIVE, at once or by itself once `until_us` has come."""
+    """Whether it becomes ACTIVE, at once or when `until_us` has passed."""
     if state is EntryState.ACTIVE:
         return True
     states = [*_state_history(entry), state]
@@ -282,7 +284,7 @@ def _becomes_active(entry: Entry, state: EntryState, until_us: int) -> bool:
 
 
 def _needs_review(entry: Entry, state: EntryState, until_us: int) -> bool:
-    """Whether it says too little to be asked before a second person has said so."""
+    """Whether its `review_reasons` demand a second person's approval of this move."""
     if not entry.review_reasons or EntryState.ACTIVE in _state_history(entry):
         return False
     counts = state is EntryState.DISPUTED or _becomes_active(entry, state, until_us)
@@ -292,8 +294,8 @@ def _needs_review(entry: Entry, state: EntryState, until_us: int) -> bool:
 def apply_move(
     tables: Tables, entry: Entry, state: EntryState, until_us: int, edit: Edit
 ) -> tuple[Entry, Change]:
-    """Whether it may go there is known. What is doubted, and what the server itself put into
-    quarantine, is under review until it moves again."""
+    """Moves an entry without checks. A DISPUTED entry, and one that the server quarantined, is on
+    the review queue until it moves again."""
     _end_review(tables, entry)
     change = tables.append_change(
         tables.next_change(ChangeKind.ENTRY_MOVED, entry.bank_id, entry.key, edit, _now_us()),
@@ -315,7 +317,7 @@ def _end_review(tables: Tables, entry: Entry) -> None:
 
 
 def apply_due(tables: Tables, now_us: int, limit: int) -> int:
-    """What was to happen by itself by now; returns how much of it was looked at."""
+    """Applies up to `limit` scheduled changes that are due; returns how many it examined."""
     due = tables.due(now_us, limit)
     banks = {bank.id: bank for bank in tables.banks()} if due else {}
     for time_us, key in due:
@@ -335,12 +337,12 @@ def apply_due(tables: Tables, now_us: int, limit: int) -> int:
 
 
 def _state_history(entry: Entry) -> list[EntryState]:
-    """All that it was in, the last of them its own."""
+    """All states of the entry, oldest first; the last is the current one."""
     return [entry.first_state, *(move.state for move in entry.moves)]
 
 
 def _previous_state(states: Sequence[EntryState]) -> EntryState:
-    """The last that was another than the last."""
+    """The newest state that differs from the current one."""
     return next((s for s in reversed(states) if s is not states[-1]), EntryState.ACTIVE)
 
 
@@ -351,7 +353,8 @@ def _word(state: EntryState) -> str:
 def extend_entry(
     tables: Tables, bank_name: str, key: int, fingerprint: Fingerprint, edit: Edit
 ) -> tuple[Entry, Fingerprint]:
-    """The entry, and the part of `fingerprint` that was new to it; empty: nothing was written."""
+    """The extended entry, and the part of `fingerprint` that it lacked; empty: nothing was
+    written."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
@@ -373,8 +376,8 @@ def extend_entry(
 
 
 def _without(fingerprint: Fingerprint, had: Fingerprint) -> Fingerprint:
-    """The spaces and binary signals that `had` lacks. No digests: they are what an entry is
-    recognised by, so they stay as they were when it was banned."""
+    """The spaces and binary signals that `had` lacks. Digests are left out: they identify the
+    entry, so they stay as they were when it was added."""
     return Fingerprint(
         bits={s: rows for s, rows in fingerprint.bits.items() if s not in had.bits and len(rows)},
         vectors={

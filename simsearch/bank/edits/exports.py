@@ -1,4 +1,4 @@
-"""Entries taken out of a bank: on whose word, and that it is on the record."""
+"""Bank exports: who may export, and the record of it in the log."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from simsearch.types import (
 )
 
 APPROVED_FOR_US: Final = 24 * 3_600_000_000
-"""So long after its approval an export may be begun, as often as is needed."""
-
+"""How long after its approval an export may be started, any number of times."""
 
 NOT_RETRACTED: Final = frozenset(EntryState) - {EntryState.RETRACTED}
 
 
 @dataclass(frozen=True)
 class ExportFilter:
-    """Which entries are taken out; no labels or sources: whatever they are."""
+    """Selects the entries of an export; empty `labels` or `sources`: any."""
 
     states: frozenset[EntryState]
     labels: frozenset[str]
     sources: frozenset[str]
 
     def matches(self, entry: Entry, seq: int) -> bool:
-        """Of an entry as it was at that log position."""
+        """Whether to export the entry, as it was at log position `seq`."""
         return (
             entry.added.seq <= seq
             and entry.state_at(seq) in self.states
@@ -50,8 +49,8 @@ class ExportFilter:
 def begin_export(
     tables: Tables, bank_name: str, edit: Edit, proposal_id: int, terms: Terms
 ) -> Change:
-    """The change that says so; or, where it needs a second person and no `proposal_id` says that
-    there was one, the change that proposes it. Archived banks may be exported."""
+    """The change that records the export; or, where a second person is needed and no `proposal_id`
+    is given, the change that proposes it. Archived banks may be exported."""
     bank = tables.bank_or_raise(bank_name)
     if four_eyes_in_force(bank, terms):
         if not proposal_id:
@@ -66,8 +65,8 @@ def begin_export(
 
 
 def check_export_begun(tables: Tables, bank_name: str, seq: int, actor: str) -> None:
-    """That this change began an export of the bank by this person: a page of one that was never
-    begun would be on nobody's record. Raises BadRequest."""
+    """Checks that change `seq` began an export of the bank by `actor`: no page is served without a
+    record of its export. Raises BadRequest."""
     bank = tables.bank_or_raise(bank_name)
     found = tables.changes(seq - 1, 1) if seq else []
     if not any(
@@ -77,7 +76,7 @@ def check_export_begun(tables: Tables, bank_name: str, seq: int, actor: str) -> 
 
 
 def _approved(tables: Tables, bank: Bank, edit: Edit, proposal_id: int) -> Edit:
-    """Signed by both."""
+    """The edit, signed by the proposer and the approver."""
     proposal = proposal_or_raise(tables, proposal_id)
     if proposal.kind is not ProposalKind.EXPORT or proposal.bank_id != bank.id:
         raise BadRequest(f"proposal {proposal_id} is about something else: give the export's own")

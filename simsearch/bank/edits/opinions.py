@@ -1,7 +1,8 @@
-"""What people think of hits: opinions, and the entries that these or a flood take out of the way.
+"""Opinions on hits, the disputes and quarantines that follow, and the review queue.
 
-An opinion is a change of the log, and never changed itself: whoever thinks otherwise says so anew.
-Of each person the newest counts; once a person has moved the entry, only what was said since.
+An opinion is a change of the log and never altered; to revise it, the same person gives a new one.
+Only each person's newest opinion counts, and only opinions given since a person last moved the
+entry.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from simsearch.types import (
 )
 
 OPINIONS_MAX: Final = 1_000
-"""Of one entry: each new one reads them all."""
+"""Opinions on one entry: each new one reads them all."""
 
 NAMES_MAX: Final = 10
-"""Doubters whom a reason names."""
+"""People that the reason of a dispute lists by name."""
 
 LOOKED_AT_MAX: Final = 4_096
-"""Opinions, or entries under review, that one page looks at."""
+"""Opinions, or entries under review, that one page examines."""
 
 RELEASE_GRACE_US: Final = 24 * 3_600 * 1_000_000
-"""How long an entry whose quarantine a person ended is not quarantined for a flood again."""
+"""How long after a person ended its quarantine an entry is not quarantined for a flood again."""
 
 _FLOODING: Final = (EntryState.ACTIVE, EntryState.DISPUTED)
 
 
 class RecordedOpinion(NamedTuple):
-    """`disputed`: the change that made the entry DISPUTED because of this opinion."""
+    """An opinion, and the change that made the entry DISPUTED because of it, if any."""
 
     opinion: Opinion
     disputed: Change | None
@@ -52,7 +53,8 @@ class RecordedOpinion(NamedTuple):
 def give_opinion(
     tables: Tables, bank_name: str, key: int, said: OpinionDraft, edit: Edit, disputes_max: int
 ) -> RecordedOpinion:
-    """The same opinion of the same person, given again, is the one that stands already."""
+    """Records an opinion. Where it repeats the person's current one, that is returned instead.
+    Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, LimitExceeded."""
     bank = entries.editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     before = tables.opinions(key)
@@ -79,21 +81,21 @@ def give_opinion(
 
 
 def current_opinions(entry: Entry, opinions: Sequence[Opinion]) -> list[Opinion]:
-    """Of those given since a person last moved the entry, the newest of each, oldest first."""
+    """Each person's newest opinion since a person last moved the entry, oldest first."""
     decided = max((m.change.seq for m in entry.moves if m.change.actor != SERVER_ACTOR), default=0)
     return newest_by_person([o for o in opinions if o.change.seq > decided])
 
 
 def newest_by_person(opinions: Sequence[Opinion]) -> list[Opinion]:
-    """The newest of each person, oldest first; `opinions` are of one entry, oldest first."""
+    """Each person's newest opinion, oldest first; `opinions` are of one entry, oldest first."""
     newest = {opinion.actor: opinion for opinion in opinions}
     return sorted(newest.values(), key=lambda opinion: opinion.change.seq)
 
 
 def false_positive_actors(entry: Entry, opinions: Sequence[Opinion]) -> list[str]:
-    """Who holds, since the last decision, that the entry matched what it should not have."""
-    held = current_opinions(entry, opinions)
-    return [o.actor for o in held if o.draft.kind is OpinionKind.FALSE_POSITIVE]
+    """The people whose current opinion is FALSE_POSITIVE."""
+    current = current_opinions(entry, opinions)
+    return [o.actor for o in current if o.draft.kind is OpinionKind.FALSE_POSITIVE]
 
 
 def _named(people: Sequence[str]) -> str:
@@ -107,8 +109,8 @@ def _named(people: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class FloodQuarantine:
-    """What became of a flooding entry of `bank`: quarantined by `change`. None: left alone, since
-    a person ended its last quarantine less than a day ago."""
+    """The response to a flood of an entry of `bank`: `change` quarantined it; None: it was left
+    alone, because a person ended its last quarantine less than RELEASE_GRACE_US ago."""
 
     bank: str
     change: Change | None
@@ -117,8 +119,8 @@ class FloodQuarantine:
 def quarantine_flooding(
     tables: Tables, key: int, reason: str, since_us: int
 ) -> FloodQuarantine | None:
-    """None: there is nothing to do, for it is not asked any more, or a person has moved it since
-    `since_us`, when the flood was seen."""
+    """Quarantines an entry because of a flood detected at `since_us`. None: there is nothing to do,
+    because it is not searched any more, or a person has moved it since."""
     entry = tables.entry(key)
     bank = next((b for b in tables.banks() if entry and b.id == entry.bank_id), None)
     if entry is None or bank is None or bank.archived or entry.state not in _FLOODING:
@@ -135,7 +137,7 @@ def quarantine_flooding(
 
 
 def _was_released(entry: Entry) -> bool:
-    """Whether its last move is a person's who ended a quarantine of the server's own."""
+    """Whether its last move was a person's, ending a quarantine by the server."""
     if len(entry.moves) < 2:
         return False
     before, last = entry.moves[-2:]
@@ -148,8 +150,9 @@ def _was_released(entry: Entry) -> bool:
 
 @dataclass(frozen=True)
 class OpinionFilter:
-    """Which opinions: of one bank, of one entry (0: any), of a kind (None: any), from when to
-    before when (microseconds since 1970; `until_us` 0: no end), whose (empty: anybody's)."""
+    """Conditions on opinions, all of which must hold: bank, entry (0: any), kind (None: any), time
+    (`since_us` inclusive, `until_us` exclusive, microseconds since 1970; 0: no end), and actor
+    (empty: any)."""
 
     bank_id: int
     key: int = 0
@@ -171,13 +174,15 @@ class OpinionFilter:
 
 
 class ListedOpinion(NamedTuple):
+    """`superseded`: the same person has given a newer one."""
+
     opinion: Opinion
     superseded: bool
 
 
 @dataclass(frozen=True)
 class OpinionPage:
-    """`rest`: the (entry key, seq) after which to go on; None: there is no more."""
+    """`rest`: the (entry key, seq) cursor of the next page; None: this is the last one."""
 
     opinions: tuple[ListedOpinion, ...]
     rest: tuple[int, int] | None
@@ -186,7 +191,7 @@ class OpinionPage:
 def list_opinions(
     tables: Tables, wanted: OpinionFilter, after: tuple[int, int], limit: int
 ) -> OpinionPage:
-    """Up to `limit` opinions behind (entry key, seq), by these two."""
+    """Up to `limit` matching opinions after (entry key, seq), ordered by these two."""
     found: list[ListedOpinion] = []
     newest: dict[str, int] = {}
     of_key, last = 0, after
@@ -208,7 +213,7 @@ def list_opinions(
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """An entry that a person is to decide about, since its last move, and what people hold."""
+    """An entry that waits for a person's decision, and each person's newest opinion on it."""
 
     entry: Entry
     opinions: tuple[Opinion, ...]
@@ -221,7 +226,7 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class ReviewQueue:
-    """`rest`: the seq after which to go on; 0: there is no more."""
+    """A page of the review queue. `rest`: the seq cursor of the next page; 0: this is the last."""
 
     items: tuple[ReviewItem, ...]
     rest: int
@@ -230,7 +235,7 @@ class ReviewQueue:
 def review_queue(
     tables: Tables, bank_ids: frozenset[int], after_seq: int, limit: int
 ) -> ReviewQueue:
-    """Up to `limit` entries of these banks that wait for a person, the longest first."""
+    """Up to `limit` entries of these banks that wait for a decision, longest wait first."""
     found: list[ReviewItem] = []
     last = after_seq
     for looked_at, (seq, key) in enumerate(tables.under_review(after_seq)):

@@ -1,9 +1,9 @@
-"""Somebody's changes taken back, by new changes: nothing is erased, and nothing that others did
-since is undone.
+"""Revert: takes back selected changes by new changes. Nothing is erased, and later changes by
+others are kept.
 
-Each change that undoes another names it (`Change.undoes`), so what was undone is not undone twice,
-whatever was done to the entry afterwards. What an undoing change did can be undone itself, as long
-as that is not to do again what is being undone.
+Each reverting change names the reverted one (`Change.undoes`), so no change is reverted twice,
+whatever happened to the entry afterwards. A revert can be reverted itself, unless that would redo
+one of the selected changes.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from simsearch.errors import NeedsApproval
 from simsearch.types import Change, ChangeKind, Edit, Entry, EntryDraft, EntryState, Move, Terms
 
 CHANGES_AT_ONCE: Final = 256
-"""In one transaction, for which other edits wait."""
+"""Changes reverted in one transaction, while other edits wait."""
 
 BYTES_AT_ONCE: Final = 32 << 20
-"""Of fingerprints written anew: a transaction ends with the change that passes it."""
+"""Fingerprint bytes after which a transaction ends."""
 
 
 @dataclass(frozen=True)
 class Reverted:
-    """What became of one change: undone by the change `by`, or left as it is, and why. `key`: the
-    entry that was banned anew; 0: none was."""
+    """The outcome for one change: reverted by the change `by`, or left as it is (None), and why.
+    `key`: the entry that was added again; 0: none."""
 
     change: Change
     by: Change | None
@@ -58,11 +58,11 @@ def revert_changes(
 
 
 class _NotUndone(Exception):
-    """Why a change is left as it is."""
+    """The reason why a change is not reverted."""
 
 
 class _Revert:
-    """One transaction of a revert."""
+    """Reverts changes within one transaction."""
 
     def __init__(self, tables: Tables, selected: ChangeFilter, edit: Edit, terms: Terms) -> None:
         self._tables = tables
@@ -109,7 +109,7 @@ class _Revert:
                 raise _NotUndone(f"proposal {change.proposal} does nothing by itself: reject it")
 
     def _check_one_person_is_enough(self, bank_id: int) -> None:
-        """That one person is enough. Raises NeedsApproval."""
+        """Raises NeedsApproval where the bank needs a second person."""
         bank = self._banks[bank_id]
         if four_eyes_in_force(bank, self._terms):
             raise NeedsApproval(
@@ -153,14 +153,14 @@ class _Revert:
         return added
 
     def _fingerprint(self, entry: Entry) -> bytes:
-        """All that it was banned with or given later, but for what one of these changes gave."""
+        """All signals of the entry, except those that one of the selected changes added."""
         given = [change for change in entry.extended if not self._selected.matches(change)]
         # Protobuf reads messages that stand one after the other as one: lists are joined.
         joined = b"".join(self._tables.change_fingerprint_bytes(c) for c in (entry.added, *given))
         return fingerprint_to_bytes(fingerprint_from_bytes(entry.key, joined))
 
     def _check_not_banned_again(self, entry: Entry, record: bytes, change: Change) -> None:
-        """Raises _NotUndone where this was undone before, or the item was banned anew by hand."""
+        """Raises _NotUndone where this was reverted before, or the item was banned again since."""
         marks = {whole_mark(record), whole_mark(self._tables.change_fingerprint_bytes(entry.added))}
         lifetimes = {k: v for m in marks for k, v in self._tables.marked(m, entry.bank_id)}
         for key, lifetime in sorted(lifetimes.items()):
@@ -176,8 +176,8 @@ class _Revert:
                 raise _NotUndone(f"{other.added.actor} banned it anew since, as entry {key}")
 
     def _as_it_stood(self, entry: Entry) -> tuple[list[EntryState], int]:
-        """The states that it came through, and until when it was in the last of them, but for
-        these changes and for what has run out."""
+        """The entry's states and the end of the last one, ignoring the selected changes and timed
+        states that have ended."""
         moves = _effective_moves(entry.moves)
         while moves and (
             self._selected.matches(moves[-1].change) or self._ran_out(moves[-1].until_us)
@@ -194,7 +194,7 @@ class _Revert:
         state, until_us = self._before(entry, change)
         if self._ran_out(until_us):
             raise _NotUndone(f"where entry {entry.key} was before has ended by itself since")
-        # What was asked once is a draft no more; a quarantined entry is not asked either.
+        # No move leads back to DRAFT; a quarantined entry is not searched either.
         to = EntryState.QUARANTINED if state is EntryState.DRAFT else state
         if to is EntryState.ACTIVE and entry.state is not to:
             self._check_one_person_is_enough(entry.bank_id)
@@ -207,7 +207,7 @@ class _Revert:
         return Reverted(change, by, f"entry {entry.key} is {to.name.lower()}")
 
     def _before(self, entry: Entry, change: Change) -> tuple[EntryState, int]:
-        """Where it was before this change. Raises _NotUndone where somebody moved it since."""
+        """The state before this change. Raises _NotUndone where the entry was moved since."""
         for move in _effective_moves([m for m in entry.moves if m.change.seq > change.seq]):
             since = move.change
             if since.undoes == change.seq:
@@ -258,23 +258,23 @@ class _Revert:
         return entry
 
 
-# ---------------------------------------------------------------- what stands
+# ---------------------------------------------------------------- effective moves
 
 
 def _effective_moves(moves: Sequence[Move]) -> list[Move]:
-    """Some of an entry's moves without those of them that were undone and those that undid them."""
+    """The moves without those that were reverted and those that reverted them."""
     standing: list[Move] = []
     for move in moves:
         undone = [n for n, m in enumerate(standing) if m.change.seq == move.change.undoes]
         if undone:
-            del standing[undone[0] :]  # it went to where it was before that one
+            del standing[undone[0] :]  # it restored the state before that one
         else:
             standing.append(move)
     return standing
 
 
 def _was_undone(entry: Entry) -> bool:
-    """Whether its ban itself was taken back by a revert."""
+    """Whether a revert took back its addition."""
     return entry.retracted is not None and entry.retracted.undoes == entry.added.seq
 
 
@@ -292,8 +292,8 @@ def _undone_by(change: Change, how: str = "") -> _NotUndone:
 
 
 def _first_state(states: Sequence[EntryState], until_us: int) -> EntryState:
-    """In which an entry is to be added that is to come to the last of `states`: where that is for
-    a time, the one that it goes back to."""
+    """The state in which to add an entry that then moves to the last of `states`; where that one is
+    timed, the state that it returns to."""
     *before, state = states
     if not until_us:
         return state if state in FIRST_STATES else EntryState.SHADOW
