@@ -85,13 +85,13 @@ def verify(
     """Audits the state. `heads` were recorded earlier; `progress` is called with the number of
     changes checked since its last call."""
     findings = _Findings(reading.seq)
-    noted: dict[int, list[Head]] = {}
+    recorded: dict[int, list[Head]] = {}
     for head in heads:
-        noted.setdefault(head.seq, []).append(head)
+        recorded.setdefault(head.seq, []).append(head)
         if head.store_id != store_id:
             findings.faults.append(f"the head of change {head.seq} is of another store")
     try:
-        seq = _follow(reading, findings, noted, progress)
+        seq = _follow(reading, findings, recorded, progress)
         _check_end(reading, seq, heads, findings)
         _check_tables(reading, findings)
     except Corrupt as fault:
@@ -103,14 +103,14 @@ def verify(
 def _follow(
     reading: StateReader,
     findings: _Findings,
-    noted: dict[int, list[Head]],
+    recorded: dict[int, list[Head]],
     progress: Callable[[int], None],
 ) -> int:
     """Checks the log in order; returns the last seq that it has."""
     seq = 0
     while seq < reading.seq and len(findings.faults) < FAULTS_MAX:
         count = min(CHANGES_AT_ONCE, reading.seq - seq)
-        seen = reading.read(lambda t, at=seq, n=count: _check_some(t, at, n, findings, noted))  # type: ignore[misc]
+        seen = reading.read(lambda t, at=seq, n=count: _check_some(t, at, n, findings, recorded))  # type: ignore[misc]
         if seen == 0:
             break
         seq += seen
@@ -119,12 +119,12 @@ def _follow(
 
 
 def _check_some(
-    tables: Tables, after: int, count: int, findings: _Findings, noted: dict[int, list[Head]]
+    tables: Tables, after: int, count: int, findings: _Findings, recorded: dict[int, list[Head]]
 ) -> int:
     some = tables.log(after, count)
     for seq, record in some:
         _check_link(seq, record, findings)
-        for head in noted.get(seq, ()):
+        for head in recorded.get(seq, ()):
             if head.link != findings.link:
                 findings.faults.append(f"the history up to change {seq} is not the one noted then")
         change = entry_records.change_from_bytes(seq, record)
@@ -307,8 +307,8 @@ def _check_some_proposals(
 
 def _check_proposal(tables: Tables, proposal: Proposal, findings: _Findings) -> None:
     number = proposal.id
-    asked = findings.proposed.get(number) == hash_chain.content_of_proposal(proposal)
-    if not asked or findings.made[number] != proposal.made:
+    unaltered = findings.proposed.get(number) == hash_chain.content_of_proposal(proposal)
+    if not unaltered or findings.made[number] != proposal.made:
         findings.faults.append(f"proposal {number}: what it asks for was altered")
         return
     decided, content = findings.decided.get(number, (None, b""))

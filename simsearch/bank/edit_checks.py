@@ -153,12 +153,12 @@ def _check_time(time_us: int, name: str) -> None:
         raise BadRequest(f"{name} is no time that a store can hold: leave it out for never")
 
 
-def check_opinion(said: OpinionDraft) -> None:
+def check_opinion(draft: OpinionDraft) -> None:
     """Raises BadHash, BadRequest, LimitExceeded."""
-    _check_text(said.note, "note", NOTE_CHARS_MAX)
-    _check_text(said.case_id, "case_id", CASE_ID_CHARS_MAX)
-    if said.content_sha256:
-        check_digest(Signal.SHA256, said.content_sha256)
+    _check_text(draft.note, "note", NOTE_CHARS_MAX)
+    _check_text(draft.case_id, "case_id", CASE_ID_CHARS_MAX)
+    if draft.content_sha256:
+        check_digest(Signal.SHA256, draft.content_sha256)
 
 
 def check_import(import_id: str, part: int, items: Sized) -> None:

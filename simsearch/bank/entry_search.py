@@ -83,7 +83,7 @@ class EntryPage:
 
 
 def search(
-    reading: StateReader, bank_id: int, wanted: EntryFilter, *, after_key: int, limit: int
+    reading: StateReader, bank_id: int, selected: EntryFilter, *, after_key: int, limit: int
 ) -> EntryPage:
     """Up to `limit` entries of the bank with a key above `after_key`, as they are when they are
     read. Keys only grow, so consecutive pages neither skip nor repeat an entry, whatever is edited
@@ -94,7 +94,7 @@ def search(
         if looked_at >= LOOKED_AT_MAX:
             return EntryPage(tuple(found), after_key)
         left = limit - len(found)
-        part = reading.read(partial(_part, bank_id, wanted, after_key, left))
+        part = reading.read(partial(_part, bank_id, selected, after_key, left))
         found += part.entries
         looked_at += part.looked_at
         if part.is_last:
@@ -110,27 +110,27 @@ class _Part(NamedTuple):
     is_last: bool
 
 
-def _part(bank_id: int, wanted: EntryFilter, after_key: int, limit: int, tables: Tables) -> _Part:
+def _part(bank_id: int, selected: EntryFilter, after_key: int, limit: int, tables: Tables) -> _Part:
     entries: list[Entry] = []
     looked_at = 0
-    for key, lifetime in islice(_lifetimes(tables, bank_id, wanted, after_key), ENTRIES_AT_ONCE):
+    for key, lifetime in islice(_lifetimes(tables, bank_id, selected, after_key), ENTRIES_AT_ONCE):
         if len(entries) == limit:
             return _Part(entries, looked_at, after_key, False)
         looked_at, after_key = looked_at + 1, key
-        if lifetime.bank_id != bank_id or not wanted.may_have(lifetime):
+        if lifetime.bank_id != bank_id or not selected.may_have(lifetime):
             continue
         entry = tables.indexed_entry(key)
-        if wanted.matches(entry):
+        if selected.matches(entry):
             entries.append(entry)
     return _Part(entries, looked_at, after_key, looked_at < ENTRIES_AT_ONCE)
 
 
 def _lifetimes(
-    tables: Tables, bank_id: int, wanted: EntryFilter, after_key: int
+    tables: Tables, bank_id: int, selected: EntryFilter, after_key: int
 ) -> Iterator[tuple[int, Lifetime]]:
     """In key order; with a mark, the entries of every bank."""
-    if wanted.mark:
-        return tables.marked_lifetimes(wanted.mark, after_key)
+    if selected.mark:
+        return tables.marked_lifetimes(selected.mark, after_key)
     return tables.bank_lifetimes(bank_id, after_key)
 
 

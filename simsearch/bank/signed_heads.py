@@ -66,21 +66,25 @@ class RecordedHead:
 
 def record_head(head: Head, key: PrivateKey | None = None) -> RecordedHead:
     """Records the head with the current time, signed where there is a key."""
-    noted = RecordedHead(head, datetime.now(UTC).isoformat(timespec="seconds"))
-    return noted if key is None else RecordedHead(head, noted.time, key.sign(noted.signed_bytes()))
+    recorded = RecordedHead(head, datetime.now(UTC).isoformat(timespec="seconds"))
+    return (
+        recorded
+        if key is None
+        else RecordedHead(head, recorded.time, key.sign(recorded.signed_bytes()))
+    )
 
 
 def read_heads(path: Path) -> list[RecordedHead]:
     """The heads in a file, in its order; empty lines are skipped. Raises BadRequest."""
-    noted: list[RecordedHead] = []
+    recorded: list[RecordedHead] = []
     try:
         with path.open("rb") as file:
             for number in range(1, HEADS_MAX + 1):
                 line = file.readline(LINE_BYTES_MAX + 1)
                 if not line:
-                    return noted
+                    return recorded
                 if line.strip():
-                    noted.append(_read(line, f"line {number} of {path}"))
+                    recorded.append(_read(line, f"line {number} of {path}"))
     except OSError as fault:
         raise BadRequest(f"cannot read heads from {path}: {fault.strerror}") from None
     raise BadRequest(f"{path} has more than {HEADS_MAX} lines: begin another file")
@@ -105,12 +109,12 @@ def _read(line: bytes, what: str) -> RecordedHead:
 # ---------------------------------------------------------------- signatures
 
 
-def signature_faults(noted: list[RecordedHead], key: PublicKey) -> list[str]:
+def signature_faults(recorded: list[RecordedHead], key: PublicKey) -> list[str]:
     """One message for each head that is not signed, or not with this key."""
     from cryptography.exceptions import InvalidSignature
 
     faults = []
-    for each in noted:
+    for each in recorded:
         what = f"the head of change {each.head.seq}, noted {each.time},"
         if not each.signature:
             faults.append(f"{what} is not signed")

@@ -86,10 +86,10 @@ class StateReader:
         return found
 
     def _some(self, keys: Sequence[int], tables: Tables) -> dict[int, Fingerprint]:
-        known = [
+        existing = [
             key for key in keys if (lifetime := tables.lifetime(key)) and lifetime.born <= self.seq
         ]
-        return {key: tables.fingerprint_or_raise(key, self.seq) for key in known}
+        return {key: tables.fingerprint_or_raise(key, self.seq) for key in existing}
 
     def _chunk(self, after_key: int) -> _Chunk:
         return self._environment.read(lambda tables: _read_chunk(tables, after_key, self.seq))

@@ -285,7 +285,7 @@ class BankStore:
         )
 
     def give_opinion(
-        self, bank: str, key: int, said: OpinionDraft, edit: Edit, *, disputes_max: int
+        self, bank: str, key: int, draft: OpinionDraft, edit: Edit, *, disputes_max: int
     ) -> opinions.RecordedOpinion:
         """Records an opinion on a hit. An ACTIVE entry becomes DISPUTED once `disputes_max` people
         call it a FALSE_POSITIVE; 0: never.
@@ -294,10 +294,10 @@ class BankStore:
         LimitExceeded.
         """
         edit_checks.check_edit(edit)
-        edit_checks.check_opinion(said)
+        edit_checks.check_opinion(draft)
 
         return self._edit(
-            lambda tables: opinions.give_opinion(tables, bank, key, said, edit, disputes_max)
+            lambda tables: opinions.give_opinion(tables, bank, key, draft, edit, disputes_max)
         )
 
     def quarantine_flooding(

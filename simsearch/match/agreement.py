@@ -1,7 +1,7 @@
-"""How far two spaces agree about the same contents: a table of verdicts, and what it proves.
+"""Agreement of two spaces: a table of their verdicts on the same contents, with confidence bounds.
 
-Pure: `simsearch entry agree` fills it from what a server answers, `simsearch-build agree` from a
-bank's own vectors.
+Pure functions. `simsearch entry agree` fills the table from a server's answers, `simsearch-build
+agree` from a bank's own vectors.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _HALVINGS = 60
 
 @dataclass(frozen=True)
 class SpaceVerdict:
-    """What one space alone says of one content: its strongest band, and the entry and cosine of
-    the closest hit."""
+    """One space's verdict on one content: its strongest band, and the entry and cosine of the
+    closest hit."""
 
     band: Band = Band.NONE
     entry_key: int | None = None
@@ -30,7 +30,7 @@ class SpaceVerdict:
 
 @dataclass(frozen=True)
 class VerdictPair:
-    """Both spaces' opinions of one content, which `name` tells apart and never quotes."""
+    """Both spaces' verdicts on one content; `name` identifies the content without quoting it."""
 
     name: str
     old: SpaceVerdict
@@ -65,7 +65,7 @@ class Agreement:
 
     @property
     def only_old(self) -> int:
-        """A miss of the new space where the old one was right."""
+        """Contents that the old space hits and the new one does not."""
         return sum(n for (old, new), n in self.table.items() if old and not new)
 
     @property
@@ -79,12 +79,12 @@ class Agreement:
         return self.judged - self.agree - self.only_old - self.only_new
 
     def interval(self) -> tuple[float, float]:
-        """95 % bounds on the share that agrees, were such contents drawn again and again."""
+        """95 % confidence bounds on the share that agrees."""
         return clopper_pearson(self.agree, self.judged)
 
 
 def space_verdict(result: MatchResult, space: str) -> SpaceVerdict:
-    """What `space` alone says, other signals left aside."""
+    """The verdict of `space` alone; other signals are ignored."""
     found = [(e, hit.entry_key) for hit in result.hits for e in hit.evidence if e.signal == space]
     if not found:
         return SpaceVerdict()
@@ -99,7 +99,7 @@ def _closeness(evidence: Evidence) -> tuple[Band, float]:
 def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     """Exact bounds on a share (Clopper and Pearson, Biometrika 26, 1934); (0, 1) without trials.
 
-    The lower bound is the share at which `successes` or more would be seen in 2.5 % of samples.
+    The lower bound is the share at which 2.5 % of samples have `successes` or more.
     """
     if trials == 0:
         return 0.0, 1.0
@@ -107,7 +107,7 @@ def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def _at_least(successes: int, trials: int) -> float:
-    """The share p at which P(X >= successes) is half of what the confidence leaves."""
+    """The share p at which P(X >= successes) = (1 - CONFIDENCE) / 2."""
     if successes == 0:
         return 0.0
     steps = np.arange(trials, dtype=np.float64)

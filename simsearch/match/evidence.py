@@ -1,4 +1,4 @@
-"""Put questions to a view: every signal in one search, evidence by entry."""
+"""Evidence gathering: one search per signal for a whole batch, evidence collected by entry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ M = TypeVar("M", CosineMatches, HammingMatches)
 
 
 class View(Protocol):
-    """What one search runs against: immutable, at one position of the log."""
+    """An immutable state of the indexes and banks, at one position of the log."""
 
     @property
     def seq(self) -> int:
@@ -59,7 +59,7 @@ class View(Protocol):
 
 @dataclass
 class MatchQuery:
-    """One content on its way to a result: evidence gathers by (bank id, entry key)."""
+    """One content being matched, with its evidence so far by (bank id, entry key)."""
 
     print: Print
     content: Content
@@ -73,7 +73,7 @@ class MatchQuery:
 
 
 def gather_evidence(queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank]) -> None:
-    """Put every question to the view, signal by signal, all questions in one search."""
+    """Adds to each query its evidence from `banks`, with one search per signal for all queries."""
     _gather_digests(queries, view, banks)
     for signal in {r.signal for b in banks for r in b.policy.hamming}:
         _gather_bits(signal, queries, view, banks)
@@ -89,12 +89,12 @@ def _gather_digests(queries: Sequence[MatchQuery], view: View, banks: Sequence[B
     find = lru_cache(maxsize=None)(view.find_digest)  # a batch often asks for one digest again
     for query in queries:
         for signal, values in query.print.fingerprint.digests.items():
-            asked = by_signal.get(signal, {})
-            found = {entry for value in values if asked for entry in find(signal, value)}
+            rule_by_bank = by_signal.get(signal, {})
+            found = {entry for value in values if rule_by_bank for entry in find(signal, value)}
             query.truncated |= len(found) >= DIGEST_ENTRIES_MAX
             for key, bank_id in found:
-                if bank_id in asked:
-                    query.add(bank_id, key, rules.digest_evidence(asked[bank_id]))
+                if bank_id in rule_by_bank:
+                    query.add(bank_id, key, rules.digest_evidence(rule_by_bank[bank_id]))
 
 
 def _gather_bits(
@@ -148,8 +148,8 @@ def _searches(
 ) -> Iterator[tuple[M, NDArray[np.intp]]]:
     """The matches of all rows, with the number of each query among `rows`.
 
-    A search returns a bounded number of rows for one query. Where there were more, every bank is
-    asked alone: else the many near rows of one bank would hide a nearer threshold of another.
+    A search returns a bounded number of rows for one query. Where it was truncated, each bank is
+    searched alone: else the many near rows of one bank would crowd out those of another.
     """
     found = search(rows, limits)
     yield found, np.arange(len(rows))
@@ -161,7 +161,7 @@ def _searches(
 
 @dataclass(frozen=True)
 class _Nearness:
-    """How near an entry is to one part of a question, the whole (0) or the n-th region: the best
+    """How near an entry is to one part of a query, the whole (0) or the n-th region: the best
     `measure`, and how many `rows` of the entry passed."""
 
     part: int
@@ -170,8 +170,8 @@ class _Nearness:
 
 
 class _BestMatches:
-    """Row matches gathered by entry and by what the question's rows show: the whole, or one of the
-    regions. An entry's row counts once however many of those rows it passed."""
+    """Row matches collected by entry and by part of the query: the whole, or one of the regions. A
+    row of an entry counts once, however many rows of that part it matched."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class _BestMatches:
             self._passed.setdefault(entry, set()).add(row)
 
     def per_entry(self) -> Iterator[tuple[MatchQuery, int, int, _Nearness]]:
-        """(question, bank id, entry key, how near), for each part that is near."""
+        """(query, bank id, entry key, nearness), one for each part that matched."""
         for entry, value in self._best.items():
             who, group, key, part = entry
             yield self._queries[who], group, key, _Nearness(part, value, len(self._passed[entry]))

@@ -1,8 +1,8 @@
-"""The matcher: contents in, results out, every hit decided by an exact measure.
+"""Matcher: from contents to hits and a verdict, every hit decided by an exact measure.
 
-contents → signals → one view, taken once → digests, bits and vectors asked at each bank's
-loosest threshold → evidence per entry → policy per bank → hits and a verdict. Who asks to stop at
-a block has digests asked before anything is decoded.
+contents → signals → one view, taken once → search of digests, bits and vectors at each bank's
+loosest threshold → evidence per entry → policy per bank → hits and a verdict. With the option
+`stop_at_block`, digests are searched before anything is decoded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from simsearch.types import (
 )
 
 BANKS_LISTED_MAX = 10
-"""How many of the banks there are a refusal lists."""
+"""How many existing banks the error about an unknown bank lists."""
 
 
 class ViewSource(Protocol):
@@ -50,7 +50,7 @@ class ViewSource(Protocol):
 
 
 class QueryFingerprinter(Protocol):
-    """What contents are asked with: a Fingerprinter, or one that remembers."""
+    """Computes the fingerprints of contents: a Fingerprinter, or a cache in front of one."""
 
     @property
     def limits(self) -> ContentLimits:
@@ -66,12 +66,12 @@ Outcome: TypeAlias = MatchResult | SimsearchError
 
 
 class Matcher:
-    """Answers batches; safe to call from any number of threads."""
+    """Matches batches of contents; safe to use from any number of threads."""
 
     def __init__(
         self, prints: QueryFingerprinter, views: ViewSource, hits_max: int, searches_max: int = 2
     ) -> None:
-        """`searches_max`: how many threads search at a time, while others encode or wait."""
+        """`searches_max`: how many threads may search at a time; others encode or wait."""
         self._prints = prints
         self._views = views
         self._hits_max = hits_max
@@ -80,10 +80,10 @@ class Matcher:
     def match(
         self, contents: Sequence[Content], options: MatchOptions, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """One result or refusal per content, in order.
+        """One result or error per content, in order.
 
-        Raises BankNotFound and LimitExceeded, which concern the whole call, and where encoders
-        let it wait Overloaded, DeadlinePassed and NotReady.
+        Raises errors of the whole call: BankNotFound, BankArchived, LimitExceeded, and from
+        waiting for encoders Overloaded, DeadlinePassed and NotReady.
         """
         if not 1 <= options.hits_max <= self._hits_max:
             raise LimitExceeded(f"hits_max is {options.hits_max}: ask for 1 to {self._hits_max}")
@@ -97,7 +97,7 @@ class Matcher:
     def _blocked_by_digest(
         self, contents: Sequence[Content], options: MatchOptions, clock: StageClock
     ) -> dict[int, MatchResult]:
-        """The contents, by position, that are blocked by a digest alone."""
+        """The results, by position, of contents that an equal digest blocks."""
         view = self._views.view
         banks = selected_banks(view.banks, options)
         with clock.stage("digests"):
@@ -142,26 +142,26 @@ def _timed(outcome: Outcome, clock: StageClock) -> Outcome:
 
 
 def selected_banks(existing: Mapping[str, Bank], options: MatchOptions) -> list[Bank]:
-    """The banks that the options name and give access to, each once, and the allow-listed ones,
-    which have a say in every answer. Raises BankNotFound, BankArchived."""
+    """The banks to search: those that the options name and give access to, each once, and the
+    allow-listed ones, which apply to every match. Raises BankNotFound, BankArchived."""
     banks, names = _within(options.access, existing), options.banks
     for name in names:
         if name not in banks:
-            known = sorted(banks)
+            existing_names = sorted(banks)
             others = (
-                f" and {len(known) - BANKS_LISTED_MAX} more"
-                if len(known) > BANKS_LISTED_MAX
+                f" and {len(existing_names) - BANKS_LISTED_MAX} more"
+                if len(existing_names) > BANKS_LISTED_MAX
                 else ""
             )
-            there = ", ".join(known[:BANKS_LISTED_MAX]) or "none yet"
+            there = ", ".join(existing_names[:BANKS_LISTED_MAX]) or "none yet"
             raise BankNotFound(f"there is no bank {name!r}; there are: {there}{others}")
         if banks[name].archived:
             raise BankArchived(f"bank {name!r} is archived and not asked: leave it out")
-    asked = {b.name: b for b in banks.values() if not b.archived}
+    current = {b.name: b for b in banks.values() if not b.archived}
     if names:
-        allowed = (b.name for b in asked.values() if b.kind is BankKind.ALLOWED)
-        return [asked[name] for name in dict.fromkeys((*names, *allowed))]
-    return list(asked.values())
+        allowed = (b.name for b in current.values() if b.kind is BankKind.ALLOWED)
+        return [current[name] for name in dict.fromkeys((*names, *allowed))]
+    return list(current.values())
 
 
 def _within(access: BankAccess, banks: Mapping[str, Bank]) -> Mapping[str, Bank]:
@@ -171,7 +171,7 @@ def _within(access: BankAccess, banks: Mapping[str, Bank]) -> Mapping[str, Bank]
 
 
 def _signals_used(banks: Iterable[Bank]) -> set[tuple[str, Modality | None]]:
-    """The signals that some asked bank has a rule for: nothing else is worth computing."""
+    """The signals that any of the banks has a rule for; no others are computed."""
     wanted: set[tuple[str, Modality | None]] = set()
     for bank in banks:
         wanted |= {(rule.space, rule.query) for rule in bank.policy.cosine}
@@ -180,13 +180,13 @@ def _signals_used(banks: Iterable[Bank]) -> set[tuple[str, Modality | None]]:
     return wanted
 
 
-# ---------------------------------------------------------------- answering
+# ---------------------------------------------------------------- results
 
 
 def _answers(
     queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank], options: MatchOptions
 ) -> list[MatchResult]:
-    """Those without a hit, as most are, share one answer where they are alike."""
+    """Most contents have no hit; those with the same kinds of signals share one result."""
     alike: dict[tuple[object, ...], MatchResult] = {}
     answers = []
     for query in queries:
@@ -200,10 +200,10 @@ def _answers(
     return answers
 
 
-def _kind(asked: Print) -> tuple[object, ...]:
-    """All of a print but the values of its signals."""
-    signals = asked.fingerprint
-    return (asked.reports, asked.modality, *signals.digests, *signals.bits, *signals.vectors)
+def _kind(print_: Print) -> tuple[object, ...]:
+    """All of a fingerprint but the values of its signals."""
+    signals = print_.fingerprint
+    return (print_.reports, print_.modality, *signals.digests, *signals.bits, *signals.vectors)
 
 
 def _answer(
@@ -233,7 +233,7 @@ def _answer(
 def _stopped_answer(
     query: MatchQuery, view: View, banks: Sequence[Bank], options: MatchOptions
 ) -> MatchResult:
-    """Nothing but digests was asked: another signal would have found more hits, none stronger."""
+    """Only digests were searched: other signals would have found more hits, but none stronger."""
     return replace(
         _answer(query, view, banks, options),
         complete=False,
@@ -243,7 +243,7 @@ def _stopped_answer(
 
 
 def _reports(query: MatchQuery, banks: Sequence[Bank]) -> Iterator[SignalReport]:
-    """The reports of the print; what no asked bank has a rule for was computed and not searched."""
+    """The signal reports; a signal that no searched bank has a rule for becomes NOT_ASKED."""
     names = {n for n, modality in _signals_used(banks) if modality in (None, query.print.modality)}
     for report in query.print.reports:
         idle = report.state is SignalState.SEARCHED and report.signal not in names
@@ -251,21 +251,21 @@ def _reports(query: MatchQuery, banks: Sequence[Bank]) -> Iterator[SignalReport]
 
 
 def _is_complete(query: MatchQuery, reports: Iterable[SignalReport]) -> bool:
-    """Nothing that a bank relies on was left out; and of a ready hash or vector, which is one
-    signal and no more, that one was searched."""
+    """Whether no signal was unavailable and, for a ready hash or vector, its one signal was
+    searched."""
     states = {report.state for report in reports}
     ready = query.print.modality is None or _is_single_space(query.print)
     return SignalState.UNAVAILABLE not in states and (not ready or SignalState.SEARCHED in states)
 
 
 def _may_be_stronger(query: MatchQuery, banks: Iterable[Bank], verdict: Band) -> bool:
-    """A row that was cut could have been the second descriptor of a BLOCK."""
+    """Whether a truncated row could have been the second descriptor of a BLOCK."""
     paired = any(bank.policy.two_descriptors for bank in banks)
     return query.truncated and paired and verdict < Band.BLOCK
 
 
 def _filtered(query: MatchQuery, view: View, banks: Sequence[Bank]) -> FilteredHits:
-    """With what the bank knows about the entries that were hit."""
+    """The hits that count, with the metadata of their entries."""
     hits = _decide(query, {bank.id: bank for bank in banks})
     if not hits:
         return NO_HITS
@@ -280,7 +280,7 @@ def _for_caller(hit: Hit, bank: Bank) -> Hit:
 
 
 def _decide(query: MatchQuery, banks: Mapping[int, Bank]) -> list[Hit]:
-    """Every entry hit, by its evidence alone."""
+    """One hit for each entry with evidence, before states and allow-lists are considered."""
     hits = []
     for (bank_id, key), evidence in query.evidence.items():
         bank = banks[bank_id]
@@ -291,27 +291,26 @@ def _decide(query: MatchQuery, banks: Mapping[int, Bank]) -> list[Hit]:
 
 
 def _unsearchable(query: MatchQuery, banks: Sequence[Bank]) -> list[SignalReport]:
-    """Spaces that an asked bank's policy uses for this kind of content and nobody could search.
-
-    Happens when a bank's thresholds were set for an encoder that this server no longer has.
+    """Reports of spaces that a searched bank's policy uses for this kind of content and that could
+    not be searched: its thresholds were set for an encoder that this server no longer has.
     """
     if query.print.modality is None or _is_single_space(query.print):
         return []
-    asked: dict[str, str] = {}
+    used: dict[str, str] = {}
     for bank in banks:
         for rule in rules.applicable_cosine_rules(bank.policy, query.print.modality):
-            asked.setdefault(rule.space, bank.name)
+            used.setdefault(rule.space, bank.name)
     return [
         SignalReport(
             space,
             SignalState.UNAVAILABLE,
             f"bank {name!r} has thresholds for this space and the server has no encoder for it",
         )
-        for space, name in asked.items()
+        for space, name in used.items()
         if space not in query.print.fingerprint.vectors
     ]
 
 
 def _is_single_space(query: Print) -> bool:
-    """A ready vector asks in its own space and nowhere else."""
+    """Whether it is a ready vector, which is searched in its own space alone."""
     return not query.fingerprint.digests and not query.fingerprint.bits

@@ -1,5 +1,4 @@
-"""What is nearest to a content, or to an entry, whatever the banks' thresholds: for people who look
-around. Nothing is judged here."""
+"""Nearest-entry search, independent of the banks' thresholds, for analysts. No verdict is given."""
 
 from __future__ import annotations
 
@@ -35,19 +34,20 @@ from simsearch.types import (
 )
 
 UNRELATED_BITS: Final = BITS // 2
-"""The distance that two hashes have by chance."""
+"""The mean distance of two unrelated hashes."""
 
 COSINE_LEAST: Final = 0.2
 HAMMING_MOST: Final = 120
-"""Beyond these everything is near, and searches would sort whole banks."""
+"""Limits of DistanceLimits: beyond them unrelated entries match, and a search would sort whole
+banks."""
 
 _EXACT_PAIRS: Final = 16
-"""How many of the best pairs by float32 are measured exactly."""
+"""How many of the best pairs by float32 are rescored exactly."""
 
 
 @dataclass(frozen=True)
 class DistanceLimits:
-    """How near is near enough: a cosine, and distances in bits."""
+    """Thresholds of a search: a least cosine, and greatest distances in bits."""
 
     cosine_min: float = 0.5
     pdq_max: int = 80
@@ -55,7 +55,7 @@ class DistanceLimits:
 
     @classmethod
     def of(cls, cosine_min: float | None, hamming_max: int | None) -> DistanceLimits:
-        """None: the default. Raises BadRequest."""
+        """The given limits; None: the default. Raises BadRequest."""
         limits = cls()
         if cosine_min is not None:
             if not COSINE_LEAST <= cosine_min <= 1:  # as no NaN is, too
@@ -67,14 +67,14 @@ class DistanceLimits:
             limits = replace(limits, pdq_max=hamming_max, minhash_max=hamming_max)
         return limits
 
-    def policy(self, asked: Print) -> Policy:
-        """One rule for each signal of the print."""
-        spaces = asked.fingerprint.vectors if asked.modality else ()
+    def policy(self, print_: Print) -> Policy:
+        """A policy with one LOG rule for each signal of the query."""
+        spaces = print_.fingerprint.vectors if print_.modality else ()
         return Policy(
             cosine=tuple(
-                CosineRule(space, asked.modality, log=self.cosine_min)
+                CosineRule(space, print_.modality, log=self.cosine_min)
                 for space in spaces
-                if asked.modality
+                if print_.modality
             ),
             hamming=(
                 HammingRule(Signal.PDQ, log=self.pdq_max),
@@ -86,7 +86,7 @@ class DistanceLimits:
 
 @dataclass(frozen=True)
 class NearEntry:
-    """An entry and by what it is near, the nearest first; of no band and no threshold."""
+    """A near entry and its evidence, nearest signal first, without bands and thresholds."""
 
     bank: str
     entry: Entry
@@ -95,14 +95,14 @@ class NearEntry:
 
 @dataclass(frozen=True)
 class NearestEntries:
-    """Best first. `truncated`: there are more, or there were more near rows than a search gives."""
+    """Near entries, nearest first. `truncated`: there are more, or a search was truncated."""
 
     found: tuple[NearEntry, ...]
     truncated: bool
 
 
 def find_nearest(
-    asked: Print,
+    print_: Print,
     content: Content,
     view: View,
     banks: Sequence[Bank],
@@ -111,9 +111,9 @@ def find_nearest(
     limit: int,
     limits: DistanceLimits,
 ) -> NearestEntries:
-    """The entries of `banks` in one of `states` (none: in any) that lie within reach."""
-    policy = limits.policy(asked)
-    query = MatchQuery(asked, content)
+    """The entries of `banks` in one of `states` (empty: any) that lie within the limits."""
+    policy = limits.policy(print_)
+    query = MatchQuery(print_, content)
     gather_evidence([query], view, [replace(bank, policy=policy) for bank in banks])
     names = {bank.id: bank.name for bank in banks}
     entries = view.entries([key for _, key in query.evidence])
@@ -127,13 +127,13 @@ def find_nearest(
 
 
 def _is_wanted(entry: Entry, states: Collection[EntryState]) -> bool:
-    """What was retracted since the view was made is not shown either."""
+    """Also excludes entries retracted since the view was made."""
     return entry.state is not EntryState.RETRACTED and (not states or entry.state in states)
 
 
 def compare(one: Fingerprint, other: Fingerprint) -> tuple[Evidence, ...]:
-    """Of each signal that both have the best pair of rows, and the digests that are equal; the
-    nearest first. Rows are compared as they are stored: pictures are not turned."""
+    """The best pair of rows of each signal that both have, and equal digests; nearest first.
+    Stored rows are compared as they are, without rotations of pictures."""
     equal = [s for s in DIGESTS if set(one.digests.get(s, ())) & set(other.digests.get(s, ()))]
     found = [Evidence(signal, Band.NONE) for signal in equal]
     for signal in BINARY:
@@ -147,14 +147,14 @@ def compare(one: Fingerprint, other: Fingerprint) -> tuple[Evidence, ...]:
 
 
 def least_hamming(one: Bits, other: Bits) -> int:
-    """In bits, of all pairs of rows."""
+    """The least distance of all pairs of rows, in bits."""
     a, b = (np.unpackbits(rows, axis=1).astype(np.float32) for rows in (one, other))
     distances = a.sum(1)[:, None] + b.sum(1)[None, :] - 2 * (a @ b.T)  # whole numbers up to 256
     return int(distances.min())
 
 
 def greatest_cosine(one: Vectors, other: Vectors) -> float:
-    """Of all pairs of rows: proposed in float32, decided exactly."""
+    """The greatest cosine of all pairs of rows: candidates by float32, the result exact."""
     rough = (one @ other.T).ravel()
     count = min(_EXACT_PAIRS, len(rough))
     best: NDArray[np.intp] = np.argpartition(rough, -count)[-count:]
@@ -167,7 +167,7 @@ def _unjudged(evidence: Evidence) -> Evidence:
 
 
 def _each_signal_once(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
-    """By the part of the picture that is nearest."""
+    """Keeps each signal once, for the nearest part of the picture."""
     best: dict[str, Evidence] = {}
     for each in _best_first(evidence):
         best.setdefault(each.signal, each)
@@ -179,8 +179,8 @@ def _best_first(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
 
 
 def _rank(evidence: Evidence) -> tuple[float, int, str]:
-    """A sort key, smaller is nearer, on one scale for all signals: a cosine as it is, a distance as
-    what it is short of chance. An equal digest comes before all."""
+    """A sort key, smaller is nearer. Signals share one scale: a distance counts as 1 minus its
+    ratio to UNRELATED_BITS, a cosine as it is; an equal digest comes first."""
     if evidence.cosine is not None:
         return -evidence.cosine, 1, evidence.signal
     if evidence.hamming is not None:

@@ -1,5 +1,7 @@
-"""Which hits count: by the state of their entries, by the share of hits that a bank lets count, and
-by what allow-listed banks know to be harmless. Pure."""
+"""Hit filter: entry states, a bank's rollout ratio, and suppression by allow-listed banks.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +30,22 @@ from simsearch.types import (
 _KEY: Final = struct.Struct(">Q")
 _WHOLE: Final = 2**64
 COVERED_AREA_MIN: Final = 0.25
-"""Of a picture's area, from which on its hash knows a part of it."""
+"""The share of a picture's area from which its whole hash covers a region."""
 
 _KINDS_BY_STRENGTH: Final = ("embedding", "bits", "digest")
-"""Kinds of evidence, by how much they know of a content."""
+"""Kinds of evidence, weakest first."""
 
 
 @dataclass(frozen=True)
 class FilteredHits:
-    """Strongest first, each of them."""
+    """Hits by whether they count, each list strongest first."""
 
     hits: tuple[Hit, ...]
     shadow: tuple[Hit, ...]
     suppressed: tuple[Suppressed, ...]
 
     def map_hits(self, change: Callable[[Hit], Hit]) -> FilteredHits:
-        """Each hit as its caller is told of it."""
+        """Applies `change` to every hit."""
         return FilteredHits(
             tuple(map(change, self.hits)),
             tuple(map(change, self.shadow)),
@@ -61,12 +63,13 @@ def filter_hits(
     seq: int,
     content: Content,
 ) -> FilteredHits:
-    """`entries` are those of the hits, `seq` is the log position that answers."""
+    """Sorts hits into those that count, shadow hits and suppressed ones. `entries`: those of the
+    hits, by key; `seq`: the log position of the view."""
     counting: list[Hit] = []
     shadow: list[Hit] = []
     for hit in hits:
         entry = entries.get(hit.entry_key)
-        # Without its card it is still a hit. And what is retracted is none in no younger view.
+        # Without its record it is still a hit; newer views do not find a retracted entry.
         state = entry.unretracted_at(seq) if entry else EntryState.ACTIVE
         if state in (EntryState.DRAFT, EntryState.QUARANTINED):
             continue
@@ -86,7 +89,7 @@ def filter_hits(
 
 
 def ordered(hits: Iterable[Hit]) -> tuple[Hit, ...]:
-    """By band, then by the strongest evidence, then by key."""
+    """Strongest first: by band, then by the strongest evidence, then by key."""
     return tuple(sorted(hits, key=_rank))
 
 
@@ -104,19 +107,19 @@ def _with_metadata(hit: Hit, entry: Entry | None) -> Hit:
     return replace(hit, labels=entry.labels, source=entry.source, source_id=entry.source_id)
 
 
-# ---------------------------------------------------------------- a share of the hits
+# ---------------------------------------------------------------- rollout ratio
 
 
 def is_enabled(bank: Bank, hit: Hit, content: Content) -> bool:
-    """Whether this hit is of the share that the bank lets count: for one entry and one content
-    always the same, and of those of a smaller share all are in a larger one."""
+    """Whether this hit lies within the bank's `enabled_ratio`. Deterministic for an entry and a
+    content; a larger ratio includes all hits of a smaller one."""
     if bank.enabled_ratio >= 1:
         return True
     return _portion(hit.entry_key, content) < bank.enabled_ratio
 
 
 def _portion(key: int, content: Content) -> float:
-    """0 to below 1, evenly, from the SHA-256 of entry and content."""
+    """A uniform value in [0, 1) from the SHA-256 of entry and content."""
     digest = hashlib.sha256(_KEY.pack(key) + _identity(content)).digest()
     return int(_KEY.unpack_from(digest)[0]) / _WHOLE
 
@@ -131,17 +134,17 @@ def _identity(content: Content) -> bytes:
             return content_key(content) or b""
 
 
-# ---------------------------------------------------------------- what is known to be harmless
+# ---------------------------------------------------------------- allow-lists
 
 
 def suppresses(allowed: Hit, banned: Hit) -> bool:
-    """Whether a hit of an allow-listed bank suppresses another one.
+    """Whether a hit of an allow-listed bank suppresses a hit of another bank.
 
-    It must know the content at least as well as each signal that speaks against it: by a kind of
-    evidence that is stronger (a digest before a hash, a hash before an embedding), or by the same
-    signal and as near or nearer. A digest that is banned is never suppressed. One part of a picture
-    says nothing of another or of the whole. The whole, where its digest or its hash is known,
-    speaks for its parts, a hash for the large ones alone.
+    Each evidence of the banned hit must be outweighed: by a stronger kind of evidence (a digest
+    over a hash, a hash over an embedding), or by the same signal at the same distance or nearer.
+    An equal banned digest is never suppressed. Evidence of one region does not apply to another or
+    to the whole; a digest of the whole applies to all regions, and a hash to large ones
+    (COVERED_AREA_MIN).
     """
     return all(any(_outweighs(a, b) for a in allowed.evidence) for b in banned.evidence)
 
@@ -162,8 +165,9 @@ def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
 
 
 def _covers_part(whole: Evidence, part: Region | None) -> bool:
-    """A hash of the whole would not be near, had another picture been put in its place: so it is
-    with a quarter, and not with a tenth. What an embedding has seen nobody knows."""
+    """Whether evidence of the whole picture applies to one region. A hash of the whole is not near
+    if a quarter of the picture was replaced, but may be if a tenth was. For an embedding no such
+    bound is known."""
     match rules.kind_of(whole):
         case "digest":
             return True

@@ -73,8 +73,8 @@ def updated_bank(bank: Bank, update: BankUpdate) -> Bank:
 
 
 def _updated(bank: Bank, update: BankUpdate) -> Bank:
-    said = {name: value for name, value in vars(update).items() if value is not None}
-    return replace(bank, **said)
+    changed = {name: value for name, value in vars(update).items() if value is not None}
+    return replace(bank, **changed)
 
 
 def editable_bank(tables: Tables, name: str) -> Bank:

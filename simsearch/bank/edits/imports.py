@@ -105,7 +105,9 @@ class _Part:
         self, tables: Tables, bank: Bank, edit: Edit, revive: bool, waiting_as: str
     ) -> None:
         """`waiting_as`: the import id that its rows wait for approval under; empty: they do not."""
-        self._wanted = replace(new_proposal(bank, ProposalKind.IMPORT, edit), import_id=waiting_as)
+        self._proposal = replace(
+            new_proposal(bank, ProposalKind.IMPORT, edit), import_id=waiting_as
+        )
         self._moved: list[int] = []
         self._retracted: list[int] = []
         self._tables = tables
@@ -133,8 +135,8 @@ class _Part:
             self._tables.put_bank(replace(self._bank, active_entries=active))
         rows = ProposedRows(tuple(self._moved), tuple(self._retracted))
         if len(rows):
-            held = len(rows.retracted)
-            propose(self._tables, self._waiting(), rows, self._edit, edits=held)
+            retractions = len(rows.retracted)
+            propose(self._tables, self._waiting(), rows, self._edit, edits=retractions)
         end = self._tables.seq()
         seq = end if end > self._begun_at else 0
         record = pb.ImportPartRecord(
@@ -142,16 +144,20 @@ class _Part:
             outcomes=bytes(self._outcomes),
             keys=self._keys,
             seq=seq,
-            proposal=self._wanted.id,
+            proposal=self._proposal.id,
         )
         self._tables.put_import_part(import_id, part, record)
-        return ImportedPart(tuple(self._outcomes), tuple(self._keys), seq, proposal=self._wanted.id)
+        return ImportedPart(
+            tuple(self._outcomes), tuple(self._keys), seq, proposal=self._proposal.id
+        )
 
     def _waiting(self) -> Proposal:
         """The proposal that this import's rows wait for; its id is assigned on the first call."""
-        if not self._wanted.id:
-            self._wanted = replace(self._wanted, id=proposal_id_for(self._tables, self._wanted))
-        return self._wanted
+        if not self._proposal.id:
+            self._proposal = replace(
+                self._proposal, id=proposal_id_for(self._tables, self._proposal)
+            )
+        return self._proposal
 
     def _take_in(self, draft: EntryDraft, fingerprint: bytes) -> tuple[RowOutcome, int]:
         living, dead = self._find(_marks_of_content(draft, fingerprint))
@@ -171,7 +177,7 @@ class _Part:
 
     @property
     def _waits(self) -> bool:
-        return bool(self._wanted.import_id)
+        return bool(self._proposal.import_id)
 
     def _take_back(self, item: ImportItem, fingerprint: bytes) -> tuple[RowOutcome, int]:
         """Retracts every entry of this source with the same content or source id. Entries of other
@@ -225,11 +231,11 @@ def _content(bank: Bank, items: Sequence[ImportItem], fingerprints: Sequence[byt
     whole = hashlib.sha256(bank.name.encode())
     for item, fingerprint in zip(items, fingerprints, strict=True):
         draft = item.draft
-        said = (item.withdrawn, draft.source, draft.source_id, draft.labels, int(draft.state))
+        row = (item.withdrawn, draft.source, draft.source_id, draft.labels, int(draft.state))
         # A vector that is computed again may differ in the last bit; a digest does not.
-        known = [d for s in SAME_CONTENT for d in draft.fingerprint.digests.get(s, ())]
-        what = b"".join(known) or fingerprint
-        whole.update(f"{len(what)} {said!r}".encode())
+        digests = [d for s in SAME_CONTENT for d in draft.fingerprint.digests.get(s, ())]
+        what = b"".join(digests) or fingerprint
+        whole.update(f"{len(what)} {row!r}".encode())
         whole.update(what)
     return whole.digest()
 

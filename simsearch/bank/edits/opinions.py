@@ -51,7 +51,7 @@ class RecordedOpinion(NamedTuple):
 
 
 def give_opinion(
-    tables: Tables, bank_name: str, key: int, said: OpinionDraft, edit: Edit, disputes_max: int
+    tables: Tables, bank_name: str, key: int, draft: OpinionDraft, edit: Edit, disputes_max: int
 ) -> RecordedOpinion:
     """Records an opinion. Where it repeats the person's current one, that is returned instead.
     Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, LimitExceeded."""
@@ -59,7 +59,7 @@ def give_opinion(
     entry = tables.entry_or_raise(bank, key)
     before = tables.opinions(key)
     mine = {o.actor: o for o in current_opinions(entry, before)}.get(edit.actor)
-    if mine and mine.draft == said:
+    if mine and mine.draft == draft:
         return RecordedOpinion(mine, None)
     if len(before) >= OPINIONS_MAX:
         raise LimitExceeded(
@@ -67,9 +67,9 @@ def give_opinion(
         )
     change = tables.append_change(
         tables.next_change(ChangeKind.OPINION_GIVEN, bank.id, key, edit, _now_us()),
-        hash_chain.content_of_opinion(said),
+        hash_chain.content_of_opinion(draft),
     )
-    opinion = Opinion(said, change)
+    opinion = Opinion(draft, change)
     tables.put_opinion(opinion)
     doubters = false_positive_actors(entry, (*before, opinion))
     if entry.state is not EntryState.ACTIVE or not 0 < disputes_max <= len(doubters):
@@ -189,21 +189,21 @@ class OpinionPage:
 
 
 def list_opinions(
-    tables: Tables, wanted: OpinionFilter, after: tuple[int, int], limit: int
+    tables: Tables, selected: OpinionFilter, after: tuple[int, int], limit: int
 ) -> OpinionPage:
     """Up to `limit` matching opinions after (entry key, seq), ordered by these two."""
     found: list[ListedOpinion] = []
     newest: dict[str, int] = {}
     of_key, last = 0, after
-    rows = tables.opinions_after(max(after, (wanted.key, 0)))
+    rows = tables.opinions_after(max(after, (selected.key, 0)))
     for looked_at, opinion in enumerate(rows):
         key, seq = opinion.change.entry_key, opinion.change.seq
-        if wanted.key and key != wanted.key:
+        if selected.key and key != selected.key:
             break
         if len(found) == limit or looked_at == LOOKED_AT_MAX:
             return OpinionPage(tuple(found), last)
         last = (key, seq)
-        if not wanted.matches(opinion):
+        if not selected.matches(opinion):
             continue
         if key != of_key:
             of_key, newest = key, {o.actor: o.change.seq for o in tables.opinions(key)}

@@ -42,24 +42,24 @@ def new_proposal(bank: Bank, kind: ProposalKind, edit: Edit, number: int = 0) ->
     return Proposal(number, bank.id, kind, made)
 
 
-def proposal_id_for(tables: Tables, wanted: Proposal) -> int:
+def proposal_id_for(tables: Tables, draft: Proposal) -> int:
     """The id of an open proposal of the same edit, or a new one."""
-    before = tables.open_proposal(proposal_mark(wanted, NO_ROWS))
+    before = tables.open_proposal(proposal_mark(draft, NO_ROWS))
     return before.id if before else tables.next_proposal_id()
 
 
 def propose(
-    tables: Tables, wanted: Proposal, rows: ProposedRows, edit: Edit, *, edits: int = 0
+    tables: Tables, draft: Proposal, rows: ProposedRows, edit: Edit, *, edits: int = 0
 ) -> Change:
     """Stores a proposal, or a further part of an import's; returns the change. Where the same
     person has an open proposal of the same edit, its change is returned and nothing is written.
     `edits`: how many edits it adds to the daily count, besides those made in this transaction."""
-    mark = proposal_mark(wanted, rows)
+    mark = proposal_mark(draft, rows)
     before = tables.open_proposal(mark)
-    if before and wanted.kind is not ProposalKind.IMPORT:
+    if before and draft.kind is not ProposalKind.IMPORT:
         return before.made
     tables.edits += edits
-    proposal = before or replace(wanted, id=wanted.id or tables.next_proposal_id())
+    proposal = before or replace(draft, id=draft.id or tables.next_proposal_id())
     if len(rows):
         proposal = _with_rows(tables, proposal, rows)
     made = _append(tables, proposal, rows, edit)

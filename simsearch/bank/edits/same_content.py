@@ -48,9 +48,9 @@ def _digests(fingerprint: Fingerprint) -> set[tuple[Signal, bytes]]:
 
 
 def _is_banned_by(stored: Fingerprint, content: Fingerprint) -> bool:
-    known = _digests(stored)
-    if known:
-        return bool(known & _digests(content))
+    own_digests = _digests(stored)
+    if own_digests:
+        return bool(own_digests & _digests(content))
     return any(
         bool(_are_near(content.bits[s], stored.bits[s]).any())
         for s in BINARY
@@ -61,11 +61,11 @@ def _is_banned_by(stored: Fingerprint, content: Fingerprint) -> bool:
 def _lost(stored: Fingerprint, contents: Sequence[Fingerprint]) -> int:
     """How many of the entry's digests (or PDQ and MinHash rows where it has none) are missing from
     `contents`. Only signals that these have are counted: an image need not come with a text."""
-    known = _digests(stored)
+    own_digests = _digests(stored)
     given = {digest for content in contents for digest in _digests(content)}
-    if known:
+    if own_digests:
         signals = {signal for signal, _ in given}
-        return sum(signal in signals for signal, _ in known - given)
+        return sum(signal in signals for signal, _ in own_digests - given)
     return sum(
         int((~_are_near(stored.bits[s], np.vstack(rows)).any(axis=1)).sum())
         for s in BINARY

@@ -1,4 +1,5 @@
-"""The LMDB environment: transactions that grow the map, follow its growth and fail by name."""
+"""LMDB environment: transactions that grow the memory map when it is full, and adopt its growth by
+another process."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ T = TypeVar("T")
 class Environment:
     """Runs `work(tables)` inside one transaction.
 
-    A read transaction lasts as long as its `work`, and `work` never starts another: that is
-    what lets the map move between them. LMDB closes every open transaction when it moves.
+    A read transaction lasts as long as its `work`, and `work` never starts another. LMDB allows the
+    map to be resized only while no transaction is open.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Environment:
 
     @classmethod
     def open(cls, path: Path, *, writer: bool, map_bytes: int, map_bytes_max: int) -> Environment:
-        """See `BankStore.open`."""
+        """As `BankStore.open`."""
         with named_errors(path):
             if writer and not (path / DATA_FILE).exists():
                 opening.create(path)
@@ -64,7 +65,7 @@ class Environment:
         return cls(path, opened, handles, lock, map_bytes_max)
 
     def close(self) -> None:
-        """Waits for what is in flight, up to a bound; harmless when repeated."""
+        """Waits for running transactions, up to DRAIN_WAIT_S. May be called twice."""
         with self._write_turn:
             if self._closed:
                 return
@@ -89,9 +90,10 @@ class Environment:
         raise Overloaded(f"the bank store {self.path} is busy growing: try again")
 
     def write(self, work: Callable[[Tables], T], then: Callable[[T], None]) -> T:
-        """Runs `work`, more than once if the map must grow; durable when it returns.
+        """Runs `work`, again each time that the map had to grow; durable when it returns.
 
-        `then` is called after the commit and before the next write begins.
+        `then(result)` is called after the commit and before the next write begins. Raises
+        BadConfig for a reader, Overloaded after WRITE_WAIT_S in the queue, and BankFull.
         """
         if self._lock is None:
             raise BadConfig(
@@ -140,8 +142,8 @@ class Environment:
     # ------------------------------------------------------------ the map
 
     def _grow(self) -> None:
-        """Doubles the map. Called between two attempts, so no write transaction is open."""
-        self._lmdb.reader_check()  # dead readers pin pages that could be used again
+        """Doubles the map. Called between two attempts, while no write transaction is open."""
+        self._lmdb.reader_check()  # dead readers pin pages that could be reused
         size = self._lmdb.info()["map_size"]
         larger = opening.whole_pages(min(2 * size, self._map_bytes_max))
         if larger <= size:
@@ -153,7 +155,8 @@ class Environment:
         self._remap(larger)
 
     def _check_address_space(self, more_bytes: int) -> None:
-        """LMDB unmaps before it maps: were the larger map refused, nothing would be left."""
+        """LMDB unmaps before it maps: if the larger map were refused, the store would be lost to
+        this process."""
         try:
             mmap.mmap(-1, more_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0).close()
         except OSError as error:

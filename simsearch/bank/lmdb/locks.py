@@ -1,4 +1,4 @@
-"""Who may do what when: one writing process, and no read while the memory map moves."""
+"""Locks: one writing process per store, and no transaction while the memory map is resized."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from simsearch.errors import BankLocked, Overloaded
 
 
 class WriterLock:
-    """An flock on a file of the data directory, let go by the kernel when its holder dies.
+    """An flock on a file of the data directory; the kernel releases it when the process dies.
 
-    A child forked without exec would keep it: open the store after forking.
+    A child forked without exec inherits it, so open the store after forking.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -24,7 +24,7 @@ class WriterLock:
 
     @classmethod
     def acquire(cls, directory: Path) -> WriterLock:
-        """Raises BankLocked, with the pid of the holder."""
+        """Raises BankLocked, with the pid of the process that has the lock."""
         path = directory / WRITER_LOCK_FILE
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -49,7 +49,7 @@ class WriterLock:
 
 
 class MapResizeLock:
-    """Lets many in together, or one alone. Not re-entrant: who is in must not enter again."""
+    """A shared lock for transactions, exclusive for resizing the map. Not re-entrant."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -70,7 +70,8 @@ class MapResizeLock:
 
     @contextmanager
     def exclusive(self, timeout_s: float) -> Iterator[None]:
-        """Keeps others out and waits until those inside have left; raises Overloaded."""
+        """Blocks new shared holders and waits for the present ones. Raises Overloaded after
+        `timeout_s`."""
         with self._changed:
             self._wait_for(lambda: not self._is_exclusive, timeout_s)
             self._is_exclusive = True

@@ -1,4 +1,4 @@
-"""The tables inside one transaction: which records stand where, and no lmdb error handling."""
+"""Tables: typed access to the records within one transaction. LMDB errors are not handled here."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ Handles: TypeAlias = "Mapping[bytes, lmdb._Database]"
 
 
 class Tables:
-    """Typed reads and writes; valid as long as its transaction."""
+    """Reads and writes the records of the store; valid as long as its transaction.
+
+    A mark is a key of the secondary index BY_DIGEST: a digest, a whole fingerprint, or an id of the
+    source.
+    """
 
     def __init__(self, transaction: lmdb.Transaction[bytes], handles: Handles) -> None:
         self._transaction = transaction
@@ -56,8 +60,8 @@ class Tables:
         self._end: tuple[int, bytes] | None = None
         self._numbers: dict[bytes, int] = {}
         self.edits = 0
-        """Edits that this transaction makes, by which its actor's day is counted: a change is one,
-        and what waits for a second person is as many as it will be."""
+        """Edits of this transaction that count towards the actor's daily limit: one for each
+        change, and for a proposal as many as it will make."""
 
     # ------------------------------------------------------------ meta
 
@@ -80,7 +84,7 @@ class Tables:
             raise corrupt("the format version", f"is {found}")
 
     def raise_format(self) -> None:
-        """Older releases refuse the store from here on."""
+        """Sets the format to this release's, so that older releases refuse the store."""
         if self._format() < keys.FORMAT:
             self._put(keys.META, keys.META_FORMAT, pack_u32(keys.FORMAT))
 
@@ -99,7 +103,7 @@ class Tables:
         return bank_id
 
     def next_entry_key(self) -> int:
-        """Counted apart from the entries, so that no key is ever given twice."""
+        """A new entry key, from a counter of its own: no key is ever assigned twice."""
         return self._take_number(keys.META_NEXT_ENTRY_KEY)
 
     # ------------------------------------------------------------ the log
@@ -112,15 +116,16 @@ class Tables:
     def next_change(
         self, kind: ChangeKind, bank_id: int, entry_key: int, edit: Edit, time_us: int
     ) -> Change:
-        """The change that `append_change` takes next."""
+        """Builds the change to pass to `append_change`."""
         seq = self._end_of_log()[0] + 1
-        said = (edit.actor, edit.reason, time_us, edit.undoes, edit.approved_by, edit.proposal)
-        return Change(seq, kind, bank_id, entry_key, *said)
+        fields = (edit.actor, edit.reason, time_us, edit.undoes, edit.approved_by, edit.proposal)
+        return Change(seq, kind, bank_id, entry_key, *fields)
 
     def append_change(
         self, change: Change, content: bytes = b"", bank_before: Bank | None = None
     ) -> Change:
-        """`content`: the SHA-256 of what it stores, where it stores something (chain.py)."""
+        """Appends to the log. `content`: the SHA-256 of what the change stores (hash_chain.py);
+        empty where it stores nothing. `bank_before`: the bank that an update replaces."""
         seq, before = self._end_of_log()
         assert change.seq == seq + 1
         body = entry_records.change_to_bytes(change, content, bank_before)
@@ -148,8 +153,7 @@ class Tables:
         return found
 
     def _end_of_log(self) -> tuple[int, bytes]:
-        """The newest change and its link; of a log that was begun before there were links, the
-        link that it would have."""
+        """The newest seq and its link; in a log older than links, the link that it would have."""
         if self._end is None:
             self.raise_format()
             seq = self.seq()
@@ -247,12 +251,12 @@ class Tables:
         self._put(keys.FINGERPRINTS, keys.extension_key(key, seq), fingerprint)
 
     def fingerprint_bytes(self, key: int, through: int) -> bytes:
-        """The entry's record and what extended it up to seq `through`, as one record.
+        """The entry's fingerprint and its extensions up to seq `through`, as one record.
 
         Unparsed: a view loads many at once. Raises Corrupt where entry `key` has none.
         """
         first, *extensions = self._fingerprint_records(key)
-        # Protobuf reads messages that stand one after the other as one: lists are joined.
+        # Concatenated protobuf messages parse as one whose lists are joined.
         return b"".join((first[1], *(body for seq, body in extensions if seq <= through)))
 
     def fingerprint_or_raise(self, key: int, through: int) -> Fingerprint:
@@ -260,7 +264,7 @@ class Tables:
         return fingerprint_from_bytes(key, self.fingerprint_bytes(key, through))
 
     def change_fingerprint(self, change: Change) -> Fingerprint:
-        """What this one change, which added or extended an entry, brought."""
+        """The signals that this change, which added or extended an entry, added."""
         return fingerprint_from_bytes(change.entry_key, self.change_fingerprint_bytes(change))
 
     def change_fingerprint_bytes(self, change: Change) -> bytes:
@@ -272,7 +276,7 @@ class Tables:
         return records[seq]
 
     def _fingerprint_records(self, key: int) -> list[tuple[int, bytes]]:
-        """(seq, record), the first under seq 0. Raises Corrupt where there is no first."""
+        """(seq, record) by seq; seq 0 is the one it was added with. Raises Corrupt without it."""
         prefix, what = pack_u64(key), f"fingerprint {key}"
         found = [
             (0 if at == prefix else keys.last_u64(at), unseal(at, sealed, what))
@@ -282,14 +286,14 @@ class Tables:
             raise corrupt(what, "is missing")
         return found
 
-    # ------------------------------------------------------------ what is due
+    # ------------------------------------------------------------ schedule
 
     def put_due(self, time_us: int, key: int) -> None:
         """Schedules entry `key` for `time_us`."""
         self._put(keys.DUE, keys.due_key(time_us, key), b"")
 
     def due(self, now_us: int, limit: int) -> list[tuple[int, int]]:
-        """(time, entry key) of what was due by then, the oldest first."""
+        """(time, entry key) of up to `limit` scheduled times up to `now_us`, oldest first."""
         found = []
         for at, _ in islice(self._rows_from(keys.DUE, b""), limit):
             if keys.first_u64(at) > now_us:
@@ -301,7 +305,7 @@ class Tables:
         """Removes a time of the schedule."""
         self._transaction.delete(keys.due_key(time_us, key), db=self._handles[keys.DUE])
 
-    # ------------------------------------------------------------ feedback
+    # ------------------------------------------------------------ opinions, hits, review
 
     def put_opinion(self, opinion: Opinion) -> None:
         """Stores an opinion under its entry and change."""
@@ -310,12 +314,12 @@ class Tables:
         self._put(keys.OPINIONS, at, opinion_records.opinion_to_bytes(opinion))
 
     def opinions(self, key: int) -> list[Opinion]:
-        """On one entry, the oldest first."""
+        """The opinions on one entry, oldest first."""
         rows = self._rows_under(keys.OPINIONS, _entry_key(key))
         return [_opinion_from_row(at, sealed) for at, sealed in rows]
 
     def opinions_after(self, after: tuple[int, int]) -> Iterator[Opinion]:
-        """Those behind (entry key, seq), by these two."""
+        """All opinions after (entry key, seq), ordered by these two."""
         start = keys.opinion_key(after[0], after[1] + 1)
         for at, sealed in self._rows_from(keys.OPINIONS, start):
             yield _opinion_from_row(at, sealed)
@@ -348,7 +352,7 @@ class Tables:
         self._transaction.delete(keys.review_key(seq, key), db=self._handles[keys.REVIEW])
 
     def under_review(self, after_seq: int) -> Iterator[tuple[int, int]]:
-        """(seq of the move, entry key) of what waits for a person, the oldest first."""
+        """(seq of the move, entry key) of the entries that wait for a decision, oldest first."""
         for at, _ in self._rows_from(keys.REVIEW, pack_u64(after_seq + 1)):
             yield keys.first_u64(at), keys.last_u64(at)
 
@@ -383,7 +387,7 @@ class Tables:
         return None if body is None else proposal_from_bytes(proposal_id, body)
 
     def proposals(self, after_id: int) -> Iterator[Proposal]:
-        """In the order in which they were made."""
+        """All proposals with an id above `after_id`, by id."""
         for at, sealed in self._rows_from(keys.PROPOSALS, pack_u64(after_id + 1)):
             if len(at) == len(pack_u64(0)):
                 number = keys.first_u64(at)
@@ -406,7 +410,7 @@ class Tables:
         self._put(keys.PROPOSALS, keys.proposed_rows_key(proposal_id, part), rows)
 
     def open_proposal(self, mark: bytes) -> Proposal | None:
-        """The one that asks the same and waits still."""
+        """The open proposal of this mark; None: there is none."""
         packed = self._get(keys.OPEN_PROPOSALS, mark, "an open proposal")
         return None if packed is None else self.proposal(keys.first_u64(packed))
 
@@ -418,7 +422,7 @@ class Tables:
         """Removes the mark of a proposal that is closed."""
         self._transaction.delete(mark, db=self._handles[keys.OPEN_PROPOSALS])
 
-    # ------------------------------------------------------------ who edited how much
+    # ------------------------------------------------------------ daily edit counts
 
     def edits_of_day(self, day: int, actor: str) -> int:
         """Edits counted for an actor on one day (since 1970, UTC)."""
@@ -430,17 +434,17 @@ class Tables:
         self._put(keys.DAILY, keys.daily_key(day, actor), pack_u64(edits))
 
     def drop_days_before(self, day: int, limit: int) -> None:
-        """Up to `limit` counts, the oldest first."""
+        """Deletes up to `limit` counts of days before `day`, oldest first."""
         for at, _ in list(islice(self._rows_from(keys.DAILY, b""), limit)):
             if at >= pack_u32(day):
                 return
             self._transaction.delete(at, db=self._handles[keys.DAILY])
 
-    # ------------------------------------------------------------ lives
+    # ------------------------------------------------------------ lifetimes
 
     def put_lifetime(self, key: int, lifetime: Lifetime, marks: Iterable[bytes]) -> None:
-        """Writes `life` into every table that says whether entry `key` is alive. `marks` are what
-        the entry is found by (layout)."""
+        """Writes the lifetime into every table that holds it: by key, by bank, and by each of the
+        entry's `marks`."""
         packed = keys.pack_lifetime(lifetime)
         self._put(keys.LIFETIMES, pack_u64(key), packed)
         self._put(keys.BY_BANK, keys.bank_entry_key(lifetime.bank_id, key), packed)
@@ -448,11 +452,11 @@ class Tables:
             self._put(keys.BY_DIGEST, mark + pack_u64(key), packed)
 
     def marked(self, mark: bytes, bank_id: int) -> Iterator[tuple[int, Lifetime]]:
-        """The entries of one bank that have this mark, the oldest first."""
+        """(entry key, lifetime) of one bank's entries with this mark, by key."""
         return (row for row in self.marked_lifetimes(mark, 0) if row[1].bank_id == bank_id)
 
     def marked_lifetimes(self, mark: bytes, after_key: int) -> Iterator[tuple[int, Lifetime]]:
-        """Those of any bank, with a key above `after_key`."""
+        """(entry key, lifetime) of all entries with this mark and a key above `after_key`."""
         start = mark + pack_u64(after_key + 1)
         for at, sealed in self._rows_under(keys.BY_DIGEST, mark, start):
             yield _lifetime_from_row(at, sealed)
@@ -468,7 +472,8 @@ class Tables:
             yield _lifetime_from_row(key, sealed)
 
     def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
-        """At most DIGEST_ENTRIES_MAX of each bank: one bank's many must not hide another's."""
+        """As `BankStore.find_digest`. At most DIGEST_ENTRIES_MAX of each bank, so that one bank's
+        entries cannot crowd out another's."""
         prefix = keys.digest_prefix(signal, digest)
         found = []
         per_bank: Counter[int] = Counter()
@@ -491,7 +496,7 @@ class Tables:
             yield _lifetime_from_row(at, sealed)
 
     def indexed_entry(self, key: int) -> Entry:
-        """The entry of a key that another table names. Raises Corrupt."""
+        """The entry of a key found in another table. Raises Corrupt."""
         entry = self.entry(key)
         if entry is None:
             raise corrupt(f"entry {key}", "is listed and has no record")
@@ -500,8 +505,8 @@ class Tables:
     # ------------------------------------------------------------ bytes
 
     def _take_number(self, name: bytes, first: int = 0) -> int:
-        """`first`: where the counting begins in a store that has not counted yet; 0: every store
-        has."""
+        """Takes the next number of a counter. `first`: its start where the store lacks the counter;
+        0: every store has it."""
         number = self._numbers.get(name)
         if number is None:
             what = f"counter {name.decode()}"
@@ -525,7 +530,7 @@ class Tables:
         self._transaction.put(key, seal(key, body), db=self._handles[table])
 
     def _rows_from(self, table: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        if table not in self._handles:  # opened to read, of a release that did not have it
+        if table not in self._handles:  # a reader of a store older than this table
             return
         with self._transaction.cursor(self._handles[table]) as cursor:
             if cursor.set_range(start):
@@ -534,7 +539,7 @@ class Tables:
     def _rows_under(
         self, table: bytes, prefix: bytes, start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        """From `start` on. Reads no value of a row that has another prefix."""
+        """Rows with the prefix, from `start` on. Values of other rows are not read."""
         if table not in self._handles:
             return
         with self._transaction.cursor(self._handles[table]) as cursor:
@@ -545,7 +550,7 @@ class Tables:
 
 
 def _entry_key(key: int) -> bytes:
-    """Keys are asked for from outside: one that no entry can have is simply not found."""
+    """Callers may pass any number: one that no entry can have is not found."""
     return pack_u64(key if 0 < key < keys.NEVER else 0)
 
 

@@ -1,4 +1,4 @@
-"""Protobuf records of banks, entries and changes; what does not hold together is Corrupt."""
+"""Records of banks, entries and changes, in protobuf; inconsistent ones raise Corrupt."""
 
 from __future__ import annotations
 
@@ -146,18 +146,18 @@ def change_to_bytes(change: Change, content: bytes, bank_before: Bank | None = N
 
 
 def bank_before(seq: int, data: bytes) -> Bank | None:
-    """What a change of a bank replaced; None where it does not say."""
+    """The bank that a change replaced; None: not recorded."""
 
     def read() -> Bank | None:
         record = pb.ChangeRecord.FromString(data)
-        said = record.HasField("bank_before")
-        return _bank(record.bank_id, record.bank_before) if said else None
+        recorded = record.HasField("bank_before")
+        return _bank(record.bank_id, record.bank_before) if recorded else None
 
     return read_record(f"change {seq}", read)
 
 
 def content_of_change(seq: int, data: bytes) -> bytes:
-    """The SHA-256 of what a change stored; empty where it does not say."""
+    """The SHA-256 of what a change stored; empty: not recorded."""
     return read_record(f"change {seq}", lambda: bytes(pb.ChangeRecord.FromString(data).content))
 
 
@@ -273,21 +273,21 @@ def change_from_record(record: pb.ChangeRecord) -> Change:
     )
 
 
-# ---------------------------------------------------------------- reading with care
+# ---------------------------------------------------------------- validation
 
 
 class _Broken(ValueError):
-    """How a record contradicts itself."""
+    """A record contradicts itself."""
 
 
 def require(holds: bool, how: str) -> None:
-    """To be used inside `read_record`."""
+    """Validates a record: to be used inside `read_record`, which raises Corrupt saying `how`."""
     if not holds:
         raise _Broken(how)
 
 
 def read_record(what: str, read: Callable[[], T]) -> T:
-    """Runs `read`; how it breaks comes out as Corrupt, which names `what`."""
+    """Runs `read`; raises Corrupt, naming `what`, where the record does not parse or validate."""
     try:
         return read()
     except _Broken as broken:

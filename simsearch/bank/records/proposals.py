@@ -1,4 +1,4 @@
-"""Protobuf records of proposals; what does not hold together is Corrupt."""
+"""Records of proposals, in protobuf; inconsistent ones raise Corrupt."""
 
 from __future__ import annotations
 
