@@ -1,18 +1,18 @@
-"""Every refusal by name.
+"""Errors: one class per reason, under six families.
 
 SimsearchError
-├── BadInput                what the caller sent cannot be used
+├── BadInput                the request cannot be used as it is
 │   ├── EmptyContent   BadContent   ContentTooLarge   NoSignal   DecoderFailed
 │   ├── BadVector      BadHash      SpaceMismatch
 │   ├── BadPolicy      BadBankName  BadRequest        LimitExceeded   LowInformation
-├── NotFound                what the caller named is not there
+├── NotFound                a named thing does not exist
 │   ├── BankNotFound   EntryNotFound   EntryInOtherBank   UnknownSpace   ProposalNotFound
-├── Conflict                what the caller wants clashes with what is there
+├── Conflict                the request contradicts the stored state
 │   ├── BankExists     BankChanged     BankArchived
 │   ├── EntryRetracted   ContentMismatch   NeedsApproval   ProposalClosed
-├── NotAllowed              who the caller is, or what the caller may do
+├── NotAllowed              authentication or authorization failed
 │   ├── Unauthenticated   PermissionDenied   DailyLimit
-├── Unavailable             try again, here or elsewhere
+├── Unavailable             temporary: retry, here or on another server
 │   ├── Overloaded     NotReady   NotYetVisible   SpaceUnavailable   Unreachable
 │   ├── DeadlinePassed
 └── Fault                   an operator must act
@@ -29,17 +29,18 @@ from typing import ClassVar
 
 
 class SimsearchError(Exception):
-    """Anything this project refuses or fails at, by name."""
+    """Base of all errors of this project; `reason` is what the wire carries."""
 
     reason: ClassVar[str] = "INTERNAL"
 
     @property
     def message(self) -> str:
+        """What happened, to which thing, and what to do; never content."""
         return str(self)
 
 
 class BadInput(SimsearchError):
-    """What the caller sent cannot be used as it is."""
+    """The request cannot be used as it is; a retry does not help."""
 
 
 class EmptyContent(BadInput):
@@ -59,7 +60,7 @@ class NoSignal(BadInput):
 
 
 class DecoderFailed(BadInput):
-    """An image that cannot be judged: it is neither a match nor no match."""
+    """The image's decoder crashed or timed out; the image was not judged."""
 
     reason = "DECODER_FAILED"
 
@@ -93,13 +94,13 @@ class LimitExceeded(BadInput):
 
 
 class LowInformation(BadInput):
-    """A ban that would hit what has nothing to do with it."""
+    """The hash of a ban would match unrelated content."""
 
     reason = "LOW_INFORMATION"
 
 
 class NotFound(SimsearchError):
-    """What the caller named is not there."""
+    """A bank, entry, space or proposal that the request names does not exist."""
 
 
 class BankNotFound(NotFound):
@@ -123,7 +124,7 @@ class ProposalNotFound(NotFound):
 
 
 class Conflict(SimsearchError):
-    """What the caller wants clashes with what is there."""
+    """The request contradicts the stored state."""
 
 
 class BankExists(Conflict):
@@ -147,7 +148,7 @@ class ContentMismatch(Conflict):
 
 
 class NeedsApproval(Conflict):
-    """One person alone cannot do this."""
+    """A second person would have to approve this, and it cannot be proposed."""
 
     reason = "NEEDS_APPROVAL"
 
@@ -157,7 +158,7 @@ class ProposalClosed(Conflict):
 
 
 class NotAllowed(SimsearchError):
-    """Another caller could: this one is not known, or may not."""
+    """Authentication or authorization failed."""
 
 
 class Unauthenticated(NotAllowed):
@@ -173,11 +174,11 @@ class DailyLimit(NotAllowed):
 
 
 class Unavailable(SimsearchError):
-    """Not now: try again, here or elsewhere."""
+    """Temporary: retry, here or on another server."""
 
 
 class Overloaded(Unavailable):
-    """A bounded queue is full; `retry_after_ms` is the hint that travels with the refusal."""
+    """A bounded queue is full; `retry_after_ms` is the delay that the error carries."""
 
     reason = "OVERLOADED"
 
@@ -251,7 +252,7 @@ class NoSandbox(Fault):
 
 
 class EncoderFailed(Fault):
-    """One content at which an encoder failed: it is neither a match nor no match."""
+    """An encoder failed at this content, which was not judged."""
 
     reason = "ENCODER_FAILED"
 
@@ -261,7 +262,7 @@ class InternalFault(Fault):
 
 
 def every_error() -> dict[str, type[SimsearchError]]:
-    """The concrete errors by reason: what the wire and the CLI can carry."""
+    """The concrete error classes, by reason."""
 
     def leaves(cls: type[SimsearchError]) -> list[type[SimsearchError]]:
         below = cls.__subclasses__()

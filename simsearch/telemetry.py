@@ -1,4 +1,4 @@
-"""Stage clocks and who hears them, and structured log events. Never content, vectors or scores."""
+"""Telemetry: stage timing and structured log events. Never content, vectors or scores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numbers import Integral, Real
 from typing import Final
 
 FIELD_CHARS_MAX: Final = 500
-"""Of one field of an event. What is longer was not meant for a log."""
+"""Of one field of an event; longer values are cut."""
 
-OURS: Final = ("simsearch", "index_builders")
+OWN_LOGGERS: Final = ("simsearch", "index_builders")
 
 
 # ---------------------------------------------------------------- the running call
@@ -24,8 +24,8 @@ OURS: Final = ("simsearch", "index_builders")
 
 @dataclass(frozen=True)
 class RunningCall:
-    """The call that work is done for. `on_stage` hears of each stage as it ends: its name, and its
-    begin and end in seconds of time.perf_counter(). Any thread may call it; it must not raise."""
+    """The call being served. `on_stage(name, began, ended)` is called as each stage ends, with
+    times in seconds of time.perf_counter(). Any thread may call it; it must not raise."""
 
     id: str
     on_stage: Callable[[str, float, float], None]
@@ -34,19 +34,20 @@ class RunningCall:
 _running: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
 
 
-def work_for(call: RunningCall) -> None:
-    """The task that asks works for this call until it ends, and so do those that it starts."""
+def set_running_call(call: RunningCall) -> None:
+    """Sets the call of the current task; tasks that it starts inherit it."""
     _running.set(call)
 
 
 class StageClock:
-    """Milliseconds by stage of one request; a stage entered twice adds up."""
+    """Milliseconds by stage of one request; a stage entered twice is summed."""
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Times the block as one stage."""
         began = time.perf_counter()
         try:
             yield
@@ -61,24 +62,26 @@ class StageClock:
 
 
 class EventLog:
-    """Log events, not sentences: `log.info("view_swapped", through=seq)` writes one JSON line.
+    """A logger of named events: `log.info("view_swapped", through=seq)` writes one JSON line.
 
-    Fields are numbers and short words; of anything else its type alone is written, so that content
-    or vectors given by mistake do not get out."""
+    Fields are numbers and short strings. For any other value only its type is written, so that
+    content or vectors passed by mistake are not logged."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
     def info(self, event: str, **fields: object) -> None:
+        """Writes an event of level INFO."""
         self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
+        """Writes an event of level WARNING."""
         self._write(logging.WARNING, event, fields)
 
     def error(
         self, event: str, *, exc_info: bool | BaseException = False, **fields: object
     ) -> None:
-        """With where an exception came from: the one that is being handled, or the one given."""
+        """With the frames of an exception: the one being handled, or the one given."""
         self._write(logging.ERROR, event, fields, exc_info=exc_info)
 
     def _write(
@@ -116,11 +119,11 @@ def _plain(value: object) -> str | int | float | bool | None:
 
 
 def log_to_stderr(level: str = "INFO", log_format: str = "lines") -> None:
-    """One event per line on standard error, with a UTC time and the level; "json" writes nothing
-    but JSON. Warnings of libraries go there, too, without their arguments."""
+    """Logs to standard error, one event a line, with a UTC time and the level; with "json" every
+    line is JSON. Warnings of libraries are included without their arguments."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines() if log_format == "json" else _Lines())
-    for name in ("", *OURS):
+    for name in ("", *OWN_LOGGERS):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level if name else logging.WARNING)
@@ -128,15 +131,15 @@ def log_to_stderr(level: str = "INFO", log_format: str = "lines") -> None:
 
 
 class _Lines(logging.Formatter):
-    """Of an exception its type and where it came from: its message may quote what it met."""
+    """Formats an exception as its type and frames: its message might quote content."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)sZ %(levelname)s %(name)s %(message)s")
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.name.partition(".")[0] not in OURS:
-            record = _of_a_library(record)
+        if record.name.partition(".")[0] not in OWN_LOGGERS:
+            record = _library_record(record)
         return super().format(record)
 
     def formatException(self, ei: object) -> str:
@@ -146,8 +149,8 @@ class _Lines(logging.Formatter):
 
 class _JsonLines(_Lines):
     def format(self, record: logging.LogRecord) -> str:
-        if record.name.partition(".")[0] not in OURS:
-            record = _of_a_library(record)
+        if record.name.partition(".")[0] not in OWN_LOGGERS:
+            record = _library_record(record)
         line: dict[str, object] = {
             "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
             "level": record.levelname,
@@ -159,15 +162,15 @@ class _JsonLines(_Lines):
         return json.dumps(line)
 
 
-def _of_a_library(record: logging.LogRecord) -> logging.LogRecord:
-    """The first line of what it always says, and nothing of what it was about."""
+def _library_record(record: logging.LogRecord) -> logging.LogRecord:
+    """The first line of the message template, without the arguments, which might quote content."""
     lines = str(record.msg).splitlines() or [""]
     said = lines[0][:FIELD_CHARS_MAX]
     return logging.makeLogRecord(vars(record) | {"msg": "%s", "args": (said,), "exc_text": None})
 
 
 def _frames(error: BaseException | None) -> list[str]:
-    """Where an exception came from, innermost last, and its type; then what it came of."""
+    """The frames of an exception, innermost last, and its type; then those of its cause."""
     if error is None:
         return []
     stack = traceback.extract_tb(error.__traceback__)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from simsearch import telemetry
-from simsearch.telemetry import EventLog, RunningCall, StageClock, log_to_stderr, work_for
+from simsearch.telemetry import EventLog, RunningCall, StageClock, log_to_stderr, set_running_call
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ LOGGERS = ("log", "logger", "_logger", "logging")
 @pytest.fixture
 def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.StringIO]]:
     """Starts logging as a server does, into a string; everything is put back at the end."""
-    names = ("", *telemetry.OURS)
+    names = ("", *telemetry.OWN_LOGGERS)
     before = [
         (g, list(g.handlers), g.level, g.propagate) for g in (logging.getLogger(n) for n in names)
     ]
@@ -155,7 +155,7 @@ def test_events_of_a_call_have_its_number(stderr: Callable[..., io.StringIO]) ->
     written = stderr(log_format="json")
 
     def call() -> None:
-        work_for(RunningCall("0123", lambda name, began, ended: None))
+        set_running_call(RunningCall("0123", lambda name, began, ended: None))
         EventLog("simsearch.x").info("within")
 
     contextvars.copy_context().run(call)
@@ -173,7 +173,9 @@ def test_stages_are_heard_by_the_call() -> None:
     clock = StageClock()
 
     def call() -> None:
-        work_for(RunningCall("1", lambda name, began, ended: heard.append((name, began <= ended))))
+        set_running_call(
+            RunningCall("1", lambda name, began, ended: heard.append((name, began <= ended)))
+        )
         with clock.stage("encode"):
             pass
         with pytest.raises(ValueError, match="x"), clock.stage("search"):

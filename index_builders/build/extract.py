@@ -15,7 +15,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.errors import BadConfig
 from simsearch.types import BITS_BYTES, Fingerprint, Signal
 
@@ -141,7 +141,7 @@ class _Parts:
 
 
 def gather(
-    reading: Reading,
+    reading: StateReader,
     directory: Path,
     progress: Progress = lambda _: None,
     without: Collection[str] = (),

@@ -27,7 +27,7 @@ from index_builders.report import build_report
 from index_builders.report.build_report import BuildReport, SpaceReport, Tried
 from index_builders.report.progress import Progress, counted
 from index_builders.report.resources import MemoryPeak, Stopwatch
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadConfig, RecallTooLow
 from simsearch.index.ivf import faiss_io, train
@@ -193,7 +193,7 @@ def _settle_recipes(work: Build) -> None:
     states.save(work.state, work.directory)
 
 
-def _new_writer(snapshots: Path, reading: Reading) -> SnapshotWriter:
+def _new_writer(snapshots: Path, reading: StateReader) -> SnapshotWriter:
     """Under the log position and the time; several in one second are numbered."""
     first = f"{reading.seq:012d}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
     names = (first if n == 1 else f"{first}-{n}" for n in itertools.count(1))
@@ -202,7 +202,7 @@ def _new_writer(snapshots: Path, reading: Reading) -> SnapshotWriter:
 
 def _gathered(
     store_id: str,
-    reading: Reading,
+    reading: StateReader,
     writer: SnapshotWriter,
     options: BuildOptions,
     progress: Progress,

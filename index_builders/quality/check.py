@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
 from simsearch.errors import Corrupt
 from simsearch.index.flat.cosine import ExactIndex
@@ -68,7 +68,7 @@ def check(store: BankStore, progress: Progress = lambda _: None) -> Report:
 Chunk: TypeAlias = list[tuple[int, int, Fingerprint]]
 
 
-def _check_entries(reading: Reading, findings: _Findings, progress: Progress) -> None:
+def _check_entries(reading: StateReader, findings: _Findings, progress: Progress) -> None:
     for chunk in reading.active_chunks(ENTRIES_AT_ONCE):
         _check_chunk(chunk, findings)
         progress(len(chunk))
@@ -117,7 +117,7 @@ def _note_lost(
     ]
 
 
-def _check_counts(reading: Reading, findings: _Findings, _: Progress) -> None:
+def _check_counts(reading: StateReader, findings: _Findings, _: Progress) -> None:
     for bank in reading.banks():
         counted = findings.entries[bank.id]
         if counted != bank.active_entries:
@@ -126,7 +126,7 @@ def _check_counts(reading: Reading, findings: _Findings, _: Progress) -> None:
             )
 
 
-def _check_log(reading: Reading, findings: _Findings, _: Progress) -> None:
+def _check_log(reading: StateReader, findings: _Findings, _: Progress) -> None:
     """Change numbers run from 1 to the end without a gap."""
     expected = 1
     while changes := reading.changes(expected - 1, CHANGES_AT_ONCE):

@@ -1,1 +1,1 @@
-"""The truth: banks, entries, fingerprints and the log of changes, in LMDB."""
+"""Bank store: banks, entries, fingerprints and the log of changes, in LMDB."""

@@ -1,9 +1,8 @@
-"""Is the record of edits what it was? The chain of the log, and the tables held against it.
+"""Audit: verifies the hash chain of the log, and the tables against the log.
 
-Works on one consistent state, beside a running server. What a change stored is held against what
-stands there now: an entry, a policy or a fingerprint that was altered without a change of its own
-is found, as is a change that was altered, taken out, moved or cut off at the end, the last where
-an earlier `Head` is known.
+Works on one consistent state, beside a running server. It finds entries, policies and fingerprints
+that were altered without a change in the log, and changes that were altered, removed or reordered.
+A log that was cut off at the end is found only with the help of a `Head` recorded earlier.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from typing import Final
 
 from simsearch.bank.edits.decide import check_rows
 from simsearch.bank.lmdb.tables import Tables
-from simsearch.bank.records import entries as records
+from simsearch.bank.records import entries as entry_records
 from simsearch.bank.records import hash_chain
-from simsearch.bank.records.keys import NEVER
+from simsearch.bank.records.keys import NEVER, Lifetime
 from simsearch.bank.signed_heads import Head
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.errors import Corrupt
 from simsearch.types import (
     Change,
@@ -30,16 +29,16 @@ from simsearch.types import (
 )
 
 CHANGES_AT_ONCE: Final = 512
-LIVES_AT_ONCE: Final = 4_096
+LIFETIMES_AT_ONCE: Final = 4_096
 PROPOSALS_AT_ONCE: Final = 256
 FAULTS_MAX: Final = 100
-"""How many faults are told; where there are as many, no more are looked for."""
+"""Faults reported at most; the audit stops there."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found; an untouched history has no `faults`. `linked_from` is the first change that
-    carries a link: those before it are vouched for by it. 0: none does yet."""
+    """Result of an audit; an intact history has no `faults`. `linked_from` is the first change that
+    carries a link, which also covers those before it; 0: none does."""
 
     head: Head
     linked_from: int
@@ -56,42 +55,43 @@ class _Findings:
     recorded_moves: int = 0
     opinions: int = 0
     retired: dict[int, int] = field(default_factory=dict)
-    """By entry key the seq at which its life says that it ended; the log is to say the same."""
+    """By entry key the seq of its retraction according to its lifetime, removed once the log
+    confirms it."""
     made: dict[int, Change] = field(default_factory=dict)
     """By proposal the change that made it."""
     proposed: dict[int, bytes] = field(default_factory=dict)
-    """What the last change that made each proposal, or a part of it, asked for."""
+    """By proposal the content of the last change that made it, or a part of it."""
     decided: dict[int, tuple[Change, bytes]] = field(default_factory=dict)
     banks: dict[int, bytes] = field(default_factory=dict)
-    """What the last change of each bank stored."""
+    """By bank the content of its last change."""
     faults: list[str] = field(default_factory=list)
 
 
-def head_of(reading: Reading, store_id: str) -> Head:
-    """Of the state that is read. Raises Corrupt."""
+def head_of(reading: StateReader, store_id: str) -> Head:
+    """The head of the log as of `reading.seq`. Raises Corrupt."""
     if reading.seq == 0:
         return Head(store_id, 0, hash_chain.GENESIS)
     [(seq, record)] = reading.read(lambda t: t.log(reading.seq - 1, 1))
-    link = hash_chain.taken_apart(record).link
+    link = hash_chain.split_link(record).link
     return Head(store_id, seq, link) if link else verify(reading, store_id).head
 
 
 def verify(
-    reading: Reading,
+    reading: StateReader,
     store_id: str,
     heads: Sequence[Head] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Audit:
-    """`heads` are those that were noted earlier; `progress` is called with how many more changes
-    are looked at."""
+    """Audits the state. `heads` were recorded earlier; `progress` is called with the number of
+    changes checked since its last call."""
     findings = _Findings(reading.seq)
-    noted: dict[int, list[Head]] = {}
+    recorded: dict[int, list[Head]] = {}
     for head in heads:
-        noted.setdefault(head.seq, []).append(head)
+        recorded.setdefault(head.seq, []).append(head)
         if head.store_id != store_id:
             findings.faults.append(f"the head of change {head.seq} is of another store")
     try:
-        seq = _follow(reading, findings, noted, progress)
+        seq = _follow(reading, findings, recorded, progress)
         _check_end(reading, seq, heads, findings)
         _check_tables(reading, findings)
     except Corrupt as fault:
@@ -101,16 +101,16 @@ def verify(
 
 
 def _follow(
-    reading: Reading,
+    reading: StateReader,
     findings: _Findings,
-    noted: dict[int, list[Head]],
+    recorded: dict[int, list[Head]],
     progress: Callable[[int], None],
 ) -> int:
-    """Through the log; returns the seq that it ends with."""
+    """Checks the log in order; returns the last seq that it has."""
     seq = 0
     while seq < reading.seq and len(findings.faults) < FAULTS_MAX:
         count = min(CHANGES_AT_ONCE, reading.seq - seq)
-        seen = reading.read(lambda t, at=seq, n=count: _check_some(t, at, n, findings, noted))  # type: ignore[misc]
+        seen = reading.read(lambda t, at=seq, n=count: _check_some(t, at, n, findings, recorded))  # type: ignore[misc]
         if seen == 0:
             break
         seq += seen
@@ -119,21 +119,21 @@ def _follow(
 
 
 def _check_some(
-    tables: Tables, after: int, count: int, findings: _Findings, noted: dict[int, list[Head]]
+    tables: Tables, after: int, count: int, findings: _Findings, recorded: dict[int, list[Head]]
 ) -> int:
     some = tables.log(after, count)
     for seq, record in some:
         _check_link(seq, record, findings)
-        for head in noted.get(seq, ()):
+        for head in recorded.get(seq, ()):
             if head.link != findings.link:
                 findings.faults.append(f"the history up to change {seq} is not the one noted then")
-        change = records.change_from_bytes(seq, record)
-        _check_content(tables, change, records.content_of_change(seq, record), findings)
+        change = entry_records.change_from_bytes(seq, record)
+        _check_content(tables, change, entry_records.content_of_change(seq, record), findings)
     return len(some)
 
 
 def _check_link(seq: int, record: bytes, findings: _Findings) -> None:
-    body, link = hash_chain.taken_apart(record)
+    body, link = hash_chain.split_link(record)
     expected = hash_chain.link_of(body, findings.link)
     if not link and findings.linked_from:
         findings.faults.append(f"change {seq} has no link, and changes before it have")
@@ -143,7 +143,7 @@ def _check_link(seq: int, record: bytes, findings: _Findings) -> None:
         )
     if link and not findings.linked_from:
         findings.linked_from = seq
-    findings.link = link or expected  # go on from what stands there: one fault is told once
+    findings.link = link or expected  # continue from the stored link: one fault is reported once
 
 
 def _check_content(tables: Tables, change: Change, content: bytes, findings: _Findings) -> None:
@@ -157,7 +157,7 @@ def _check_content(tables: Tables, change: Change, content: bytes, findings: _Fi
         case ChangeKind.ENTRY_ADDED:
             _check_added(tables, change, content, findings)
         case ChangeKind.ENTRY_EXTENDED:
-            stored = tables.brought_bytes(change)
+            stored = tables.change_fingerprint_bytes(change)
             if content and content != hash_chain.content_of_extension(stored):
                 findings.faults.append(f"entry {change.entry_key}: its extension was altered")
         case ChangeKind.ENTRY_MOVED:
@@ -181,7 +181,7 @@ def _note_proposal(change: Change, content: bytes, findings: _Findings) -> None:
 
 
 def _check_approved(change: Change, findings: _Findings) -> None:
-    """That what a second person is said to have approved was decided by them before."""
+    """Checks that the approver named by a change did approve its proposal before."""
     decided, _ = findings.decided.get(change.proposal, (None, b""))
     made = findings.made.get(change.proposal)
     if decided is None or made is None or decided.actor != change.approved_by:
@@ -197,16 +197,18 @@ def _check_added(tables: Tables, change: Change, content: bytes, findings: _Find
     through = findings.through
     key = change.entry_key
     findings.entries += 1
-    entry, life = tables.entry(key), tables.life(key)
-    if entry is None or life is None:
+    entry, lifetime = tables.entry(key), tables.lifetime(key)
+    if entry is None or lifetime is None:
         findings.faults.append(f"entry {key} was added by change {change.seq} and is not there")
         return
     findings.recorded_moves += sum(move.change.seq <= through for move in entry.moves)
-    if life.retired != NEVER:
-        findings.retired[key] = life.retired
-    if entry.added != change or (life.bank_id, life.born) != (change.bank_id, change.seq):
+    if lifetime.retired != NEVER:
+        findings.retired[key] = lifetime.retired
+    if entry.added != change or (lifetime.bank_id, lifetime.born) != (change.bank_id, change.seq):
         findings.faults.append(f"entry {key} is not as change {change.seq} added it")
-    elif content and content != hash_chain.content_of_entry(entry, tables.brought_bytes(change)):
+    elif content and content != hash_chain.content_of_entry(
+        entry, tables.change_fingerprint_bytes(change)
+    ):
         findings.faults.append(f"entry {key}: what is stored of it was altered")
 
 
@@ -226,14 +228,14 @@ def _check_opinion(tables: Tables, change: Change, content: bytes, findings: _Fi
     if (
         given is None
         or given.change != change
-        or content != hash_chain.content_of_opinion(given.said)
+        or content != hash_chain.content_of_opinion(given.draft)
     ):
         findings.faults.append(
             f"entry {change.entry_key}: the opinion of change {change.seq} is not as it was given"
         )
 
 
-def _check_end(reading: Reading, seq: int, heads: Sequence[Head], findings: _Findings) -> None:
+def _check_end(reading: StateReader, seq: int, heads: Sequence[Head], findings: _Findings) -> None:
     if seq < reading.seq and len(findings.faults) < FAULTS_MAX:
         findings.faults.append(f"the log ends at change {seq}, and it went to {reading.seq}")
     for head in heads:
@@ -244,8 +246,8 @@ def _check_end(reading: Reading, seq: int, heads: Sequence[Head], findings: _Fin
             )
 
 
-def _check_tables(reading: Reading, findings: _Findings) -> None:
-    """What stands in the tables and in no change."""
+def _check_tables(reading: StateReader, findings: _Findings) -> None:
+    """Looks for records in the tables that no change explains."""
     now = reading.read(Tables.seq)
     for key, seq in findings.retired.items():
         if seq <= reading.seq or seq > now:
@@ -272,9 +274,9 @@ def _check_tables(reading: Reading, findings: _Findings) -> None:
             findings.faults.append(f"bank {name!r}: its policy or description was altered")
 
 
-def _check_proposals(reading: Reading, findings: _Findings) -> None:
-    """In short transactions, each of which first takes note of what was proposed since the state
-    that is read: a proposal's record is the newest one."""
+def _check_proposals(reading: StateReader, findings: _Findings) -> None:
+    """Checks in short transactions. Proposals are not versioned, so each transaction first follows
+    the log to its newest change."""
     seen, after_id, there = reading.seq, 0, 0
     while True:
         seen, ids = reading.read(
@@ -293,9 +295,9 @@ def _check_some_proposals(
 ) -> tuple[int, list[int]]:
     while some := tables.log(seen, CHANGES_AT_ONCE):
         for seq, record in some:
-            change = records.change_from_bytes(seq, record)
+            change = entry_records.change_from_bytes(seq, record)
             if change.kind in (ChangeKind.PROPOSAL_MADE, ChangeKind.PROPOSAL_DECIDED):
-                _note_proposal(change, records.content_of_change(seq, record), findings)
+                _note_proposal(change, entry_records.content_of_change(seq, record), findings)
         seen = some[-1][0]
     proposals = list(islice(tables.proposals(after_id), PROPOSALS_AT_ONCE))
     for proposal in proposals:
@@ -305,8 +307,8 @@ def _check_some_proposals(
 
 def _check_proposal(tables: Tables, proposal: Proposal, findings: _Findings) -> None:
     number = proposal.id
-    asked = findings.proposed.get(number) == hash_chain.content_of_proposal(proposal)
-    if not asked or findings.made[number] != proposal.made:
+    unaltered = findings.proposed.get(number) == hash_chain.content_of_proposal(proposal)
+    if not unaltered or findings.made[number] != proposal.made:
         findings.faults.append(f"proposal {number}: what it asks for was altered")
         return
     decided, content = findings.decided.get(number, (None, b""))
@@ -320,11 +322,11 @@ def _check_proposal(tables: Tables, proposal: Proposal, findings: _Findings) -> 
         findings.faults.append(fault.message)
 
 
-def _count_entries(reading: Reading) -> int:
-    """In short transactions. Keys are given in the order of the log: the younger come last."""
+def _count_entries(reading: StateReader) -> int:
+    """Counts in short transactions. Keys follow the order of the log: newer entries come last."""
     count, after_key = 0, 0
-    while some := reading.read(lambda t, at=after_key: list(islice(t.lives(at), LIVES_AT_ONCE))):  # type: ignore[misc]
-        born = [key for key, life in some if life.born <= reading.seq]
+    while some := reading.read(partial(_lifetimes_after, after_key)):
+        born = [key for key, lifetime in some if lifetime.born <= reading.seq]
         count += len(born)
         if len(born) < len(some):
             break
@@ -332,8 +334,12 @@ def _count_entries(reading: Reading) -> int:
     return count
 
 
-def _count_opinions(reading: Reading) -> int:
-    """In short transactions; younger ones stand among them."""
+def _lifetimes_after(after_key: int, tables: Tables) -> list[tuple[int, Lifetime]]:
+    return list(islice(tables.lifetimes(after_key), LIFETIMES_AT_ONCE))
+
+
+def _count_opinions(reading: StateReader) -> int:
+    """Counts in short transactions, leaving out newer opinions, which stand among the others."""
     count, after = 0, (0, 0)
     while some := reading.read(partial(_opinions_after, after)):
         count += sum(opinion.change.seq <= reading.seq for opinion in some)
@@ -342,4 +348,4 @@ def _count_opinions(reading: Reading) -> int:
 
 
 def _opinions_after(after: tuple[int, int], tables: Tables) -> list[Opinion]:
-    return list(islice(tables.opinions_after(after), LIVES_AT_ONCE))
+    return list(islice(tables.opinions_after(after), LIFETIMES_AT_ONCE))

@@ -1,4 +1,4 @@
-"""What an edit must satisfy before anything is written."""
+"""Edit validation: limits and formats, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ENTRIES_PER_EDIT_MAX = 16_384
 LIMIT_MAX = 10_000
 AFTER_MAX = 2**63 - 1
 TIME_MAX_US = 253_402_300_799_999_999
-"""The end of the year 9999, which is as far as times can be written."""
+"""The end of the year 9999: the largest time of a protobuf Timestamp."""
 
 IMPORT_ID_CHARS_MAX = 128
 
@@ -66,7 +66,7 @@ _BANK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def check_edit(edit: Edit) -> None:
-    """No edit without a name and a reason on it."""
+    """Requires an actor and a reason. Raises BadRequest, LimitExceeded."""
     _check_text(edit.actor, "actor", ACTOR_CHARS_MAX)
     _check_text(edit.reason, "reason", REASON_CHARS_MAX)
     _check_given(edit.actor, "actor", "who edits")
@@ -74,6 +74,7 @@ def check_edit(edit: Edit) -> None:
 
 
 def check_bank_name(name: str) -> None:
+    """Raises BadBankName."""
     if _BANK_NAME.fullmatch(name) is None:
         raise BadBankName(
             f"{name[:80]!r} is no bank name: a lower-case letter, then up to 63 of a-z 0-9 _ -"
@@ -81,10 +82,12 @@ def check_bank_name(name: str) -> None:
 
 
 def check_description(description: str) -> None:
+    """Raises BadRequest, LimitExceeded."""
     _check_text(description, "description", DESCRIPTION_CHARS_MAX)
 
 
 def check_policy(policy: Policy) -> None:
+    """Sizes only; thresholds are checked by `match.policy`. Raises BadRequest, LimitExceeded."""
     rules = len(policy.cosine) + len(policy.hamming) + len(policy.digests)
     _check_count(rules, RULES_MAX, "rules in a policy")
     for rule in policy.cosine:
@@ -92,6 +95,7 @@ def check_policy(policy: Policy) -> None:
 
 
 def check_update(update: BankUpdate) -> None:
+    """Raises BadRequest where it sets nothing or holds a bad value, and LimitExceeded."""
     if update == BankUpdate():
         raise BadRequest("the update changes nothing: give a description, a policy or a setting")
     if update.description is not None:
@@ -112,7 +116,7 @@ def _check_ratio(ratio: float) -> None:
 
 
 def check_page(after: int, limit: int) -> None:
-    """What a listing may be asked for."""
+    """Checks the cursor and size of a page. Raises BadRequest, LimitExceeded."""
     if not 0 <= after <= AFTER_MAX:
         raise BadRequest(f"cannot list after {after}: begin with 0, then give the last one seen")
     if limit < 1:
@@ -121,6 +125,7 @@ def check_page(after: int, limit: int) -> None:
 
 
 def check_drafts(drafts: Sequence[EntryDraft]) -> None:
+    """Raises NoSignal, BadHash, BadVector, BadRequest, LimitExceeded."""
     if not drafts:
         raise BadRequest("no entries were given: add at least one")
     _check_count(len(drafts), ENTRIES_PER_EDIT_MAX, "entries in one edit")
@@ -130,12 +135,13 @@ def check_drafts(drafts: Sequence[EntryDraft]) -> None:
 
 
 def check_extension(fingerprint: Fingerprint) -> None:
-    """As for a draft: an entry may be given by an extension what it may be banned with."""
+    """The same checks as for the fingerprint of a draft."""
     _check_fingerprint(fingerprint)
     _check_bytes([fingerprint])
 
 
 def check_move(state: EntryState, until_us: int) -> None:
+    """Raises BadRequest for a state that no entry can be moved to, or a bad time."""
     if state not in MOVES_TO:
         words = " or ".join(s.name.lower() for s in MOVES_TO)
         raise BadRequest(f"an entry cannot be made {state.name.lower()}: make it {words}")
@@ -147,14 +153,16 @@ def _check_time(time_us: int, name: str) -> None:
         raise BadRequest(f"{name} is no time that a store can hold: leave it out for never")
 
 
-def check_opinion(said: OpinionDraft) -> None:
-    _check_text(said.note, "note", NOTE_CHARS_MAX)
-    _check_text(said.case_id, "case_id", CASE_ID_CHARS_MAX)
-    if said.content_sha256:
-        check_digest(Signal.SHA256, said.content_sha256)
+def check_opinion(draft: OpinionDraft) -> None:
+    """Raises BadHash, BadRequest, LimitExceeded."""
+    _check_text(draft.note, "note", NOTE_CHARS_MAX)
+    _check_text(draft.case_id, "case_id", CASE_ID_CHARS_MAX)
+    if draft.content_sha256:
+        check_digest(Signal.SHA256, draft.content_sha256)
 
 
 def check_import(import_id: str, part: int, items: Sized) -> None:
+    """Checks the frame of an import part, not its rows. Raises BadRequest, LimitExceeded."""
     _check_given(import_id, "import_id", "which import it is, so that it can be gone on with")
     _check_text(import_id, "import_id", IMPORT_ID_CHARS_MAX)
     if not 0 <= part < 2**32:
@@ -165,6 +173,7 @@ def check_import(import_id: str, part: int, items: Sized) -> None:
 
 
 def check_digest(signal: Signal, digest: bytes) -> None:
+    """Raises BadHash where `signal` is no digest or `digest` has another length."""
     if signal not in DIGESTS:
         raise BadHash(f"{signal} is not matched by equality: search it by distance")
     if len(digest) != DIGESTS[signal]:
@@ -215,7 +224,7 @@ def _check_bytes(fingerprints: Sequence[Fingerprint]) -> None:
 
 
 def _size_bytes(fingerprint: Fingerprint) -> int:
-    """On disk, but for digests and names; known before anything is encoded."""
+    """Size on disk without digests and names; needs no encoding."""
     bits_bytes = sum(rows.nbytes for rows in fingerprint.bits.values())
     return bits_bytes + sum(2 * rows.size for rows in fingerprint.vectors.values())
 

@@ -1,4 +1,4 @@
-"""Entries of one bank looked for by what is known about them, a bounded part at a time."""
+"""Entry search: pages of one bank's entries, filtered by their metadata."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Final, NamedTuple
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records import keys
 from simsearch.bank.records.fingerprints import content_id
-from simsearch.bank.records.keys import Life
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.records.keys import Lifetime
+from simsearch.bank.state_reader import StateReader
 from simsearch.types import Entry, EntryState, Signal
 
 ENTRIES_AT_ONCE: Final = 512
-"""Looked at in one transaction."""
+"""Examined in one transaction."""
 
 LOOKED_AT_MAX: Final = 16_384
-"""By one search: what it has not looked at by then is for the next."""
+"""Examined by one search, which then returns a short page."""
 
 
 @dataclass(frozen=True)
 class EntryFilter:
-    """Which entries; all that is said must hold, and what is empty or 0 says nothing. Times are
-    microseconds since 1970, `until_us` and `since_us` of the ban. `source_id` may be an alias,
-    `note_contains` in any case; `digest` is one that the entry has."""
+    """Conditions on entries, all of which must hold; empty or 0: no condition. Times are in
+    microseconds since 1970; `since_us` and `until_us` bound the time of the ban. `source_id` also
+    matches aliases, `note_contains` ignores case, and `digest` is one of the entry's digests."""
 
     states: frozenset[EntryState] = frozenset()
     labels: frozenset[str] = frozenset()
@@ -42,23 +42,23 @@ class EntryFilter:
 
     @property
     def mark(self) -> bytes:
-        """By which the store finds such entries at once; empty where it cannot."""
+        """The index key that finds such entries directly; empty where none applies."""
         if self.digest:
             return keys.digest_prefix(*self.digest)
         if self.source and self.source_id:
             return keys.source_mark(self.source, self.source_id)
         return b""
 
-    def may_have(self, life: Life) -> bool:
-        """Known without reading the entry: whether it is retracted."""
+    def may_have(self, lifetime: Lifetime) -> bool:
+        """Whether an entry of this lifetime can match, as far as `states` goes."""
         if not self.states:
             return True
-        if life.retired != keys.NEVER:
+        if lifetime.retired != keys.NEVER:
             return EntryState.RETRACTED in self.states
         return self.states != {EntryState.RETRACTED}
 
-    def has(self, entry: Entry) -> bool:
-        """But for the digest, which an entry's record does not hold."""
+    def matches(self, entry: Entry) -> bool:
+        """Whether the entry meets every condition but `digest`, which its record does not hold."""
         return (
             (not self.states or entry.state in self.states)
             and self.labels <= set(entry.labels)
@@ -74,32 +74,33 @@ class EntryFilter:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """In key order. `after_key`: where to go on; None: everything was looked at."""
+class EntryPage:
+    """A page of entries, in key order. `after_key`: the cursor of the next page; None: this is the
+    last one."""
 
     entries: tuple[Entry, ...]
     after_key: int | None
 
 
 def search(
-    reading: Reading, bank_id: int, wanted: EntryFilter, *, after_key: int, limit: int
-) -> Listed:
-    """Up to `limit` entries of the bank with a key above `after_key`, of those that are there when
-    they are looked at: keys only grow, so that pages that follow each other neither leave out nor
-    repeat an entry, whatever is edited meanwhile. Raises Corrupt."""
+    reading: StateReader, bank_id: int, selected: EntryFilter, *, after_key: int, limit: int
+) -> EntryPage:
+    """Up to `limit` entries of the bank with a key above `after_key`, as they are when they are
+    read. Keys only grow, so consecutive pages neither skip nor repeat an entry, whatever is edited
+    meanwhile. Raises Corrupt."""
     found: list[Entry] = []
     looked_at = 0
     while len(found) < limit:
         if looked_at >= LOOKED_AT_MAX:
-            return Listed(tuple(found), after_key)
+            return EntryPage(tuple(found), after_key)
         left = limit - len(found)
-        part = reading.read(partial(_part, bank_id, wanted, after_key, left))
+        part = reading.read(partial(_part, bank_id, selected, after_key, left))
         found += part.entries
         looked_at += part.looked_at
         if part.is_last:
-            return Listed(tuple(found), None)
+            return EntryPage(tuple(found), None)
         after_key = part.after_key
-    return Listed(tuple(found), after_key)
+    return EntryPage(tuple(found), after_key)
 
 
 class _Part(NamedTuple):
@@ -109,34 +110,34 @@ class _Part(NamedTuple):
     is_last: bool
 
 
-def _part(bank_id: int, wanted: EntryFilter, after_key: int, limit: int, tables: Tables) -> _Part:
+def _part(bank_id: int, selected: EntryFilter, after_key: int, limit: int, tables: Tables) -> _Part:
     entries: list[Entry] = []
     looked_at = 0
-    for key, life in islice(_lives(tables, bank_id, wanted, after_key), ENTRIES_AT_ONCE):
+    for key, lifetime in islice(_lifetimes(tables, bank_id, selected, after_key), ENTRIES_AT_ONCE):
         if len(entries) == limit:
             return _Part(entries, looked_at, after_key, False)
         looked_at, after_key = looked_at + 1, key
-        if life.bank_id != bank_id or not wanted.may_have(life):
+        if lifetime.bank_id != bank_id or not selected.may_have(lifetime):
             continue
-        entry = tables.listed(key)
-        if wanted.has(entry):
+        entry = tables.indexed_entry(key)
+        if selected.matches(entry):
             entries.append(entry)
     return _Part(entries, looked_at, after_key, looked_at < ENTRIES_AT_ONCE)
 
 
-def _lives(
-    tables: Tables, bank_id: int, wanted: EntryFilter, after_key: int
-) -> Iterator[tuple[int, Life]]:
-    """In key order; by a mark those of every bank."""
-    if wanted.mark:
-        return tables.marked_lives(wanted.mark, after_key)
-    return tables.bank_lives(bank_id, after_key)
+def _lifetimes(
+    tables: Tables, bank_id: int, selected: EntryFilter, after_key: int
+) -> Iterator[tuple[int, Lifetime]]:
+    """In key order; with a mark, the entries of every bank."""
+    if selected.mark:
+        return tables.marked_lifetimes(selected.mark, after_key)
+    return tables.bank_lifetimes(bank_id, after_key)
 
 
-def content_ids(reading: Reading, entries: Sequence[Entry]) -> list[str]:
-    """What each was banned as, in hex (fingerprints.content_id). Raises Corrupt."""
+def content_ids(reading: StateReader, entries: Sequence[Entry]) -> list[str]:
+    """The content id of each entry's first fingerprint, in hex. Raises Corrupt."""
 
     def read(tables: Tables) -> list[str]:
-        return [content_id(e.key, tables.brought_bytes(e.added)).hex() for e in entries]
+        return [content_id(e.key, tables.change_fingerprint_bytes(e.added)).hex() for e in entries]
 
     return reading.read(read)

@@ -1,4 +1,4 @@
-"""Changes looked for in the log, from either end, a bounded part at a time."""
+"""Log search: pages of filtered changes, from either end of the log."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from simsearch.bank.records import entries, hash_chain
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.types import Bank, Change, ChangeKind
 
 CHANGES_AT_ONCE: Final = 1_024
 LOOKED_AT_MAX: Final = 16_384
-"""By one search: what it has not looked at by then is for the next."""
+"""Examined by one search, which then returns a short page."""
 
 
 @dataclass(frozen=True)
-class Span:
-    """Which changes: in the banks of which ids, from when to before when (microseconds since 1970;
-    `until_us` 0: no end), whose (empty: anybody's), of which entry (0: any), and of which kinds
-    (none: of every kind)."""
+class ChangeFilter:
+    """Conditions on changes, all of which must hold: bank, time (`since_us` inclusive, `until_us`
+    exclusive, microseconds since 1970; 0: no end), actor, entry and kinds; empty or 0: any."""
 
     bank_ids: frozenset[int]
     since_us: int = 0
@@ -27,7 +26,8 @@ class Span:
     entry_key: int = 0
     kinds: frozenset[ChangeKind] = frozenset()
 
-    def has(self, change: Change) -> bool:
+    def matches(self, change: Change) -> bool:
+        """Whether the change meets every condition."""
         return (
             change.bank_id in self.bank_ids
             and self.since_us <= change.time_us
@@ -38,17 +38,17 @@ class Span:
         )
 
 
-class Logged(NamedTuple):
-    """A change and its link; empty where it was written without one."""
+class LinkedChange(NamedTuple):
+    """A change and its link in the hash chain; empty where it was written without one."""
 
     change: Change
     link: bytes
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One change with what it says about what it stored: the SHA-256 (empty where it does not say),
-    and of an update the bank as it was before."""
+class StoredChange:
+    """A change with its content hash (SHA-256 of what it stored; empty: not recorded) and, for an
+    update of a bank, the bank as it was before."""
 
     change: Change
     link: bytes
@@ -57,27 +57,27 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The changes that were wanted, oldest first. `rest`: the part of the log, as `search` takes
-    it, that was not looked at; None: all of it was."""
+class ChangePage:
+    """Matching changes, oldest first. `rest`: the (after_seq, before_seq) not examined yet; None:
+    the search is complete."""
 
-    changes: tuple[Logged, ...]
+    changes: tuple[LinkedChange, ...]
     rest: tuple[int, int] | None
 
 
 def search(
-    reading: Reading,
-    span: Span,
+    reading: StateReader,
+    selected: ChangeFilter,
     *,
     after_seq: int,
     before_seq: int,
     limit: int,
     newest: bool = False,
-) -> Found:
-    """Up to `limit` changes between the two seqs, neither of which is included: the oldest of them
-    or the `newest`. Raises Corrupt."""
+) -> ChangePage:
+    """Up to `limit` changes between the two seqs, both exclusive: the oldest, or the `newest`.
+    Raises Corrupt."""
     low, high = after_seq, min(before_seq, reading.seq + 1)
-    found: list[Logged] = []
+    found: list[LinkedChange] = []
     looked_at = 0
     while high - low > 1:
         if len(found) == limit or looked_at >= LOOKED_AT_MAX:
@@ -89,30 +89,30 @@ def search(
                 break
             low, high = (low, logged.change.seq) if newest else (logged.change.seq, high)
             looked_at += 1
-            if span.has(logged.change):
+            if selected.matches(logged.change):
                 found.append(logged)
     return _found(found, newest, None)
 
 
-def stored(reading: Reading, seq: int) -> Stored | None:
-    """None where there is no such change. Raises Corrupt."""
+def stored_change(reading: StateReader, seq: int) -> StoredChange | None:
+    """The change numbered `seq`; None: there is none. Raises Corrupt."""
     if not 0 < seq <= reading.seq:
         return None
     [(_, record)] = reading.read(lambda tables: tables.log(seq - 1, 1))
-    return Stored(
+    return StoredChange(
         entries.change_from_bytes(seq, record),
-        hash_chain.taken_apart(record).link,
+        hash_chain.split_link(record).link,
         entries.content_of_change(seq, record),
         entries.bank_before(seq, record),
     )
 
 
-def _found(found: list[Logged], newest: bool, rest: tuple[int, int] | None) -> Found:
-    return Found(tuple(reversed(found) if newest else found), rest)
+def _found(found: list[LinkedChange], newest: bool, rest: tuple[int, int] | None) -> ChangePage:
+    return ChangePage(tuple(reversed(found) if newest else found), rest)
 
 
-def _read(reading: Reading, after_seq: int, count: int) -> list[Logged]:
+def _read(reading: StateReader, after_seq: int, count: int) -> list[LinkedChange]:
     return [
-        Logged(entries.change_from_bytes(seq, record), hash_chain.taken_apart(record).link)
+        LinkedChange(entries.change_from_bytes(seq, record), hash_chain.split_link(record).link)
         for seq, record in reading.read(lambda tables: tables.log(after_seq, count))
     ]

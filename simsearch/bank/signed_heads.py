@@ -1,8 +1,8 @@
-"""Heads of the log that are kept elsewhere: one line of JSON each, signed or not.
+"""Signed tree heads: records of the log's end, kept outside the store, one line of JSON each.
 
-A signature is Ed25519 (RFC 8032) over the line's other values: who holds the private key says that
-this was the end of the log at that time. The file may lie where a burglar writes: a line that was
-altered, or made up, does not verify.
+A signature is Ed25519 (RFC 8032) over the line's other values, and states that this was the end of
+the log at that time. A line that was altered or forged does not verify, so the file needs no write
+protection; unsigned heads do.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LINK_BYTES: Final = 32
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a store's log at some time. Whoever keeps one can tell later whether the history
-    up to it is still the same."""
+    """The end of a store's log at some time. With it an audit can prove later that the history up
+    to it is unchanged."""
 
     store_id: str
     seq: int
@@ -38,20 +38,21 @@ class Head:
 
 
 @dataclass(frozen=True)
-class NotedHead:
-    """A head, when it was noted (RFC 3339), and its signature; empty: it has none."""
+class RecordedHead:
+    """A head, the time it was recorded (RFC 3339), and its signature; empty: unsigned."""
 
     head: Head
     time: str
     signature: bytes = b""
 
-    def said(self) -> bytes:
-        """What is signed."""
+    def signed_bytes(self) -> bytes:
+        """The bytes that the signature covers."""
         head = self.head
         lines = ("simsearch head", head.store_id, str(head.seq), head.link.hex(), self.time)
         return "\n".join(lines).encode()
 
     def line(self) -> str:
+        """One line of JSON, as `read_heads` reads it."""
         head = self.head
         values = {
             "store_id": head.store_id,
@@ -63,29 +64,33 @@ class NotedHead:
         return json.dumps(values | signed) + "\n"
 
 
-def note(head: Head, key: PrivateKey | None = None) -> NotedHead:
-    """Now, and signed where there is a key."""
-    noted = NotedHead(head, datetime.now(UTC).isoformat(timespec="seconds"))
-    return noted if key is None else NotedHead(head, noted.time, key.sign(noted.said()))
+def record_head(head: Head, key: PrivateKey | None = None) -> RecordedHead:
+    """Records the head with the current time, signed where there is a key."""
+    recorded = RecordedHead(head, datetime.now(UTC).isoformat(timespec="seconds"))
+    return (
+        recorded
+        if key is None
+        else RecordedHead(head, recorded.time, key.sign(recorded.signed_bytes()))
+    )
 
 
-def read_heads(path: Path) -> list[NotedHead]:
-    """The lines of a file, oldest first; empty ones are passed over. Raises BadRequest."""
-    noted: list[NotedHead] = []
+def read_heads(path: Path) -> list[RecordedHead]:
+    """The heads in a file, in its order; empty lines are skipped. Raises BadRequest."""
+    recorded: list[RecordedHead] = []
     try:
         with path.open("rb") as file:
             for number in range(1, HEADS_MAX + 1):
                 line = file.readline(LINE_BYTES_MAX + 1)
                 if not line:
-                    return noted
+                    return recorded
                 if line.strip():
-                    noted.append(_read(line, f"line {number} of {path}"))
+                    recorded.append(_read(line, f"line {number} of {path}"))
     except OSError as fault:
         raise BadRequest(f"cannot read heads from {path}: {fault.strerror}") from None
     raise BadRequest(f"{path} has more than {HEADS_MAX} lines: begin another file")
 
 
-def _read(line: bytes, what: str) -> NotedHead:
+def _read(line: bytes, what: str) -> RecordedHead:
     try:
         if len(line) > LINE_BYTES_MAX:
             raise ValueError
@@ -98,32 +103,32 @@ def _read(line: bytes, what: str) -> NotedHead:
     texts = isinstance(head.store_id, str) and isinstance(time, str)
     if not texts or type(head.seq) is not int or head.seq < 0 or len(link) != LINK_BYTES:
         raise BadRequest(f"{what} is no head: as `simsearch audit head` writes it")
-    return NotedHead(head, time, signature)
+    return RecordedHead(head, time, signature)
 
 
 # ---------------------------------------------------------------- signatures
 
 
-def faults_of_signatures(noted: list[NotedHead], key: PublicKey) -> list[str]:
-    """Of heads that are not signed, or not by the holder of the key."""
+def signature_faults(recorded: list[RecordedHead], key: PublicKey) -> list[str]:
+    """One message for each head that is not signed, or not with this key."""
     from cryptography.exceptions import InvalidSignature
 
     faults = []
-    for each in noted:
+    for each in recorded:
         what = f"the head of change {each.head.seq}, noted {each.time},"
         if not each.signature:
             faults.append(f"{what} is not signed")
             continue
         try:
-            key.verify(each.signature, each.said())
+            key.verify(each.signature, each.signed_bytes())
         except InvalidSignature:
             faults.append(f"{what} has a signature that is wrong: it was altered, or made up")
     return faults
 
 
 def private_key(path: Path) -> PrivateKey:
-    """An Ed25519 key in PEM, without a passphrase. Raises BadRequest, and BadConfig where the
-    package for it is missing."""
+    """Reads an Ed25519 private key in PEM, without a passphrase. Raises BadRequest, and BadConfig
+    where the `cryptography` package is missing."""
     with _signatures():
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -141,7 +146,8 @@ def private_key(path: Path) -> PrivateKey:
 
 
 def public_key(path: Path) -> PublicKey:
-    """An Ed25519 key in PEM. Raises BadRequest, and BadConfig where the package is missing."""
+    """Reads an Ed25519 public key in PEM. Raises BadRequest, and BadConfig where the `cryptography`
+    package is missing."""
     with _signatures():
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key

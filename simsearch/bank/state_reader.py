@@ -1,10 +1,9 @@
-"""A consistent state of the whole store that holds no transaction open.
+"""State reader: a consistent state of the whole store, without an open transaction.
 
-Nothing is ever deleted or, retraction apart, changed: a life says from which seq to which an
-entry counts, and what extends an entry stands under the seq that did. So the state at one seq
-can be read by many short transactions. One long one would pin old pages (the file grew 12× in a
-trial) and would keep the writer from growing its map. Should a later release delete anything,
-this is what it must not break.
+Records are versioned by seq and never deleted: a lifetime says from which seq to which an entry
+counts, and an extension is stored under the seq that added it. So the state at one seq can be read
+by many short transactions. A long one would pin old pages (the file grew 12× in a trial) and keep
+the writer from growing its map. A release that deletes records must not break this.
 """
 
 from __future__ import annotations
@@ -27,20 +26,21 @@ CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The store as it was at `seq`, whatever is edited meanwhile. May be used by any thread."""
+class StateReader:
+    """Reads the store as of `seq`, whatever is edited meanwhile. Safe to use from any thread."""
 
     seq: int
     _banks: tuple[Bank, ...]
     _environment: Environment
 
     @classmethod
-    def begin(cls, environment: Environment) -> Reading:
+    def begin(cls, environment: Environment) -> StateReader:
+        """The newest state of the store."""
         seq, banks = environment.read(lambda tables: (tables.seq(), tables.banks()))
         return cls(seq, tuple(banks), environment)
 
-    def at(self, seq: int) -> Reading:
-        """The same as it was at an earlier `seq`; but the banks as they are."""
+    def at(self, seq: int) -> StateReader:
+        """A reader of an earlier `seq`; its banks are those of this one."""
         assert seq <= self.seq
         return replace(self, seq=seq)
 
@@ -64,14 +64,14 @@ class Reading:
             yield chunk
 
     def changes(self, after_seq: int, limit: int) -> list[Change]:
-        """Changes after `after_seq`, up to `seq` and up to `limit` of them, without a gap."""
+        """Up to `limit` changes after `after_seq`, up to `seq`, without a gap."""
         limit = min(limit, self.seq - after_seq)
         if limit <= 0:
             return []
         return self._environment.read(lambda tables: tables.changes(after_seq, limit))
 
     def read(self, work: Callable[[Tables], T]) -> T:
-        """One short transaction: it may see what is younger than `seq`."""
+        """Runs `work` in one short transaction, which also sees records newer than `seq`."""
         return self._environment.read(work)
 
     def fingerprints(self, keys: Sequence[int]) -> dict[int, Fingerprint]:
@@ -83,24 +83,26 @@ class Reading:
             found |= self._environment.read(partial(self._some, some))
         return found
 
-    def brought(self, changes: Sequence[Change]) -> list[Fingerprint]:
-        """What each of `changes`, which added or extended an entry, brought and no other."""
+    def fingerprints_of_changes(self, changes: Sequence[Change]) -> list[Fingerprint]:
+        """The signals that each of `changes`, which added or extended an entry, added."""
         found: list[Fingerprint] = []
         rest = iter(changes)
         while some := list(islice(rest, CHUNK_ENTRIES)):
-            found += self._environment.read(partial(_brought, some))
+            found += self._environment.read(partial(_change_fingerprints, some))
         return found
 
     def _some(self, keys: Sequence[int], tables: Tables) -> dict[int, Fingerprint]:
-        known = [key for key in keys if (life := tables.life(key)) and life.born <= self.seq]
-        return {key: tables.fingerprint_or_raise(key, self.seq) for key in known}
+        existing = [
+            key for key in keys if (lifetime := tables.lifetime(key)) and lifetime.born <= self.seq
+        ]
+        return {key: tables.fingerprint_or_raise(key, self.seq) for key in existing}
 
     def _chunk(self, after_key: int) -> _Chunk:
         return self._environment.read(lambda tables: _read_chunk(tables, after_key, self.seq))
 
 
-def _brought(changes: Sequence[Change], tables: Tables) -> list[Fingerprint]:
-    return [tables.brought_or_raise(change) for change in changes]
+def _change_fingerprints(changes: Sequence[Change], tables: Tables) -> list[Fingerprint]:
+    return [tables.change_fingerprint(change) for change in changes]
 
 
 class _Chunk(NamedTuple):
@@ -109,16 +111,16 @@ class _Chunk(NamedTuple):
 
 
 def _read_chunk(tables: Tables, after_key: int, seq: int) -> _Chunk:
-    """Bounded in entries looked at and, but for its last one, in bytes."""
+    """Bounded in entries examined and, but for the last entry, in bytes."""
     rows: list[tuple[int, int, bytes]] = []
     size_bytes = 0
-    for seen, (key, life) in enumerate(tables.lives(after_key)):
-        if life.born > seq:  # keys are given in the order of the log: only younger ones follow
+    for seen, (key, lifetime) in enumerate(tables.lifetimes(after_key)):
+        if lifetime.born > seq:  # keys follow the order of the log: only newer entries follow
             break
         if seen == CHUNK_ENTRIES or size_bytes >= CHUNK_BYTES:
             return _Chunk(rows, after_key)
         after_key = key
-        if life.alive_at(seq):
-            rows.append((key, life.bank_id, tables.fingerprint_bytes(key, seq)))
+        if lifetime.alive_at(seq):
+            rows.append((key, lifetime.bank_id, tables.fingerprint_bytes(key, seq)))
             size_bytes += len(rows[-1][2])
     return _Chunk(rows, None)

@@ -1,4 +1,4 @@
-"""The bank store: every edit is one durable transaction, every read a short consistent one."""
+"""Bank store: every edit is one durable transaction, every read a short consistent one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from simsearch.bank import edit_checks
-from simsearch.bank.edits import daily_limit, entries, exports, imports, opinions
-from simsearch.bank.edits import decide as deciding
-from simsearch.bank.edits import revert as reverting
+from simsearch.bank.edits import daily_limit, decide, entries, exports, imports, opinions, revert
 from simsearch.bank.edits.imports import ImportedPart, ImportItem
 from simsearch.bank.edits.revert import Reverted
 from simsearch.bank.lmdb.environment import Environment
 from simsearch.bank.lmdb.tables import Tables
-from simsearch.bank.log_search import Span
+from simsearch.bank.log_search import ChangeFilter
 from simsearch.bank.records.fingerprints import fingerprint_to_bytes
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.types import (
     FREE,
     Bank,
@@ -56,21 +54,21 @@ MAP_BYTES = 1 << 30
 MAP_BYTES_MAX = 1 << 40
 DUE_AT_ONCE = 1_024
 
-_ITSELF = Edit(entries.ITSELF, "its time has come")
+_SERVER_EDIT = Edit(entries.SERVER_ACTOR, "its time has come")
 
 T = TypeVar("T")
 
 
 class _DryRun(Exception):
-    """Ends a transaction that is not to be written."""
+    """Aborts the transaction of a dry run."""
 
 
 class BankStore:
     """Banks and entries on disk: one writing process, any number of reading ones.
 
-    Every method may be called from any thread. Faults come out by name: BankFull, BankLocked,
-    NewerFormat, Corrupt, and NotReady once the store is closed. Open it after forking, never
-    before: LMDB's locks belong to one process. One process opens one path once; share the store.
+    Safe to use from any thread. Any method may raise BankFull, BankLocked, NewerFormat, Corrupt,
+    and NotReady once the store is closed. Open it after forking, never before: LMDB's locks belong
+    to one process. A process may open a path only once; share the store.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -86,9 +84,9 @@ class BankStore:
         map_bytes: int = MAP_BYTES,
         map_bytes_max: int = MAP_BYTES_MAX,
     ) -> BankStore:
-        """The store in directory `path`; a writer creates it where it is absent.
+        """Opens the store in directory `path`; a writer creates it where it is absent.
 
-        `map_bytes` is where the memory map starts; it doubles by itself up to `map_bytes_max`.
+        `map_bytes` is the initial size of the memory map, which doubles up to `map_bytes_max`.
         Raises BankLocked (another writer), NewerFormat, Corrupt, BadConfig (no store here).
         """
         begin = min(map_bytes, map_bytes_max)
@@ -97,7 +95,7 @@ class BankStore:
         )
 
     def close(self) -> None:
-        """Waits for transactions in flight, then lets go of the files. May be called twice."""
+        """Waits for running transactions, then closes the files. May be called twice."""
         self._environment.close()
 
     def __enter__(self) -> Self:
@@ -131,8 +129,8 @@ class BankStore:
         four_eyes: FourEyes = FourEyes.AS_CONFIGURED,
         terms: Terms = FREE,
     ) -> tuple[Bank, Change]:
-        """A new, empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded. What it
-        says of `terms` holds for every edit: DailyLimit where they leave no more for today."""
+        """Creates an empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded; and,
+        like every edit, DailyLimit where `terms` allow the actor no more edits today."""
         settings = BankUpdate(description, policy, owner, False, enabled_ratio, four_eyes)
         edit_checks.check_bank_name(name)
         edit_checks.check_update(settings)
@@ -156,12 +154,12 @@ class BankStore:
         etag: str = "",
         terms: Terms = FREE,
     ) -> tuple[Bank, Change]:
-        """Sets what is not None and gives the bank a new etag; `etag`, where given, must be
-        the one it had. Where that needs a second person, it is proposed: the change is of kind
-        PROPOSAL_MADE, and the bank as it was.
+        """Sets what is not None and gives the bank a new etag; `etag`, where given, must be the
+        current one. Where this needs a second person, it is proposed instead: the change is of
+        kind PROPOSAL_MADE, and the bank is returned unchanged.
 
-        Raises BankNotFound, BankChanged, BankArchived where it is and stays so,
-        BadRequest, LimitExceeded."""
+        Raises BankNotFound, BankChanged, BankArchived (unless it is unarchived), BadRequest,
+        LimitExceeded."""
         update = BankUpdate(description, policy, owner, archived, enabled_ratio, four_eyes)
         edit_checks.check_update(update)
         edit_checks.check_edit(edit)
@@ -173,8 +171,9 @@ class BankStore:
     def begin_export(
         self, bank: str, edit: Edit, *, proposal_id: int = 0, terms: Terms = FREE
     ) -> Change:
-        """Puts on the record that entries are taken out of a bank. Where that needs a second person
-        and `proposal_id` names no approval, it is proposed: the change is of kind PROPOSAL_MADE.
+        """Records the start of an export of a bank. Where this needs a second person and
+        `proposal_id` names no approved proposal, it is proposed instead: the change is of kind
+        PROPOSAL_MADE.
 
         Raises BankNotFound, BadRequest, ProposalNotFound, ProposalClosed, PermissionDenied.
         """
@@ -187,14 +186,15 @@ class BankStore:
         )
 
     def check_export(self, bank: str, seq: int, actor: str) -> None:
-        """That this change began an export of the bank by this person. Raises BadRequest."""
-        self._environment.read(lambda tables: exports.check_begun(tables, bank, seq, actor))
+        """Checks that change `seq` is the start of an export of the bank by `actor`. Raises
+        BadRequest."""
+        self._environment.read(lambda tables: exports.check_export_begun(tables, bank, seq, actor))
 
     def add_entries(
         self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE
     ) -> list[Entry]:
-        """Bans every draft or none; each gets its own key and seq (`entry.added.seq`). What needs a
-        second person is stored as a DRAFT, and `entry.added.proposal` waits for one.
+        """Bans every draft or none; each gets its own key and seq (`entry.added.seq`). An entry
+        that needs a second person is stored as a DRAFT, with a proposal (`entry.added.proposal`).
 
         Raises BankNotFound, NoSignal, BadHash, BadVector, BadRequest, LimitExceeded.
         """
@@ -211,10 +211,10 @@ class BankStore:
     def extend_entry(
         self, bank: str, key: int, fingerprint: Fingerprint, edit: Edit, *, terms: Terms = FREE
     ) -> tuple[Entry, Fingerprint]:
-        """Adds the spaces and binary signals of `fingerprint` that the entry lacks; nothing that
-        it has is replaced. Returns the entry and what was added; where that is empty, nothing
-        was written. Whether this is the content that was banned is for
-        `simsearch.bank.edits.same_content`, which sees the contents one by one.
+        """Adds the spaces and binary signals of `fingerprint` that the entry lacks; existing ones
+        are not replaced. Returns the entry and what was added; where that is empty, nothing was
+        written. The caller checks first with `simsearch.bank.edits.same_content` that this is the
+        banned content.
 
         Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, NoSignal, BadHash,
         BadVector, BadRequest, LimitExceeded.
@@ -229,9 +229,9 @@ class BankStore:
     def retract_entry(
         self, bank: str, key: int, edit: Edit, *, terms: Terms = FREE
     ) -> tuple[Entry, Change]:
-        """Ends an entry. Its record and fingerprint stay, to explain earlier hits. Where that needs
-        a second person, it is proposed: the change is of kind PROPOSAL_MADE, and the entry as it
-        was.
+        """Retracts an entry. Its record and fingerprint stay, to explain earlier hits. Where this
+        needs a second person, it is proposed instead: the change is of kind PROPOSAL_MADE, and the
+        entry is returned unchanged.
 
         Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, BadRequest.
         """
@@ -251,10 +251,10 @@ class BankStore:
         until_us: int = 0,
         terms: Terms = FREE,
     ) -> tuple[Entry, Change | None]:
-        """Makes an entry SHADOW, ACTIVE, DISPUTED or QUARANTINED, `until_us` where it goes back by
-        itself then (`settle_due`). The entry, and the change; None: it was there already. Where
-        that needs a second person, it is proposed: the change is of kind PROPOSAL_MADE, and the
-        entry as it was.
+        """Makes an entry SHADOW, ACTIVE, DISPUTED or QUARANTINED; with `until_us`, `apply_due`
+        moves it back then. Returns the entry and the change; None: it was in that state already.
+        Where this needs a second person, it is proposed instead: the change is of kind
+        PROPOSAL_MADE, and the entry is returned unchanged.
 
         Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, EntryRetracted,
         BadRequest.
@@ -271,40 +271,47 @@ class BankStore:
     def decide(
         self, proposal_id: int, decision: Decision, edit: Edit, *, terms: Terms = FREE
     ) -> Proposal:
-        """Decides about a proposal and, where it is approved, does what it is about, a bounded
-        part of it: with something `remaining`, ask again. A decision that is repeated changes
-        nothing. Whether this person may decide at all is for the caller to know.
+        """Decides a proposal and, where it is approved, carries out a bounded part of it: while
+        rows are `remaining`, call again. Repeating a decision changes nothing. The caller checks
+        the role of the actor.
 
-        Raises ProposalNotFound, ProposalClosed, BankArchived, and PermissionDenied where who made
-        it approves or rejects it, or another withdraws it.
+        Raises ProposalNotFound, ProposalClosed, BankArchived, and PermissionDenied where the
+        proposer approves or rejects it, or another person withdraws it.
         """
         edit_checks.check_edit(edit)
 
         return self._edit(
-            lambda tables: deciding.decide(tables, proposal_id, decision, edit), edit, terms
+            lambda tables: decide.decide_proposal(tables, proposal_id, decision, edit), edit, terms
         )
 
     def give_opinion(
-        self, bank: str, key: int, said: OpinionDraft, edit: Edit, *, disputes_max: int
-    ) -> opinions.Given:
-        """Records what somebody thinks of a hit; where `disputes_max` people (0: no number of
-        them) then hold FALSE_POSITIVE of an ACTIVE entry, it is made DISPUTED with it.
+        self, bank: str, key: int, draft: OpinionDraft, edit: Edit, *, disputes_max: int
+    ) -> opinions.RecordedOpinion:
+        """Records an opinion on a hit. An ACTIVE entry becomes DISPUTED once `disputes_max` people
+        call it a FALSE_POSITIVE; 0: never.
 
         Raises BankNotFound, BankArchived, EntryNotFound, EntryInOtherBank, BadHash, BadRequest,
         LimitExceeded.
         """
         edit_checks.check_edit(edit)
-        edit_checks.check_opinion(said)
+        edit_checks.check_opinion(draft)
 
-        return self._edit(lambda tables: opinions.give(tables, bank, key, said, edit, disputes_max))
+        return self._edit(
+            lambda tables: opinions.give_opinion(tables, bank, key, draft, edit, disputes_max)
+        )
 
-    def quarantine_flooding(self, key: int, reason: str, since_us: int) -> opinions.Stopped | None:
-        """Puts an entry whose hits are a flood, seen at `since_us`, into quarantine; None: there
-        is nothing to do. Raises BankFull."""
-        return self._edit(lambda tables: opinions.quarantine(tables, key, reason, since_us))
+    def quarantine_flooding(
+        self, key: int, reason: str, since_us: int
+    ) -> opinions.FloodQuarantine | None:
+        """Quarantines an entry because of a flood of hits, detected at `since_us`; None: there is
+        nothing to do. Raises BankFull."""
+        return self._edit(
+            lambda tables: opinions.quarantine_flooding(tables, key, reason, since_us)
+        )
 
     def add_hits(self, hits: Mapping[int, HitCounts]) -> None:
-        """Adds to the counts of entries, in one transaction and beside the log. Raises BankFull."""
+        """Adds to the hit counts of entries in one transaction, without a change in the log. Raises
+        BankFull."""
 
         def work(tables: Tables) -> None:
             for key, more in hits.items():
@@ -312,12 +319,12 @@ class BankStore:
 
         self._edit(work)
 
-    def settle_due(self, now_us: int) -> int:
-        """Does what was to happen by itself by `now_us`: entries expire, or go back to where they
-        were; returns how much there was. Each is a change, signed `simsearch`."""
+    def apply_due(self, now_us: int) -> int:
+        """Applies the scheduled changes that are due at `now_us`: entries expire, or move back to
+        their state before. Returns their number. Each is a change by the actor `simsearch`."""
         done = 0
         while self._environment.read(lambda tables: tables.due(now_us, 1)):
-            done += self._edit(lambda tables: entries.settle_due(tables, now_us, DUE_AT_ONCE))
+            done += self._edit(lambda tables: entries.apply_due(tables, now_us, DUE_AT_ONCE))
         return done
 
     def import_part(
@@ -332,14 +339,14 @@ class BankStore:
         dry_run: bool = False,
         terms: Terms = FREE,
     ) -> ImportedPart:
-        """Adds what is new, takes back what is withdrawn, and says of each item what became of it;
-        what a bank has already, or had and took back, is not added, the latter unless `revive`.
-        Where that needs a second person, what is new is added as DRAFT and what is withdrawn is
-        HELD, and all parts of one import wait for one `proposal`.
+        """Adds new items and retracts withdrawn ones; returns an outcome for each. Items that the
+        bank has are not added, nor, without `revive`, those that it had and retracted. Where this
+        needs a second person, new items are added as DRAFT and withdrawn ones are HELD, and all
+        parts of the import share one `proposal`.
 
-        All of it or nothing, in one transaction. A part that was done before is answered as it was
-        then. `dry_run`: nothing is written. Raises BankNotFound, BadRequest where this part of the
-        import held something else, and as `add_entries`.
+        One transaction, all or nothing. Repeating a part returns its stored result. `dry_run`:
+        nothing is written. Raises BankNotFound, BadRequest where this part of the import had other
+        rows, and the errors of `add_entries`.
         """
         edit_checks.check_edit(edit)
         edit_checks.check_import(import_id, part, items)
@@ -353,32 +360,31 @@ class BankStore:
                 tables, bank, import_id, part, items, encoded, edit, revive=revive, terms=terms
             )
 
-        return self._try(work, edit, terms) if dry_run else self._edit(work, edit, terms)
+        return self._dry_run(work, edit, terms) if dry_run else self._edit(work, edit, terms)
 
     def revert(
         self,
-        span: Span,
+        selected: ChangeFilter,
         seqs: Sequence[int],
         edit: Edit,
         *,
         dry_run: bool = False,
         terms: Terms = FREE,
     ) -> list[Reverted]:
-        """Undoes the changes `seqs`, the newest first, by new ones; says of each what became of
-        it. One transaction, which ends before the last of them where they are many: go on with the
-        others. `dry_run`: nothing is written. Raises BadRequest, LimitExceeded, and NeedsApproval
-        where a bank needs a second person for one of them."""
+        """Reverts the changes `seqs`, which `selected` matches, newest first, by new changes;
+        returns an outcome for each. One transaction of bounded size: where fewer outcomes than seqs
+        are returned, call again with the rest. `dry_run`: nothing is written. Raises BadRequest,
+        LimitExceeded, and NeedsApproval where a bank needs a second person for one of them."""
         edit_checks.check_edit(edit)
 
         def work(tables: Tables) -> list[Reverted]:
-            return reverting.revert(tables, span, seqs, edit, terms)
+            return revert.revert_changes(tables, selected, seqs, edit, terms)
 
-        return self._try(work, edit, terms) if dry_run else self._edit(work, edit, terms)
+        return self._dry_run(work, edit, terms) if dry_run else self._edit(work, edit, terms)
 
     def subscribe(self, callback: Callable[[int], None]) -> None:
-        """Calls `callback(seq)` after each durable commit of this process, in order, on the
-        editing thread: it must be quick and must not edit. What it raises is logged, since
-        the edit stands."""
+        """Calls `callback(seq)` after each durable commit of this process, in order, on the editing
+        thread: it must be quick and must not edit. Its exceptions are logged; the edit stands."""
         self._subscribers.append(callback)
 
     # ------------------------------------------------------------ reading
@@ -407,7 +413,7 @@ class BankStore:
         return self._environment.read(lambda tables: tables.entries(keys))
 
     def hits(self, keys: Sequence[int]) -> dict[int, HitCounts]:
-        """How often each of these entries was hit, as far as it was written."""
+        """The stored hit counts of these entries."""
         return self._environment.read(lambda tables: {key: tables.hits(key) for key in keys})
 
     def list_entries(
@@ -429,11 +435,11 @@ class BankStore:
         return self._environment.read(lambda tables: tables.changes(after_seq, limit))
 
     def proposal(self, proposal_id: int) -> tuple[Proposal, ProposedRows]:
-        """A proposal and the entries of its first part. Raises ProposalNotFound."""
+        """A proposal and the first part of its entries. Raises ProposalNotFound."""
 
         def read(tables: Tables) -> tuple[Proposal, ProposedRows]:
-            found = deciding.proposal_or_raise(tables, proposal_id)
-            return found, deciding.first_rows(tables, found)
+            found = decide.proposal_or_raise(tables, proposal_id)
+            return found, decide.first_rows(tables, found)
 
         return self._environment.read(read)
 
@@ -445,15 +451,15 @@ class BankStore:
         after_id: int = 0,
         limit: int,
     ) -> tuple[list[tuple[Proposal, ProposedRows]], int]:
-        """Up to `limit` proposals about these banks, the oldest first, and the id after which to go
-        on; 0: that was all. A page may be short before that. Raises BadRequest, LimitExceeded."""
+        """Up to `limit` proposals about these banks, oldest first, and the `after_id` of the next
+        page; 0: this is the last one. A page may be short. Raises BadRequest, LimitExceeded."""
         edit_checks.check_page(after_id, limit)
         return self._environment.read(
-            lambda tables: deciding.listed(tables, bank_ids, state, after_id, limit)
+            lambda tables: decide.list_proposals(tables, bank_ids, state, after_id, limit)
         )
 
     def fingerprints(self, keys: Sequence[int]) -> dict[int, Fingerprint]:
-        """The fingerprints of `keys`, of retracted entries too; unknown keys are left out."""
+        """The fingerprints of `keys`, including retracted entries; unknown keys are left out."""
         with self.reading() as reading:
             return reading.fingerprints(keys)
 
@@ -473,9 +479,9 @@ class BankStore:
         )
 
     @contextmanager
-    def reading(self) -> Iterator[Reading]:
-        """One consistent state of the whole store, to load or build from; see `Reading`."""
-        yield Reading.begin(self._environment)
+    def reading(self) -> Iterator[StateReader]:
+        """A reader of the newest state, to load or build an index from."""
+        yield StateReader.begin(self._environment)
 
     def clear_stale_readers(self) -> int:
         """Frees the reader slots of killed processes; returns how many there were."""
@@ -483,7 +489,9 @@ class BankStore:
 
     # ------------------------------------------------------------ helpers
 
-    def _edit(self, work: Callable[[Tables], T], edit: Edit = _ITSELF, terms: Terms = FREE) -> T:
+    def _edit(
+        self, work: Callable[[Tables], T], edit: Edit = _SERVER_EDIT, terms: Terms = FREE
+    ) -> T:
         def numbered(tables: Tables) -> tuple[T, range]:
             before = tables.seq()
             result = work(tables)
@@ -493,8 +501,8 @@ class BankStore:
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
         return result
 
-    def _try(self, work: Callable[[Tables], T], edit: Edit, terms: Terms) -> T:
-        """What `work` would do; nothing of it is written."""
+    def _dry_run(self, work: Callable[[Tables], T], edit: Edit, terms: Terms) -> T:
+        """Runs `work` and returns its result, without writing anything."""
         tried: list[T] = []
 
         def undone(tables: Tables) -> None:
@@ -509,5 +517,5 @@ class BankStore:
         for callback in self._subscribers if written else ():
             try:
                 callback(written.stop)
-            except Exception:  # the edit is durable: its caller must be told so
+            except Exception:  # the edit is durable, so it must be reported as done
                 log.exception("bank_subscriber_failed")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadSnapshot
 from simsearch.index.gpu.gpu_view import Gpus
@@ -163,10 +163,10 @@ class Replica:
         self._rows.settle(self._seq)
 
 
-def _added(reading: Reading, changes: Sequence[Change]) -> list[Added]:
+def _added(reading: StateReader, changes: Sequence[Change]) -> list[Added]:
     """What each change brought, and no other: an entry that was extended comes in parts."""
     grown = [c for c in changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.ENTRY_EXTENDED)]
-    prints = reading.brought(grown)
+    prints = reading.fingerprints_of_changes(grown)
     return [(c.entry_key, c.bank_id, f) for c, f in zip(grown, prints, strict=True)]
 
 

@@ -1,1 +1,1 @@
-"""One question without a network: what was asked, which thresholds it passed, what follows."""
+"""Matching: search of a view, thresholds and verdicts, without a network."""

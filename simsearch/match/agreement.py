@@ -1,7 +1,7 @@
-"""How far two spaces agree about the same contents: a table of verdicts, and what it proves.
+"""Agreement of two spaces: a table of their verdicts on the same contents, with confidence bounds.
 
-Pure: `simsearch entry compare-encoders` fills it from what a server answers, `simsearch-build
-compare-encoders` from a bank's own vectors.
+Pure functions. `simsearch entry compare-encoders` fills the table from a server's answers,
+`simsearch-build compare-encoders` from a bank's own vectors.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _HALVINGS = 60
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What one space alone says of one content: its strongest band, and the entry and cosine of
-    the closest hit."""
+class SpaceVerdict:
+    """One space's verdict on one content: its strongest band, and the entry and cosine of the
+    closest hit."""
 
     band: Band = Band.NONE
     entry_key: int | None = None
@@ -29,15 +29,16 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Both spaces' opinions of one content, which `name` tells apart and never quotes."""
+class VerdictPair:
+    """Both spaces' verdicts on one content; `name` identifies the content without quoting it."""
 
     name: str
-    old: Opinion
-    new: Opinion
+    old: SpaceVerdict
+    new: SpaceVerdict
 
     @property
     def agrees(self) -> bool:
+        """Whether both give the same band."""
         return self.old.band is self.new.band
 
 
@@ -49,23 +50,27 @@ class Agreement:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Band, Band]]) -> Agreement:
+        """Counts (old band, new band) pairs."""
         return cls(Counter(pairs))
 
     @property
     def judged(self) -> int:
+        """All contents compared."""
         return sum(self.table.values())
 
     @property
     def agree(self) -> int:
+        """Contents for which both give the same band."""
         return sum(n for (old, new), n in self.table.items() if old is new)
 
     @property
     def only_old(self) -> int:
-        """A miss of the new space where the old one was right."""
+        """Contents that the old space hits and the new one does not."""
         return sum(n for (old, new), n in self.table.items() if old and not new)
 
     @property
     def only_new(self) -> int:
+        """Contents that the new space hits and the old one does not."""
         return sum(n for (old, new), n in self.table.items() if new and not old)
 
     @property
@@ -74,17 +79,17 @@ class Agreement:
         return self.judged - self.agree - self.only_old - self.only_new
 
     def interval(self) -> tuple[float, float]:
-        """95 % bounds on the share that agrees, were such contents drawn again and again."""
+        """95 % confidence bounds on the share that agrees."""
         return clopper_pearson(self.agree, self.judged)
 
 
-def opinion_of(result: MatchResult, space: str) -> Opinion:
-    """What `space` alone says, other signals left aside."""
+def space_verdict(result: MatchResult, space: str) -> SpaceVerdict:
+    """The verdict of `space` alone; other signals are ignored."""
     found = [(e, hit.entry_key) for hit in result.hits for e in hit.evidence if e.signal == space]
     if not found:
-        return Opinion()
+        return SpaceVerdict()
     best, key = max(found, key=lambda pair: (_closeness(pair[0]), -pair[1]))
-    return Opinion(best.band, key, best.cosine)
+    return SpaceVerdict(best.band, key, best.cosine)
 
 
 def _closeness(evidence: Evidence) -> tuple[Band, float]:
@@ -94,7 +99,7 @@ def _closeness(evidence: Evidence) -> tuple[Band, float]:
 def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     """Exact bounds on a share (Clopper and Pearson, Biometrika 26, 1934); (0, 1) without trials.
 
-    The lower bound is the share at which `successes` or more would be seen in 2.5 % of samples.
+    The lower bound is the share at which 2.5 % of samples have `successes` or more.
     """
     if trials == 0:
         return 0.0, 1.0
@@ -102,7 +107,7 @@ def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def _at_least(successes: int, trials: int) -> float:
-    """The share p at which P(X >= successes) is half of what the confidence leaves."""
+    """The share p at which P(X >= successes) = (1 - CONFIDENCE) / 2."""
     if successes == 0:
         return 0.0
     steps = np.arange(trials, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Put questions to a view: every signal in one search, evidence by entry."""
+"""Evidence gathering: one search per signal for a whole batch, evidence collected by entry."""
 
 from __future__ import annotations
 
@@ -27,33 +27,38 @@ M = TypeVar("M", CosineMatches, HammingMatches)
 
 
 class View(Protocol):
-    """What one search runs against: immutable, at one position of the log."""
+    """An immutable state of the indexes and banks, at one position of the log."""
 
     @property
-    def seq(self) -> int: ...
+    def seq(self) -> int:
+        """The log position that the view answers for."""
 
     @property
-    def snapshot(self) -> str: ...
+    def snapshot(self) -> str:
+        """The id of the snapshot under it."""
 
     @property
-    def banks(self) -> Mapping[str, Bank]: ...
+    def banks(self) -> Mapping[str, Bank]:
+        """All banks, by name."""
 
     def cosine(self, space: str) -> CosineView | None:
         """The rows of one space; None where no entry has any."""
         ...
 
-    def hamming(self, signal: Signal) -> HammingView | None: ...
+    def hamming(self, signal: Signal) -> HammingView | None:
+        """The rows of one binary signal; None where no entry has any."""
 
     def find_digests(self, digests: Sequence[tuple[Signal, bytes]]) -> list[list[tuple[int, int]]]:
         """For each digest, (entry key, bank id) of the entries that hold it, by key."""
         ...
 
-    def entries(self, keys: Sequence[int]) -> Mapping[int, Entry]: ...
+    def entries(self, keys: Sequence[int]) -> Mapping[int, Entry]:
+        """The entries of these keys; unknown keys are left out."""
 
 
 @dataclass
-class Question:
-    """One content on its way to a result: evidence gathers by (bank id, entry key)."""
+class MatchQuery:
+    """One content being matched, with its evidence so far by (bank id, entry key)."""
 
     print: Print
     content: Content
@@ -61,44 +66,45 @@ class Question:
     truncated: bool = False
 
     def add(self, bank_id: int, key: int, evidence: Evidence | None) -> None:
+        """Files evidence under its entry; None adds nothing."""
         if evidence is not None:
             self.evidence.setdefault((bank_id, key), []).append(evidence)
 
 
-def ask(questions: Sequence[Question], view: View, banks: Sequence[Bank]) -> None:
-    """Put every question to the view, signal by signal, all questions in one search."""
-    _ask_digests(questions, view, banks)
+def gather_evidence(queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank]) -> None:
+    """Adds to each query its evidence from `banks`, with one search per signal for all queries."""
+    _gather_digests(queries, view, banks)
     for signal in {r.signal for b in banks for r in b.policy.hamming}:
-        _ask_bits(signal, questions, view, banks)
+        _gather_bits(signal, queries, view, banks)
     for space, modality in {(r.space, r.query) for b in banks for r in b.policy.cosine}:
-        _ask_vectors(space, modality, questions, view, banks)
+        _gather_vectors(space, modality, queries, view, banks)
 
 
-def _ask_digests(questions: Sequence[Question], view: View, banks: Sequence[Bank]) -> None:
+def _gather_digests(queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank]) -> None:
     by_signal: dict[Signal, dict[int, DigestRule]] = {}
     for bank in banks:
         for rule in bank.policy.digests:
             by_signal.setdefault(rule.signal, {})[bank.id] = rule
-    found = _found_digests(questions, view, by_signal)
-    for question in questions:
-        for signal, values in question.print.fingerprint.digests.items():
-            asked = by_signal.get(signal, {})
+    found = _found_digests(queries, view, by_signal)
+    for query in queries:
+        for signal, values in query.print.fingerprint.digests.items():
+            rule_by_bank = by_signal.get(signal, {})
             entries = {entry for value in values for entry in found.get((signal, value), ())}
-            question.truncated |= len(entries) >= DIGEST_ENTRIES_MAX
+            query.truncated |= len(entries) >= DIGEST_ENTRIES_MAX
             for key, bank_id in entries:
-                if bank_id in asked:
-                    question.add(bank_id, key, rules.digest_evidence(asked[bank_id]))
+                if bank_id in rule_by_bank:
+                    query.add(bank_id, key, rules.digest_evidence(rule_by_bank[bank_id]))
 
 
 def _found_digests(
-    questions: Sequence[Question], view: View, asked: Container[Signal]
+    queries: Sequence[MatchQuery], view: View, signals: Container[Signal]
 ) -> dict[tuple[Signal, bytes], list[tuple[int, int]]]:
     """The entries of all digests of the signals asked, looked up together and each once."""
     digests = {
         (signal, value): None
-        for question in questions
-        for signal, values in question.print.fingerprint.digests.items()
-        if signal in asked
+        for query in queries
+        for signal, values in query.print.fingerprint.digests.items()
+        if signal in signals
         for value in values
     }
     if not digests:
@@ -106,52 +112,50 @@ def _found_digests(
     return dict(zip(digests, view.find_digests(list(digests)), strict=True))
 
 
-def _ask_bits(
-    signal: Signal, questions: Sequence[Question], view: View, banks: Sequence[Bank]
+def _gather_bits(
+    signal: Signal, queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank]
 ) -> None:
     by_bank = {b.id: r for b in banks for r in b.policy.hamming if r.signal == signal}
-    asking = [q for q in questions if signal in q.print.fingerprint.bits]
+    eligible = [q for q in queries if signal in q.print.fingerprint.bits]
     index = view.hamming(signal)
-    if index is None or not asking:
+    if index is None or not eligible:
         return
-    rows = [q.print.fingerprint.bits[signal] for q in asking]
+    rows = [q.print.fingerprint.bits[signal] for q in eligible]
     ceilings = {b: int(t) for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
-    best = _Best(asking, rows, signal, closer=min)
+    best = _BestMatches(eligible, rows, signal, closer=min)
     for matches, numbers in _searches(index.search, np.vstack(rows), ceilings):
         best.add(matches, matches.hamming, numbers)
-    for question, bank_id, key, near in best.per_entry():
-        region = question.print.region(near.part)
+    for query, bank_id, key, near in best.per_entry():
+        region = query.print.region(near.part)
         found = rules.hamming_evidence(by_bank[bank_id], int(near.measure), near.rows, region)
-        question.add(bank_id, key, found)
+        query.add(bank_id, key, found)
 
 
-def _ask_vectors(
+def _gather_vectors(
     space: str,
     modality: Modality,
-    questions: Sequence[Question],
+    queries: Sequence[MatchQuery],
     view: View,
     banks: Sequence[Bank],
 ) -> None:
     by_bank = {
         b.id: r for b in banks for r in b.policy.cosine if (r.space, r.query) == (space, modality)
     }
-    asking = [
-        q
-        for q in questions
-        if q.print.modality is modality and space in q.print.fingerprint.vectors
+    eligible = [
+        q for q in queries if q.print.modality is modality and space in q.print.fingerprint.vectors
     ]
     index = view.cosine(space)
-    if index is None or not asking:
+    if index is None or not eligible:
         return
-    rows = [q.print.fingerprint.vectors[space] for q in asking]
+    rows = [q.print.fingerprint.vectors[space] for q in eligible]
     floors = {b: t for b, r in by_bank.items() if (t := rules.loosest(r)) is not None}
-    best = _Best(asking, rows, space, closer=max)
+    best = _BestMatches(eligible, rows, space, closer=max)
     for matches, numbers in _searches(index.search, np.vstack(rows), floors):
         best.add(matches, matches.cosine, numbers)
-    for question, bank_id, key, near in best.per_entry():
-        region = question.print.region(near.part)
+    for query, bank_id, key, near in best.per_entry():
+        region = query.print.region(near.part)
         found = rules.cosine_evidence(by_bank[bank_id], near.measure, near.rows, region)
-        question.add(bank_id, key, found)
+        query.add(bank_id, key, found)
 
 
 def _searches(
@@ -159,8 +163,8 @@ def _searches(
 ) -> Iterator[tuple[M, NDArray[np.intp]]]:
     """The matches of all rows, with the number of each query among `rows`.
 
-    A search returns a bounded number of rows for one query. Where there were more, every bank is
-    asked alone: else the many near rows of one bank would hide a nearer threshold of another.
+    A search returns a bounded number of rows for one query. Where it was truncated, each bank is
+    searched alone: else the many near rows of one bank would crowd out those of another.
     """
     found = search(rows, limits)
     yield found, np.arange(len(rows))
@@ -171,8 +175,8 @@ def _searches(
 
 
 @dataclass(frozen=True)
-class _Near:
-    """How near an entry is to one part of a question, the whole (0) or the n-th region: the best
+class _Nearness:
+    """How near an entry is to one part of a query, the whole (0) or the n-th region: the best
     `measure`, and how many `rows` of the entry passed."""
 
     part: int
@@ -180,21 +184,21 @@ class _Near:
     rows: int
 
 
-class _Best:
-    """Row matches gathered by entry and by what the question's rows show: the whole, or one of the
-    regions. An entry's row counts once however many of those rows it passed."""
+class _BestMatches:
+    """Row matches collected by entry and by part of the query: the whole, or one of the regions. A
+    row of an entry counts once, however many rows of that part it matched."""
 
     def __init__(
         self,
-        asking: Sequence[Question],
+        eligible: Sequence[MatchQuery],
         rows: Sequence[np.ndarray],
         signal: str,
         closer: Callable[[float, float], float],
     ) -> None:
-        self._asking = asking
+        self._queries = eligible
         lengths = [len(r) for r in rows]
         self._owner = np.repeat(np.arange(len(rows)), lengths)
-        shown = (question.print.shows.get(signal) for question in asking)
+        shown = (query.print.shows.get(signal) for query in eligible)
         parts = [
             np.zeros(n, np.uint8) if s is None else s for n, s in zip(lengths, shown, strict=True)
         ]
@@ -211,7 +215,7 @@ class _Best:
     ) -> None:
         owner, part = self._owner[numbers], self._part[numbers]
         for query in np.flatnonzero(found.truncated):
-            self._asking[owner[query]].truncated = True
+            self._queries[owner[query]].truncated = True
         of = found.query
         columns = (owner[of], found.group, found.key, part[of], found.row, measure)
         values = zip(*(column.tolist() for column in columns), strict=True)
@@ -220,8 +224,8 @@ class _Best:
             self._best[entry] = self._closer(self._best.get(entry, value), value)
             self._passed.setdefault(entry, set()).add(row)
 
-    def per_entry(self) -> Iterator[tuple[Question, int, int, _Near]]:
-        """(question, bank id, entry key, how near), for each part that is near."""
+    def per_entry(self) -> Iterator[tuple[MatchQuery, int, int, _Nearness]]:
+        """(query, bank id, entry key, nearness), one for each part that matched."""
         for entry, value in self._best.items():
             who, group, key, part = entry
-            yield self._asking[who], group, key, _Near(part, value, len(self._passed[entry]))
+            yield self._queries[who], group, key, _Nearness(part, value, len(self._passed[entry]))

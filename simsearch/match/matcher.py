@@ -1,8 +1,8 @@
-"""The matcher: contents in, results out, every hit decided by an exact measure.
+"""Matcher: from contents to hits and a verdict, every hit decided by an exact measure.
 
-contents → signals → one view, taken once → digests, bits and vectors asked at each bank's
-loosest threshold → evidence per entry → policy per bank → hits and a verdict. Who asks to stop at
-a block has digests asked before anything is decoded.
+contents → signals → one view, taken once → search of digests, bits and vectors at each bank's
+loosest threshold → evidence per entry → policy per bank → hits and a verdict. With the option
+`stop_at_block`, digests are searched before anything is decoded.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from simsearch.encode.fingerprint import ContentLimits, Print, Wanted, digests_a
 from simsearch.encode.fingerprint import Outcome as PrintOutcome
 from simsearch.errors import BankArchived, BankNotFound, LimitExceeded, SimsearchError
 from simsearch.match import policy as rules
-from simsearch.match.evidence import Question, View, ask
-from simsearch.match.suppression import NOTHING, Counted, count
+from simsearch.match.evidence import MatchQuery, View, gather_evidence
+from simsearch.match.suppression import NO_HITS, FilteredHits, filter_hits
 from simsearch.telemetry import StageClock
 from simsearch.types import (
     EVERY_BANK,
@@ -36,36 +36,41 @@ from simsearch.types import (
     SignalState,
 )
 
-BANKS_NAMED = 10
-"""How many of the banks there are a refusal lists."""
+BANKS_LISTED_MAX = 10
+"""How many existing banks the error about an unknown bank lists."""
 
 
 class ViewSource(Protocol):
-    @property
-    def view(self) -> View: ...
-
-
-class Prints(Protocol):
-    """What contents are asked with: a Fingerprinter, or one that remembers."""
+    """A provider of the view to search."""
 
     @property
-    def limits(self) -> ContentLimits: ...
+    def view(self) -> View:
+        """The newest view."""
+
+
+class QueryFingerprinter(Protocol):
+    """Computes the fingerprints of contents: a Fingerprinter, or a cache in front of one."""
+
+    @property
+    def limits(self) -> ContentLimits:
+        """Sizes above which content is refused."""
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
-    ) -> list[PrintOutcome]: ...
+    ) -> list[PrintOutcome]:
+        """One fingerprint or error per content, in order, with the `wanted` signals."""
 
 
 Outcome: TypeAlias = MatchResult | SimsearchError
 
 
 class Matcher:
-    """Answers batches; safe to call from any number of threads."""
+    """Matches batches of contents; safe to use from any number of threads."""
 
     def __init__(
-        self, prints: Prints, views: ViewSource, hits_max: int, searches_max: int = 2
+        self, prints: QueryFingerprinter, views: ViewSource, hits_max: int, searches_max: int = 2
     ) -> None:
-        """`searches_max`: how many threads search at a time, while others encode or wait."""
+        """`searches_max`: how many threads may search at a time; others encode or wait."""
         self._prints = prints
         self._views = views
         self._hits_max = hits_max
@@ -74,58 +79,58 @@ class Matcher:
     def match(
         self, contents: Sequence[Content], options: MatchOptions, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """One result or refusal per content, in order.
+        """One result or error per content, in order.
 
-        Raises BankNotFound and LimitExceeded, which concern the whole call, and where encoders
-        let it wait Overloaded, DeadlinePassed and NotReady.
+        Raises errors of the whole call: BankNotFound, BankArchived, LimitExceeded, and from
+        waiting for encoders Overloaded, DeadlinePassed and NotReady.
         """
         if not 1 <= options.hits_max <= self._hits_max:
             raise LimitExceeded(f"hits_max is {options.hits_max}: ask for 1 to {self._hits_max}")
         clock = StageClock()
-        stopped = self._stopped(contents, options, clock) if options.stop_at_block else {}
+        stopped = self._blocked_by_digest(contents, options, clock) if options.stop_at_block else {}
         rest = [content for i, content in enumerate(contents) if i not in stopped]
-        answers = iter(self._answered(rest, options, clock, call))
+        answers = iter(self._match_all(rest, options, clock, call))
         outcomes = [stopped[i] if i in stopped else next(answers) for i in range(len(contents))]
         return [_timed(o, clock) for o in outcomes] if options.with_stage_times else outcomes
 
-    def _stopped(
+    def _blocked_by_digest(
         self, contents: Sequence[Content], options: MatchOptions, clock: StageClock
     ) -> dict[int, MatchResult]:
-        """The contents, by position, that are blocked by a digest alone."""
+        """The results, by position, of contents that an equal digest blocks."""
         view = self._views.view
-        banks = asked_banks(view.banks, options)
+        banks = selected_banks(view.banks, options)
         with clock.stage("digests"):
             alone = [(i, digests_alone(c, self._prints.limits)) for i, c in enumerate(contents)]
-            questions = {i: Question(p, contents[i]) for i, p in alone if p is not None}
-            ask(list(questions.values()), view, banks)
-            results = {i: _stopped_answer(q, view, banks, options) for i, q in questions.items()}
+            queries = {i: MatchQuery(p, contents[i]) for i, p in alone if p is not None}
+            gather_evidence(list(queries.values()), view, banks)
+            results = {i: _stopped_answer(q, view, banks, options) for i, q in queries.items()}
         return {i: result for i, result in results.items() if result.verdict is Band.BLOCK}
 
-    def _answered(
+    def _match_all(
         self,
         contents: Sequence[Content],
         options: MatchOptions,
         clock: StageClock,
         call: CallContext,
     ) -> list[Outcome]:
-        banks = asked_banks(self._views.view.banks, options)
-        wanted = _wanted(banks)
+        banks = selected_banks(self._views.view.banks, options)
+        wanted = _signals_used(banks)
         with clock.stage("encode"):
             prints = self._prints.query(contents, wanted, call)
         view = self._views.view
-        banks = asked_banks(view.banks, options)
-        if not _wanted(banks) <= wanted:  # a policy was given a rule meanwhile
+        banks = selected_banks(view.banks, options)
+        if not _signals_used(banks) <= wanted:  # a policy was given a rule meanwhile
             with clock.stage("encode"):
-                prints = self._prints.query(contents, _wanted(banks), call)
-        questions = [
-            Question(p, content)
+                prints = self._prints.query(contents, _signals_used(banks), call)
+        queries = [
+            MatchQuery(p, content)
             for p, content in zip(prints, contents, strict=True)
             if isinstance(p, Print)
         ]
         with clock.stage("search"), self._may_search:
-            ask(questions, view, banks)
+            gather_evidence(queries, view, banks)
         with clock.stage("decide"):
-            answers = iter(_answers(questions, view, banks, options))
+            answers = iter(_answers(queries, view, banks, options))
         return [next(answers) if isinstance(p, Print) else p for p in prints]
 
 
@@ -135,23 +140,27 @@ def _timed(outcome: Outcome, clock: StageClock) -> Outcome:
     return outcome
 
 
-def asked_banks(existing: Mapping[str, Bank], options: MatchOptions) -> list[Bank]:
-    """The banks that the options name and give access to, each once, and the allow-listed ones,
-    which have a say in every answer. Raises BankNotFound, BankArchived."""
+def selected_banks(existing: Mapping[str, Bank], options: MatchOptions) -> list[Bank]:
+    """The banks to search: those that the options name and give access to, each once, and the
+    allow-listed ones, which apply to every match. Raises BankNotFound, BankArchived."""
     banks, names = _within(options.access, existing), options.banks
     for name in names:
         if name not in banks:
-            known = sorted(banks)
-            others = f" and {len(known) - BANKS_NAMED} more" if len(known) > BANKS_NAMED else ""
-            there = ", ".join(known[:BANKS_NAMED]) or "none yet"
+            existing_names = sorted(banks)
+            others = (
+                f" and {len(existing_names) - BANKS_LISTED_MAX} more"
+                if len(existing_names) > BANKS_LISTED_MAX
+                else ""
+            )
+            there = ", ".join(existing_names[:BANKS_LISTED_MAX]) or "none yet"
             raise BankNotFound(f"there is no bank {name!r}; there are: {there}{others}")
         if banks[name].archived:
             raise BankArchived(f"bank {name!r} is archived and not asked: leave it out")
-    asked = {b.name: b for b in banks.values() if not b.archived}
+    current = {b.name: b for b in banks.values() if not b.archived}
     if names:
-        allowed = (b.name for b in asked.values() if b.kind is BankKind.ALLOWED)
-        return [asked[name] for name in dict.fromkeys((*names, *allowed))]
-    return list(asked.values())
+        allowed = (b.name for b in current.values() if b.kind is BankKind.ALLOWED)
+        return [current[name] for name in dict.fromkeys((*names, *allowed))]
+    return list(current.values())
 
 
 def _within(access: BankAccess, banks: Mapping[str, Bank]) -> Mapping[str, Bank]:
@@ -160,8 +169,8 @@ def _within(access: BankAccess, banks: Mapping[str, Bank]) -> Mapping[str, Bank]
     return {name: bank for name, bank in banks.items() if name in access}
 
 
-def _wanted(banks: Iterable[Bank]) -> set[tuple[str, Modality | None]]:
-    """The signals that some asked bank has a rule for: nothing else is worth computing."""
+def _signals_used(banks: Iterable[Bank]) -> set[tuple[str, Modality | None]]:
+    """The signals that any of the banks has a rule for; no others are computed."""
     wanted: set[tuple[str, Modality | None]] = set()
     for bank in banks:
         wanted |= {(rule.space, rule.query) for rule in bank.policy.cosine}
@@ -170,109 +179,109 @@ def _wanted(banks: Iterable[Bank]) -> set[tuple[str, Modality | None]]:
     return wanted
 
 
-# ---------------------------------------------------------------- answering
+# ---------------------------------------------------------------- results
 
 
 def _answers(
-    questions: Sequence[Question], view: View, banks: Sequence[Bank], options: MatchOptions
+    queries: Sequence[MatchQuery], view: View, banks: Sequence[Bank], options: MatchOptions
 ) -> list[MatchResult]:
-    """Those without a hit, as most are, share one answer where they are alike."""
+    """Most contents have no hit; those with the same kinds of signals share one result."""
     alike: dict[tuple[object, ...], MatchResult] = {}
     answers = []
-    for question in questions:
-        if question.evidence or question.truncated:
-            answers.append(_answer(question, view, banks, options))
+    for query in queries:
+        if query.evidence or query.truncated:
+            answers.append(_answer(query, view, banks, options))
             continue
-        kind = _kind(question.print)
+        kind = _kind(query.print)
         if kind not in alike:
-            alike[kind] = _answer(question, view, banks, options)
+            alike[kind] = _answer(query, view, banks, options)
         answers.append(alike[kind])
     return answers
 
 
-def _kind(asked: Print) -> tuple[object, ...]:
-    """All of a print but the values of its signals."""
-    signals = asked.fingerprint
-    return (asked.reports, asked.modality, *signals.digests, *signals.bits, *signals.vectors)
+def _kind(print_: Print) -> tuple[object, ...]:
+    """All of a fingerprint but the values of its signals."""
+    signals = print_.fingerprint
+    return (print_.reports, print_.modality, *signals.digests, *signals.bits, *signals.vectors)
 
 
 def _answer(
-    question: Question,
+    query: MatchQuery,
     view: View,
     banks: Sequence[Bank],
     options: MatchOptions,
 ) -> MatchResult:
-    counted = _counted(question, view, banks)
-    verdict = max((hit.band for hit in counted.hits), default=Band.NONE)
-    reports = (*_asked_for(question, banks), *_unsearchable(question, banks))
+    filtered = _filtered(query, view, banks)
+    verdict = max((hit.band for hit in filtered.hits), default=Band.NONE)
+    reports = (*_reports(query, banks), *_unsearchable(query, banks))
     return MatchResult(
         verdict=verdict,
-        hits=counted.hits[: options.hits_max],
-        truncated=question.truncated or len(counted.hits) > options.hits_max,
+        hits=filtered.hits[: options.hits_max],
+        truncated=query.truncated or len(filtered.hits) > options.hits_max,
         complete=any(bank.kind is BankKind.BANNED for bank in banks)
-        and _is_complete(question, reports)
-        and not _may_be_stronger(question, banks, verdict),
+        and _is_complete(query, reports)
+        and not _may_be_stronger(query, banks, verdict),
         signals=reports,
         snapshot=view.snapshot,
         seq=view.seq,
-        shadow=counted.shadow[: options.hits_max],
-        suppressed=counted.suppressed[: options.hits_max],
+        shadow=filtered.shadow[: options.hits_max],
+        suppressed=filtered.suppressed[: options.hits_max],
     )
 
 
 def _stopped_answer(
-    question: Question, view: View, banks: Sequence[Bank], options: MatchOptions
+    query: MatchQuery, view: View, banks: Sequence[Bank], options: MatchOptions
 ) -> MatchResult:
-    """Nothing but digests was asked: another signal would have found more hits, none stronger."""
+    """Only digests were searched: other signals would have found more hits, but none stronger."""
     return replace(
-        _answer(question, view, banks, options),
+        _answer(query, view, banks, options),
         complete=False,
-        signals=tuple(_asked_for(question, banks)),
+        signals=tuple(_reports(query, banks)),
         stopped_early=True,
     )
 
 
-def _asked_for(question: Question, banks: Sequence[Bank]) -> Iterator[SignalReport]:
-    """The reports of the print; what no asked bank has a rule for was computed and not searched."""
-    names = {n for n, modality in _wanted(banks) if modality in (None, question.print.modality)}
-    for report in question.print.reports:
+def _reports(query: MatchQuery, banks: Sequence[Bank]) -> Iterator[SignalReport]:
+    """The signal reports; a signal that no searched bank has a rule for becomes NOT_ASKED."""
+    names = {n for n, modality in _signals_used(banks) if modality in (None, query.print.modality)}
+    for report in query.print.reports:
         idle = report.state is SignalState.SEARCHED and report.signal not in names
         yield replace(report, state=SignalState.NOT_ASKED) if idle else report
 
 
-def _is_complete(question: Question, reports: Iterable[SignalReport]) -> bool:
-    """Nothing that a bank relies on was left out; and of a ready hash or vector, which is one
-    signal and no more, that one was searched."""
+def _is_complete(query: MatchQuery, reports: Iterable[SignalReport]) -> bool:
+    """Whether no signal was unavailable and, for a ready hash or vector, its one signal was
+    searched."""
     states = {report.state for report in reports}
-    ready = question.print.modality is None or _is_single_space(question.print)
+    ready = query.print.modality is None or _is_single_space(query.print)
     return SignalState.UNAVAILABLE not in states and (not ready or SignalState.SEARCHED in states)
 
 
-def _may_be_stronger(question: Question, banks: Iterable[Bank], verdict: Band) -> bool:
-    """A row that was cut could have been the second descriptor of a BLOCK."""
+def _may_be_stronger(query: MatchQuery, banks: Iterable[Bank], verdict: Band) -> bool:
+    """Whether a truncated row could have been the second descriptor of a BLOCK."""
     paired = any(bank.policy.two_descriptors for bank in banks)
-    return question.truncated and paired and verdict < Band.BLOCK
+    return query.truncated and paired and verdict < Band.BLOCK
 
 
-def _counted(question: Question, view: View, banks: Sequence[Bank]) -> Counted:
-    """With what the bank knows about the entries that were hit."""
-    hits = _decide(question, {bank.id: bank for bank in banks})
+def _filtered(query: MatchQuery, view: View, banks: Sequence[Bank]) -> FilteredHits:
+    """The hits that count, with the metadata of their entries."""
+    hits = _decide(query, {bank.id: bank for bank in banks})
     if not hits:
-        return NOTHING
+        return NO_HITS
     entries = view.entries([hit.entry_key for hit in hits])
     by_name = {bank.name: bank for bank in banks}
-    counted = count(hits, by_name, entries, view.seq, question.content)
-    return counted.told(lambda hit: _told(hit, by_name[hit.bank]))
+    filtered = filter_hits(hits, by_name, entries, view.seq, query.content)
+    return filtered.map_hits(lambda hit: _for_caller(hit, by_name[hit.bank]))
 
 
-def _told(hit: Hit, bank: Bank) -> Hit:
-    return replace(hit, evidence=rules.told(hit.evidence, bank.policy.two_descriptors))
+def _for_caller(hit: Hit, bank: Bank) -> Hit:
+    return replace(hit, evidence=rules.best_per_signal(hit.evidence, bank.policy.two_descriptors))
 
 
-def _decide(question: Question, banks: Mapping[int, Bank]) -> list[Hit]:
-    """Every entry hit, by its evidence alone."""
+def _decide(query: MatchQuery, banks: Mapping[int, Bank]) -> list[Hit]:
+    """One hit for each entry with evidence, before states and allow-lists are considered."""
     hits = []
-    for (bank_id, key), evidence in question.evidence.items():
+    for (bank_id, key), evidence in query.evidence.items():
         bank = banks[bank_id]
         band, capped = rules.decide(evidence, bank.policy.two_descriptors)
         found = rules.ordered(evidence)
@@ -280,28 +289,27 @@ def _decide(question: Question, banks: Mapping[int, Bank]) -> list[Hit]:
     return hits
 
 
-def _unsearchable(question: Question, banks: Sequence[Bank]) -> list[SignalReport]:
-    """Spaces that an asked bank's policy uses for this kind of content and nobody could search.
-
-    Happens when a bank's thresholds were set for an encoder that this server no longer has.
+def _unsearchable(query: MatchQuery, banks: Sequence[Bank]) -> list[SignalReport]:
+    """Reports of spaces that a searched bank's policy uses for this kind of content and that could
+    not be searched: its thresholds were set for an encoder that this server no longer has.
     """
-    if question.print.modality is None or _is_single_space(question.print):
+    if query.print.modality is None or _is_single_space(query.print):
         return []
-    asked: dict[str, str] = {}
+    used: dict[str, str] = {}
     for bank in banks:
-        for rule in rules.rules_asked(bank.policy, question.print.modality):
-            asked.setdefault(rule.space, bank.name)
+        for rule in rules.applicable_cosine_rules(bank.policy, query.print.modality):
+            used.setdefault(rule.space, bank.name)
     return [
         SignalReport(
             space,
             SignalState.UNAVAILABLE,
             f"bank {name!r} has thresholds for this space and the server has no encoder for it",
         )
-        for space, name in asked.items()
-        if space not in question.print.fingerprint.vectors
+        for space, name in used.items()
+        if space not in query.print.fingerprint.vectors
     ]
 
 
-def _is_single_space(question: Print) -> bool:
-    """A ready vector asks in its own space and nowhere else."""
-    return not question.fingerprint.digests and not question.fingerprint.bits
+def _is_single_space(query: Print) -> bool:
+    """Whether it is a ready vector, which is searched in its own space alone."""
+    return not query.fingerprint.digests and not query.fingerprint.bits

@@ -1,5 +1,4 @@
-"""What is nearest to a content, or to an entry, whatever the banks' thresholds: for people who look
-around. Nothing is judged here."""
+"""Nearest-entry search, independent of the banks' thresholds, for analysts. No verdict is given."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from simsearch.encode.fingerprint import Print
 from simsearch.errors import BadRequest
 from simsearch.index.rescore import exact_cosines
-from simsearch.match.evidence import Question, View, ask
+from simsearch.match.evidence import MatchQuery, View, gather_evidence
 from simsearch.types import (
     BINARY,
     BITS,
@@ -35,46 +34,47 @@ from simsearch.types import (
 )
 
 UNRELATED_BITS: Final = BITS // 2
-"""The distance that two hashes have by chance."""
+"""The mean distance of two unrelated hashes."""
 
 COSINE_LEAST: Final = 0.2
 HAMMING_MOST: Final = 120
-"""Beyond these everything is near, and searches would sort whole banks."""
+"""Limits of DistanceLimits: beyond them unrelated entries match, and a search would sort whole
+banks."""
 
 _EXACT_PAIRS: Final = 16
-"""How many of the best pairs by float32 are measured exactly."""
+"""How many of the best pairs by float32 are rescored exactly."""
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How near is near enough: a cosine, and distances in bits."""
+class DistanceLimits:
+    """Thresholds of a search: a least cosine, and greatest distances in bits."""
 
     cosine_min: float = 0.5
     pdq_max: int = 80
     minhash_max: int = 100
 
     @classmethod
-    def of(cls, cosine_min: float | None, hamming_max: int | None) -> Reach:
-        """None: the default. Raises BadRequest."""
-        reach = cls()
+    def of(cls, cosine_min: float | None, hamming_max: int | None) -> DistanceLimits:
+        """The given limits; None: the default. Raises BadRequest."""
+        limits = cls()
         if cosine_min is not None:
             if not COSINE_LEAST <= cosine_min <= 1:  # as no NaN is, too
                 raise BadRequest(f"cosine_min is {cosine_min}: give {COSINE_LEAST} to 1")
-            reach = replace(reach, cosine_min=cosine_min)
+            limits = replace(limits, cosine_min=cosine_min)
         if hamming_max is not None:
             if not 0 <= hamming_max <= HAMMING_MOST:
                 raise BadRequest(f"hamming_max is {hamming_max}: give 0 to {HAMMING_MOST} bits")
-            reach = replace(reach, pdq_max=hamming_max, minhash_max=hamming_max)
-        return reach
+            limits = replace(limits, pdq_max=hamming_max, minhash_max=hamming_max)
+        return limits
 
-    def policy(self, asked: Print) -> Policy:
-        """One rule for each signal of the print."""
-        spaces = asked.fingerprint.vectors if asked.modality else ()
+    def policy(self, print_: Print) -> Policy:
+        """A policy with one LOG rule for each signal of the query."""
+        spaces = print_.fingerprint.vectors if print_.modality else ()
         return Policy(
             cosine=tuple(
-                CosineRule(space, asked.modality, log=self.cosine_min)
+                CosineRule(space, print_.modality, log=self.cosine_min)
                 for space in spaces
-                if asked.modality
+                if print_.modality
             ),
             hamming=(
                 HammingRule(Signal.PDQ, log=self.pdq_max),
@@ -85,8 +85,8 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Near:
-    """An entry and by what it is near, the nearest first; of no band and no threshold."""
+class NearEntry:
+    """A near entry and its evidence, nearest signal first, without bands and thresholds."""
 
     bank: str
     entry: Entry
@@ -94,46 +94,46 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """Best first. `truncated`: there are more, or there were more near rows than a search gives."""
+class NearestEntries:
+    """Near entries, nearest first. `truncated`: there are more, or a search was truncated."""
 
-    found: tuple[Near, ...]
+    found: tuple[NearEntry, ...]
     truncated: bool
 
 
-def find(
-    asked: Print,
+def find_nearest(
+    print_: Print,
     content: Content,
     view: View,
     banks: Sequence[Bank],
     states: Collection[EntryState],
     *,
     limit: int,
-    reach: Reach,
-) -> Nearest:
-    """The entries of `banks` in one of `states` (none: in any) that lie within reach."""
-    policy = reach.policy(asked)
-    question = Question(asked, content)
-    ask([question], view, [replace(bank, policy=policy) for bank in banks])
+    limits: DistanceLimits,
+) -> NearestEntries:
+    """The entries of `banks` in one of `states` (empty: any) that lie within the limits."""
+    policy = limits.policy(print_)
+    query = MatchQuery(print_, content)
+    gather_evidence([query], view, [replace(bank, policy=policy) for bank in banks])
     names = {bank.id: bank.name for bank in banks}
-    entries = view.entries([key for _, key in question.evidence])
+    entries = view.entries([key for _, key in query.evidence])
     near = [
-        Near(names[bank_id], entries[key], _each_signal_once(map(_unjudged, evidence)))
-        for (bank_id, key), evidence in question.evidence.items()
+        NearEntry(names[bank_id], entries[key], _each_signal_once(map(_unjudged, evidence)))
+        for (bank_id, key), evidence in query.evidence.items()
         if key in entries and _is_wanted(entries[key], states)
     ]
     near.sort(key=lambda each: (*_rank(each.evidence[0]), each.entry.key))
-    return Nearest(tuple(near[:limit]), question.truncated or len(near) > limit)
+    return NearestEntries(tuple(near[:limit]), query.truncated or len(near) > limit)
 
 
 def _is_wanted(entry: Entry, states: Collection[EntryState]) -> bool:
-    """What was retracted since the view was made is not shown either."""
+    """Also excludes entries retracted since the view was made."""
     return entry.state is not EntryState.RETRACTED and (not states or entry.state in states)
 
 
 def compare(one: Fingerprint, other: Fingerprint) -> tuple[Evidence, ...]:
-    """Of each signal that both have the best pair of rows, and the digests that are equal; the
-    nearest first. Rows are compared as they are stored: pictures are not turned."""
+    """The best pair of rows of each signal that both have, and equal digests; nearest first.
+    Stored rows are compared as they are, without rotations of pictures."""
     equal = [s for s in DIGESTS if set(one.digests.get(s, ())) & set(other.digests.get(s, ()))]
     found = [Evidence(signal, Band.NONE) for signal in equal]
     for signal in BINARY:
@@ -147,14 +147,14 @@ def compare(one: Fingerprint, other: Fingerprint) -> tuple[Evidence, ...]:
 
 
 def least_hamming(one: Bits, other: Bits) -> int:
-    """In bits, of all pairs of rows."""
+    """The least distance of all pairs of rows, in bits."""
     a, b = (np.unpackbits(rows, axis=1).astype(np.float32) for rows in (one, other))
     distances = a.sum(1)[:, None] + b.sum(1)[None, :] - 2 * (a @ b.T)  # whole numbers up to 256
     return int(distances.min())
 
 
 def greatest_cosine(one: Vectors, other: Vectors) -> float:
-    """Of all pairs of rows: proposed in float32, decided exactly."""
+    """The greatest cosine of all pairs of rows: candidates by float32, the result exact."""
     rough = (one @ other.T).ravel()
     count = min(_EXACT_PAIRS, len(rough))
     best: NDArray[np.intp] = np.argpartition(rough, -count)[-count:]
@@ -167,7 +167,7 @@ def _unjudged(evidence: Evidence) -> Evidence:
 
 
 def _each_signal_once(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
-    """By the part of the picture that is nearest."""
+    """Keeps each signal once, for the nearest part of the picture."""
     best: dict[str, Evidence] = {}
     for each in _best_first(evidence):
         best.setdefault(each.signal, each)
@@ -179,8 +179,8 @@ def _best_first(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
 
 
 def _rank(evidence: Evidence) -> tuple[float, int, str]:
-    """A sort key, smaller is nearer, on one scale for all signals: a cosine as it is, a distance as
-    what it is short of chance. An equal digest comes before all."""
+    """A sort key, smaller is nearer. Signals share one scale: a distance counts as 1 minus its
+    ratio to UNRELATED_BITS, a cosine as it is; an equal digest comes first."""
     if evidence.cosine is not None:
         return -evidence.cosine, 1, evidence.signal
     if evidence.hamming is not None:

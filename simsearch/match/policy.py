@@ -1,6 +1,6 @@
-"""From evidence to a verdict: thresholds, the two-descriptor rule, and the order of hits.
+"""Policy evaluation: thresholds, the two-descriptor rule, and the order of evidence.
 
-Pure functions over a bank's policy; nothing here searches.
+Pure functions on a bank's policy; nothing is searched here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def threshold_of(rule: CosineRule | HammingRule, band: Band) -> float | None:
 
 
 def loosest(rule: CosineRule | HammingRule) -> float | None:
-    """The threshold of the weakest band in use: what a search must reach down to."""
+    """The threshold of the weakest band in use, with which to search."""
     return next(
         (t for band in reversed(BANDS) if (t := threshold_of(rule, band)) is not None), None
     )
@@ -65,6 +65,7 @@ def hamming_evidence(
 
 
 def digest_evidence(rule: DigestRule) -> Evidence:
+    """The evidence of an equal digest."""
     return Evidence(rule.signal, rule.band)
 
 
@@ -79,11 +80,10 @@ def kind_of(evidence: Evidence) -> str:
 
 
 def decide(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Band, bool]:
-    """The band of one entry, and whether the two-descriptor rule held a BLOCK back.
+    """The band of one entry, and whether the two-descriptor rule capped a BLOCK to REVIEW.
 
-    With the rule on, BLOCK stands when an exact digest gives it, or when an embedding and a
-    perceptual or lexical hash of the same region, or of the whole, both speak for at least REVIEW
-    and one of them for BLOCK.
+    With the rule on, BLOCK takes an equal digest of that band, or an embedding and a perceptual or
+    lexical hash of the same region (or of the whole) of which both reach REVIEW and one BLOCK.
     """
     band = max((e.band for e in evidence), default=Band.NONE)
     if band < Band.BLOCK or not two_descriptors:
@@ -96,20 +96,20 @@ def decide(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Band, b
 
 
 def _agree(evidence: Sequence[Evidence]) -> bool:
-    """Two independent kinds, one of them for BLOCK."""
+    """Whether an embedding and a hash both reach REVIEW, and one of them BLOCK."""
     kinds = {kind_of(e) for e in evidence if e.band >= Band.REVIEW}
     return {"embedding", "bits"} <= kinds and any(e.band is Band.BLOCK for e in evidence)
 
 
 def _regions(evidence: Iterable[Evidence]) -> list[Region | None]:
-    """The whole first, where it is among them."""
+    """The regions of the evidence; the whole (None) comes first."""
     found = dict.fromkeys(e.region for e in evidence)
     return sorted(found, key=lambda region: region is not None)
 
 
-def told(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Evidence, ...]:
-    """Each signal once, strongest first: as it speaks of the region that decides, which is the
-    whole where that decides as much; else as it speaks loudest. The band stays what it is."""
+def best_per_signal(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Evidence, ...]:
+    """One evidence per signal, strongest first: from the deciding region if it has the signal, else
+    the strongest; ties prefer the whole. `decide` gives the same band for it."""
     regions = _regions(evidence)
     if regions == [None]:
         return ordered(evidence)
@@ -123,19 +123,19 @@ def told(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Evidence,
 def _decided(
     evidence: Sequence[Evidence], region: Region | None, two_descriptors: bool
 ) -> tuple[Band, Band, bool]:
-    """A sort key: larger decides more."""
+    """A sort key of regions: the greatest is the one that decides."""
     here = [e for e in evidence if e.region == region or kind_of(e) == "digest"]
     band, _ = decide(here, two_descriptors)
     return band, max(e.band for e in here), region is None
 
 
-def held(band: Band) -> Band:
-    """Of an entry that people doubt: a person decides."""
+def capped_at_review(band: Band) -> Band:
+    """The band of a disputed entry: REVIEW at most."""
     return min(band, Band.REVIEW)
 
 
 def ordered(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
-    """Strongest first; of one band, digests before bits before embeddings, then closest."""
+    """Strongest first; within a band digests, then bits, then embeddings, each nearest first."""
     return tuple(sorted(evidence, key=strength))
 
 
@@ -150,10 +150,10 @@ def strength(evidence: Evidence) -> tuple[int, int, float, str]:
 
 
 def check_policy(policy: Policy) -> Policy:
-    """The policy itself, once every threshold is in range, in order and said once.
+    """Returns the policy if every threshold is in range and in order, and no rule is given twice.
 
-    Raises BadPolicy naming the signal and the fault; also for a policy without a rule, under
-    which a bank would let everything pass in silence.
+    Raises BadPolicy naming the signal and the fault; also for a policy without a rule, under which
+    a bank would match nothing.
     """
     if not (policy.cosine or policy.hamming or policy.digests):
         raise BadPolicy("the policy has no rule, so the bank would match nothing: give it one")
@@ -193,7 +193,7 @@ def _check_once(names: Sequence[str]) -> None:
             raise BadPolicy(f"{name} is given twice: merge the two rules")
 
 
-# ---------------------------------------------------------------- what a new bank gets
+# ---------------------------------------------------------------- default policies
 
 PDQ_DEFAULT = {"block": 31, "review": 38}
 MINHASH_DEFAULT = {"review": 64, "log": 76}
@@ -203,8 +203,8 @@ ALLOWED_PDQ_DEFAULT = {"review": 10}
 
 
 def allowed_policy() -> Policy:
-    """The policy of an allow-listed bank whose creator named none: the very item, or a picture that
-    was no more than scaled or saved again."""
+    """The default policy of an allow-listed bank: the same item, or a picture that was only scaled
+    or re-encoded."""
     return Policy(
         hamming=(HammingRule(signal=BINARY[0], **ALLOWED_PDQ_DEFAULT),),
         digests=tuple(DigestRule(signal, Band.REVIEW) for signal in DIGESTS if signal != "md5"),
@@ -212,10 +212,10 @@ def allowed_policy() -> Policy:
 
 
 def default_policy(cosine: Iterable[CosineRule]) -> Policy:
-    """The policy of a bank whose creator named none.
+    """The default policy of a bank.
 
-    Identity blocks (not by MD5, whose collisions can be made at will: that is reviewed);
-    PDQ blocks at its published 31 bits; MinHash and embeddings alone are for a person.
+    Equal digests BLOCK, except MD5, for which collisions can be constructed: REVIEW. PDQ blocks at
+    its published 31 bits; MinHash alone reaches REVIEW. `cosine` are the rules of the encoders.
     """
     return Policy(
         cosine=tuple(cosine),
@@ -229,6 +229,6 @@ def default_policy(cosine: Iterable[CosineRule]) -> Policy:
     )
 
 
-def rules_asked(policy: Policy, modality: Modality | None) -> list[CosineRule]:
-    """The cosine rules that a query of this modality can meet."""
+def applicable_cosine_rules(policy: Policy, modality: Modality | None) -> list[CosineRule]:
+    """The cosine rules that apply to a query of this modality."""
     return [rule for rule in policy.cosine if rule.query == modality]

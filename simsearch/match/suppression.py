@@ -1,5 +1,7 @@
-"""Which hits count: by the state of their entries, by the share of hits that a bank lets count, and
-by what allow-listed banks know to be harmless. Pure."""
+"""Hit filter: entry states, a bank's rollout ratio, and suppression by allow-listed banks.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -27,56 +29,59 @@ from simsearch.types import (
 
 _KEY: Final = struct.Struct(">Q")
 _WHOLE: Final = 2**64
-PART_KNOWN_MIN: Final = 0.25
-"""Of a picture's area, from which on its hash knows a part of it."""
+COVERED_AREA_MIN: Final = 0.25
+"""The share of a picture's area from which its whole hash covers a region."""
 
-_NEARER: Final = ("embedding", "bits", "digest")
-"""Kinds of evidence, by how much they know of a content."""
+_KINDS_BY_STRENGTH: Final = ("embedding", "bits", "digest")
+"""Kinds of evidence, weakest first."""
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Strongest first, each of them."""
+class FilteredHits:
+    """Hits by whether they count, each list strongest first."""
 
     hits: tuple[Hit, ...]
     shadow: tuple[Hit, ...]
     suppressed: tuple[Suppressed, ...]
 
-    def told(self, as_told: Callable[[Hit], Hit]) -> Counted:
-        """Each hit as its caller is told of it."""
-        return Counted(
-            tuple(map(as_told, self.hits)),
-            tuple(map(as_told, self.shadow)),
-            tuple(Suppressed(as_told(s.hit), as_told(s.by)) for s in self.suppressed),
+    def map_hits(self, change: Callable[[Hit], Hit]) -> FilteredHits:
+        """Applies `change` to every hit."""
+        return FilteredHits(
+            tuple(map(change, self.hits)),
+            tuple(map(change, self.shadow)),
+            tuple(Suppressed(change(s.hit), change(s.by)) for s in self.suppressed),
         )
 
 
-NOTHING: Final = Counted((), (), ())
+NO_HITS: Final = FilteredHits((), (), ())
 
 
-def count(
+def filter_hits(
     hits: Sequence[Hit],
     banks: Mapping[str, Bank],
     entries: Mapping[int, Entry],
     seq: int,
     content: Content,
-) -> Counted:
-    """`entries` are those of the hits, `seq` is the log position that answers."""
+) -> FilteredHits:
+    """Sorts hits into those that count, shadow hits and suppressed ones. `entries`: those of the
+    hits, by key; `seq`: the log position of the view."""
     counting: list[Hit] = []
     shadow: list[Hit] = []
     for hit in hits:
         entry = entries.get(hit.entry_key)
-        # Without its card it is still a hit. And what is retracted is none in no younger view.
+        # Without its record it is still a hit; newer views do not find a retracted entry.
         state = entry.unretracted_at(seq) if entry else EntryState.ACTIVE
         if state in (EntryState.DRAFT, EntryState.QUARANTINED):
             continue
-        shown = _with_card(_held(hit) if state is EntryState.DISPUTED else hit, entry)
+        shown = _with_metadata(_disputed(hit) if state is EntryState.DISPUTED else hit, entry)
         counts = state is not EntryState.SHADOW and is_enabled(banks[hit.bank], hit, content)
         (counting if counts else shadow).append(shown)
     allowed = [h for h in counting if banks[h.bank].kind is BankKind.ALLOWED]
     banned = [h for h in counting if banks[h.bank].kind is BankKind.BANNED]
-    by = {h: next((a for a in allowed if vouches(a, h)), None) for h in banned} if allowed else {}
-    return Counted(
+    by = (
+        {h: next((a for a in allowed if suppresses(a, h)), None) for h in banned} if allowed else {}
+    )
+    return FilteredHits(
         hits=ordered(h for h in banned if by.get(h) is None),
         shadow=ordered(h for h in shadow if banks[h.bank].kind is BankKind.BANNED),
         suppressed=tuple(Suppressed(h, a) for h in ordered(by) if (a := by[h])),
@@ -84,7 +89,7 @@ def count(
 
 
 def ordered(hits: Iterable[Hit]) -> tuple[Hit, ...]:
-    """By band, then by the strongest evidence, then by key."""
+    """Strongest first: by band, then by the strongest evidence, then by key."""
     return tuple(sorted(hits, key=_rank))
 
 
@@ -92,29 +97,29 @@ def _rank(hit: Hit) -> tuple[object, ...]:
     return (-hit.band, *rules.strength(hit.evidence[0])[1:3], hit.entry_key)
 
 
-def _held(hit: Hit) -> Hit:
-    return replace(hit, band=rules.held(hit.band), disputed=True)
+def _disputed(hit: Hit) -> Hit:
+    return replace(hit, band=rules.capped_at_review(hit.band), disputed=True)
 
 
-def _with_card(hit: Hit, entry: Entry | None) -> Hit:
+def _with_metadata(hit: Hit, entry: Entry | None) -> Hit:
     if entry is None:
         return hit
     return replace(hit, labels=entry.labels, source=entry.source, source_id=entry.source_id)
 
 
-# ---------------------------------------------------------------- a share of the hits
+# ---------------------------------------------------------------- rollout ratio
 
 
 def is_enabled(bank: Bank, hit: Hit, content: Content) -> bool:
-    """Whether this hit is of the share that the bank lets count: for one entry and one content
-    always the same, and of those of a smaller share all are in a larger one."""
+    """Whether this hit lies within the bank's `enabled_ratio`. Deterministic for an entry and a
+    content; a larger ratio includes all hits of a smaller one."""
     if bank.enabled_ratio >= 1:
         return True
     return _portion(hit.entry_key, content) < bank.enabled_ratio
 
 
 def _portion(key: int, content: Content) -> float:
-    """0 to below 1, evenly, from the SHA-256 of entry and content."""
+    """A uniform value in [0, 1) from the SHA-256 of entry and content."""
     digest = hashlib.sha256(_KEY.pack(key) + _identity(content)).digest()
     return int(_KEY.unpack_from(digest)[0]) / _WHOLE
 
@@ -129,25 +134,25 @@ def _identity(content: Content) -> bytes:
             return content_key(content) or b""
 
 
-# ---------------------------------------------------------------- what is known to be harmless
+# ---------------------------------------------------------------- allow-lists
 
 
-def vouches(allowed: Hit, banned: Hit) -> bool:
-    """Whether a hit of an allow-listed bank suppresses another one.
+def suppresses(allowed: Hit, banned: Hit) -> bool:
+    """Whether a hit of an allow-listed bank suppresses a hit of another bank.
 
-    It must know the content at least as well as each signal that speaks against it: by a kind of
-    evidence that is stronger (a digest before a hash, a hash before an embedding), or by the same
-    signal and as near or nearer. A digest that is banned is never suppressed. One part of a picture
-    says nothing of another or of the whole. The whole, where its digest or its hash is known,
-    speaks for its parts, a hash for the large ones alone.
+    Each evidence of the banned hit must be outweighed: by a stronger kind of evidence (a digest
+    over a hash, a hash over an embedding), or by the same signal at the same distance or nearer.
+    An equal banned digest is never suppressed. Evidence of one region does not apply to another or
+    to the whole; a digest of the whole applies to all regions, and a hash to large ones
+    (COVERED_AREA_MIN).
     """
     return all(any(_outweighs(a, b) for a in allowed.evidence) for b in banned.evidence)
 
 
 def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
     if allowed.region != banned.region:
-        return allowed.region is None and _knows_part(allowed, banned.region)
-    kinds = [_NEARER.index(rules.kind_of(e)) for e in (allowed, banned)]
+        return allowed.region is None and _covers_part(allowed, banned.region)
+    kinds = [_KINDS_BY_STRENGTH.index(rules.kind_of(e)) for e in (allowed, banned)]
     if kinds[0] != kinds[1]:
         return kinds[0] > kinds[1]
     if allowed.signal != banned.signal:
@@ -159,13 +164,14 @@ def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
     return False
 
 
-def _knows_part(whole: Evidence, part: Region | None) -> bool:
-    """A hash of the whole would not be near, had another picture been put in its place: so it is
-    with a quarter, and not with a tenth. What an embedding has seen nobody knows."""
+def _covers_part(whole: Evidence, part: Region | None) -> bool:
+    """Whether evidence of the whole picture applies to one region. A hash of the whole is not near
+    if a quarter of the picture was replaced, but may be if a tenth was. For an embedding no such
+    bound is known."""
     match rules.kind_of(whole):
         case "digest":
             return True
         case "bits":
-            return part is not None and part.width * part.height >= PART_KNOWN_MIN
+            return part is not None and part.width * part.height >= COVERED_AREA_MIN
         case _:
             return False

@@ -18,7 +18,7 @@ from simsearch.encode.cache.lru import Lru
 from simsearch.encode.digests import content_key
 from simsearch.errors import BankArchived, BankNotFound
 from simsearch.match.evidence import View
-from simsearch.match.matcher import Outcome, ViewSource, asked_banks
+from simsearch.match.matcher import Outcome, ViewSource
 from simsearch.telemetry import StageClock
 from simsearch.types import (
     NO_CALL,
@@ -151,7 +151,7 @@ def _number(
 ) -> bytes | None:
     """8 bytes; None where a bank is not there to ask."""
     try:
-        asked_banks(banks, options)
+        selected_banks(banks, options)
     except (BankNotFound, BankArchived):
         return None
     return next(numbers).to_bytes(8, "big")

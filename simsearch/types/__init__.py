@@ -1,4 +1,4 @@
-"""The domain's nouns, frozen: shared by every package above, and by callers of the client."""
+"""Domain types: immutable values shared by all packages and by users of the client."""
 
 from simsearch.types.access import EVERY_BANK, BankAccess, Role
 from simsearch.types.banks import (

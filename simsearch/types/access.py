@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 
 class Role(StrEnum):
-    """What an identity is for; serve/permissions.py says what each may do."""
+    """The role of an identity; serve/auth/permissions.py says what each may do."""
 
     INGEST = "ingest"
     ANALYST = "analyst"
@@ -20,8 +20,8 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class BankAccess:
-    """The banks that are there for somebody, by name or with `*` for any characters. Any other is
-    for them as if it did not exist."""
+    """The banks that an identity may see, by name or with `*` for any characters. To it, other
+    banks do not exist."""
 
     patterns: tuple[str, ...] = ("*",)
 

@@ -9,14 +9,14 @@ from simsearch.types.policy import Policy
 
 
 class BankKind(IntEnum):
-    """What a hit of its entries means: stop it, or (ALLOWED) leave it alone."""
+    """Whether the bank lists banned content, or content known to be harmless (ALLOWED)."""
 
     BANNED = 1
     ALLOWED = 2
 
 
 class FourEyes(IntEnum):
-    """Whether edits by which a bank begins or ceases to match wait for a second person."""
+    """Whether edits that change what a bank matches need the approval of a second person."""
 
     AS_CONFIGURED = 0
     REQUIRED = 1
@@ -25,6 +25,8 @@ class FourEyes(IntEnum):
 
 @dataclass(frozen=True)
 class Bank:
+    """A named list of entries with its policy; `created_us` is in microseconds since 1970."""
+
     id: int
     name: str
     description: str
@@ -37,19 +39,20 @@ class Bank:
     owner: str = ""
     kind: BankKind = BankKind.BANNED
     archived: bool = False
-    """It is asked no more, and takes no edits but the one that brings it back."""
+    """An archived bank is not searched, and takes no edit but the one that unarchives it."""
     enabled_ratio: float = 1.0
-    """The share of what its entries hit that counts, by a hash of entry and content."""
+    """The share of its hits that count, chosen by a hash of entry and content."""
     four_eyes: FourEyes = FourEyes.AS_CONFIGURED
 
     @property
     def etag(self) -> str:
+        """The version as a token: an update may demand that it is still current."""
         return f"v{self.version}"
 
 
 @dataclass(frozen=True)
 class BankUpdate:
-    """What an update sets; None leaves it as it is."""
+    """New settings of a bank; None leaves a setting as it is."""
 
     description: str | None = None
     policy: Policy | None = None
@@ -61,9 +64,9 @@ class BankUpdate:
 
 @dataclass(frozen=True)
 class Edit:
-    """Who edits, and why. `undoes`: the seq of the change that it takes back; 0: of none.
-    `proposal`: the one that it belongs to, which `approved_by` approved; empty: it does not
-    do yet what was proposed."""
+    """Author and reason of an edit. `undoes`: the seq of the change that it reverts; 0: none.
+    `proposal`: the id of the proposal that it belongs to; 0: none. `approved_by`: who approved
+    that proposal; empty: it is not approved yet."""
 
     actor: str
     reason: str
@@ -74,20 +77,20 @@ class Edit:
 
 @dataclass(frozen=True)
 class Terms:
-    """On what terms somebody edits. `four_eyes`: banks that leave it to the configuration need a
-    second person; `edits_per_day`: how many changes a day (UTC) are theirs; 0: any number."""
+    """Constraints on a caller's edits. `four_eyes`: the default for banks that leave it to the
+    configuration; `edits_per_day`: the limit of edits a day (UTC); 0: none."""
 
     four_eyes: bool = False
     edits_per_day: int = 0
 
 
 FREE = Terms()
-
-
-"""Only what a bank itself requires."""
+"""No constraints but those of the bank itself."""
 
 
 class ChangeKind(IntEnum):
+    """What a change of the log did; the numbers are on disk."""
+
     BANK_CREATED = 1
     BANK_UPDATED = 2
     ENTRY_ADDED = 3
@@ -98,14 +101,14 @@ class ChangeKind(IntEnum):
     PROPOSAL_MADE = 7
     PROPOSAL_DECIDED = 8
     BANK_EXPORTED = 10
-    """Nothing was changed: entries were taken out."""
+    """Records an export: no entry was changed."""
 
 
 @dataclass(frozen=True)
 class Change:
     """One record of the ordered log; `entry_key` is 0 for changes of a bank. `undoes`: the seq of
-    the change that it takes back; 0: of none. `proposal`: the one that it belongs to; what was done
-    by one that was approved says by whom."""
+    the change that it reverts; 0: none. `proposal`: the id of the proposal that it belongs to; 0:
+    none. `approved_by`: who approved that proposal; empty: it needed no approval."""
 
     seq: int
     kind: ChangeKind
@@ -120,7 +123,7 @@ class Change:
 
 
 class WaitUntil(Enum):
-    """What an edit waits for: synced to disk, or also seen by searches."""
+    """When an edit is answered: once it is synced to disk, or once searches see it."""
 
     DURABLE = "durable"
     VISIBLE = "visible"

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 
 class Priority(IntEnum):
-    """Whose work waits for whose: an upload in flight goes before a stocktaking."""
+    """Scheduling class of a call: INTERACTIVE for an upload in flight, BULK for a rescan."""
 
     INTERACTIVE = 0
     BULK = 1
@@ -21,8 +21,8 @@ def _always() -> bool:
 
 @dataclass(frozen=True)
 class CallContext:
-    """For whom work is done, and how long it is worth anything. `deadline` is on the clock of
-    time.monotonic(), in seconds; `is_wanted` turns False for good once the caller has gone."""
+    """Priority, deadline and cancellation of the call being served. `deadline` is in seconds of
+    time.monotonic(); `is_wanted` turns False for good once the caller has cancelled."""
 
     priority: Priority = Priority.INTERACTIVE
     deadline: float = math.inf
@@ -30,6 +30,4 @@ class CallContext:
 
 
 NO_CALL = CallContext()
-
-
-"""Work that nobody waits for with a deadline: builds, tests, edits."""
+"""Work without a deadline: builds, tests, edits."""

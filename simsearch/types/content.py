@@ -33,6 +33,8 @@ class ImageContent:
 
 @dataclass(frozen=True)
 class TextContent:
+    """A text, as it was posted."""
+
     text: str = field(repr=False)
 
     @property
@@ -56,6 +58,8 @@ class VectorContent:
 
 @dataclass(frozen=True)
 class HashContent:
+    """A ready hash: a digest, or 32 bytes of a binary signal."""
+
     signal: Signal
     value: bytes
 
@@ -74,6 +78,8 @@ Content: TypeAlias = ImageContent | TextContent | VectorContent | HashContent
 
 
 class SignalState(Enum):
+    """What became of a signal: searched, skipped, or not available."""
+
     SEARCHED = "searched"
     LOW_INFORMATION = "low_information"
     UNAVAILABLE = "unavailable"
@@ -82,7 +88,7 @@ class SignalState(Enum):
 
 @dataclass(frozen=True)
 class SignalReport:
-    """What became of one signal of one content."""
+    """The state of one signal of one content."""
 
     signal: str
     state: SignalState
@@ -91,7 +97,8 @@ class SignalReport:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All signals of one content or of one entry; rows of one signal stand below each other."""
+    """All signals of one content or entry: digests by signal, binary signals as (n, 32) uint8
+    rows, vectors by space id as (n, dim) float32 rows."""
 
     digests: Mapping[Signal, tuple[bytes, ...]] = field(default_factory=dict)
     bits: Mapping[Signal, Bits] = field(default_factory=dict)

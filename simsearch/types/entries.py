@@ -11,9 +11,9 @@ from simsearch.types.content import Fingerprint
 
 
 class EntryState(IntEnum):
-    """What becomes of what an entry matches. A DRAFT is not asked yet, a QUARANTINED entry not for
-    now; what a SHADOW entry matches is counted and decides nothing; what a DISPUTED one matches
-    is reviewed at most. RETRACTED is for good."""
+    """The effect of an entry. DRAFT: not searched yet; QUARANTINED: not searched for now; SHADOW:
+    hits are counted and decide nothing; DISPUTED: hits are REVIEW at most; RETRACTED: never
+    searched again."""
 
     ACTIVE = 1
     RETRACTED = 2
@@ -25,7 +25,7 @@ class EntryState(IntEnum):
 
 @dataclass(frozen=True)
 class Move:
-    """A change of an entry's state. `until_us`: when it goes back by itself; 0: never."""
+    """A change of an entry's state. `until_us`: when the server reverts it; 0: never."""
 
     state: EntryState
     change: Change
@@ -49,44 +49,44 @@ class Entry:
     extended: tuple[Change, ...] = ()
     """The changes that added signals to it later, oldest first."""
     first_state: EntryState = EntryState.ACTIVE
-    """The state that it was added in."""
+    """The state at creation."""
     moves: tuple[Move, ...] = ()
     """The changes of its state since, oldest first; a retraction is not among them."""
     expires_us: int = 0
-    """When it retracts itself; 0: never."""
+    """When the server retracts it; 0: never."""
     severity: str = ""
     """In the source's own words."""
     aliases: tuple[str, ...] = ()
     """The source's other ids for it."""
-    held: tuple[str, ...] = ()
-    """Why it may not be asked before a second person says so; empty: it may."""
+    review_reasons: tuple[str, ...] = ()
+    """Why it needs a second person's approval before it is searched; empty: it does not."""
 
     @property
     def last(self) -> Change:
-        """The newest change of it."""
+        """Its newest change."""
         changes = (self.added, *self.extended, *(move.change for move in self.moves))
         return self.retracted or max(changes, key=lambda change: change.seq)
 
     @property
     def until_us(self) -> int:
-        """When it goes back by itself to the state before; 0: never."""
+        """When the server moves it back to the state before; 0: never."""
         return self.moves[-1].until_us if self.moves else 0
 
     def state_at(self, seq: int) -> EntryState:
-        """Its state at a log position at which it was there."""
+        """Its state at log position `seq`, at which it must exist."""
         if self.retracted and self.retracted.seq <= seq:
             return EntryState.RETRACTED
         return self.unretracted_at(seq)
 
     def unretracted_at(self, seq: int) -> EntryState:
-        """The same, were it never retracted."""
+        """Its state at log position `seq`, ignoring a retraction."""
         past = [move.state for move in self.moves if move.change.seq <= seq]
         return past[-1] if past else self.first_state
 
 
 @dataclass(frozen=True)
 class EntryDraft:
-    """An item to ban: its fingerprint and what is known about it."""
+    """An item to ban: its fingerprint and metadata."""
 
     fingerprint: Fingerprint
     labels: tuple[str, ...] = ()
@@ -97,14 +97,14 @@ class EntryDraft:
     expires_us: int = 0
     severity: str = ""
     aliases: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
-    """Why it is to be stored as a DRAFT until a second person says otherwise."""
+    review_reasons: tuple[str, ...] = ()
+    """Why it is to be stored as a DRAFT until a second person approves it; empty: it is not."""
 
 
 @dataclass(frozen=True)
 class HitCounts:
-    """How often an entry was hit, by band. `near`: of these, without an equal digest; `shadow`:
-    apart from them, hits that decided nothing. `last_us`: of the newest that counts, 0: none."""
+    """Hits of an entry by band. `near`: how many of these had no equal digest; `shadow`: hits that
+    decided nothing, not among the others; `last_us`: time of the newest that counted, 0: none."""
 
     block: int = 0
     review: int = 0
@@ -115,6 +115,7 @@ class HitCounts:
 
     @property
     def total(self) -> int:
+        """Hits that counted, of every band."""
         return self.block + self.review + self.log
 
     def __add__(self, other: HitCounts) -> HitCounts:

@@ -30,7 +30,7 @@ class HammingRule:
 
 @dataclass(frozen=True)
 class DigestRule:
-    """The band of an exact match."""
+    """The band of an equal digest."""
 
     signal: Signal
     band: Band
@@ -38,7 +38,7 @@ class DigestRule:
 
 @dataclass(frozen=True)
 class Policy:
-    """What one bank does about what it matches."""
+    """The rules of one bank. `two_descriptors`: BLOCK needs two independent signals."""
 
     cosine: tuple[CosineRule, ...] = ()
     hamming: tuple[HammingRule, ...] = ()

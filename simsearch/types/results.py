@@ -1,4 +1,4 @@
-"""Results of matching: evidence, hits, verdicts."""
+"""Match results: evidence, hits and verdicts, and the options of a match."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simsearch.types.signals import Band
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a picture, upright, in shares of its width and height: 0 to 1."""
+    """A rectangle of the upright picture, in shares of its width and height: 0 to 1."""
 
     left: float
     top: float
@@ -21,20 +21,22 @@ class Region:
 
     @property
     def width(self) -> float:
+        """A share of the picture's width."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
+        """A share of the picture's height."""
         return self.bottom - self.top
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One signal by which an entry was hit. Exactly one of `cosine`, `hamming` is set, or
-    neither for an equal digest. `threshold` is in the same scale; `rows` is how many rows of
-    the entry lie within the loosest band of this signal; `region` is the part of the query's
-    picture that was nearest, None for the whole. Where `withheld`, this caller is not granted
-    scores: measure, threshold and region are None and `rows` is 0, whatever the signal."""
+    """One signal that an entry matched by. Exactly one of `cosine`, `hamming` is set, or neither
+    for an equal digest. `threshold` is on the same scale; `rows` is how many rows of the entry lie
+    within the loosest band of this signal; `region` is the nearest part of the query's picture,
+    None for the whole. `withheld`: the caller may not see scores, so measure, threshold and region
+    are None and `rows` is 0."""
 
     signal: str
     band: Band
@@ -48,6 +50,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Hit:
+    """An entry that the content matched, with its evidence, strongest first."""
+
     bank: str
     entry_key: int
     band: Band
@@ -57,14 +61,14 @@ class Hit:
     source_id: str = ""
     capped: bool = False
     bank_etag: str = ""
-    """Of the bank whose policy decided."""
+    """Version of the bank whose policy decided."""
     disputed: bool = False
     """The entry is DISPUTED: its band is REVIEW at most."""
 
 
 @dataclass(frozen=True)
 class Suppressed:
-    """A hit that does not count, because `by`, of an allow-listed bank, is as near or nearer."""
+    """A hit that does not count: `by`, a hit of an allow-listed bank, is as near or nearer."""
 
     hit: Hit
     by: Hit
@@ -72,9 +76,9 @@ class Suppressed:
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """`banks` empty means all of them that lie within `access`. With `stop_at_block`, content that
-    is blocked by a digest is asked about no further: the answer is `stopped_early`. `with_shadow`:
-    the answer says what shadow entries were hit, too."""
+    """Options of a match. `banks` empty: all that lie within `access`. `stop_at_block`: content
+    that an equal digest blocks is not encoded, and its result is `stopped_early`. `with_shadow`:
+    the result includes hits of shadow entries."""
 
     banks: tuple[str, ...] = ()
     hits_max: int = 10
@@ -86,10 +90,10 @@ class MatchOptions:
 
 @dataclass(frozen=True)
 class MatchResult:
-    """The answer about one content. `complete` is False when a signal that an asked bank's
-    policy uses could not be computed or searched, or when no asked bank has a rule for a ready hash
-    or vector, or when there is no bank: NONE then does not mean "no match". It is False, too, when
-    the answer was `stopped_early` at a BLOCK: there may be more hits."""
+    """The result for one content. `complete` is False where a signal that a searched bank's policy
+    uses could not be computed or searched, where no searched bank has a rule for a ready hash or
+    vector, and where there is no bank: NONE then does not mean "no match". It is also False where
+    the match `stopped_early` at a BLOCK: there may be more hits."""
 
     verdict: Band
     hits: tuple[Hit, ...]
@@ -101,6 +105,6 @@ class MatchResult:
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     stopped_early: bool = False
     shadow: tuple[Hit, ...] = ()
-    """Of entries in the shadow: they decide nothing."""
+    """Hits of SHADOW entries; not part of the verdict."""
     suppressed: tuple[Suppressed, ...] = ()
-    """What allow-listed banks took out of the hits: it decides nothing."""
+    """Hits that allow-listed banks suppressed; not part of the verdict."""

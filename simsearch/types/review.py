@@ -10,8 +10,8 @@ from simsearch.types.entries import EntryState
 
 
 class ProposalKind(IntEnum):
-    """What waits for a second person: entries that are to be moved, one that is to be retracted,
-    the settings of a bank, what an import added and its list withdrew, a bank to be taken out."""
+    """The edit that waits for a second person: moving entries, retracting one, new settings of a
+    bank, the rows of an import, or an export. The numbers are on disk."""
 
     MOVE = 1
     RETRACTION = 2
@@ -21,6 +21,8 @@ class ProposalKind(IntEnum):
 
 
 class ProposalState(IntEnum):
+    """Where a proposal stands; the numbers are on disk."""
+
     OPEN = 1
     APPROVED = 2
     REJECTED = 3
@@ -28,7 +30,7 @@ class ProposalState(IntEnum):
 
 
 class Decision(IntEnum):
-    """What a second person says (APPROVE, REJECT), or the first (WITHDRAW)."""
+    """The decision of a second person (APPROVE, REJECT) or of the proposer (WITHDRAW)."""
 
     APPROVE = 1
     REJECT = 2
@@ -37,44 +39,45 @@ class Decision(IntEnum):
 
 @dataclass(frozen=True)
 class Proposal:
-    """An edit that waits for a second person, or waited. The entries that it is about stand beside
-    it in parts, `parts` of them, for which `digest` vouches; `rows` of them in all."""
+    """An edit that needs, or needed, the approval of a second person. Its `rows` entries are stored
+    beside it in `parts` parts (`ProposedRows`); `digest` is a hash chain over them."""
 
     id: int
     bank_id: int
     kind: ProposalKind
     made: Change
     to: EntryState = EntryState.ACTIVE
-    """Where entries are to be moved."""
+    """The new state of its entries."""
     until_us: int = 0
     update: BankUpdate | None = None
     etag: str = ""
-    """Of the bank that the update is for."""
+    """Version of the bank that the update is for."""
     import_id: str = ""
-    held: tuple[str, ...] = ()
-    """Why it waits, whatever its bank requires."""
+    review_reasons: tuple[str, ...] = ()
+    """Why it needs approval whatever its bank requires; empty: the bank requires it."""
     rows: int = 0
     parts: int = 0
     digest: bytes = b""
     state: ProposalState = ProposalState.OPEN
     decided: Change | None = None
     done: int = 0
-    """How many rows of an approved one were dealt with, in their order."""
+    """Rows processed since its approval, in order."""
     done_parts: int = 0
-    """How many whole parts that is; what is more, is of the next one."""
+    """Whole parts processed."""
     done_in_part: int = 0
+    """Rows processed of the part after those."""
     skipped: int = 0
-    """Of the rows that were dealt with, those that did not fit any more."""
+    """Processed rows that were left as they are, because the entry had changed meanwhile."""
 
     @property
     def remaining(self) -> int:
-        """Rows of an approved one that are still to be dealt with."""
+        """Rows still to be processed; 0 unless it is approved."""
         return self.rows - self.done if self.state is ProposalState.APPROVED else 0
 
 
 @dataclass(frozen=True)
 class ProposedRows:
-    """The entries of one part of a proposal: those to be moved come first."""
+    """The entry keys of one part of a proposal; those to be moved are processed first."""
 
     moved: tuple[int, ...] = ()
     retracted: tuple[int, ...] = ()
@@ -84,8 +87,8 @@ class ProposedRows:
 
 
 class OpinionKind(IntEnum):
-    """What a hit of an entry was, by somebody who looked. WRONG_LABEL: rightly hit, wrongly
-    labelled; NOT_HARMFUL_HERE: what was banned, and harmless where it was found."""
+    """A reviewer's judgement of a hit. WRONG_LABEL: a right hit of a wrongly labelled entry;
+    NOT_HARMFUL_HERE: the banned item, harmless in its context. The numbers are on disk."""
 
     TRUE_POSITIVE = 1
     FALSE_POSITIVE = 2
@@ -97,8 +100,8 @@ class OpinionKind(IntEnum):
 
 @dataclass(frozen=True)
 class OpinionDraft:
-    """What is said of a hit. `content_sha256`: of the content that was hit, 32 bytes or empty;
-    `case_id`: in the reviewers' own system."""
+    """An opinion on a hit, as submitted. `content_sha256`: of the content that was hit, 32 bytes
+    or empty; `case_id`: in the reviewers' own system."""
 
     kind: OpinionKind
     note: str = ""
@@ -108,11 +111,12 @@ class OpinionDraft:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What somebody said of a hit: `change` says who, when, of which entry and why."""
+    """A recorded opinion: `change` holds its author, time, entry and reason."""
 
-    said: OpinionDraft
+    draft: OpinionDraft
     change: Change
 
     @property
     def actor(self) -> str:
+        """The identity that gave it."""
         return self.change.actor

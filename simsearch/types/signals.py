@@ -12,25 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors: TypeAlias = NDArray[np.float32]
-
-
 """(n, dim) float32, each row of unit length, all of one space."""
 
-
 Bits: TypeAlias = NDArray[np.uint8]
-
-
 """(n, 32) uint8: 256-bit binary signals, most significant bit first."""
 
-
 BITS_BYTES = 32
-
-
 BITS = 8 * BITS_BYTES
 
 
 class Band(IntEnum):
-    """What is done about a hit, weakest first. NONE is the verdict where nothing hit."""
+    """The action that a hit calls for, weakest first. NONE: there is no hit."""
 
     NONE = 0
     LOG = 1
@@ -39,12 +31,14 @@ class Band(IntEnum):
 
 
 class Modality(StrEnum):
+    """The kind of content that an encoder takes."""
+
     IMAGE = "image"
     TEXT = "text"
 
 
 class Signal(StrEnum):
-    """The fingerprints that are not vectors; a vector signal is named by its space id."""
+    """Names of the signals that are not vectors; a vector signal is named by its space id."""
 
     SHA256 = "sha256"
     MD5 = "md5"
@@ -56,20 +50,12 @@ class Signal(StrEnum):
 DIGESTS: Mapping[Signal, int] = MappingProxyType(
     {Signal.SHA256: 32, Signal.MD5: 16, Signal.TEXT_SHA256: 32}
 )
-
-
 """Signals matched by equality, with their length in bytes."""
 
-
 DIGEST_ENTRIES_MAX = 1024
-
-
-"""Entries of one bank that a look-up of one digest gives at most; more are `truncated`."""
-
+"""Most entries of one bank that the look-up of one digest returns; more are `truncated`."""
 
 BINARY = (Signal.PDQ, Signal.MINHASH)
-
-
 """Signals matched by Hamming distance; `BITS_BYTES` bytes a row."""
 
 
@@ -84,5 +70,5 @@ class Space:
 
     @property
     def id(self) -> str:
-        """As in `copyclip@1f2e3d4c5b6a/squash128-bilinear/256`."""
+        """The name of the space, such as `copyclip@1f2e3d4c5b6a/squash128-bilinear/256`."""
         return f"{self.model}@{self.weights_sha256[:12]}/{self.preprocessing}/{self.dim}"

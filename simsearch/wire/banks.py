@@ -96,7 +96,7 @@ def entry_to(
         expire_time=time_to(entry.expires_us),
         severity=entry.severity,
         aliases=entry.aliases,
-        held=entry.held,
+        held=entry.review_reasons,
         content_id=content_id,
         hits=hits,
     )

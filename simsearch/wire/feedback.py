@@ -24,7 +24,7 @@ OPINION_KINDS: Mapping[int, OpinionKind] = {n: kind for kind, n in OPINION_KIND_
 
 
 def opinion_to(opinion: Opinion, bank: str, *, superseded: bool = False) -> feedback_pb2.Opinion:
-    said = opinion.said
+    said = opinion.draft
     return feedback_pb2.Opinion(
         bank=bank,
         entry_key=opinion.change.entry_key,

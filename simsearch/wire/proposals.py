@@ -41,7 +41,7 @@ def proposal_to(proposal: Proposal, rows: ProposedRows, bank: str) -> proposal_p
         update=None if proposal.update is None else _update_to(proposal.update),
         bank_etag=proposal.etag,
         import_id=proposal.import_id,
-        held=proposal.held,
+        held=proposal.review_reasons,
         remaining=proposal.remaining,
         skipped=proposal.skipped,
     )

@@ -88,7 +88,7 @@ def test_a_log_from_before_there_were_links_is_vouched_for_by_the_first(path: Pa
     """It is linked from its next change on, and an edit of what was before shows all the same."""
     with raw(path) as tables:
         for seq in range(1, len(tables.changes) + 1):
-            tables.put_change(seq, hash_chain.taken_apart(tables.change(seq)).body)
+            tables.put_change(seq, hash_chain.split_link(tables.change(seq)).body)
     assert audited(path).linked_from == 0
     assert head(path) == audited(path).head
     early = head(path)
@@ -163,9 +163,9 @@ class RawTables:
 
     def link_anew(self, after: int = 0) -> None:
         """Every link made so that it holds, as one would who knows how they are made."""
-        link = hash_chain.taken_apart(self.change(after)).link if after else hash_chain.GENESIS
+        link = hash_chain.split_link(self.change(after)).link if after else hash_chain.GENESIS
         for seq in range(after + 1, len(self.changes) + 1):
-            body = hash_chain.taken_apart(self.change(seq)).body
+            body = hash_chain.split_link(self.change(seq)).body
             link = hash_chain.link_of(body, link)
             self.put_change(seq, hash_chain.with_link(body, link))
 
@@ -263,22 +263,22 @@ def edit_a_fingerprint(tables: RawTables, dice: random.Random) -> None:
 
 
 def end_or_revive_an_entry(tables: RawTables, dice: random.Random) -> None:
-    key, data = dice.choice(list(tables.rows(keys.LIVES).items()))
-    life = keys.unpack_life(data, "x")
-    ended = life.retired != keys.NEVER
-    after = life._replace(retired=keys.NEVER if ended else life.born + 1)
-    tables.put(keys.LIVES, key, keys.pack_life(after))
+    key, data = dice.choice(list(tables.rows(keys.LIFETIMES).items()))
+    lifetime = keys.unpack_lifetime(data, "x")
+    ended = lifetime.retired != keys.NEVER
+    after = lifetime._replace(retired=keys.NEVER if ended else lifetime.born + 1)
+    tables.put(keys.LIFETIMES, key, keys.pack_lifetime(after))
 
 
 def take_an_entry_out(tables: RawTables, dice: random.Random) -> None:
     key = dice.choice(list(tables.rows(keys.ENTRIES)))
-    for table in (keys.ENTRIES, keys.LIVES, keys.FINGERPRINTS):
+    for table in (keys.ENTRIES, keys.LIFETIMES, keys.FINGERPRINTS):
         tables.delete(table, key)
 
 
 def slip_an_entry_in(tables: RawTables, dice: random.Random) -> None:
-    life = dice.choice(list(tables.rows(keys.LIVES).values()))
-    tables.put(keys.LIVES, keys.pack_u64(1_000 + dice.randrange(9)), life)
+    lifetime = dice.choice(list(tables.rows(keys.LIFETIMES).values()))
+    tables.put(keys.LIFETIMES, keys.pack_u64(1_000 + dice.randrange(9)), lifetime)
 
 
 def edit_a_policy(tables: RawTables, dice: random.Random) -> None:

@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
 from simsearch.bank.signed_heads import (
     LINE_BYTES_MAX,
     Head,
-    NotedHead,
-    faults_of_signatures,
-    note,
+    RecordedHead,
     private_key,
     public_key,
     read_heads,
+    record_head,
+    signature_faults,
 )
 from simsearch.errors import BadConfig, BadRequest
 
@@ -55,7 +55,7 @@ def write_public_key(path: Path, key: Ed25519PrivateKey | X25519PrivateKey = KEY
 @pytest.mark.parametrize("key", [None, KEY])
 def test_what_was_written_is_read(tmp_path: Path, key: Ed25519PrivateKey | None) -> None:
     """Line by line, signed or not; empty lines are passed over."""
-    noted = [note(replace(HEAD, seq=n), key) for n in range(3)]
+    noted = [record_head(replace(HEAD, seq=n), key) for n in range(3)]
     path = tmp_path / "heads"
     path.write_text("\n".join(each.line() for each in noted))
     assert read_heads(path) == noted
@@ -64,36 +64,36 @@ def test_what_was_written_is_read(tmp_path: Path, key: Ed25519PrivateKey | None)
 
 def test_the_signature_is_ed25519_over_these_lines() -> None:
     """For ever: files of heads outlive releases, and others may verify them."""
-    noted = replace(note(HEAD, KEY), time="2027-01-31T18:00:00+00:00")
-    assert noted.said() == (
+    noted = replace(record_head(HEAD, KEY), time="2027-01-31T18:00:00+00:00")
+    assert noted.signed_bytes() == (
         b"simsearch head\n5f3c\n7\n" + bytes(range(32)).hex().encode() + b"\n"
         b"2027-01-31T18:00:00+00:00"
     )
-    signed = note(HEAD, KEY)
-    KEY.public_key().verify(signed.signature, signed.said())
+    signed = record_head(HEAD, KEY)
+    KEY.public_key().verify(signed.signature, signed.signed_bytes())
 
 
 def test_each_altered_value_is_told(tmp_path: Path) -> None:
     """And a head without a signature, and one signed by another."""
     public = public_key(write_public_key(tmp_path / "head.pub"))
-    good = note(HEAD, KEY)
+    good = record_head(HEAD, KEY)
     altered = [
         replace(good, head=replace(HEAD, store_id="other")),
         replace(good, head=replace(HEAD, seq=8)),
         replace(good, head=replace(HEAD, link=bytes(32))),
         replace(good, time="2027-01-31T18:00:00+00:00"),
         replace(good, signature=bytes(64)),
-        note(HEAD, Ed25519PrivateKey.generate()),
+        record_head(HEAD, Ed25519PrivateKey.generate()),
     ]
-    assert faults_of_signatures([good], public) == []
-    faults = faults_of_signatures(altered, public)
+    assert signature_faults([good], public) == []
+    faults = signature_faults(altered, public)
     assert len(faults) == len(altered)
     assert all("is wrong" in fault for fault in faults)
-    [unsigned] = faults_of_signatures([note(HEAD)], public)
+    [unsigned] = signature_faults([record_head(HEAD)], public)
     assert "not signed" in unsigned
 
 
-GOOD = json.loads(note(HEAD).line())
+GOOD = json.loads(record_head(HEAD).line())
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ GOOD = json.loads(note(HEAD).line())
 def test_a_line_that_is_no_head_is_refused(tmp_path: Path, line: str) -> None:
     """By its number."""
     path = tmp_path / "heads"
-    path.write_text(note(HEAD).line() + line + "\n", encoding="latin-1")
+    path.write_text(record_head(HEAD).line() + line + "\n", encoding="latin-1")
     with pytest.raises(BadRequest, match="line 2 of"):
         read_heads(path)
 
@@ -126,15 +126,15 @@ def test_a_line_that_is_no_head_is_refused(tmp_path: Path, line: str) -> None:
 def test_a_file_of_heads_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simsearch.bank.signed_heads.HEADS_MAX", 2)
     path = tmp_path / "heads"
-    path.write_text(note(HEAD).line() * 3)
+    path.write_text(record_head(HEAD).line() * 3)
     with pytest.raises(BadRequest, match="more than 2 lines"):
         read_heads(path)
 
 
 def test_keys_are_read_or_refused_by_name(tmp_path: Path) -> None:
     """The refusal says how to make one."""
-    signed = note(HEAD, private_key(write_key(tmp_path / "head.key")))
-    assert faults_of_signatures([signed], public_key(write_public_key(tmp_path / "head.pub"))) == []
+    signed = record_head(HEAD, private_key(write_key(tmp_path / "head.key")))
+    assert signature_faults([signed], public_key(write_public_key(tmp_path / "head.pub"))) == []
     other = X25519PrivateKey.generate()
     locked = write_key(tmp_path / "locked", encryption=BestAvailableEncryption(b"secret"))
     for path in (locked, write_key(tmp_path / "other", other), tmp_path / "head.pub"):
@@ -158,5 +158,5 @@ def test_without_the_package_signatures_are_refused_by_name(
     for read, path in ((private_key, key), (public_key, pub)):
         with pytest.raises(BadConfig, match="'cryptography'"):
             read(path)
-    (tmp_path / "heads").write_text(NotedHead(HEAD, "now").line())
-    assert read_heads(tmp_path / "heads") == [NotedHead(HEAD, "now")]
+    (tmp_path / "heads").write_text(RecordedHead(HEAD, "now").line())
+    assert read_heads(tmp_path / "heads") == [RecordedHead(HEAD, "now")]

@@ -46,7 +46,7 @@ from simsearch.bank.edits import entries
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records.fingerprints import fingerprint_to_bytes
 from simsearch.bank.records.keys import NEVER
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
 from simsearch.types import ChangeKind, EntryDraft, EntryState, Fingerprint, Policy, Signal
 from tests.bank.worlds import EDIT, POLICY, sha
@@ -116,7 +116,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.banks: dict[str, KnownBank] = {}
         self.log: list[tuple[int, ChangeKind, int, int]] = []
         self.heard: list[int] = []
-        self.readings: list[Reading] = []
+        self.readings: list[StateReader] = []
         self.open()
 
     def open(self) -> None:
@@ -309,7 +309,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.store.reading() as reading:
             self.readings = [*self.readings[-2:], reading]
 
-    def check_reading(self, reading: Reading) -> None:
+    def check_reading(self, reading: StateReader) -> None:
         expected = [
             (key, self.banks[known.bank].id, known.spaces_at(reading.seq))
             for key, known in sorted(self.entries.items())
@@ -323,12 +323,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert sum(bank.active_entries for bank in reading.banks()) == len(expected)
         assert [c.seq for c in reading.changes(0, 999)] == list(range(1, reading.seq + 1))
 
-    def check_brought(self, reading: Reading) -> None:
+    def check_brought(self, reading: StateReader) -> None:
         """Followed from the first change on, the log gives each entry its rows, each once."""
         kinds = (ChangeKind.ENTRY_ADDED, ChangeKind.ENTRY_EXTENDED)
         grown = [c for c in reading.changes(0, 999) if c.kind in kinds]
         spaces: dict[int, list[str]] = {}
-        for change, print_ in zip(grown, reading.brought(grown), strict=True):
+        for change, print_ in zip(grown, reading.fingerprints_of_changes(grown), strict=True):
             spaces.setdefault(change.entry_key, []).extend(print_.vectors)
         assert {key: sorted(got) for key, got in spaces.items()} == {
             key: sorted(known.spaces_at(reading.seq))

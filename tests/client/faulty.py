@@ -72,14 +72,14 @@ class Health(health_pb2_grpc.HealthServicer):
             self._changed.notify_all()
 
     def Check(self, request: Any, context: Context) -> Any:
-        return health_pb2.HealthCheckResponse(status=self._status)  # type: ignore[arg-type]
+        return health_pb2.HealthCheckResponse(status=self._status)
 
     def Watch(self, request: Any, context: Context) -> Iterator[Any]:
         told = None
         while context.is_active():
             if told != self._status:
                 told = self._status
-                yield health_pb2.HealthCheckResponse(status=told)  # type: ignore[arg-type]
+                yield health_pb2.HealthCheckResponse(status=told)
             with self._changed:
                 self._changed.wait(0.05)
 

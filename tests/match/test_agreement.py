@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simsearch.match.agreement import Agreement, Opinion, clopper_pearson, opinion_of
+from simsearch.match.agreement import Agreement, SpaceVerdict, clopper_pearson, space_verdict
 from simsearch.types import Band, Evidence, Hit, MatchResult
 
 N, L, R, B = Band
@@ -30,9 +30,9 @@ def test_an_opinion_is_of_one_space_alone() -> None:
         Hit("spam", 2, R, (Evidence("old", R, cosine=0.91), Evidence("new", L, cosine=0.75))),
         Hit("spam", 3, R, (Evidence("old", R, cosine=0.95),)),
     )
-    assert opinion_of(found, "old") == Opinion(R, 3, 0.95)
-    assert opinion_of(found, "new") == Opinion(L, 2, 0.75)
-    assert opinion_of(found, "third") == Opinion(N, None, None)
+    assert space_verdict(found, "old") == SpaceVerdict(R, 3, 0.95)
+    assert space_verdict(found, "new") == SpaceVerdict(L, 2, 0.75)
+    assert space_verdict(found, "third") == SpaceVerdict(N, None, None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simsearch.encode.fingerprint import Everything, Print
 from simsearch.errors import BadRequest
 from simsearch.index.rescore import exact_cosines
-from simsearch.match.nearest import Nearest, Reach, compare, find
+from simsearch.match.nearest import DistanceLimits, NearestEntries, compare, find_nearest
 from simsearch.types import (
     Band,
     Bits,
@@ -51,13 +51,15 @@ def found(
     content: Content,
     *states: EntryState,
     limit: int = 100,
-    reach: Reach | None = None,
+    limits: DistanceLimits | None = None,
     prose: FakeTextEncoder | None = None,
-) -> Nearest:
+) -> NearestEntries:
     [asked] = fingerprinter(encoders(prose)).query([content], Everything())
     assert isinstance(asked, Print)
     banks = list(world.banks.values())
-    return find(asked, content, world.view(), banks, states, limit=limit, reach=reach or Reach())
+    return find_nearest(
+        asked, content, world.view(), banks, states, limit=limit, limits=limits or DistanceLimits()
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -79,7 +81,7 @@ def test_the_nearest_are_those_of_every_distance(
     expected = sorted(
         (abs(count - asked), key) for key, count in enumerate(rows, 1) if abs(count - asked) <= most
     )
-    nearest = found(world, pdq(asked), limit=limit, reach=Reach.of(None, most))
+    nearest = found(world, pdq(asked), limit=limit, limits=DistanceLimits.of(None, most))
     assert [(n.evidence[0].hamming, n.entry.key) for n in nearest.found] == expected[:limit]
     assert nearest.truncated is (len(expected) > limit)
     assert {n.bank for n in nearest.found} <= {"one", "two"}
@@ -135,11 +137,11 @@ def test_more_near_rows_than_a_search_gives_are_told() -> None:
 
 
 def test_reach_has_bounds() -> None:
-    assert Reach.of(None, None) == Reach()
-    assert Reach.of(0.2, 0) == Reach(0.2, 0, 0)
+    assert DistanceLimits.of(None, None) == DistanceLimits()
+    assert DistanceLimits.of(0.2, 0) == DistanceLimits(0.2, 0, 0)
     for cosine, hamming in ((0.19, None), (1.01, None), (float("nan"), None), (None, 121)):
         with pytest.raises(BadRequest):
-            Reach.of(cosine, hamming)
+            DistanceLimits.of(cosine, hamming)
 
 
 # ---------------------------------------------------------------- two entries

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from simsearch.errors import BadPolicy
 from simsearch.match.policy import (
+    applicable_cosine_rules,
+    best_per_signal,
     check_policy,
     cosine_evidence,
     decide,
@@ -19,9 +21,7 @@ from simsearch.match.policy import (
     hamming_evidence,
     loosest,
     ordered,
-    rules_asked,
     threshold_of,
-    told,
 )
 from simsearch.types import (
     Band,
@@ -164,9 +164,9 @@ def test_a_query_meets_the_rules_of_its_own_kind() -> None:
     image = CosineRule("toy", Modality.IMAGE, review=0.9)
     text = CosineRule("toy", Modality.TEXT, review=0.3)
     policy = Policy(cosine=(image, text))
-    assert rules_asked(policy, Modality.IMAGE) == [image]
-    assert rules_asked(policy, Modality.TEXT) == [text]
-    assert rules_asked(policy, None) == []
+    assert applicable_cosine_rules(policy, Modality.IMAGE) == [image]
+    assert applicable_cosine_rules(policy, Modality.TEXT) == [text]
+    assert applicable_cosine_rules(policy, None) == []
 
 
 # ---------------------------------------------------------------- two descriptors
@@ -269,7 +269,7 @@ def test_what_is_told_decides_what_all_of_it_decides(
     evidence: list[Evidence], two_descriptors: bool
 ) -> None:
     """Each signal once, so that an answer is short, and a receipt adds up all the same."""
-    shown = told(evidence, two_descriptors)
+    shown = best_per_signal(evidence, two_descriptors)
     assert len({e.signal for e in shown}) == len(shown) == len({e.signal for e in evidence})
     assert set(shown) <= set(evidence)
     assert decide(shown, two_descriptors) == decide(evidence, two_descriptors)
@@ -279,9 +279,9 @@ def test_what_is_told_decides_what_all_of_it_decides(
 def test_the_whole_is_told_where_it_decides_as_much_as_a_part() -> None:
     """A copy that is framed a little is a copy; a part is named where it says more."""
     whole, part = bits(BLOCK, 12), replace(bits(BLOCK, 2), region=LEFT)
-    assert told([part, whole], False) == (whole,)
-    assert told([part, bits(REVIEW, 40)], False) == (part,)
-    assert told([part, embedding(REVIEW)], False) == (part, embedding(REVIEW))
+    assert best_per_signal([part, whole], False) == (whole,)
+    assert best_per_signal([part, bits(REVIEW, 40)], False) == (part,)
+    assert best_per_signal([part, embedding(REVIEW)], False) == (part, embedding(REVIEW))
 
 
 every_evidence = st.one_of(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simsearch.encode.fingerprint import ContentLimits, Outcome, Print, Wanted
 from simsearch.errors import BankArchived
 from simsearch.match.matcher import Matcher
-from simsearch.match.suppression import is_enabled, vouches
+from simsearch.match.suppression import is_enabled, suppresses
 from simsearch.types import (
     NO_CALL,
     Band,
@@ -160,7 +160,7 @@ def test_what_does_not_count_is_in_the_shadow() -> None:
 )
 def test_what_outweighs_what(allowed: Evidence, banned: Evidence, outweighs: bool) -> None:
     """A stronger kind, or the same signal and as near."""
-    assert vouches(hit(allowed), hit(banned)) == outweighs
+    assert suppresses(hit(allowed), hit(banned)) == outweighs
 
 
 LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
@@ -180,7 +180,7 @@ def test_one_part_of_a_picture_does_not_vouch_for_another(
 ) -> None:
     """Else a well-known logo beside a banned picture would let it through."""
     known, wrong = (replace(near_bits(n), region=r) for n, r in ((2, allowed), (6, banned)))
-    assert vouches(hit(known), hit(wrong)) == outweighs
+    assert suppresses(hit(known), hit(wrong)) == outweighs
 
 
 INSET = Region(0.6, 0.6, 0.9, 0.9)
@@ -201,7 +201,7 @@ def test_a_known_whole_speaks_for_the_parts_that_it_would_know(
 ) -> None:
     """However near the part is to what is banned, another file of a harmless news item stays
     harmless; a banned picture put small into a harmless one does not become so."""
-    assert vouches(hit(whole), hit(replace(near_bits(0), region=part))) == speaks
+    assert suppresses(hit(whole), hit(replace(near_bits(0), region=part))) == speaks
 
 
 def test_a_part_that_is_known_leaves_the_rest_as_it_was() -> None:
@@ -209,8 +209,8 @@ def test_a_part_that_is_known_leaves_the_rest_as_it_was() -> None:
     and the whole is still like what is banned."""
     banned = hit(near_vector(0.9), replace(near_vector(0.92), region=LEFT))
     tile = hit(replace(near_bits(0), region=LEFT))
-    assert not vouches(tile, banned)
-    assert vouches(hit(near_bits(0), replace(near_bits(4), region=LEFT)), banned)
+    assert not suppresses(tile, banned)
+    assert suppresses(hit(near_bits(0), replace(near_bits(4), region=LEFT)), banned)
 
 
 class Given:
@@ -253,9 +253,9 @@ def test_the_whole_and_its_parts_are_judged_each_by_itself(
 
 def test_every_signal_that_speaks_against_it_must_be_outweighed() -> None:
     """One that is not is enough to leave the hit standing."""
-    assert vouches(hit(near_bits(4), near_vector(0.9)), hit(near_bits(6), near_vector(0.99)))
-    assert not vouches(hit(near_vector(0.99)), hit(near_bits(6), near_vector(0.9)))
-    assert not vouches(hit(near_bits(4)), hit(near_bits(6), digest()))
+    assert suppresses(hit(near_bits(4), near_vector(0.9)), hit(near_bits(6), near_vector(0.99)))
+    assert not suppresses(hit(near_vector(0.99)), hit(near_bits(6), near_vector(0.9)))
+    assert not suppresses(hit(near_bits(4)), hit(near_bits(6), digest()))
 
 
 def harmless_world() -> World:

@@ -1,1 +1,1 @@
-"""The edits of a bank, each inside one transaction of the store."""
+"""Bank edits, each inside one transaction of the store."""

@@ -1,4 +1,4 @@
-"""How many edits a day are somebody's: counted in the transaction that makes them."""
+"""Daily edit quota: edits per actor and day (UTC), counted in the transaction that makes them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from simsearch.errors import DailyLimit
 
 DAY_S: Final = 86_400
 DROPPED_AT_ONCE: Final = 256
-"""Counts of earlier days that an edit clears away."""
+"""Counts of earlier days that one edit deletes."""
 
 
 def charge(tables: Tables, actor: str, edits_per_day: int, now_s: float) -> None:
-    """Adds the transaction's edits to the actor's day (UTC). Raises DailyLimit, so that none of
-    them is made, where they are more than are left of it; 0 `edits_per_day`: any number."""
+    """Adds the transaction's edits to the actor's count of the day (UTC). Raises DailyLimit, which
+    aborts the transaction, where they exceed `edits_per_day`; 0: no limit."""
     if not edits_per_day or not tables.edits:
         return
     day = int(now_s // DAY_S)

@@ -1,7 +1,7 @@
-"""Proposals decided: by another person than made them, and only then done.
+"""Decisions on proposals: a second person approves or rejects; an approved proposal is carried out.
 
-What was proposed is checked anew against the bank as it is. A proposal of many entries is done a
-part at a time: asked again, it goes on where it was.
+The proposed edit is checked again against the current bank. A proposal of many entries is carried
+out in parts: each repeated call continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from simsearch.bank.edits import entries
-from simsearch.bank.edits.propose import NO_ROWS, mark_of
+from simsearch.bank.edits.propose import NO_ROWS, proposal_mark
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records import hash_chain
 from simsearch.bank.records.keys import corrupt
@@ -38,21 +38,22 @@ from simsearch.types import (
 )
 
 ROWS_AT_ONCE: Final = 2_048
-"""In one transaction, for which other edits wait."""
+"""Rows processed in one transaction, while other edits wait."""
 
 LOOKED_AT_MAX: Final = 10_000
-"""By one listing: what it has not looked at by then is for the next."""
+"""Proposals that one listing examines; it then returns a short page."""
 
-BECOMES: Final[Mapping[Decision, ProposalState]] = {
+STATE_AFTER: Final[Mapping[Decision, ProposalState]] = {
     Decision.APPROVE: ProposalState.APPROVED,
     Decision.REJECT: ProposalState.REJECTED,
     Decision.WITHDRAW: ProposalState.WITHDRAWN,
 }
 
 
-def decide(tables: Tables, proposal_id: int, decision: Decision, edit: Edit) -> Proposal:
-    """Decides, and does up to ROWS_AT_ONCE rows of what is approved: `remaining` of the answer are
-    left for the next time. A decision that is repeated changes nothing."""
+def decide_proposal(tables: Tables, proposal_id: int, decision: Decision, edit: Edit) -> Proposal:
+    """Decides a proposal and processes up to ROWS_AT_ONCE rows of an approved one; `remaining` of
+    the result are left for the next call. Repeating a decision changes nothing. Raises
+    ProposalNotFound, ProposalClosed, PermissionDenied, BankArchived."""
     proposal = proposal_or_raise(tables, proposal_id)
     _check_who(proposal, decision, edit.actor)
     if proposal.state is ProposalState.OPEN:
@@ -64,9 +65,9 @@ def decide(tables: Tables, proposal_id: int, decision: Decision, edit: Edit) -> 
         _check_repeated(proposal, decision, edit.actor)
         counted = 0
     if proposal.remaining:
-        proposal = _Doing(tables, proposal).go_on()
+        proposal = _Execution(tables, proposal).run()
         tables.put_proposal(proposal)
-    tables.edits = counted  # what is done by it was counted when it was proposed
+    tables.edits = counted  # the rows were counted as edits when they were proposed
     return proposal
 
 
@@ -79,25 +80,29 @@ def proposal_or_raise(tables: Tables, proposal_id: int) -> Proposal:
 
 
 def not_found(proposal_id: int) -> ProposalNotFound:
+    """The error for an unknown proposal, with what to do."""
     return ProposalNotFound(f"there is no proposal {proposal_id}: list those that wait")
 
 
 def rows_of(tables: Tables, proposal: Proposal, part: int) -> ProposedRows:
+    """The entries of one part. Raises Corrupt."""
     return rows_from_bytes(proposal.id, tables.proposed_rows(proposal.id, part))
 
 
 def first_rows(tables: Tables, proposal: Proposal) -> ProposedRows:
+    """The entries of the first part; none for a proposal without parts."""
     return rows_of(tables, proposal, 0) if proposal.parts else NO_ROWS
 
 
-def listed(
+def list_proposals(
     tables: Tables,
     bank_ids: Container[int],
     state: ProposalState | None,
     after_id: int,
     limit: int,
 ) -> tuple[list[tuple[Proposal, ProposedRows]], int]:
-    """Up to `limit`, and the id after which to go on; 0: that was all."""
+    """Up to `limit` proposals with their first rows, and the `after_id` of the next page; 0: this
+    is the last one."""
     found: list[tuple[Proposal, ProposedRows]] = []
     last = 0
     for looked_at, proposal in enumerate(tables.proposals(after_id)):
@@ -110,7 +115,7 @@ def listed(
 
 
 def check_rows(tables: Tables, proposal: Proposal) -> None:
-    """That its entries are those that were proposed. Raises Corrupt."""
+    """Verifies the stored entries against the proposal's digest. Raises Corrupt."""
     digest = b""
     for part in range(proposal.parts):
         digest = hash_chain.digest_of_rows(digest, tables.proposed_rows(proposal.id, part))
@@ -118,7 +123,7 @@ def check_rows(tables: Tables, proposal: Proposal) -> None:
         raise corrupt(f"proposal {proposal.id}", "is not about the entries that were proposed")
 
 
-# ---------------------------------------------------------------- who, and whether
+# ---------------------------------------------------------------- permission and state
 
 
 def _check_who(proposal: Proposal, decision: Decision, actor: str) -> None:
@@ -136,10 +141,10 @@ def _check_who(proposal: Proposal, decision: Decision, actor: str) -> None:
 
 
 def _check_repeated(proposal: Proposal, decision: Decision, actor: str) -> None:
-    """A second approver may go on with what one has begun; who decided may say it again."""
+    """Another approver may continue an unfinished proposal; the first may repeat the decision."""
     decided = proposal.decided
     assert decided is not None
-    same = proposal.state is BECOMES[decision]
+    same = proposal.state is STATE_AFTER[decision]
     if not same or (decided.actor != actor and not proposal.remaining):
         raise ProposalClosed(
             f"proposal {proposal.id} was {proposal.state.name.lower()} by {decided.actor[:80]} "
@@ -149,8 +154,8 @@ def _check_repeated(proposal: Proposal, decision: Decision, actor: str) -> None:
 
 def _close(tables: Tables, proposal: Proposal, decision: Decision, edit: Edit) -> Proposal:
     check_rows(tables, proposal)
-    tables.drop_open_proposal(mark_of(proposal, first_rows(tables, proposal)))
-    closed = replace(proposal, state=BECOMES[decision])
+    tables.drop_open_proposal(proposal_mark(proposal, first_rows(tables, proposal)))
+    closed = replace(proposal, state=STATE_AFTER[decision])
     change = tables.next_change(
         ChangeKind.PROPOSAL_DECIDED,
         proposal.bank_id,
@@ -164,13 +169,14 @@ def _close(tables: Tables, proposal: Proposal, decision: Decision, edit: Edit) -
     return closed
 
 
-def in_the_name_of(proposal: Proposal) -> Edit:
+def approved_edit(proposal: Proposal) -> Edit:
+    """The edit that carries out an approved proposal: signed by its maker and its approver."""
     made, decided = proposal.made, proposal.decided
     assert decided is not None
     return Edit(made.actor, made.reason, approved_by=decided.actor, proposal=proposal.id)
 
 
-# ---------------------------------------------------------------- what is done
+# ---------------------------------------------------------------- carrying out
 
 
 def _update_bank(tables: Tables, proposal: Proposal) -> None:
@@ -182,42 +188,43 @@ def _update_bank(tables: Tables, proposal: Proposal) -> None:
             f"{proposal.etag}: reject it, and propose it anew"
         )
     updated = entries.updated_bank(bank, proposal.update)
-    entries.replace_bank(tables, bank, updated, in_the_name_of(proposal))
+    entries.replace_bank(tables, bank, updated, approved_edit(proposal))
 
 
 def _bank(tables: Tables, proposal: Proposal) -> Bank:
     return next(bank for bank in tables.banks() if bank.id == proposal.bank_id)
 
 
-class _Doing:
-    """One transaction of an approved proposal."""
+class _Execution:
+    """Carries out an approved proposal within one transaction."""
 
     def __init__(self, tables: Tables, proposal: Proposal) -> None:
         self._tables = tables
         self._proposal = proposal
         self._bank = entries.editable_bank(tables, _bank(tables, proposal).name)
-        self._edit = in_the_name_of(proposal)
+        self._edit = approved_edit(proposal)
         self._retracted = 0
 
-    def go_on(self) -> Proposal:
-        """Raises ProposalClosed where the only entry that it is about does not fit any more."""
+    def run(self) -> Proposal:
+        """Processes up to ROWS_AT_ONCE rows. Raises ProposalClosed where the proposal is about one
+        entry, which has changed meanwhile."""
         left = ROWS_AT_ONCE
         while left and self._proposal.remaining:
-            left -= self._do_some(left)
+            left -= self._apply_rows(left)
         if self._retracted:
             active = self._bank.active_entries - self._retracted
             self._tables.put_bank(replace(self._bank, active_entries=active))
         return self._proposal
 
-    def _do_some(self, count: int) -> int:
-        """Up to `count` rows of the next part."""
+    def _apply_rows(self, count: int) -> int:
+        """Processes up to `count` rows of the next part; returns their number."""
         proposal = self._proposal
         rows = rows_of(self._tables, proposal, proposal.done_parts)
         todo = [(key, True) for key in rows.moved] + [(key, False) for key in rows.retracted]
         some = todo[proposal.done_in_part : proposal.done_in_part + count]
         if not some:
             raise Corrupt(f"proposal {proposal.id} has fewer entries than it says")
-        skipped = sum(not self._do(key, moved) for key, moved in some)
+        skipped = sum(not self._apply(key, moved) for key, moved in some)
         end = proposal.done_in_part + len(some)
         whole = end == len(todo)
         self._proposal = replace(
@@ -229,8 +236,8 @@ class _Doing:
         )
         return len(some)
 
-    def _do(self, key: int, moved: bool) -> bool:
-        """False where it does not fit any more, and others do."""
+    def _apply(self, key: int, moved: bool) -> bool:
+        """False: one of several entries has changed meanwhile and is skipped."""
         entry = self._tables.entry_or_raise(self._bank, key)
         try:
             if moved:
@@ -245,7 +252,7 @@ class _Doing:
             ) from None
         if moved:
             to, until_us = self._proposal.to, self._proposal.until_us
-            entries.moved(self._tables, entry, to, until_us, self._edit)
+            entries.apply_move(self._tables, entry, to, until_us, self._edit)
         else:
             entries.retract(self._tables, self._bank, entry, self._edit)
             self._retracted += 1

@@ -1,4 +1,4 @@
-"""The edits, each inside one transaction: a record changes, the log gets a change."""
+"""Edits of banks and entries: each changes a record and appends a change to the log."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from simsearch.bank.edits.propose import NO_ROWS, asked, four_eyes_in_force, propose
+from simsearch.bank.edits.propose import NO_ROWS, four_eyes_in_force, new_proposal, propose
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records import hash_chain
 from simsearch.bank.records.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
-from simsearch.bank.records.keys import Life, digest_prefix, source_mark, whole_mark
+from simsearch.bank.records.keys import Lifetime, digest_prefix, source_mark, whole_mark
 from simsearch.errors import BadRequest, BankArchived, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
     FREE,
@@ -31,13 +31,14 @@ from simsearch.types import (
     Terms,
 )
 
-ITSELF = "simsearch"
-"""Who signs what happens without a person: because its time has come, or enough people doubt it."""
+SERVER_ACTOR = "simsearch"
+"""The actor of automatic changes: expiry, the end of a timed state, disputes and floods."""
 
 
 def create_bank(
     tables: Tables, name: str, kind: BankKind, settings: BankUpdate, edit: Edit
 ) -> tuple[Bank, Change]:
+    """Stores a new bank and its change. Raises BankExists, LimitExceeded."""
     if tables.bank_named(name) is not None:
         raise BankExists(f"bank {name!r} exists: update it, or choose another name")
     now_us = _now_us()
@@ -51,7 +52,8 @@ def create_bank(
 def update_bank(
     tables: Tables, name: str, update: BankUpdate, etag: str, edit: Edit, terms: Terms = FREE
 ) -> tuple[Bank, Change]:
-    """The bank as it is and the change that proposes it, where that waits for a second person."""
+    """The updated bank and its change; or, where a second person is needed, the unchanged bank and
+    the change that proposes the update."""
     bank = tables.bank_or_raise(name)
     if etag and etag != bank.etag:
         raise BankChanged(f"bank {name!r} is at {bank.etag}, not at {etag}: read it again first")
@@ -59,19 +61,20 @@ def update_bank(
     if bank.archived and updated.archived:
         raise _archived(bank)
     if four_eyes_in_force(bank, terms):
-        wanted = asked(bank, ProposalKind.BANK_UPDATE, edit)
-        wanted = replace(wanted, update=update, etag=bank.etag)
-        return bank, propose(tables, wanted, NO_ROWS, edit, edits=1)
+        proposal = new_proposal(bank, ProposalKind.BANK_UPDATE, edit)
+        proposal = replace(proposal, update=update, etag=bank.etag)
+        return bank, propose(tables, proposal, NO_ROWS, edit, edits=1)
     return updated, replace_bank(tables, bank, updated, edit)
 
 
 def updated_bank(bank: Bank, update: BankUpdate) -> Bank:
+    """The bank with the update applied, at the next version."""
     return _updated(replace(bank, version=bank.version + 1, restores=0), update)
 
 
 def _updated(bank: Bank, update: BankUpdate) -> Bank:
-    said = {name: value for name, value in vars(update).items() if value is not None}
-    return replace(bank, **said)
+    changed = {name: value for name, value in vars(update).items() if value is not None}
+    return replace(bank, **changed)
 
 
 def editable_bank(tables: Tables, name: str) -> Bank:
@@ -87,6 +90,7 @@ def _archived(bank: Bank) -> BankArchived:
 
 
 def replace_bank(tables: Tables, before: Bank, after: Bank, edit: Edit) -> Change:
+    """Stores the bank; its change keeps the settings of before, for a revert."""
     tables.put_bank(after)
     change = tables.next_change(ChangeKind.BANK_UPDATED, after.id, 0, edit, _now_us())
     return tables.append_change(change, hash_chain.content_of_bank(after), before)
@@ -100,22 +104,22 @@ def add_entries(
     edit: Edit,
     terms: Terms = FREE,
 ) -> list[Entry]:
-    """`fingerprints` are the records of the drafts' fingerprints, made before the transaction. What
-    waits for a second person is a DRAFT until then: all of it as one proposal, which the changes
-    that added it name, but for what is held, each as one of its own."""
+    """Adds entries. `fingerprints` are the serialised fingerprints of the drafts, made before the
+    transaction. Entries that need a second person are stored as DRAFT, under one proposal; a draft
+    with `review_reasons` gets a proposal of its own."""
     bank = editable_bank(tables, bank_name)
-    adding = _Adding(tables, bank, edit, four_eyes=four_eyes_in_force(bank, terms))
+    adding = _AddTransaction(tables, bank, edit, four_eyes=four_eyes_in_force(bank, terms))
     entries = [adding.add(*each) for each in zip(drafts, fingerprints, strict=True)]
     adding.finish()
     tables.put_bank(replace(bank, active_entries=bank.active_entries + len(entries)))
     return entries
 
 
-_ASKED = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED)
+_SEARCHED = (EntryState.ACTIVE, EntryState.SHADOW, EntryState.DISPUTED)
 
 
-class _Adding:
-    """One transaction of new entries."""
+class _AddTransaction:
+    """Adds entries to one bank within one transaction."""
 
     def __init__(self, tables: Tables, bank: Bank, edit: Edit, *, four_eyes: bool) -> None:
         self._tables = tables
@@ -127,12 +131,12 @@ class _Adding:
         self._number = 0
 
     def add(self, draft: EntryDraft, fingerprint: bytes) -> Entry:
-        if draft.held and draft.state in _ASKED:
+        if draft.review_reasons and draft.state in _SEARCHED:
             number = self._tables.next_proposal_id()
             entry = self._add_waiting(draft, fingerprint, number)
-            wanted = asked(self._bank, ProposalKind.MOVE, self._edit, number)
-            wanted = replace(wanted, to=draft.state, held=draft.held)
-            propose(self._tables, wanted, ProposedRows((entry.key,)), self._edit)
+            proposal = new_proposal(self._bank, ProposalKind.MOVE, self._edit, number)
+            proposal = replace(proposal, to=draft.state, review_reasons=draft.review_reasons)
+            propose(self._tables, proposal, ProposedRows((entry.key,)), self._edit)
             return entry
         if self._four_eyes and draft.state is EntryState.ACTIVE:
             self._number = self._number or self._tables.next_proposal_id()
@@ -143,11 +147,11 @@ class _Adding:
 
     def finish(self) -> None:
         if self._together:
-            wanted = asked(self._bank, ProposalKind.MOVE, self._edit, self._number)
-            propose(self._tables, wanted, ProposedRows(tuple(self._together)), self._edit)
+            proposal = new_proposal(self._bank, ProposalKind.MOVE, self._edit, self._number)
+            propose(self._tables, proposal, ProposedRows(tuple(self._together)), self._edit)
 
     def _add_waiting(self, draft: EntryDraft, fingerprint: bytes, number: int) -> Entry:
-        """As a draft, or in quarantine where no draft may go to what it is to be."""
+        """Stores it as DRAFT, or QUARANTINED where a DRAFT may not move to its intended state."""
         goes = draft.state in MOVES[EntryState.DRAFT]
         waiting = replace(draft, state=EntryState.DRAFT if goes else EntryState.QUARANTINED)
         edit = replace(self._edit, proposal=number)
@@ -157,7 +161,7 @@ class _Adding:
 def add_entry(
     tables: Tables, bank: Bank, draft: EntryDraft, fingerprint: bytes, edit: Edit, now_us: int
 ) -> Entry:
-    """All but the bank's count."""
+    """Adds one entry; the caller updates the bank's count."""
     key = tables.next_entry_key()
     change = tables.next_change(ChangeKind.ENTRY_ADDED, bank.id, key, edit, now_us)
     entry = _entry(draft, change)
@@ -165,14 +169,14 @@ def add_entry(
     tables.put_entry(entry)
     tables.put_fingerprint(key, fingerprint)
     marks = marks_of(entry, fingerprint, draft.fingerprint)
-    tables.put_life(key, Life(bank.id, change.seq), marks)
+    tables.put_lifetime(key, Lifetime(bank.id, change.seq), marks)
     if entry.expires_us:
         tables.put_due(entry.expires_us, key)
     return entry
 
 
 def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[bytes]:
-    """What an entry is found by: each digest, its whole fingerprint, and its source's ids."""
+    """The index keys of an entry: its digests, its whole fingerprint, and its source's ids."""
     for signal, values in fingerprint.digests.items():
         for digest in values:
             yield digest_prefix(signal, digest)
@@ -185,22 +189,23 @@ def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[
 def retract_entry(
     tables: Tables, bank_name: str, key: int, edit: Edit, terms: Terms = FREE
 ) -> tuple[Entry, Change]:
-    """The entry as it is and the change that proposes it, where that waits for a second person."""
+    """The retracted entry and its change; or, where a second person is needed, the unchanged entry
+    and the change that proposes the retraction."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
         raise EntryRetracted(f"entry {key} of bank {bank_name!r} is retracted already")
     if four_eyes_in_force(bank, terms):
-        wanted = asked(bank, ProposalKind.RETRACTION, edit)
+        proposal = new_proposal(bank, ProposalKind.RETRACTION, edit)
         rows = ProposedRows(retracted=(key,))
-        return entry, propose(tables, wanted, rows, edit, edits=1)
+        return entry, propose(tables, proposal, rows, edit, edits=1)
     retracted = retract(tables, bank, entry, edit)
     tables.put_bank(replace(bank, active_entries=bank.active_entries - 1))
     return retracted, retracted.last
 
 
 def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
-    """All but the bank's count."""
+    """Retracts an entry; the caller updates the bank's count."""
     _end_review(tables, entry)
     key = entry.key
     change = tables.append_change(
@@ -208,9 +213,9 @@ def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
     )
     retracted = replace(entry, state=EntryState.RETRACTED, retracted=change)
     tables.put_entry(retracted)
-    record = tables.brought_bytes(entry.added)
+    record = tables.change_fingerprint_bytes(entry.added)
     marks = marks_of(entry, record, fingerprint_from_bytes(key, record))
-    tables.put_life(key, Life(bank.id, entry.added.seq, change.seq), marks)
+    tables.put_lifetime(key, Lifetime(bank.id, entry.added.seq, change.seq), marks)
     return retracted
 
 
@@ -221,7 +226,7 @@ MOVES: Mapping[EntryState, Collection[EntryState]] = {
     EntryState.DISPUTED: (EntryState.SHADOW, EntryState.ACTIVE, EntryState.QUARANTINED),
     EntryState.QUARANTINED: (EntryState.SHADOW, EntryState.ACTIVE, EntryState.DISPUTED),
 }
-"""Where an entry may go from each state. Whatever was asked once is a draft no more."""
+"""The states that an entry may move to from each state. None leads back to DRAFT."""
 
 
 def move_entry(
@@ -233,19 +238,21 @@ def move_entry(
     edit: Edit,
     terms: Terms = FREE,
 ) -> tuple[Entry, Change | None]:
-    """No change, where the entry is there already; the change that proposes it, where that waits
-    for a second person."""
+    """The moved entry and its change; no change where it is in that state already. Where a second
+    person is needed, the unchanged entry and the change that proposes the move."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is state and entry.until_us == until_us:
         return entry, None
     check_move(entry, state, until_us)
-    four_eyes = four_eyes_in_force(bank, terms) and _comes_to_count(entry, state, until_us)
-    if four_eyes or _is_held(entry, state, until_us):
-        wanted = asked(bank, ProposalKind.MOVE, edit)
-        wanted = replace(wanted, to=state, until_us=until_us, held=entry.held)
-        return entry, propose(tables, wanted, ProposedRows((key,)), edit, edits=1)
-    return moved(tables, entry, state, until_us, edit)
+    four_eyes = four_eyes_in_force(bank, terms) and _becomes_active(entry, state, until_us)
+    if four_eyes or _needs_review(entry, state, until_us):
+        proposal = new_proposal(bank, ProposalKind.MOVE, edit)
+        proposal = replace(
+            proposal, to=state, until_us=until_us, review_reasons=entry.review_reasons
+        )
+        return entry, propose(tables, proposal, ProposedRows((key,)), edit, edits=1)
+    return apply_move(tables, entry, state, until_us, edit)
 
 
 def check_move(entry: Entry, state: EntryState, until_us: int) -> None:
@@ -264,31 +271,31 @@ def check_move(entry: Entry, state: EntryState, until_us: int) -> None:
         raise BadRequest("until lies in the past: give a time to come, or leave it out")
 
 
-def _comes_to_count(entry: Entry, state: EntryState, until_us: int) -> bool:
-    """Whether it becomes ACTIVE, at once or by itself once `until_us` has come."""
+def _becomes_active(entry: Entry, state: EntryState, until_us: int) -> bool:
+    """Whether it becomes ACTIVE, at once or when `until_us` has passed."""
     if state is EntryState.ACTIVE:
         return True
-    states = [*_states(entry), state]
+    states = [*_state_history(entry), state]
     return (
         bool(until_us)
         and entry.state is not EntryState.ACTIVE
-        and _other(states) is (EntryState.ACTIVE)
+        and _previous_state(states) is (EntryState.ACTIVE)
     )
 
 
-def _is_held(entry: Entry, state: EntryState, until_us: int) -> bool:
-    """Whether it says too little to be asked before a second person has said so."""
-    if not entry.held or EntryState.ACTIVE in _states(entry):
+def _needs_review(entry: Entry, state: EntryState, until_us: int) -> bool:
+    """Whether its `review_reasons` demand a second person's approval of this move."""
+    if not entry.review_reasons or EntryState.ACTIVE in _state_history(entry):
         return False
-    counts = state is EntryState.DISPUTED or _comes_to_count(entry, state, until_us)
+    counts = state is EntryState.DISPUTED or _becomes_active(entry, state, until_us)
     return entry.state is EntryState.DRAFT or counts
 
 
-def moved(
+def apply_move(
     tables: Tables, entry: Entry, state: EntryState, until_us: int, edit: Edit
 ) -> tuple[Entry, Change]:
-    """Whether it may go there is known. What is doubted, and what the server itself put into
-    quarantine, is under review until it moves again."""
+    """Moves an entry without checks. A DISPUTED entry, and one that the server quarantined, is on
+    the review queue until it moves again."""
     _end_review(tables, entry)
     change = tables.append_change(
         tables.next_change(ChangeKind.ENTRY_MOVED, entry.bank_id, entry.key, edit, _now_us()),
@@ -298,7 +305,7 @@ def moved(
     tables.put_entry(gone)
     if until_us:
         tables.put_due(until_us, entry.key)
-    by_itself = state is EntryState.QUARANTINED and edit.actor == ITSELF
+    by_itself = state is EntryState.QUARANTINED and edit.actor == SERVER_ACTOR
     if by_itself or state is EntryState.DISPUTED:
         tables.put_review(change.seq, entry.key)
     return gone, change
@@ -309,8 +316,8 @@ def _end_review(tables: Tables, entry: Entry) -> None:
         tables.drop_review(entry.moves[-1].change.seq, entry.key)
 
 
-def settle_due(tables: Tables, now_us: int, limit: int) -> int:
-    """What was to happen by itself by now; returns how much of it was looked at."""
+def apply_due(tables: Tables, now_us: int, limit: int) -> int:
+    """Applies up to `limit` scheduled changes that are due; returns how many it examined."""
     due = tables.due(now_us, limit)
     banks = {bank.id: bank for bank in tables.banks()} if due else {}
     for time_us, key in due:
@@ -320,22 +327,22 @@ def settle_due(tables: Tables, now_us: int, limit: int) -> int:
             continue
         if entry.expires_us == time_us:
             bank = banks[entry.bank_id]
-            retract(tables, bank, entry, Edit(ITSELF, "it was banned until now"))
+            retract(tables, bank, entry, Edit(SERVER_ACTOR, "it was banned until now"))
             banks[bank.id] = replace(bank, active_entries=bank.active_entries - 1)
             tables.put_bank(banks[bank.id])
         elif entry.until_us == time_us:
-            edit = Edit(ITSELF, f"it was {_word(entry.state)} until now")
-            moved(tables, entry, _other(_states(entry)), 0, edit)
+            edit = Edit(SERVER_ACTOR, f"it was {_word(entry.state)} until now")
+            apply_move(tables, entry, _previous_state(_state_history(entry)), 0, edit)
     return len(due)
 
 
-def _states(entry: Entry) -> list[EntryState]:
-    """All that it was in, the last of them its own."""
+def _state_history(entry: Entry) -> list[EntryState]:
+    """All states of the entry, oldest first; the last is the current one."""
     return [entry.first_state, *(move.state for move in entry.moves)]
 
 
-def _other(states: Sequence[EntryState]) -> EntryState:
-    """The last that was another than the last."""
+def _previous_state(states: Sequence[EntryState]) -> EntryState:
+    """The newest state that differs from the current one."""
     return next((s for s in reversed(states) if s is not states[-1]), EntryState.ACTIVE)
 
 
@@ -346,7 +353,8 @@ def _word(state: EntryState) -> str:
 def extend_entry(
     tables: Tables, bank_name: str, key: int, fingerprint: Fingerprint, edit: Edit
 ) -> tuple[Entry, Fingerprint]:
-    """The entry, and the part of `fingerprint` that was new to it; empty: nothing was written."""
+    """The extended entry, and the part of `fingerprint` that it lacked; empty: nothing was
+    written."""
     bank = editable_bank(tables, bank_name)
     entry = tables.entry_or_raise(bank, key)
     if entry.state is EntryState.RETRACTED:
@@ -368,8 +376,8 @@ def extend_entry(
 
 
 def _without(fingerprint: Fingerprint, had: Fingerprint) -> Fingerprint:
-    """The spaces and binary signals that `had` lacks. No digests: they are what an entry is
-    recognised by, so they stay as they were when it was banned."""
+    """The spaces and binary signals that `had` lacks. Digests are left out: they identify the
+    entry, so they stay as they were when it was added."""
     return Fingerprint(
         bits={s: rows for s, rows in fingerprint.bits.items() if s not in had.bits and len(rows)},
         vectors={
@@ -393,7 +401,7 @@ def _entry(draft: EntryDraft, added: Change) -> Entry:
         expires_us=draft.expires_us,
         severity=draft.severity,
         aliases=tuple(draft.aliases),
-        held=tuple(draft.held),
+        review_reasons=tuple(draft.review_reasons),
     )
 
 

@@ -1,4 +1,4 @@
-"""Entries taken out of a bank: on whose word, and that it is on the record."""
+"""Bank exports: who may export, and the record of it in the log."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from simsearch.bank.edits.decide import in_the_name_of, proposal_or_raise
-from simsearch.bank.edits.propose import NO_ROWS, asked, four_eyes_in_force, propose
+from simsearch.bank.edits.decide import approved_edit, proposal_or_raise
+from simsearch.bank.edits.propose import NO_ROWS, four_eyes_in_force, new_proposal, propose
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.errors import BadRequest, PermissionDenied, ProposalClosed
 from simsearch.types import (
@@ -23,22 +23,21 @@ from simsearch.types import (
 )
 
 APPROVED_FOR_US: Final = 24 * 3_600_000_000
-"""So long after its approval an export may be begun, as often as is needed."""
+"""How long after its approval an export may be started, any number of times."""
 
-
-LIVING: Final = frozenset(EntryState) - {EntryState.RETRACTED}
+NOT_RETRACTED: Final = frozenset(EntryState) - {EntryState.RETRACTED}
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Which entries are taken out; no labels or sources: whatever they are."""
+class ExportFilter:
+    """Selects the entries of an export; empty `labels` or `sources`: any."""
 
     states: frozenset[EntryState]
     labels: frozenset[str]
     sources: frozenset[str]
 
-    def holds(self, entry: Entry, seq: int) -> bool:
-        """Of an entry as it was at that log position."""
+    def matches(self, entry: Entry, seq: int) -> bool:
+        """Whether to export the entry, as it was at log position `seq`."""
         return (
             entry.added.seq <= seq
             and entry.state_at(seq) in self.states
@@ -50,12 +49,14 @@ class Chosen:
 def begin_export(
     tables: Tables, bank_name: str, edit: Edit, proposal_id: int, terms: Terms
 ) -> Change:
-    """The change that says so; or, where it needs a second person and no `proposal_id` says that
-    there was one, the change that proposes it. Archived banks may be exported."""
+    """The change that records the export; or, where a second person is needed and no `proposal_id`
+    is given, the change that proposes it. Archived banks may be exported."""
     bank = tables.bank_or_raise(bank_name)
     if four_eyes_in_force(bank, terms):
         if not proposal_id:
-            return propose(tables, asked(bank, ProposalKind.EXPORT, edit), NO_ROWS, edit, edits=1)
+            return propose(
+                tables, new_proposal(bank, ProposalKind.EXPORT, edit), NO_ROWS, edit, edits=1
+            )
         edit = _approved(tables, bank, edit, proposal_id)
     now_us = time.time_ns() // 1000
     return tables.append_change(
@@ -63,9 +64,9 @@ def begin_export(
     )
 
 
-def check_begun(tables: Tables, bank_name: str, seq: int, actor: str) -> None:
-    """That this change began an export of the bank by this person: a page of one that was never
-    begun would be on nobody's record. Raises BadRequest."""
+def check_export_begun(tables: Tables, bank_name: str, seq: int, actor: str) -> None:
+    """Checks that change `seq` began an export of the bank by `actor`: no page is served without a
+    record of its export. Raises BadRequest."""
     bank = tables.bank_or_raise(bank_name)
     found = tables.changes(seq - 1, 1) if seq else []
     if not any(
@@ -75,7 +76,7 @@ def check_begun(tables: Tables, bank_name: str, seq: int, actor: str) -> None:
 
 
 def _approved(tables: Tables, bank: Bank, edit: Edit, proposal_id: int) -> Edit:
-    """Signed by both."""
+    """The edit, signed by the proposer and the approver."""
     proposal = proposal_or_raise(tables, proposal_id)
     if proposal.kind is not ProposalKind.EXPORT or proposal.bank_id != bank.id:
         raise BadRequest(f"proposal {proposal_id} is about something else: give the export's own")
@@ -92,4 +93,4 @@ def _approved(tables: Tables, bank: Bank, edit: Edit, proposal_id: int) -> Edit:
         )
     if decided.time_us + APPROVED_FOR_US < time.time_ns() // 1000:
         raise ProposalClosed(f"proposal {proposal_id} was approved over a day ago: propose it anew")
-    return in_the_name_of(proposal)
+    return approved_edit(proposal)

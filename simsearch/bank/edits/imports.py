@@ -1,7 +1,7 @@
-"""Lists into a bank: what is new is added, what is withdrawn taken back, and nothing twice.
+"""List imports: adds new rows, retracts withdrawn ones, and skips duplicates.
 
-A part of an import is one transaction, and what became of its rows is written with it: a part that
-is sent again, because its answer was lost or its sender was killed, is answered and not done again.
+A part of an import is one transaction, which also stores the outcome of each row. So a part that is
+sent again, because the answer was lost or the sender was killed, is answered from the store.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Final
 
 from simsearch.bank.edits.entries import add_entry, editable_bank, retract
-from simsearch.bank.edits.propose import asked, four_eyes_in_force, number_of, propose
+from simsearch.bank.edits.propose import four_eyes_in_force, new_proposal, proposal_id_for, propose
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records.keys import NEVER, digest_prefix, source_mark, whole_mark
 from simsearch.errors import BadRequest
@@ -32,28 +32,28 @@ from simsearch.types import (
 )
 
 SAME_CONTENT: Final = (Signal.SHA256, Signal.TEXT_SHA256)
-"""Digests of which one is enough to say that an item is there already."""
+"""Digests of which one equal value makes an item a duplicate."""
 
 
 class RowOutcome(IntEnum):
-    """What became of a row; for ever, like field numbers."""
+    """The outcome of a row. The numbers are on disk and never change."""
 
     ADDED = 1
     DUPLICATE = 2
-    """The bank has it, and keeps it as it is."""
+    """The bank has it already; it was left unchanged."""
     TOMBSTONE = 3
-    """The bank had it and took it back: it is not banned again by a list."""
+    """The bank had it and retracted it: an import does not ban it again."""
     WITHDRAWN = 4
-    """The source takes it back, and so did the bank."""
+    """The source withdraws it; its entries were retracted."""
     ABSENT = 5
-    """The source takes it back, and the bank has nothing of the kind."""
-    HELD = 7  # 6 is, on the wire, a row that cannot be used
-    """The source takes it back, and the bank will once a second person says so."""
+    """The source withdraws it; the bank has no such entry."""
+    HELD = 7  # 6 is taken on the wire, by rows that cannot be used
+    """The source withdraws it; the retraction waits for a second person."""
 
 
 @dataclass(frozen=True)
 class ImportItem:
-    """A row. What is `withdrawn` may have no fingerprint: then its source's ids say what it is."""
+    """A row. A `withdrawn` one may lack a fingerprint: then its source's ids identify it."""
 
     draft: EntryDraft
     withdrawn: bool = False
@@ -61,16 +61,16 @@ class ImportItem:
 
 @dataclass(frozen=True)
 class ImportedPart:
-    """Of each row what became of it, and the entry that it became, that it repeats, or that it took
-    back (0: none). `seq` is the last change; 0: nothing was written. `repeated`: it was done
-    before, and this is what was found then."""
+    """The result of a part: by row the outcome, and the key of the entry that was added, duplicated
+    or retracted (0: none). `seq` is the last change; 0: nothing was written. `repeated`: this is
+    the stored result of an earlier run."""
 
     outcomes: tuple[RowOutcome, ...]
     keys: tuple[int, ...]
     seq: int
     repeated: bool = False
     proposal: int = 0
-    """What was added and held waits for it; 0: nothing does."""
+    """The proposal that its rows wait for; 0: none."""
 
 
 def import_part(
@@ -85,7 +85,8 @@ def import_part(
     revive: bool,
     terms: Terms,
 ) -> ImportedPart:
-    """`fingerprints` are the records of the items' fingerprints."""
+    """Runs a part, or returns its stored result. `fingerprints` are the serialised fingerprints of
+    the items. Raises BankNotFound, BankArchived, BadRequest."""
     bank = editable_bank(tables, bank_name)
     content = _content(bank, items, fingerprints)
     before = tables.import_part(import_id, part)
@@ -98,13 +99,15 @@ def import_part(
 
 
 class _Part:
-    """One part on its way through the tables."""
+    """Runs one part within one transaction."""
 
     def __init__(
         self, tables: Tables, bank: Bank, edit: Edit, revive: bool, waiting_as: str
     ) -> None:
-        """`waiting_as`: the import whose proposal its rows wait for; empty: for none."""
-        self._wanted = replace(asked(bank, ProposalKind.IMPORT, edit), import_id=waiting_as)
+        """`waiting_as`: the import id that its rows wait for approval under; empty: they do not."""
+        self._proposal = replace(
+            new_proposal(bank, ProposalKind.IMPORT, edit), import_id=waiting_as
+        )
         self._moved: list[int] = []
         self._retracted: list[int] = []
         self._tables = tables
@@ -132,8 +135,8 @@ class _Part:
             self._tables.put_bank(replace(self._bank, active_entries=active))
         rows = ProposedRows(tuple(self._moved), tuple(self._retracted))
         if len(rows):
-            held = len(rows.retracted)
-            propose(self._tables, self._waiting(), rows, self._edit, edits=held)
+            retractions = len(rows.retracted)
+            propose(self._tables, self._waiting(), rows, self._edit, edits=retractions)
         end = self._tables.seq()
         seq = end if end > self._begun_at else 0
         record = pb.ImportPartRecord(
@@ -141,16 +144,20 @@ class _Part:
             outcomes=bytes(self._outcomes),
             keys=self._keys,
             seq=seq,
-            proposal=self._wanted.id,
+            proposal=self._proposal.id,
         )
         self._tables.put_import_part(import_id, part, record)
-        return ImportedPart(tuple(self._outcomes), tuple(self._keys), seq, proposal=self._wanted.id)
+        return ImportedPart(
+            tuple(self._outcomes), tuple(self._keys), seq, proposal=self._proposal.id
+        )
 
     def _waiting(self) -> Proposal:
-        """The proposal that this import's rows wait for; it has its number from the first."""
-        if not self._wanted.id:
-            self._wanted = replace(self._wanted, id=number_of(self._tables, self._wanted))
-        return self._wanted
+        """The proposal that this import's rows wait for; its id is assigned on the first call."""
+        if not self._proposal.id:
+            self._proposal = replace(
+                self._proposal, id=proposal_id_for(self._tables, self._proposal)
+            )
+        return self._proposal
 
     def _take_in(self, draft: EntryDraft, fingerprint: bytes) -> tuple[RowOutcome, int]:
         living, dead = self._find(_marks_of_content(draft, fingerprint))
@@ -170,16 +177,16 @@ class _Part:
 
     @property
     def _waits(self) -> bool:
-        return bool(self._wanted.import_id)
+        return bool(self._proposal.import_id)
 
     def _take_back(self, item: ImportItem, fingerprint: bytes) -> tuple[RowOutcome, int]:
-        """Every entry of this source that is the same, or that the source names so. What others
-        banned is theirs to take back."""
+        """Retracts every entry of this source with the same content or source id. Entries of other
+        sources stay."""
         found = {
             key
             for mark in _marks_of_row(item.draft, fingerprint)
-            for key, life in self._tables.marked(mark, self._bank.id)
-            if life.retired == NEVER
+            for key, lifetime in self._tables.marked(mark, self._bank.id)
+            if lifetime.retired == NEVER
         }
         entries = [self._tables.entry_or_raise(self._bank, key) for key in sorted(found)]
         own = [entry for entry in entries if entry.source == item.draft.source]
@@ -193,11 +200,12 @@ class _Part:
         return (RowOutcome.WITHDRAWN, own[-1].key) if own else (RowOutcome.ABSENT, 0)
 
     def _find(self, marks: Iterator[bytes]) -> tuple[int, int]:
-        """The oldest living entry that has one of the marks, and the newest dead one; 0: none."""
+        """The oldest entry with one of the marks that is not retracted, and the newest that is; 0:
+        none."""
         dead = 0
         for mark in marks:
-            for key, life in self._tables.marked(mark, self._bank.id):
-                if life.retired == NEVER:
+            for key, lifetime in self._tables.marked(mark, self._bank.id):
+                if lifetime.retired == NEVER:
                     return key, dead
                 dead = max(dead, key)
         return 0, dead
@@ -219,15 +227,15 @@ def _marks_of_row(draft: EntryDraft, fingerprint: bytes) -> Iterator[bytes]:
 
 
 def _content(bank: Bank, items: Sequence[ImportItem], fingerprints: Sequence[bytes]) -> bytes:
-    """What tells one part from another that is sent under its name."""
+    """A hash that differs where other rows are sent under the same import id and part number."""
     whole = hashlib.sha256(bank.name.encode())
     for item, fingerprint in zip(items, fingerprints, strict=True):
         draft = item.draft
-        said = (item.withdrawn, draft.source, draft.source_id, draft.labels, int(draft.state))
+        row = (item.withdrawn, draft.source, draft.source_id, draft.labels, int(draft.state))
         # A vector that is computed again may differ in the last bit; a digest does not.
-        known = [d for s in SAME_CONTENT for d in draft.fingerprint.digests.get(s, ())]
-        what = b"".join(known) or fingerprint
-        whole.update(f"{len(what)} {said!r}".encode())
+        digests = [d for s in SAME_CONTENT for d in draft.fingerprint.digests.get(s, ())]
+        what = b"".join(digests) or fingerprint
+        whole.update(f"{len(what)} {row!r}".encode())
         whole.update(what)
     return whole.digest()
 

@@ -1,7 +1,7 @@
-"""Edits that wait for a second person, as they are made: what is asked for, and by whom.
+"""Proposals: edits that are stored until a second person approves them.
 
-Nothing else changes but that an item that is to be banned is stored as a draft. `deciding` does
-what was proposed once another person approves it.
+Nothing else changes, except that an item to be banned is stored as a draft. `decide` carries the
+edit out once another person approves it.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ NO_ROWS: Final = ProposedRows()
 
 
 def four_eyes_in_force(bank: Bank, terms: Terms) -> bool:
-    """Whether edits by which this bank begins or ceases to match need a second person."""
+    """Whether edits that change what this bank matches need a second person."""
     if bank.four_eyes is FourEyes.AS_CONFIGURED:
         return terms.four_eyes
     return bank.four_eyes is FourEyes.REQUIRED
 
 
-def asked(bank: Bank, kind: ProposalKind, edit: Edit, number: int = 0) -> Proposal:
-    """What is to be proposed, to be filled in; `number`: its id, where it has one already."""
+def new_proposal(bank: Bank, kind: ProposalKind, edit: Edit, number: int = 0) -> Proposal:
+    """A proposal to be filled in; `number`: its id, where it has one already."""
     made = Change(0, ChangeKind.PROPOSAL_MADE, bank.id, 0, edit.actor, edit.reason, 0)
     return Proposal(number, bank.id, kind, made)
 
 
-def number_of(tables: Tables, wanted: Proposal) -> int:
-    """The id of the proposal that asks the same and waits still, or a new one."""
-    before = tables.open_proposal(mark_of(wanted, NO_ROWS))
+def proposal_id_for(tables: Tables, draft: Proposal) -> int:
+    """The id of an open proposal of the same edit, or a new one."""
+    before = tables.open_proposal(proposal_mark(draft, NO_ROWS))
     return before.id if before else tables.next_proposal_id()
 
 
 def propose(
-    tables: Tables, wanted: Proposal, rows: ProposedRows, edit: Edit, *, edits: int = 0
+    tables: Tables, draft: Proposal, rows: ProposedRows, edit: Edit, *, edits: int = 0
 ) -> Change:
-    """Makes a proposal, or a further part of an import's. Where the same person asks the same and
-    it waits still, nothing is written: the change that made it. `edits`: how many edits of the
-    day it stands for, but for those that were made with it."""
-    mark = mark_of(wanted, rows)
+    """Stores a proposal, or a further part of an import's; returns the change. Where the same
+    person has an open proposal of the same edit, its change is returned and nothing is written.
+    `edits`: how many edits it adds to the daily count, besides those made in this transaction."""
+    mark = proposal_mark(draft, rows)
     before = tables.open_proposal(mark)
-    if before and wanted.kind is not ProposalKind.IMPORT:
+    if before and draft.kind is not ProposalKind.IMPORT:
         return before.made
     tables.edits += edits
-    proposal = before or replace(wanted, id=wanted.id or tables.next_proposal_id())
+    proposal = before or replace(draft, id=draft.id or tables.next_proposal_id())
     if len(rows):
         proposal = _with_rows(tables, proposal, rows)
     made = _append(tables, proposal, rows, edit)
@@ -71,7 +71,7 @@ def propose(
 
 
 def _append(tables: Tables, proposal: Proposal, rows: ProposedRows, edit: Edit) -> Change:
-    """The change names the entry, where it is about one."""
+    """Appends the change, which names the entry if there is only one."""
     keys = (*rows.moved, *rows.retracted)
     change = tables.next_change(
         ChangeKind.PROPOSAL_MADE,
@@ -94,9 +94,9 @@ def _with_rows(tables: Tables, proposal: Proposal, rows: ProposedRows) -> Propos
     )
 
 
-def mark_of(proposal: Proposal, rows: ProposedRows) -> bytes:
-    """By which a proposal is found as long as it waits: what is asked, of which bank, by whom. An
-    import's is one whatever its rows are."""
+def proposal_mark(proposal: Proposal, rows: ProposedRows) -> bytes:
+    """The index key of an open proposal: a hash of the edit, the bank and the actor. For an import
+    the rows do not count."""
     plain = replace(proposal, id=0, rows=0, parts=0, digest=b"")
     whole = hashlib.sha256(hash_chain.content_of_proposal(plain))
     whole.update(f"{proposal.bank_id} {proposal.made.actor}".encode())

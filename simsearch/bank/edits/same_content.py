@@ -1,5 +1,8 @@
-"""Is this the content that an entry bans? Asked before the entry is extended: signals of another
-item, added to it, would ban that item too, in the name of whoever banned the first."""
+"""Content identity check: whether submitted content is the content that an entry bans.
+
+Used before an entry is extended: signals of another item would ban that item, too, under the first
+one's reason and actor.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from simsearch.errors import ContentMismatch
 from simsearch.types import BINARY, Bits, Fingerprint, Signal
 
 IDENTITIES = (Signal.SHA256, Signal.TEXT_SHA256)
-"""Digests that prove it. Not MD5: two contents of one MD5 can be made at will."""
+"""Digests that prove identity. Not MD5, for which collisions can be constructed."""
 
 SAME_BITS_MAX = 10
 """Bits of 256 that PDQ or MinHash may differ where an entry has no digest: a third of the 31 at
@@ -24,7 +27,7 @@ def check_contents(
     """Raises ContentMismatch unless every one of `contents` is banned by the entry whose
     fingerprint is `stored` and, without `partial`, unless they are all that it bans.
 
-    A content without a digest of its own is a ready vector or hash: its sender vouches for it.
+    Content without a digest is a ready vector or hash, which the caller is trusted for.
     """
     submitted = [content for content in contents if _digests(content)]
     for number, content in enumerate(contents, 1):
@@ -45,9 +48,9 @@ def _digests(fingerprint: Fingerprint) -> set[tuple[Signal, bytes]]:
 
 
 def _is_banned_by(stored: Fingerprint, content: Fingerprint) -> bool:
-    known = _digests(stored)
-    if known:
-        return bool(known & _digests(content))
+    own_digests = _digests(stored)
+    if own_digests:
+        return bool(own_digests & _digests(content))
     return any(
         bool(_are_near(content.bits[s], stored.bits[s]).any())
         for s in BINARY
@@ -56,13 +59,13 @@ def _is_banned_by(stored: Fingerprint, content: Fingerprint) -> bool:
 
 
 def _lost(stored: Fingerprint, contents: Sequence[Fingerprint]) -> int:
-    """How many of the entry's digests, or PDQ or MinHash rows where it has none, none of
-    `contents` has. Only of the signals that they have: who hands in an image owes no text."""
-    known = _digests(stored)
+    """How many of the entry's digests (or PDQ and MinHash rows where it has none) are missing from
+    `contents`. Only signals that these have are counted: an image need not come with a text."""
+    own_digests = _digests(stored)
     given = {digest for content in contents for digest in _digests(content)}
-    if known:
+    if own_digests:
         signals = {signal for signal, _ in given}
-        return sum(signal in signals for signal, _ in known - given)
+        return sum(signal in signals for signal, _ in own_digests - given)
     return sum(
         int((~_are_near(stored.bits[s], np.vstack(rows)).any(axis=1)).sum())
         for s in BINARY

@@ -1,4 +1,5 @@
-"""The LMDB environment: transactions that grow the map, follow its growth and fail by name."""
+"""LMDB environment: transactions that grow the memory map when it is full, and adopt its growth by
+another process."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import lmdb
 
 from simsearch.bank.lmdb import opening
 from simsearch.bank.lmdb.lmdb_errors import named_errors
-from simsearch.bank.lmdb.locks import Gate, WriterLock
+from simsearch.bank.lmdb.locks import MapResizeLock, WriterLock
 from simsearch.bank.lmdb.tables import Handles, Tables
 from simsearch.bank.records.keys import DATA_FILE
 from simsearch.errors import BadConfig, BankFull, NotReady, Overloaded
@@ -27,8 +28,8 @@ T = TypeVar("T")
 class Environment:
     """Runs `work(tables)` inside one transaction.
 
-    A read transaction lasts as long as its `work`, and `work` never starts another: that is
-    what lets the map move between them. LMDB closes every open transaction when it moves.
+    A read transaction lasts as long as its `work`, and `work` never starts another. LMDB allows the
+    map to be resized only while no transaction is open.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class Environment:
         self._map_bytes_max = map_bytes_max
         self._closed = False
         self._write_turn = threading.Lock()
-        self._gate = Gate()
+        self._resize_lock = MapResizeLock()
 
     @classmethod
     def open(cls, path: Path, *, writer: bool, map_bytes: int, map_bytes_max: int) -> Environment:
-        """See `BankStore.open`."""
+        """As `BankStore.open`."""
         with named_errors(path):
             if writer and not (path / DATA_FILE).exists():
                 opening.create(path)
@@ -64,17 +65,19 @@ class Environment:
         return cls(path, opened, handles, lock, map_bytes_max)
 
     def close(self) -> None:
-        """Waits for what is in flight, up to a bound; harmless when repeated."""
+        """Waits for running transactions, up to DRAIN_WAIT_S. May be called twice."""
         with self._write_turn:
             if self._closed:
                 return
-            with self._gate.alone(DRAIN_WAIT_S):
+            with self._resize_lock.exclusive(DRAIN_WAIT_S):
                 self._closed = True
                 self._lmdb.close()
             if self._lock is not None:
                 self._lock.release()
 
     def read(self, work: Callable[[Tables], T]) -> T:
+        """Runs `work` in a read transaction. Raises Overloaded while the map keeps growing,
+        NotReady once closed, and Corrupt."""
         with named_errors(self.path):
             for _ in range(READ_ATTEMPTS_MAX):
                 try:
@@ -87,9 +90,10 @@ class Environment:
         raise Overloaded(f"the bank store {self.path} is busy growing: try again")
 
     def write(self, work: Callable[[Tables], T], then: Callable[[T], None]) -> T:
-        """Runs `work`, more than once if the map must grow; durable when it returns.
+        """Runs `work`, again each time that the map had to grow; durable when it returns.
 
-        `then` is called after the commit and before the next write begins.
+        `then(result)` is called after the commit and before the next write begins. Raises
+        BadConfig for a reader, Overloaded after WRITE_WAIT_S in the queue, and BankFull.
         """
         if self._lock is None:
             raise BadConfig(
@@ -107,14 +111,14 @@ class Environment:
 
     def clear_stale_readers(self) -> int:
         """Frees the reader slots of killed processes; returns how many there were."""
-        with named_errors(self.path), self._gate:
+        with named_errors(self.path), self._resize_lock:
             self._check_open()
             return self._lmdb.reader_check()
 
     # ------------------------------------------------------------ one attempt
 
     def _read_once(self, work: Callable[[Tables], T]) -> T:
-        with self._gate:
+        with self._resize_lock:
             self._check_open()
             with self._lmdb.begin() as transaction:
                 return work(Tables(transaction, self._handles))
@@ -138,8 +142,8 @@ class Environment:
     # ------------------------------------------------------------ the map
 
     def _grow(self) -> None:
-        """Doubles the map. Called between two attempts, so no write transaction is open."""
-        self._lmdb.reader_check()  # dead readers pin pages that could be used again
+        """Doubles the map. Called between two attempts, while no write transaction is open."""
+        self._lmdb.reader_check()  # dead readers pin pages that could be reused
         size = self._lmdb.info()["map_size"]
         larger = opening.whole_pages(min(2 * size, self._map_bytes_max))
         if larger <= size:
@@ -151,7 +155,8 @@ class Environment:
         self._remap(larger)
 
     def _check_address_space(self, more_bytes: int) -> None:
-        """LMDB unmaps before it maps: were the larger map refused, nothing would be left."""
+        """LMDB unmaps before it maps: if the larger map were refused, the store would be lost to
+        this process."""
         try:
             mmap.mmap(-1, more_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0).close()
         except OSError as error:
@@ -161,6 +166,6 @@ class Environment:
             ) from error
 
     def _remap(self, size_bytes: int) -> None:
-        with self._gate.alone(DRAIN_WAIT_S):
+        with self._resize_lock.exclusive(DRAIN_WAIT_S):
             self._check_open()
             self._lmdb.set_mapsize(size_bytes)

@@ -1,4 +1,4 @@
-"""What LMDB and the disk raise, as this project's named errors."""
+"""Error mapping: errors of LMDB and the disk as errors of `simsearch.errors`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _BROKEN = (
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Lets nothing of lmdb's out by its own name; MapFullError and the other errors that the
-    environment handles are caught further in."""
+    """Translates the errors of lmdb that the environment does not handle itself, such as
+    MapFullError, and those of a full disk."""
     try:
         yield
     except lmdb.Error as error:
@@ -74,8 +74,8 @@ def _named(error: lmdb.Error, path: Path) -> SimsearchError:
 
 
 def _has_room(path: Path) -> bool:
-    """LMDB says EIO when the disk ends in the middle of a write: ask the disk itself, at the
-    length that the data file has, since a limit may be on the size of a file."""
+    """Whether the disk has space left. LMDB reports EIO when the disk fills up in the middle of a
+    write. Probes at the length of the data file, since a limit may be on file size."""
     try:
         with tempfile.TemporaryFile(dir=path) as probe:
             length = (path / DATA_FILE).stat().st_size

@@ -1,4 +1,4 @@
-"""Who may do what when: one writing process, and no read while the memory map moves."""
+"""Locks: one writing process per store, and no transaction while the memory map is resized."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from simsearch.errors import BankLocked, Overloaded
 
 
 class WriterLock:
-    """An flock on a file of the data directory, let go by the kernel when its holder dies.
+    """An flock on a file of the data directory; the kernel releases it when the process dies.
 
-    A child forked without exec would keep it: open the store after forking.
+    A child forked without exec inherits it, so open the store after forking.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -24,7 +24,7 @@ class WriterLock:
 
     @classmethod
     def acquire(cls, directory: Path) -> WriterLock:
-        """Raises BankLocked, with the pid of the holder."""
+        """Raises BankLocked, with the pid of the process that has the lock."""
         path = directory / WRITER_LOCK_FILE
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -44,44 +44,46 @@ class WriterLock:
         return cls(descriptor)
 
     def release(self) -> None:
+        """Releases the lock; to be called once."""
         os.close(self._descriptor)
 
 
-class Gate:
-    """Lets many in together, or one alone. Not re-entrant: who is in must not enter again."""
+class MapResizeLock:
+    """A shared lock for transactions, exclusive for resizing the map. Not re-entrant."""
 
     def __init__(self) -> None:
-        self._turn = threading.Condition()
-        self._inside = 0
-        self._shut = False
+        self._changed = threading.Condition()
+        self._readers = 0
+        self._is_exclusive = False
 
     def __enter__(self) -> None:
-        with self._turn:
-            while self._shut:
-                self._turn.wait()
-            self._inside += 1
+        with self._changed:
+            while self._is_exclusive:
+                self._changed.wait()
+            self._readers += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._turn:
-            self._inside -= 1
-            if self._shut:
-                self._turn.notify_all()
+        with self._changed:
+            self._readers -= 1
+            if self._is_exclusive:
+                self._changed.notify_all()
 
     @contextmanager
-    def alone(self, timeout_s: float) -> Iterator[None]:
-        """Keeps others out and waits until those inside have left; raises Overloaded."""
-        with self._turn:
-            self._wait_for(lambda: not self._shut, timeout_s)
-            self._shut = True
+    def exclusive(self, timeout_s: float) -> Iterator[None]:
+        """Blocks new shared holders and waits for the present ones. Raises Overloaded after
+        `timeout_s`."""
+        with self._changed:
+            self._wait_for(lambda: not self._is_exclusive, timeout_s)
+            self._is_exclusive = True
         try:
-            with self._turn:
-                self._wait_for(lambda: self._inside == 0, timeout_s)
+            with self._changed:
+                self._wait_for(lambda: self._readers == 0, timeout_s)
             yield
         finally:
-            with self._turn:
-                self._shut = False
-                self._turn.notify_all()
+            with self._changed:
+                self._is_exclusive = False
+                self._changed.notify_all()
 
     def _wait_for(self, free: Callable[[], bool], timeout_s: float) -> None:
-        if not self._turn.wait_for(free, timeout_s):
+        if not self._changed.wait_for(free, timeout_s):
             raise Overloaded(f"reads have not ended in {timeout_s:g} s: try again")

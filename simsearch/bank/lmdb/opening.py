@@ -1,4 +1,4 @@
-"""Creating and opening the LMDB files, with every check that comes before the first read."""
+"""Store files: creating and opening them, with all checks that precede the first read."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _LMDB_0_9 = 0
 
 
 def create(path: Path) -> None:
-    """A new, empty store at `path`, whole or not at all even if the power goes: LMDB alone
-    does not promise that for its first pages."""
+    """Creates an empty store at `path` atomically, even across a power cut, which LMDB alone does
+    not guarantee for its first pages. Raises BadConfig, Corrupt."""
     _check_free(path)
     _make_directories(path.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.creating-", dir=path.parent))
@@ -43,11 +43,11 @@ def create(path: Path) -> None:
 
 
 def open_files(path: Path, *, writer: bool, map_bytes: int) -> tuple[lmdb.Environment, Handles]:
-    """Raises Corrupt, NewerFormat or BadConfig before it writes anything to the data file."""
+    """Opens the files. Raises Corrupt, NewerFormat or BadConfig before it writes to them."""
     _check_data_file(path)
     _reserve_lock_file(path)
-    # A reader takes the map size that the writer has stored. Default sync mode, no writemap:
-    # all else loses acknowledged edits in a power cut, or dies of SIGBUS on a full disk.
+    # A reader adopts the map size that the writer stored. Default sync mode, no writemap: other
+    # modes lose acknowledged edits in a power cut, or die of SIGBUS on a full disk.
     environment = lmdb.open(
         os.fspath(path),
         map_size=whole_pages(map_bytes) if writer else 0,
@@ -67,6 +67,7 @@ def open_files(path: Path, *, writer: bool, map_bytes: int) -> tuple[lmdb.Enviro
 
 
 def whole_pages(size_bytes: int) -> int:
+    """`size_bytes` rounded up to whole memory pages, at least one."""
     return max(1, -(-size_bytes // mmap.PAGESIZE)) * mmap.PAGESIZE
 
 
@@ -126,8 +127,8 @@ def _sync(path: Path) -> None:
 
 
 def _reserve_lock_file(directory: Path) -> None:
-    """Takes the disk space of the lock file before LMDB maps it. LMDB leaves it sparse, and
-    the first touch of a page that a full disk cannot give kills the process (SIGBUS)."""
+    """Allocates the lock file before LMDB maps it. LMDB leaves it sparse, and on a full disk the
+    first access to an unallocated page kills the process (SIGBUS)."""
     path = directory / LOCK_FILE
     needed = LOCK_HEADER_BYTES + LOCK_READER_BYTES * (READERS_MAX - 1)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -157,8 +158,8 @@ def _check_data_file(path: Path) -> None:
 def _check_length(path: Path, environment: lmdb.Environment) -> None:
     """Reading past the end of a truncated file would kill the process (SIGBUS).
 
-    LMDB itself may leave the last pages unwritten where they were freed at once, so a short
-    file is walked, without LMDB, to see whether anything is missing.
+    LMDB may leave the last pages unwritten where they were freed in the same transaction, so the
+    pages of a short file are walked, without LMDB, to see whether any is missing.
     """
     data = path / DATA_FILE
     pages = environment.info()["last_pgno"] + 1
@@ -173,7 +174,7 @@ def _check_length(path: Path, environment: lmdb.Environment) -> None:
 
 
 def _open_tables(environment: lmdb.Environment, writer: bool) -> Handles:
-    """`meta` first: what else there is to open depends on the format."""
+    """Opens `meta` first: the other tables depend on the format."""
     _check_format(environment, {keys.META: environment.open_db(keys.META, create=False)})
     # Each in a transaction of py-lmdb's own: it drops handles that a read transaction opened.
     handles = {name: environment.open_db(name, create=False) for name in keys.FIRST_TABLES}

@@ -1,4 +1,4 @@
-"""The tables inside one transaction: which records stand where, and no lmdb error handling."""
+"""Tables: typed access to the records within one transaction. LMDB errors are not handled here."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from simsearch.bank.edit_checks import BANKS_MAX
-from simsearch.bank.records import entries as records
-from simsearch.bank.records import hash_chain
-from simsearch.bank.records import keys as layout
+from simsearch.bank.records import entries as entry_records
+from simsearch.bank.records import hash_chain, keys
 from simsearch.bank.records import opinions as opinion_records
 from simsearch.bank.records.fingerprints import fingerprint_from_bytes
-from simsearch.bank.records.keys import Life, corrupt, pack_u32, pack_u64, seal, unseal
+from simsearch.bank.records.keys import Lifetime, corrupt, pack_u32, pack_u64, seal, unseal
 from simsearch.bank.records.proposals import proposal_from_bytes, proposal_to_bytes
 from simsearch.errors import (
     BankNotFound,
@@ -49,7 +48,11 @@ Handles: TypeAlias = "Mapping[bytes, lmdb._Database]"
 
 
 class Tables:
-    """Typed reads and writes; valid as long as its transaction."""
+    """Reads and writes the records of the store; valid as long as its transaction.
+
+    A mark is a key of the secondary index BY_DIGEST: a digest, a whole fingerprint, or an id of the
+    source.
+    """
 
     def __init__(self, transaction: lmdb.Transaction[bytes], handles: Handles) -> None:
         self._transaction = transaction
@@ -57,85 +60,90 @@ class Tables:
         self._end: tuple[int, bytes] | None = None
         self._numbers: dict[bytes, int] = {}
         self.edits = 0
-        """Edits that this transaction makes, by which its actor's day is counted: a change is one,
-        and what waits for a second person is as many as it will be."""
+        """Edits of this transaction that count towards the actor's daily limit: one for each
+        change, and for a proposal as many as it will make."""
 
     # ------------------------------------------------------------ meta
 
     def initialise(self) -> None:
         """Fills `meta` of a new store."""
-        self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT))
-        self._put(layout.META, layout.META_STORE_ID, uuid.uuid4().bytes)
-        self._put(layout.META, layout.META_NEXT_ENTRY_KEY, pack_u64(1))
-        self._put(layout.META, layout.META_NEXT_BANK_ID, pack_u64(1))
+        self._put(keys.META, keys.META_FORMAT, pack_u32(keys.FORMAT))
+        self._put(keys.META, keys.META_STORE_ID, uuid.uuid4().bytes)
+        self._put(keys.META, keys.META_NEXT_ENTRY_KEY, pack_u64(1))
+        self._put(keys.META, keys.META_NEXT_BANK_ID, pack_u64(1))
 
     def check_format(self) -> None:
         """Raises NewerFormat, or Corrupt for a number that no release wrote."""
         found = self._format()
-        if found > layout.FORMAT:
+        if found > keys.FORMAT:
             raise NewerFormat(
-                f"the bank store has format {found}, this release reads up to {layout.FORMAT}: "
+                f"the bank store has format {found}, this release reads up to {keys.FORMAT}: "
                 "run the release that wrote it, or a later one"
             )
         if found < 1:
             raise corrupt("the format version", f"is {found}")
 
     def raise_format(self) -> None:
-        """Older releases refuse the store from here on."""
-        if self._format() < layout.FORMAT:
-            self._put(layout.META, layout.META_FORMAT, pack_u32(layout.FORMAT))
+        """Sets the format to this release's, so that older releases refuse the store."""
+        if self._format() < keys.FORMAT:
+            self._put(keys.META, keys.META_FORMAT, pack_u32(keys.FORMAT))
 
     def _format(self) -> int:
-        return layout.unpack_u32(self._meta(layout.META_FORMAT), "the format version")
+        return keys.unpack_u32(self._meta(keys.META_FORMAT), "the format version")
 
     def store_id(self) -> str:
-        return str(uuid.UUID(bytes=self._meta(layout.META_STORE_ID)))
+        """The uuid given at creation."""
+        return str(uuid.UUID(bytes=self._meta(keys.META_STORE_ID)))
 
     def next_bank_id(self) -> int:
-        bank_id = self._take_number(layout.META_NEXT_BANK_ID)
+        """A new bank id. Raises LimitExceeded at BANKS_MAX."""
+        bank_id = self._take_number(keys.META_NEXT_BANK_ID)
         if bank_id > BANKS_MAX:
             raise LimitExceeded(f"there are {BANKS_MAX} banks, the limit: use one of them")
         return bank_id
 
     def next_entry_key(self) -> int:
-        """Counted apart from the entries, so that no key is ever given twice."""
-        return self._take_number(layout.META_NEXT_ENTRY_KEY)
+        """A new entry key, from a counter of its own: no key is ever assigned twice."""
+        return self._take_number(keys.META_NEXT_ENTRY_KEY)
 
     # ------------------------------------------------------------ the log
 
     def seq(self) -> int:
-        with self._transaction.cursor(self._handles[layout.CHANGES]) as cursor:
-            return layout.unpack_u64(cursor.key(), "a key of changes") if cursor.last() else 0
+        """The number of the newest change; 0: there is none."""
+        with self._transaction.cursor(self._handles[keys.CHANGES]) as cursor:
+            return keys.unpack_u64(cursor.key(), "a key of changes") if cursor.last() else 0
 
     def next_change(
         self, kind: ChangeKind, bank_id: int, entry_key: int, edit: Edit, time_us: int
     ) -> Change:
-        """The change that `append_change` takes next."""
+        """Builds the change to pass to `append_change`."""
         seq = self._end_of_log()[0] + 1
-        said = (edit.actor, edit.reason, time_us, edit.undoes, edit.approved_by, edit.proposal)
-        return Change(seq, kind, bank_id, entry_key, *said)
+        fields = (edit.actor, edit.reason, time_us, edit.undoes, edit.approved_by, edit.proposal)
+        return Change(seq, kind, bank_id, entry_key, *fields)
 
     def append_change(
         self, change: Change, content: bytes = b"", bank_before: Bank | None = None
     ) -> Change:
-        """`content`: the SHA-256 of what it stores, where it stores something (chain.py)."""
+        """Appends to the log. `content`: the SHA-256 of what the change stores (hash_chain.py);
+        empty where it stores nothing. `bank_before`: the bank that an update replaces."""
         seq, before = self._end_of_log()
         assert change.seq == seq + 1
-        body = records.change_to_bytes(change, content, bank_before)
+        body = entry_records.change_to_bytes(change, content, bank_before)
         link = hash_chain.link_of(body, before)
-        self._put(layout.CHANGES, pack_u64(change.seq), hash_chain.with_link(body, link))
+        self._put(keys.CHANGES, pack_u64(change.seq), hash_chain.with_link(body, link))
         self._end = (change.seq, link)
         self.edits += change.kind is not ChangeKind.PROPOSAL_MADE
         return change
 
     def changes(self, after_seq: int, limit: int) -> list[Change]:
+        """The changes from `after_seq` + 1 on, up to `limit` of them."""
         found = self.log(after_seq, limit)
-        return [records.change_from_bytes(seq, record) for seq, record in found]
+        return [entry_records.change_from_bytes(seq, record) for seq, record in found]
 
     def log(self, after_seq: int, limit: int) -> list[tuple[int, bytes]]:
         """(seq, record with its link) of the changes from `after_seq` + 1 on, without a gap."""
         found: list[tuple[int, bytes]] = []
-        for key, sealed in self._rows_from(layout.CHANGES, pack_u64(after_seq + 1)):
+        for key, sealed in self._rows_from(keys.CHANGES, pack_u64(after_seq + 1)):
             if len(found) == limit:
                 break
             seq = after_seq + 1 + len(found)
@@ -145,13 +153,12 @@ class Tables:
         return found
 
     def _end_of_log(self) -> tuple[int, bytes]:
-        """The newest change and its link; of a log that was begun before there were links, the
-        link that it would have."""
+        """The newest seq and its link; in a log older than links, the link that it would have."""
         if self._end is None:
             self.raise_format()
             seq = self.seq()
             newest = self.log(seq - 1, 1)[0][1] if seq else b""
-            link = hash_chain.taken_apart(newest).link if seq else hash_chain.GENESIS
+            link = hash_chain.split_link(newest).link if seq else hash_chain.GENESIS
             self._end = (seq, link or self._link_of_all())
         return self._end
 
@@ -166,37 +173,43 @@ class Tables:
     # ------------------------------------------------------------ banks
 
     def banks(self) -> list[Bank]:
-        return [_bank_from_row(key, sealed) for key, sealed in self._rows_from(layout.BANKS, b"")]
+        """All banks, by id."""
+        return [_bank_from_row(key, sealed) for key, sealed in self._rows_from(keys.BANKS, b"")]
 
     def bank_named(self, name: str) -> Bank | None:
+        """None where there is no such bank."""
         # A name that no bank can have, however long, must not reach LMDB as a key.
         key = name.encode(errors="replace")[:256]
-        packed = self._get(layout.BANK_NAMES, key, "a bank name") if key else None
+        packed = self._get(keys.BANK_NAMES, key, "a bank name") if key else None
         if packed is None:
             return None
-        sealed = self._transaction.get(packed, db=self._handles[layout.BANKS])
+        sealed = self._transaction.get(packed, db=self._handles[keys.BANKS])
         if sealed is None:
             raise corrupt(f"bank {name!r}", "has a name and no record")
         return _bank_from_row(packed, sealed)
 
     def bank_or_raise(self, name: str) -> Bank:
+        """Raises BankNotFound."""
         bank = self.bank_named(name)
         if bank is None:
             raise BankNotFound(f"there is no bank {name[:80]!r}: list the banks, or create it")
         return bank
 
     def put_bank(self, bank: Bank) -> None:
+        """Stores the bank, and its name as a key to it."""
         key = pack_u32(bank.id)
-        self._put(layout.BANKS, key, records.bank_to_bytes(bank))
-        self._put(layout.BANK_NAMES, bank.name.encode(), key)
+        self._put(keys.BANKS, key, entry_records.bank_to_bytes(bank))
+        self._put(keys.BANK_NAMES, bank.name.encode(), key)
 
     # ------------------------------------------------------------ entries
 
     def entry(self, key: int) -> Entry | None:
-        body = self._get(layout.ENTRIES, _entry_key(key), f"entry {key}")
-        return None if body is None else records.entry_from_bytes(key, body)
+        """None where there is no such entry."""
+        body = self._get(keys.ENTRIES, _entry_key(key), f"entry {key}")
+        return None if body is None else entry_records.entry_from_bytes(key, body)
 
     def entry_or_raise(self, bank: Bank, key: int) -> Entry:
+        """Raises EntryNotFound, EntryInOtherBank."""
         entry = self.entry(key)
         if entry is None:
             raise EntryNotFound(f"there is no entry {key}")
@@ -204,50 +217,57 @@ class Tables:
             raise EntryInOtherBank(f"entry {key} is not in bank {bank.name!r} but in another")
         return entry
 
-    def entries(self, keys: Sequence[int]) -> dict[int, Entry]:
-        found = ((key, self.entry(key)) for key in keys)
+    def entries(self, entry_keys: Sequence[int]) -> dict[int, Entry]:
+        """The entries of these keys; unknown keys are left out."""
+        found = ((key, self.entry(key)) for key in entry_keys)
         return {key: entry for key, entry in found if entry is not None}
 
     def bank_entries(
         self, bank_id: int, after_key: int, limit: int, state: EntryState | None
     ) -> list[Entry]:
+        """Up to `limit` entries of a bank with a key above `after_key`, by key; `state` None: of
+        any."""
         found: list[Entry] = []
-        for key, life in self.bank_lives(bank_id, after_key):
+        for key, lifetime in self.bank_lifetimes(bank_id, after_key):
             if len(found) == limit:
                 break
-            if state is not None and _is_retracted(life) != (state is EntryState.RETRACTED):
+            if state is not None and _is_retracted(lifetime) != (state is EntryState.RETRACTED):
                 continue
-            entry = self.listed(key)
+            entry = self.indexed_entry(key)
             if state in (None, entry.state):
                 found.append(entry)
         return found
 
     def put_entry(self, entry: Entry) -> None:
-        self._put(layout.ENTRIES, pack_u64(entry.key), records.entry_to_bytes(entry))
+        """Stores the entry's record alone, without its lifetime."""
+        self._put(keys.ENTRIES, pack_u64(entry.key), entry_records.entry_to_bytes(entry))
 
     def put_fingerprint(self, key: int, fingerprint: bytes) -> None:
-        self._put(layout.FINGERPRINTS, pack_u64(key), fingerprint)
+        """Stores the record of the fingerprint that an entry was added with."""
+        self._put(keys.FINGERPRINTS, pack_u64(key), fingerprint)
 
     def put_extension(self, key: int, seq: int, fingerprint: bytes) -> None:
-        self._put(layout.FINGERPRINTS, layout.extension_key(key, seq), fingerprint)
+        """Stores the record of what change `seq` added to an entry."""
+        self._put(keys.FINGERPRINTS, keys.extension_key(key, seq), fingerprint)
 
     def fingerprint_bytes(self, key: int, through: int) -> bytes:
-        """The entry's record and what extended it up to seq `through`, as one record.
+        """The entry's fingerprint and its extensions up to seq `through`, as one record.
 
         Unparsed: a view loads many at once. Raises Corrupt where entry `key` has none.
         """
         first, *extensions = self._fingerprint_records(key)
-        # Protobuf reads messages that stand one after the other as one: lists are joined.
+        # Concatenated protobuf messages parse as one whose lists are joined.
         return b"".join((first[1], *(body for seq, body in extensions if seq <= through)))
 
     def fingerprint_or_raise(self, key: int, through: int) -> Fingerprint:
+        """All signals of an entry as of seq `through`. Raises Corrupt."""
         return fingerprint_from_bytes(key, self.fingerprint_bytes(key, through))
 
-    def brought_or_raise(self, change: Change) -> Fingerprint:
-        """What this one change, which added or extended an entry, brought."""
-        return fingerprint_from_bytes(change.entry_key, self.brought_bytes(change))
+    def change_fingerprint(self, change: Change) -> Fingerprint:
+        """The signals that this change, which added or extended an entry, added."""
+        return fingerprint_from_bytes(change.entry_key, self.change_fingerprint_bytes(change))
 
-    def brought_bytes(self, change: Change) -> bytes:
+    def change_fingerprint_bytes(self, change: Change) -> bytes:
         """The same, unparsed."""
         records = dict(self._fingerprint_records(change.entry_key))
         seq = change.seq if change.kind is ChangeKind.ENTRY_EXTENDED else 0
@@ -256,205 +276,227 @@ class Tables:
         return records[seq]
 
     def _fingerprint_records(self, key: int) -> list[tuple[int, bytes]]:
-        """(seq, record), the first under seq 0. Raises Corrupt where there is no first."""
+        """(seq, record) by seq; seq 0 is the one it was added with. Raises Corrupt without it."""
         prefix, what = pack_u64(key), f"fingerprint {key}"
         found = [
-            (0 if at == prefix else layout.last_u64(at), unseal(at, sealed, what))
-            for at, sealed in self._rows_under(layout.FINGERPRINTS, prefix)
+            (0 if at == prefix else keys.last_u64(at), unseal(at, sealed, what))
+            for at, sealed in self._rows_under(keys.FINGERPRINTS, prefix)
         ]
         if not found or found[0][0] != 0:
             raise corrupt(what, "is missing")
         return found
 
-    # ------------------------------------------------------------ what is due
+    # ------------------------------------------------------------ schedule
 
     def put_due(self, time_us: int, key: int) -> None:
-        self._put(layout.DUE, layout.due_key(time_us, key), b"")
+        """Schedules entry `key` for `time_us`."""
+        self._put(keys.DUE, keys.due_key(time_us, key), b"")
 
     def due(self, now_us: int, limit: int) -> list[tuple[int, int]]:
-        """(time, entry key) of what was due by then, the oldest first."""
+        """(time, entry key) of up to `limit` scheduled times up to `now_us`, oldest first."""
         found = []
-        for at, _ in islice(self._rows_from(layout.DUE, b""), limit):
-            if layout.first_u64(at) > now_us:
+        for at, _ in islice(self._rows_from(keys.DUE, b""), limit):
+            if keys.first_u64(at) > now_us:
                 break
-            found.append((layout.first_u64(at), layout.last_u64(at)))
+            found.append((keys.first_u64(at), keys.last_u64(at)))
         return found
 
     def drop_due(self, time_us: int, key: int) -> None:
-        self._transaction.delete(layout.due_key(time_us, key), db=self._handles[layout.DUE])
+        """Removes a time of the schedule."""
+        self._transaction.delete(keys.due_key(time_us, key), db=self._handles[keys.DUE])
 
-    # ------------------------------------------------------------ feedback
+    # ------------------------------------------------------------ opinions, hits, review
 
     def put_opinion(self, opinion: Opinion) -> None:
+        """Stores an opinion under its entry and change."""
         change = opinion.change
-        at = layout.opinion_key(change.entry_key, change.seq)
-        self._put(layout.OPINIONS, at, opinion_records.opinion_to_bytes(opinion))
+        at = keys.opinion_key(change.entry_key, change.seq)
+        self._put(keys.OPINIONS, at, opinion_records.opinion_to_bytes(opinion))
 
     def opinions(self, key: int) -> list[Opinion]:
-        """On one entry, the oldest first."""
-        rows = self._rows_under(layout.OPINIONS, _entry_key(key))
+        """The opinions on one entry, oldest first."""
+        rows = self._rows_under(keys.OPINIONS, _entry_key(key))
         return [_opinion_from_row(at, sealed) for at, sealed in rows]
 
     def opinions_after(self, after: tuple[int, int]) -> Iterator[Opinion]:
-        """Those behind (entry key, seq), by these two."""
-        start = layout.opinion_key(after[0], after[1] + 1)
-        for at, sealed in self._rows_from(layout.OPINIONS, start):
+        """All opinions after (entry key, seq), ordered by these two."""
+        start = keys.opinion_key(after[0], after[1] + 1)
+        for at, sealed in self._rows_from(keys.OPINIONS, start):
             yield _opinion_from_row(at, sealed)
 
     def opinion(self, key: int, seq: int) -> Opinion | None:
-        if layout.OPINIONS not in self._handles:
+        """The opinion that change `seq` recorded on entry `key`; None: there is none."""
+        if keys.OPINIONS not in self._handles:
             return None
         what = f"opinion {seq} on entry {key}"
-        body = self._get(layout.OPINIONS, layout.opinion_key(key, seq), what)
+        body = self._get(keys.OPINIONS, keys.opinion_key(key, seq), what)
         return None if body is None else opinion_records.opinion_from_bytes(key, seq, body)
 
     def hits(self, key: int) -> HitCounts:
-        if layout.HITS not in self._handles:
+        """The hit counts of an entry; zeros where it has none."""
+        if keys.HITS not in self._handles:
             return HitCounts()
-        body = self._get(layout.HITS, _entry_key(key), f"the hits of entry {key}")
+        body = self._get(keys.HITS, _entry_key(key), f"the hits of entry {key}")
         return HitCounts() if body is None else opinion_records.hits_from_bytes(key, body)
 
     def put_hits(self, key: int, hits: HitCounts) -> None:
-        self._put(layout.HITS, pack_u64(key), opinion_records.hits_to_bytes(hits))
+        """Replaces the hit counts of an entry."""
+        self._put(keys.HITS, pack_u64(key), opinion_records.hits_to_bytes(hits))
 
     def put_review(self, seq: int, key: int) -> None:
-        self._put(layout.REVIEW, layout.review_key(seq, key), b"")
+        """Puts an entry on the review queue, since its move `seq`."""
+        self._put(keys.REVIEW, keys.review_key(seq, key), b"")
 
     def drop_review(self, seq: int, key: int) -> None:
-        self._transaction.delete(layout.review_key(seq, key), db=self._handles[layout.REVIEW])
+        """Takes an entry off the review queue."""
+        self._transaction.delete(keys.review_key(seq, key), db=self._handles[keys.REVIEW])
 
     def under_review(self, after_seq: int) -> Iterator[tuple[int, int]]:
-        """(seq of the move, entry key) of what waits for a person, the oldest first."""
-        for at, _ in self._rows_from(layout.REVIEW, pack_u64(after_seq + 1)):
-            yield layout.first_u64(at), layout.last_u64(at)
+        """(seq of the move, entry key) of the entries that wait for a decision, oldest first."""
+        for at, _ in self._rows_from(keys.REVIEW, pack_u64(after_seq + 1)):
+            yield keys.first_u64(at), keys.last_u64(at)
 
     # ------------------------------------------------------------ imports
 
     def import_part(self, import_id: str, part: int) -> pb.ImportPartRecord | None:
-        at, what = layout.import_key(import_id, part), f"part {part} of an import"
-        if layout.IMPORTS not in self._handles:
+        """The stored result of an import part; None: it was not run."""
+        at, what = keys.import_key(import_id, part), f"part {part} of an import"
+        if keys.IMPORTS not in self._handles:
             return None
-        body = self._get(layout.IMPORTS, at, what)
+        body = self._get(keys.IMPORTS, at, what)
         if body is None:
             return None
-        return records.read_record(what, lambda: pb.ImportPartRecord.FromString(body))
+        return entry_records.read_record(what, lambda: pb.ImportPartRecord.FromString(body))
 
     def put_import_part(self, import_id: str, part: int, done: pb.ImportPartRecord) -> None:
-        self._put(layout.IMPORTS, layout.import_key(import_id, part), done.SerializeToString())
+        """Stores the result of an import part, so that a repeat is answered from it."""
+        self._put(keys.IMPORTS, keys.import_key(import_id, part), done.SerializeToString())
 
     # ------------------------------------------------------------ proposals
 
     def next_proposal_id(self) -> int:
-        return self._take_number(layout.META_NEXT_PROPOSAL_ID, first=1)
+        """A new proposal id, from 1."""
+        return self._take_number(keys.META_NEXT_PROPOSAL_ID, first=1)
 
     def proposal(self, proposal_id: int) -> Proposal | None:
-        if layout.PROPOSALS not in self._handles:
+        """None where there is no such proposal."""
+        if keys.PROPOSALS not in self._handles:
             return None
         what = f"proposal {proposal_id}"
-        body = self._get(layout.PROPOSALS, _entry_key(proposal_id), what)
+        body = self._get(keys.PROPOSALS, _entry_key(proposal_id), what)
         return None if body is None else proposal_from_bytes(proposal_id, body)
 
     def proposals(self, after_id: int) -> Iterator[Proposal]:
-        """In the order in which they were made."""
-        for at, sealed in self._rows_from(layout.PROPOSALS, pack_u64(after_id + 1)):
+        """All proposals with an id above `after_id`, by id."""
+        for at, sealed in self._rows_from(keys.PROPOSALS, pack_u64(after_id + 1)):
             if len(at) == len(pack_u64(0)):
-                number = layout.first_u64(at)
+                number = keys.first_u64(at)
                 yield proposal_from_bytes(number, unseal(at, sealed, f"proposal {number}"))
 
     def put_proposal(self, proposal: Proposal) -> None:
-        self._put(layout.PROPOSALS, pack_u64(proposal.id), proposal_to_bytes(proposal))
+        """Stores the proposal without its rows."""
+        self._put(keys.PROPOSALS, pack_u64(proposal.id), proposal_to_bytes(proposal))
 
     def proposed_rows(self, proposal_id: int, part: int) -> bytes:
         """Unparsed. Raises Corrupt where there is no such part."""
         what = f"part {part} of proposal {proposal_id}"
-        body = self._get(layout.PROPOSALS, layout.proposed_rows_key(proposal_id, part), what)
+        body = self._get(keys.PROPOSALS, keys.proposed_rows_key(proposal_id, part), what)
         if body is None:
             raise corrupt(what, "is missing")
         return body
 
     def put_proposed_rows(self, proposal_id: int, part: int, rows: bytes) -> None:
-        self._put(layout.PROPOSALS, layout.proposed_rows_key(proposal_id, part), rows)
+        """Stores one part of a proposal's entries."""
+        self._put(keys.PROPOSALS, keys.proposed_rows_key(proposal_id, part), rows)
 
     def open_proposal(self, mark: bytes) -> Proposal | None:
-        """The one that asks the same and waits still."""
-        packed = self._get(layout.OPEN_PROPOSALS, mark, "an open proposal")
-        return None if packed is None else self.proposal(layout.first_u64(packed))
+        """The open proposal of this mark; None: there is none."""
+        packed = self._get(keys.OPEN_PROPOSALS, mark, "an open proposal")
+        return None if packed is None else self.proposal(keys.first_u64(packed))
 
     def put_open_proposal(self, mark: bytes, proposal_id: int) -> None:
-        self._put(layout.OPEN_PROPOSALS, mark, pack_u64(proposal_id))
+        """Makes an open proposal findable by its mark."""
+        self._put(keys.OPEN_PROPOSALS, mark, pack_u64(proposal_id))
 
     def drop_open_proposal(self, mark: bytes) -> None:
-        self._transaction.delete(mark, db=self._handles[layout.OPEN_PROPOSALS])
+        """Removes the mark of a proposal that is closed."""
+        self._transaction.delete(mark, db=self._handles[keys.OPEN_PROPOSALS])
 
-    # ------------------------------------------------------------ who edited how much
+    # ------------------------------------------------------------ daily edit counts
 
     def edits_of_day(self, day: int, actor: str) -> int:
-        body = self._get(layout.DAILY, layout.daily_key(day, actor), "the count of a day")
-        return layout.unpack_u64(body, "the count of a day") if body else 0
+        """Edits counted for an actor on one day (since 1970, UTC)."""
+        body = self._get(keys.DAILY, keys.daily_key(day, actor), "the count of a day")
+        return keys.unpack_u64(body, "the count of a day") if body else 0
 
     def put_edits_of_day(self, day: int, actor: str, edits: int) -> None:
-        self._put(layout.DAILY, layout.daily_key(day, actor), pack_u64(edits))
+        """Replaces an actor's count for one day."""
+        self._put(keys.DAILY, keys.daily_key(day, actor), pack_u64(edits))
 
     def drop_days_before(self, day: int, limit: int) -> None:
-        """Up to `limit` counts, the oldest first."""
-        for at, _ in list(islice(self._rows_from(layout.DAILY, b""), limit)):
+        """Deletes up to `limit` counts of days before `day`, oldest first."""
+        for at, _ in list(islice(self._rows_from(keys.DAILY, b""), limit)):
             if at >= pack_u32(day):
                 return
-            self._transaction.delete(at, db=self._handles[layout.DAILY])
+            self._transaction.delete(at, db=self._handles[keys.DAILY])
 
-    # ------------------------------------------------------------ lives
+    # ------------------------------------------------------------ lifetimes
 
-    def put_life(self, key: int, life: Life, marks: Iterable[bytes]) -> None:
-        """Writes `life` into every table that says whether entry `key` is alive. `marks` are what
-        the entry is found by (layout)."""
-        packed = layout.pack_life(life)
-        self._put(layout.LIVES, pack_u64(key), packed)
-        self._put(layout.BY_BANK, layout.bank_entry_key(life.bank_id, key), packed)
+    def put_lifetime(self, key: int, lifetime: Lifetime, marks: Iterable[bytes]) -> None:
+        """Writes the lifetime into every table that holds it: by key, by bank, and by each of the
+        entry's `marks`."""
+        packed = keys.pack_lifetime(lifetime)
+        self._put(keys.LIFETIMES, pack_u64(key), packed)
+        self._put(keys.BY_BANK, keys.bank_entry_key(lifetime.bank_id, key), packed)
         for mark in marks:
-            self._put(layout.BY_DIGEST, mark + pack_u64(key), packed)
+            self._put(keys.BY_DIGEST, mark + pack_u64(key), packed)
 
-    def marked(self, mark: bytes, bank_id: int) -> Iterator[tuple[int, Life]]:
-        """The entries of one bank that have this mark, the oldest first."""
-        return (row for row in self.marked_lives(mark, 0) if row[1].bank_id == bank_id)
+    def marked(self, mark: bytes, bank_id: int) -> Iterator[tuple[int, Lifetime]]:
+        """(entry key, lifetime) of one bank's entries with this mark, by key."""
+        return (row for row in self.marked_lifetimes(mark, 0) if row[1].bank_id == bank_id)
 
-    def marked_lives(self, mark: bytes, after_key: int) -> Iterator[tuple[int, Life]]:
-        """Those of any bank, with a key above `after_key`."""
+    def marked_lifetimes(self, mark: bytes, after_key: int) -> Iterator[tuple[int, Lifetime]]:
+        """(entry key, lifetime) of all entries with this mark and a key above `after_key`."""
         start = mark + pack_u64(after_key + 1)
-        for at, sealed in self._rows_under(layout.BY_DIGEST, mark, start):
-            yield _life_from_row(at, sealed)
+        for at, sealed in self._rows_under(keys.BY_DIGEST, mark, start):
+            yield _lifetime_from_row(at, sealed)
 
-    def life(self, key: int) -> Life | None:
-        body = self._get(layout.LIVES, _entry_key(key), f"the life of entry {key}")
-        return None if body is None else layout.unpack_life(body, f"the life of entry {key}")
+    def lifetime(self, key: int) -> Lifetime | None:
+        """None where there is no such entry."""
+        body = self._get(keys.LIFETIMES, _entry_key(key), f"the life of entry {key}")
+        return None if body is None else keys.unpack_lifetime(body, f"the life of entry {key}")
 
-    def lives(self, after_key: int) -> Iterator[tuple[int, Life]]:
-        for key, sealed in self._rows_from(layout.LIVES, pack_u64(after_key + 1)):
-            yield _life_from_row(key, sealed)
+    def lifetimes(self, after_key: int) -> Iterator[tuple[int, Lifetime]]:
+        """(entry key, lifetime) of every bank with a key above `after_key`, by key."""
+        for key, sealed in self._rows_from(keys.LIFETIMES, pack_u64(after_key + 1)):
+            yield _lifetime_from_row(key, sealed)
 
     def find_digest(self, signal: Signal, digest: bytes, through: int) -> list[tuple[int, int]]:
-        """At most DIGEST_ENTRIES_MAX of each bank: one bank's many must not hide another's."""
-        prefix = layout.digest_prefix(signal, digest)
+        """As `BankStore.find_digest`. At most DIGEST_ENTRIES_MAX of each bank, so that one bank's
+        entries cannot crowd out another's."""
+        prefix = keys.digest_prefix(signal, digest)
         found = []
         per_bank: Counter[int] = Counter()
-        for at, sealed in self._rows_from(layout.BY_DIGEST, prefix):
+        for at, sealed in self._rows_from(keys.BY_DIGEST, prefix):
             if not at.startswith(prefix):
                 break
-            key, life = _life_from_row(at, sealed)
-            if life.alive_at(through) and per_bank[life.bank_id] < DIGEST_ENTRIES_MAX:
-                found.append((key, life.bank_id))
-                per_bank[life.bank_id] += 1
+            key, lifetime = _lifetime_from_row(at, sealed)
+            if lifetime.alive_at(through) and per_bank[lifetime.bank_id] < DIGEST_ENTRIES_MAX:
+                found.append((key, lifetime.bank_id))
+                per_bank[lifetime.bank_id] += 1
         return found
 
-    def bank_lives(self, bank_id: int, after_key: int) -> Iterator[tuple[int, Life]]:
+    def bank_lifetimes(self, bank_id: int, after_key: int) -> Iterator[tuple[int, Lifetime]]:
+        """(entry key, lifetime) of one bank with a key above `after_key`, by key."""
         prefix = pack_u32(bank_id)
-        start = layout.bank_entry_key(bank_id, after_key + 1)
-        for at, sealed in self._rows_from(layout.BY_BANK, start):
+        start = keys.bank_entry_key(bank_id, after_key + 1)
+        for at, sealed in self._rows_from(keys.BY_BANK, start):
             if not at.startswith(prefix):
                 return
-            yield _life_from_row(at, sealed)
+            yield _lifetime_from_row(at, sealed)
 
-    def listed(self, key: int) -> Entry:
-        """The entry of a key that another table names. Raises Corrupt."""
+    def indexed_entry(self, key: int) -> Entry:
+        """The entry of a key found in another table. Raises Corrupt."""
         entry = self.entry(key)
         if entry is None:
             raise corrupt(f"entry {key}", "is listed and has no record")
@@ -463,19 +505,19 @@ class Tables:
     # ------------------------------------------------------------ bytes
 
     def _take_number(self, name: bytes, first: int = 0) -> int:
-        """`first`: where the counting begins in a store that has not counted yet; 0: every store
-        has."""
+        """Takes the next number of a counter. `first`: its start where the store lacks the counter;
+        0: every store has it."""
         number = self._numbers.get(name)
         if number is None:
             what = f"counter {name.decode()}"
-            absent = first and self._get(layout.META, name, what) is None
-            number = first if absent else layout.unpack_u64(self._meta(name), what)
+            absent = first and self._get(keys.META, name, what) is None
+            number = first if absent else keys.unpack_u64(self._meta(name), what)
         self._numbers[name] = number + 1
-        self._put(layout.META, name, pack_u64(number + 1))
+        self._put(keys.META, name, pack_u64(number + 1))
         return number
 
     def _meta(self, name: bytes) -> bytes:
-        body = self._get(layout.META, name, f"meta {name.decode()}")
+        body = self._get(keys.META, name, f"meta {name.decode()}")
         if body is None:
             raise corrupt(f"meta {name.decode()}", "is missing")
         return body
@@ -488,7 +530,7 @@ class Tables:
         self._transaction.put(key, seal(key, body), db=self._handles[table])
 
     def _rows_from(self, table: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        if table not in self._handles:  # opened to read, of a release that did not have it
+        if table not in self._handles:  # a reader of a store older than this table
             return
         with self._transaction.cursor(self._handles[table]) as cursor:
             if cursor.set_range(start):
@@ -497,7 +539,7 @@ class Tables:
     def _rows_under(
         self, table: bytes, prefix: bytes, start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        """From `start` on. Reads no value of a row that has another prefix."""
+        """Rows with the prefix, from `start` on. Values of other rows are not read."""
         if table not in self._handles:
             return
         with self._transaction.cursor(self._handles[table]) as cursor:
@@ -508,26 +550,26 @@ class Tables:
 
 
 def _entry_key(key: int) -> bytes:
-    """Keys are asked for from outside: one that no entry can have is simply not found."""
-    return pack_u64(key if 0 < key < layout.NEVER else 0)
+    """Callers may pass any number: one that no entry can have is not found."""
+    return pack_u64(key if 0 < key < keys.NEVER else 0)
 
 
-def _is_retracted(life: Life) -> bool:
-    return life.retired != layout.NEVER
+def _is_retracted(lifetime: Lifetime) -> bool:
+    return lifetime.retired != keys.NEVER
 
 
 def _bank_from_row(key: bytes, sealed: bytes) -> Bank:
-    bank_id = layout.unpack_u32(key, "a key of banks")
-    return records.bank_from_bytes(bank_id, unseal(key, sealed, f"bank {bank_id}"))
+    bank_id = keys.unpack_u32(key, "a key of banks")
+    return entry_records.bank_from_bytes(bank_id, unseal(key, sealed, f"bank {bank_id}"))
 
 
 def _opinion_from_row(at: bytes, sealed: bytes) -> Opinion:
-    key, seq = layout.first_u64(at), layout.last_u64(at)
+    key, seq = keys.first_u64(at), keys.last_u64(at)
     body = unseal(at, sealed, f"opinion {seq} on entry {key}")
     return opinion_records.opinion_from_bytes(key, seq, body)
 
 
-def _life_from_row(at: bytes, sealed: bytes) -> tuple[int, Life]:
-    key = layout.last_u64(at)
+def _lifetime_from_row(at: bytes, sealed: bytes) -> tuple[int, Lifetime]:
+    key = keys.last_u64(at)
     what = f"the life of entry {key}"
-    return key, layout.unpack_life(unseal(at, sealed, what), what)
+    return key, keys.unpack_lifetime(unseal(at, sealed, what), what)

@@ -1,1 +1,1 @@
-"""The byte layout of what is stored: keys, protobuf records, the hash chain."""
+"""Storage format: keys, protobuf records, the hash chain."""

@@ -1,4 +1,4 @@
-"""Protobuf records of banks, entries and changes; what does not hold together is Corrupt."""
+"""Records of banks, entries and changes, in protobuf; inconsistent ones raise Corrupt."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 
 def bank_to_bytes(bank: Bank) -> bytes:
+    """The bank as a BankRecord; default settings are left out."""
     record = pb.BankRecord(
         id=bank.id,
         name=bank.name,
@@ -78,6 +79,7 @@ def _bank(bank_id: int, record: pb.BankRecord) -> Bank:
 
 
 def policy_to_record(policy: Policy) -> pb.PolicyRecord:
+    """The policy as a message."""
     return pb.PolicyRecord(
         cosine=[
             pb.CosineRuleRecord(
@@ -103,6 +105,7 @@ def policy_to_record(policy: Policy) -> pb.PolicyRecord:
 
 
 def policy_from_record(record: pb.PolicyRecord) -> Policy:
+    """Raises ValueError for an unknown enum value: call it inside `read_record`."""
     return Policy(
         cosine=tuple(_cosine_rule(rule) for rule in record.cosine),
         hamming=tuple(_hamming_rule(rule) for rule in record.hamming),
@@ -143,18 +146,18 @@ def change_to_bytes(change: Change, content: bytes, bank_before: Bank | None = N
 
 
 def bank_before(seq: int, data: bytes) -> Bank | None:
-    """What a change of a bank replaced; None where it does not say."""
+    """The bank that a change replaced; None: not recorded."""
 
     def read() -> Bank | None:
         record = pb.ChangeRecord.FromString(data)
-        said = record.HasField("bank_before")
-        return _bank(record.bank_id, record.bank_before) if said else None
+        recorded = record.HasField("bank_before")
+        return _bank(record.bank_id, record.bank_before) if recorded else None
 
     return read_record(f"change {seq}", read)
 
 
 def content_of_change(seq: int, data: bytes) -> bytes:
-    """The SHA-256 of what a change stored; empty where it does not say."""
+    """The SHA-256 of what a change stored; empty: not recorded."""
     return read_record(f"change {seq}", lambda: bytes(pb.ChangeRecord.FromString(data).content))
 
 
@@ -170,6 +173,7 @@ def change_from_bytes(seq: int, data: bytes) -> Change:
 
 
 def entry_to_bytes(entry: Entry) -> bytes:
+    """The entry as an EntryRecord."""
     record = pb.EntryRecord(
         key=entry.key,
         bank_id=entry.bank_id,
@@ -190,7 +194,7 @@ def entry_to_bytes(entry: Entry) -> bytes:
         expires_us=entry.expires_us,
         severity=entry.severity,
         aliases=entry.aliases,
-        held=entry.held,
+        held=entry.review_reasons,
     )
     return record.SerializeToString()
 
@@ -227,7 +231,7 @@ def _entry(key: int, record: pb.EntryRecord) -> Entry:
         expires_us=record.expires_us,
         severity=record.severity,
         aliases=tuple(record.aliases),
-        held=tuple(record.held),
+        review_reasons=tuple(record.held),
     )
     require(retracted is not None or state is entry.unretracted_at(NEVER), "is not where it moved")
     return entry
@@ -238,6 +242,7 @@ def _move(record: pb.MoveRecord) -> Move:
 
 
 def change_to_record(change: Change) -> pb.ChangeRecord:
+    """The change as a message, without content and link."""
     return pb.ChangeRecord(
         seq=change.seq,
         kind=change.kind,
@@ -253,6 +258,7 @@ def change_to_record(change: Change) -> pb.ChangeRecord:
 
 
 def change_from_record(record: pb.ChangeRecord) -> Change:
+    """Raises ValueError for an unknown kind: call it inside `read_record`."""
     return Change(
         seq=record.seq,
         kind=ChangeKind(record.kind),
@@ -267,21 +273,21 @@ def change_from_record(record: pb.ChangeRecord) -> Change:
     )
 
 
-# ---------------------------------------------------------------- reading with care
+# ---------------------------------------------------------------- validation
 
 
 class _Broken(ValueError):
-    """How a record contradicts itself."""
+    """A record contradicts itself."""
 
 
 def require(holds: bool, how: str) -> None:
-    """To be used inside `read_record`."""
+    """Validates a record: to be used inside `read_record`, which raises Corrupt saying `how`."""
     if not holds:
         raise _Broken(how)
 
 
 def read_record(what: str, read: Callable[[], T]) -> T:
-    """Runs `read`; how it breaks comes out as Corrupt, which names `what`."""
+    """Runs `read`; raises Corrupt, naming `what`, where the record does not parse or validate."""
     try:
         return read()
     except _Broken as broken:

@@ -1,4 +1,4 @@
-"""Fingerprints as protobuf records: vectors as float16 rows, checked when they are read."""
+"""Records of fingerprints, in protobuf: vectors as float16 rows, validated when read."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def fingerprint_from_bytes(key: int, data: bytes) -> Fingerprint:
 
 
 def content_id(key: int, data: bytes) -> bytes:
-    """CONTENT_ID_BYTES that are equal for records of equal digests and bits or, of records with
-    neither, of equal vectors: an encoder need not give one item the same vectors twice, and another
-    set of encoders never does. Raises Corrupt where `data` is no record of entry `key`."""
+    """CONTENT_ID_BYTES that are equal for records of equal digests and bits; for records without
+    either, of equal vectors. Vectors do not count otherwise, since encoders are not exactly
+    reproducible. Raises Corrupt where `data` is no record of entry `key`."""
 
     def read() -> bytes:
         record = pb.FingerprintRecord.FromString(data)
@@ -68,7 +68,7 @@ def content_id(key: int, data: bytes) -> bytes:
 
 
 def _name_of(signals: Iterable[tuple[str, bytes]]) -> bytes:
-    """It does not hang on their order."""
+    """A hash that does not depend on their order."""
     each = sorted(hashlib.sha256(name.encode() + b"\0" + rows).digest() for name, rows in signals)
     return hashlib.sha256(b"".join(each)).digest()[:CONTENT_ID_BYTES]
 

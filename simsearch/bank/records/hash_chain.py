@@ -1,10 +1,9 @@
-"""The log as a chain of hashes: a change that is altered, taken out or moved shows for ever after.
+"""Hash chain of the log, which makes an altered, removed or reordered change detectable.
 
-Each record of the log ends with its link, SHA-256(link before ‖ record without link), and names
-the SHA-256 of what its change stored. So the last link vouches for the whole history, whoever can
-write to the disk: to hide an edit of it, every later link must be made anew, and the last one is
-then another than the one that was noted elsewhere (`Head`). Links of logs that were begun before
-there were links are computed as if they had them. Pure: bytes in, bytes out.
+Each record ends with its link, SHA-256(link before ‖ record without link), and contains the SHA-256
+of what its change stored. So the last link authenticates the whole history: hiding an alteration
+takes recomputing every later link, and the last one then differs from a head recorded elsewhere
+(`Head`). Records older than links are treated as if they had them. Pure functions on bytes.
 """
 
 from __future__ import annotations
@@ -34,51 +33,57 @@ _TAG: Final = b"\x7a\x20"  # field 15 of a ChangeRecord: 32 bytes
 _LENGTH: Final = struct.Struct(">Q")
 
 
-class Linked(NamedTuple):
-    """A record of the log taken apart; `link` is empty where it was written without one."""
+class SplitRecord(NamedTuple):
+    """A record of the log without its link, and the link; empty where it was written without."""
 
     body: bytes
     link: bytes
 
 
 def link_of(body: bytes, before: bytes) -> bytes:
+    """SHA-256 of the link before and a record without its link."""
     return hashlib.sha256(before + body).digest()
 
 
 def with_link(body: bytes, link: bytes) -> bytes:
+    """The record as it is stored, with its link as the last field."""
     return body + _TAG + link
 
 
-def taken_apart(record: bytes) -> Linked:
+def split_link(record: bytes) -> SplitRecord:
+    """The reverse of `with_link`."""
     at = len(record) - len(_TAG) - len(GENESIS)
     if at < 0 or not record.startswith(_TAG, at):
-        return Linked(record, b"")
-    return Linked(record[:at], record[at + len(_TAG) :])
+        return SplitRecord(record, b"")
+    return SplitRecord(record[:at], record[at + len(_TAG) :])
 
 
 # ---------------------------------------------------------------- what a change stored
 
 
 def content_of_entry(entry: Entry, fingerprint: bytes) -> bytes:
-    """Of a change that added an entry: what is known about it, and its fingerprint's record."""
+    """Of a change that added an entry: its metadata and its fingerprint's record."""
     counts = f"{int(entry.first_state)} {entry.expires_us} {len(entry.labels)}"
-    counts += f" {len(entry.held)}" if entry.held else ""
-    said = (counts, entry.source, entry.source_id, entry.note, entry.severity)
-    known = (*said, *entry.labels, *entry.aliases, *entry.held)
-    return _digest((fingerprint, *(text.encode() for text in known)))
+    counts += f" {len(entry.review_reasons)}" if entry.review_reasons else ""
+    texts = (counts, entry.source, entry.source_id, entry.note, entry.severity)
+    fields = (*texts, *entry.labels, *entry.aliases, *entry.review_reasons)
+    return _digest((fingerprint, *(text.encode() for text in fields)))
 
 
 def content_of_extension(fingerprint: bytes) -> bytes:
+    """Of a change that extended an entry: the record of what it added."""
     return _digest((fingerprint,))
 
 
 def content_of_move(state: EntryState, until_us: int) -> bytes:
+    """Of a change that moved an entry."""
     return _digest((str(int(state)).encode(), str(until_us).encode()))
 
 
-def content_of_opinion(said: OpinionDraft) -> bytes:
-    kind = str(int(said.kind)).encode()
-    return _digest((kind, said.note.encode(), said.content_sha256, said.case_id.encode()))
+def content_of_opinion(draft: OpinionDraft) -> bytes:
+    """Of a change that recorded an opinion."""
+    kind = str(int(draft.kind)).encode()
+    return _digest((kind, draft.note.encode(), draft.content_sha256, draft.case_id.encode()))
 
 
 def content_of_bank(bank: Bank) -> bytes:
@@ -88,16 +93,16 @@ def content_of_bank(bank: Bank) -> bytes:
 
 
 def content_of_proposal(proposal: Proposal) -> bytes:
-    """Of a change that made a proposal, or a further part of one: what it asks for."""
-    asked = f"{proposal.id} {int(proposal.kind)} {int(proposal.to)} {proposal.until_us}"
-    counts = f"{proposal.rows} {proposal.parts} {len(proposal.held)}"
-    said = (asked, counts, proposal.etag, proposal.import_id, *proposal.held)
+    """Of a change that made a proposal, or a further part of one: the proposed edit."""
+    kind = f"{proposal.id} {int(proposal.kind)} {int(proposal.to)} {proposal.until_us}"
+    counts = f"{proposal.rows} {proposal.parts} {len(proposal.review_reasons)}"
+    texts = (kind, counts, proposal.etag, proposal.import_id, *proposal.review_reasons)
     update = () if proposal.update is None else _update(proposal.update)
-    return _digest((proposal.digest, *(text.encode() for text in (*said, *update))))
+    return _digest((proposal.digest, *(text.encode() for text in (*texts, *update))))
 
 
 def _update(update: BankUpdate) -> Iterable[str]:
-    """A line for each setting that there is, behind its name."""
+    """A line for each setting that the update sets, with its name."""
     for name, value in vars(update).items():
         if isinstance(value, Policy):
             yield from (f"{name} {line}" for line in _rules(value))
@@ -106,17 +111,17 @@ def _update(update: BankUpdate) -> Iterable[str]:
 
 
 def content_of_decision(proposal: Proposal) -> bytes:
-    """Of a change that decided a proposal: how, and about what."""
+    """Of a change that decided a proposal: the decision and the proposed edit."""
     return _digest((str(int(proposal.state)).encode(), content_of_proposal(proposal)))
 
 
 def digest_of_rows(before: bytes, rows: bytes) -> bytes:
-    """What vouches for the parts of a proposal up to this one, whose record is `rows`."""
+    """The hash over the parts of a proposal up to this one, whose record is `rows`."""
     return _digest((before, rows))
 
 
 def _settings(bank: Bank) -> Iterable[str]:
-    """Those alone that are not as they were before there were any."""
+    """The settings of a bank, left out where all are defaults, as in records older than them."""
     plain = replace(bank, owner="", kind=BankKind.BANNED, archived=False, enabled_ratio=1.0)
     if bank != plain or bank.four_eyes:
         yield f"owner {bank.owner}"
@@ -124,7 +129,7 @@ def _settings(bank: Bank) -> Iterable[str]:
 
 
 def _rules(policy: Policy) -> Iterable[str]:
-    """One line a rule, as nothing but its own fields decide."""
+    """One line a rule, from its fields alone."""
     for cosine in policy.cosine:
         yield f"{cosine.space} {cosine.query} {cosine.block} {cosine.review} {cosine.log}"
     for hamming in policy.hamming:
@@ -135,6 +140,6 @@ def _rules(policy: Policy) -> Iterable[str]:
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:
-    """Each part behind its length: no two lists of parts are one."""
-    pack = _LENGTH.pack  # of a list of a million hashes, this is asked nine times a row
+    """SHA-256 of the parts, each after its length, so that no two lists of parts collide."""
+    pack = _LENGTH.pack  # an import calls this nine times a row
     return hashlib.sha256(b"".join([pack(len(part)) + part for part in parts])).digest()

@@ -1,4 +1,4 @@
-"""Protobuf records of opinions and of hit counts; what does not hold together is Corrupt."""
+"""Records of opinions and hit counts, in protobuf; inconsistent ones raise Corrupt."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from simsearch.types import HitCounts, Opinion, OpinionDraft, OpinionKind
 
 
 def opinion_to_bytes(opinion: Opinion) -> bytes:
-    said = opinion.said
+    """The opinion as an OpinionRecord."""
+    draft = opinion.draft
     record = pb.OpinionRecord(
-        kind=said.kind,
-        note=said.note,
-        content_sha256=said.content_sha256,
-        case_id=said.case_id,
+        kind=draft.kind,
+        note=draft.note,
+        content_sha256=draft.content_sha256,
+        case_id=draft.case_id,
         change=change_to_record(opinion.change),
     )
     return record.SerializeToString()
@@ -31,15 +32,16 @@ def opinion_from_bytes(key: int, seq: int, data: bytes) -> Opinion:
         record = pb.OpinionRecord.FromString(data)
         change = change_from_record(record.change)
         require((change.entry_key, change.seq) == (key, seq), "is of another entry or change")
-        said = OpinionDraft(
+        draft = OpinionDraft(
             OpinionKind(record.kind), record.note, record.content_sha256, record.case_id
         )
-        return Opinion(said, change)
+        return Opinion(draft, change)
 
     return read_record(f"opinion {seq} on entry {key}", read)
 
 
 def hits_to_bytes(hits: HitCounts) -> bytes:
+    """The counts as a HitsRecord."""
     return pb.HitsRecord(**vars(hits)).SerializeToString()
 
 

@@ -1,4 +1,4 @@
-"""Protobuf records of proposals; what does not hold together is Corrupt."""
+"""Records of proposals, in protobuf; inconsistent ones raise Corrupt."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from simsearch.types import (
 
 
 def proposal_to_bytes(proposal: Proposal) -> bytes:
+    """The proposal as a ProposalRecord, without its rows."""
     record = pb.ProposalRecord(
         id=proposal.id,
         bank_id=proposal.bank_id,
@@ -33,7 +34,7 @@ def proposal_to_bytes(proposal: Proposal) -> bytes:
         update=None if proposal.update is None else _update_to_record(proposal.update),
         etag=proposal.etag,
         import_id=proposal.import_id,
-        held=proposal.held,
+        held=proposal.review_reasons,
         rows=proposal.rows,
         parts=proposal.parts,
         digest=proposal.digest,
@@ -71,7 +72,7 @@ def _proposal(proposal_id: int, record: pb.ProposalRecord) -> Proposal:
         update=_update_from_record(record.update) if record.HasField("update") else None,
         etag=record.etag,
         import_id=record.import_id,
-        held=tuple(record.held),
+        review_reasons=tuple(record.held),
         rows=record.rows,
         parts=record.parts,
         digest=record.digest,
@@ -107,6 +108,7 @@ def _update_from_record(record: pb.BankUpdateRecord) -> BankUpdate:
 
 
 def rows_to_bytes(rows: ProposedRows) -> bytes:
+    """One part of a proposal's entries as a ProposedRowsRecord."""
     return pb.ProposedRowsRecord(moved=rows.moved, retracted=rows.retracted).SerializeToString()
 
 

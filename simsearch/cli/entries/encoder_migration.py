@@ -23,7 +23,7 @@ from simsearch.cli.common.options import (
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
 from simsearch.cli.common.samples import Folder, Lines, Sample, judged, samples_of
 from simsearch.errors import BadRequest, Fault, SimsearchError, Unavailable
-from simsearch.match.agreement import Agreement, Opinion, Pair, opinion_of
+from simsearch.match.agreement import Agreement, SpaceVerdict, VerdictPair, space_verdict
 from simsearch.types import (
     Band,
     Edit,
@@ -231,11 +231,11 @@ class Comparison:
 
     old: str
     new: str
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[VerdictPair] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
-    def differing(self) -> list[Pair]:
+    def differing(self) -> list[VerdictPair]:
         return [pair for pair in self.pairs if not pair.agrees]
 
     def agreement(self) -> Agreement:
@@ -300,8 +300,8 @@ def _compare(compared: Comparison, name: str, outcome: MatchResult | SimsearchEr
     elif outcome.truncated:
         compared.left_out[name] = _cut(outcome).message
     else:
-        old, new = opinion_of(outcome, compared.old), opinion_of(outcome, compared.new)
-        compared.pairs.append(Pair(name, old, new))
+        old, new = space_verdict(outcome, compared.old), space_verdict(outcome, compared.new)
+        compared.pairs.append(VerdictPair(name, old, new))
 
 
 def _comparison_json(compared: Comparison) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def _comparison_json(compared: Comparison) -> dict[str, Any]:
     }
 
 
-def _opinion_json(opinion: Opinion) -> dict[str, Any]:
+def _opinion_json(opinion: SpaceVerdict) -> dict[str, Any]:
     return {"band": opinion.band.name, "entry_key": opinion.entry_key, "cosine": opinion.cosine}
 
 
@@ -351,7 +351,7 @@ def _print_comparison(compared: Comparison) -> None:
         print_line(f"not judged: {name}: {why}")
 
 
-def _words(opinion: Opinion) -> str:
+def _words(opinion: SpaceVerdict) -> str:
     """As in "REVIEW, entry 17 at 0.91234"; without a hit there is no cosine to tell."""
     if opinion.cosine is None:
         return opinion.band.name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
 
-from simsearch.bank.edits.exports import LIVING, Chosen
+from simsearch.bank.edits.exports import NOT_RETRACTED, ExportFilter
 from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Actor, Json, Server, edit_by
 from simsearch.cli.common.output import print_json, print_line
@@ -34,7 +34,7 @@ from simsearch.v1.content_pb2 import Content
 from simsearch.wire import content_from, edit_to, time_from
 
 if TYPE_CHECKING:
-    from simsearch.bank.state_reader import Reading
+    from simsearch.bank.state_reader import StateReader
     from simsearch.bank.store import BankStore
     from simsearch.client import Client
 
@@ -86,8 +86,8 @@ def export(
 
     Example: simsearch export scam-images ./scam-images-2026-11 --reason "monthly list"
     """
-    states = _states(state or ()) or LIVING
-    chosen = Chosen(states, frozenset(label or ()), frozenset(source or ()))
+    states = _states(state or ()) or NOT_RETRACTED
+    chosen = ExportFilter(states, frozenset(label or ()), frozenset(source or ()))
     format = format_named(format_)
     if data_dir:
         manifest = _from_disk(data_dir, bank, chosen, folder, format, with_vectors=not no_vectors)
@@ -119,7 +119,9 @@ def _write(
 # ---------------------------------------------------------------- from a server
 
 
-def _request(bank: str, chosen: Chosen, edit: Edit, *, with_vectors: bool) -> ExportEntriesRequest:
+def _request(
+    bank: str, chosen: ExportFilter, edit: Edit, *, with_vectors: bool
+) -> ExportEntriesRequest:
     return ExportEntriesRequest(
         bank=bank,
         states=sorted(map(int, chosen.states)),  # type: ignore[arg-type]
@@ -184,7 +186,13 @@ def _dim_of(space: str) -> int:
 
 
 def _from_disk(
-    data_dir: Path, bank: str, chosen: Chosen, folder: Path, format: Format, *, with_vectors: bool
+    data_dir: Path,
+    bank: str,
+    chosen: ExportFilter,
+    folder: Path,
+    format: Format,
+    *,
+    with_vectors: bool,
 ) -> Manifest | None:
     from simsearch.bank.store import BankStore
 
@@ -201,9 +209,9 @@ class _Exported:
     def __init__(
         self,
         store: BankStore,
-        reading: Reading,
+        reading: StateReader,
         bank: str,
-        chosen: Chosen,
+        chosen: ExportFilter,
         *,
         with_vectors: bool,
     ) -> None:
@@ -218,7 +226,7 @@ class _Exported:
         while page := self._store.list_entries(
             self._bank, after_key=after_key, limit=ENTRIES_AT_ONCE
         ):
-            wanted = [entry for entry in page if self._chosen.holds(entry, seq)]
+            wanted = [entry for entry in page if self._chosen.matches(entry, seq)]
             fingerprints = self._reading.fingerprints([entry.key for entry in wanted])
             for entry in wanted:
                 fingerprint = fingerprints[entry.key]

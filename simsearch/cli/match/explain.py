@@ -132,7 +132,10 @@ class _Hit:
         if not all(map(_passes, self.evidence)):
             return False
         band, capped = rules.decide(self.evidence, self.capped)
-        return (rules.held(band) if self.disputed else band, capped) == (self.band, self.capped)
+        return (rules.capped_at_review(band) if self.disputed else band, capped) == (
+            self.band,
+            self.capped,
+        )
 
 
 def _passes(evidence: Evidence) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from simsearch.bank.signed_heads import Head, note, private_key
+from simsearch.bank.signed_heads import Head, private_key, record_head
 from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Json, Server, time_us
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
@@ -100,7 +100,7 @@ def head(
     key = private_key(sign) if sign else None
     with connect(server) as client:
         found = client.log_head()
-    line = note(Head(found.store_id, found.seq, bytes.fromhex(found.link)), key).line()
+    line = record_head(Head(found.store_id, found.seq, bytes.fromhex(found.link)), key).line()
     if append:
         _append(append, line)
     print_line(line.rstrip("\n"))

@@ -44,7 +44,7 @@ def verify(
     if public_key and not heads:
         raise BadRequest("--public-key is for signatures of heads: give --heads FILE too")
     noted = kept.read_heads(heads) if heads else []
-    forged = kept.faults_of_signatures(noted, kept.public_key(public_key)) if public_key else []
+    forged = kept.signature_faults(noted, kept.public_key(public_key)) if public_key else []
     with (
         BankStore.open(data_dir, writer=False) as store,
         store.reading() as reading,

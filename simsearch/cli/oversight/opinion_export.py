@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Optional
 
 import typer
 
-from simsearch.bank.edits.opinions import standing
+from simsearch.bank.edits.opinions import newest_by_person
 from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_json, print_line, printable
 from simsearch.errors import BadRequest
@@ -22,7 +22,7 @@ from simsearch.lists.opinions.partner_formats import opinion_format_named, write
 from simsearch.types import Opinion
 
 if TYPE_CHECKING:
-    from simsearch.bank.state_reader import Reading
+    from simsearch.bank.state_reader import StateReader
     from simsearch.bank.store import BankStore
 
 OPINIONS_AT_ONCE: Final = 4_096
@@ -73,7 +73,7 @@ def _guids(given: Sequence[str]) -> dict[str, str]:
     return {kind: guid for kind, _, guid in pairs}
 
 
-def _entries(store: BankStore, reading: Reading, bank: str) -> Iterator[OpinedEntry]:
+def _entries(store: BankStore, reading: StateReader, bank: str) -> Iterator[OpinedEntry]:
     """Those of the bank on which there are opinions, as they are at this moment."""
     bank_id = store.bank(bank).id
     given = (o for o in _opinions(reading) if o.change.bank_id == bank_id)
@@ -84,11 +84,11 @@ def _entries(store: BankStore, reading: Reading, bank: str) -> Iterator[OpinedEn
             store.entry(bank, key),
             reading.fingerprints([key])[key],
             opinions,
-            tuple(standing(opinions)),
+            tuple(newest_by_person(opinions)),
         )
 
 
-def _opinions(reading: Reading) -> Iterator[Opinion]:
+def _opinions(reading: StateReader) -> Iterator[Opinion]:
     """By entry, each entry's oldest first."""
     after = (0, 0)
     while some := reading.read(

@@ -68,7 +68,7 @@ class Verdict(Enum):
 
 def verdict_of(opined: OpinedEntry) -> Verdict | None:
     """None: nobody says whether the entry matched what it should."""
-    kinds = Counter(opinion.said.kind for opinion in opined.standing)
+    kinds = Counter(opinion.draft.kind for opinion in opined.standing)
     right, mislabelled = kinds[OpinionKind.TRUE_POSITIVE], kinds[OpinionKind.WRONG_LABEL]
     wrong = kinds[OpinionKind.FALSE_POSITIVE]
     if not right + mislabelled + wrong:
@@ -110,7 +110,7 @@ def write_rows(entries: Iterable[OpinedEntry], file: BinaryIO, *, as_csv: bool) 
 def _rows(opined: OpinedEntry) -> Iterator[dict[str, Any]]:
     entry, stand = opined.entry, {opinion.change.seq for opinion in opined.standing}
     for opinion in opined.opinions:
-        said, change = opinion.said, opinion.change
+        said, change = opinion.draft, opinion.change
         yield {
             "bank": opined.bank,
             "entry": entry.key,

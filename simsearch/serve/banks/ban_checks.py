@@ -61,7 +61,7 @@ def held(core: Core, bank: str, prepared: Sequence[Prepared]) -> list[Prepared]:
     for each in prepared:
         found = [next(known) for _ in each.contents]
         reasons = (*_says_little(each, guard), *filter(None, found))
-        draft = replace(each.draft, held=tuple(dict.fromkeys(reasons)))
+        draft = replace(each.draft, review_reasons=tuple(dict.fromkeys(reasons)))
         checked.append(replace(each, draft=draft))
     return checked
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from simsearch.bank.edits.exports import LIVING, Chosen
+from simsearch.bank.edits.exports import NOT_RETRACTED, ExportFilter
 from simsearch.bank.entry_search import EntryFilter, search
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.state_reader import StateReader
 from simsearch.serve.banks.edit_terms import terms_of, waits_as
 from simsearch.serve.banks.entry_pages import page_pair
 from simsearch.serve.core.server_core import Core
@@ -31,8 +31,10 @@ def export_entries(
     core: Core, request: bank_pb2.ExportEntriesRequest
 ) -> bank_pb2.ExportEntriesResponse:
     bank = core.store.bank(request.bank)
-    chosen = Chosen(
-        states_from(request.states) or LIVING, frozenset(request.labels), frozenset(request.sources)
+    chosen = ExportFilter(
+        states_from(request.states) or NOT_RETRACTED,
+        frozenset(request.labels),
+        frozenset(request.sources),
     )
     edit = edit_from(request.edit)
     if request.page_token:
@@ -50,10 +52,10 @@ def export_entries(
 
 
 def _page(
-    reading: Reading, bank: Bank, chosen: Chosen, after_key: int, *, with_vectors: bool
+    reading: StateReader, bank: Bank, chosen: ExportFilter, after_key: int, *, with_vectors: bool
 ) -> bank_pb2.ExportEntriesResponse:
     found = search(reading, bank.id, EntryFilter(), after_key=after_key, limit=ENTRIES_AT_ONCE)
-    wanted = [entry for entry in found.entries if chosen.holds(entry, reading.seq)]
+    wanted = [entry for entry in found.entries if chosen.matches(entry, reading.seq)]
     fingerprints = reading.fingerprints([entry.key for entry in wanted])
     answer = bank_pb2.ExportEntriesResponse(seq=reading.seq)
     size_bytes, ends_after = 0, found.after_key

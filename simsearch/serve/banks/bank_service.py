@@ -265,7 +265,7 @@ def _add_entry(core: Core, request: bank_pb2.AddEntryRequest) -> bank_pb2.AddEnt
         seq=entry.added.seq,
         warnings=prepared.warnings,
         proposal_id=entry.added.proposal,
-        held=entry.held,
+        held=entry.review_reasons,
     )
 
 
@@ -297,7 +297,7 @@ def _add_item(prepared: Prepared | SimsearchError, left: Iterator[Entry]) -> ban
         key=entry.key,
         warnings=prepared.warnings,
         proposal_id=entry.added.proposal,
-        held=entry.held,
+        held=entry.review_reasons,
     )
 
 

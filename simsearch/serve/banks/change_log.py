@@ -8,8 +8,8 @@ from simsearch.bank import log_search
 from simsearch.bank.audit import head_of
 from simsearch.bank.edit_checks import AFTER_MAX
 from simsearch.bank.edits.revert import CHANGES_AT_ONCE, Reverted
-from simsearch.bank.log_search import Found, Logged, Span, search
-from simsearch.bank.state_reader import Reading
+from simsearch.bank.log_search import ChangeFilter, ChangePage, LinkedChange, search
+from simsearch.bank.state_reader import StateReader
 from simsearch.errors import BadRequest
 from simsearch.serve.banks.edit_terms import terms_of
 from simsearch.serve.banks.entry_pages import page_size
@@ -35,7 +35,9 @@ def list_changes(
     names = _banks(core, request.bank, reads)
     since_us, until_us = time_from(request.since), time_from(request.until)
     kinds = kinds_from(request.kinds)
-    span = Span(frozenset(names), since_us, until_us, request.actor, request.entry_key, kinds)
+    span = ChangeFilter(
+        frozenset(names), since_us, until_us, request.actor, request.entry_key, kinds
+    )
     with core.store.reading() as reading:
         found = search(
             reading,
@@ -60,7 +62,7 @@ def get_change(
     """Raises BadRequest; in the same words for a change of a bank that the caller may not read."""
     seq, names = _seq(request.seq), _banks(core, "", reads)
     with core.store.reading() as reading:
-        found = log_search.stored(reading, seq)
+        found = log_search.stored_change(reading, seq)
     if found is None or found.change.bank_id not in names:
         raise BadRequest(f"there is no change {seq} that you may read: list the changes")
     change, name = found.change, names[found.change.bank_id]
@@ -86,7 +88,7 @@ def revert_changes(
         raise BadRequest("whose changes, and since when? set changes_of and since")
     names = _banks(core, request.bank, edits)
     since_us, until_us = time_from(request.since), time_from(request.until)
-    span = Span(frozenset(names), since_us, until_us, request.changes_of)
+    span = ChangeFilter(frozenset(names), since_us, until_us, request.changes_of)
     edit, wait = edit_from(request.edit), wait_from(request.wait_until)
     with core.store.reading() as reading:
         found = _part(reading, span, _seq(request.before_seq))
@@ -106,7 +108,7 @@ def revert_changes(
     return answer
 
 
-def _part(reading: Reading, span: Span, before_seq: int) -> Found:
+def _part(reading: StateReader, span: ChangeFilter, before_seq: int) -> ChangePage:
     return search(
         reading,
         span,
@@ -117,12 +119,12 @@ def _part(reading: Reading, span: Span, before_seq: int) -> Found:
     )
 
 
-def _next(found: Found) -> int:
+def _next(found: ChangePage) -> int:
     return found.rest[1] if found.rest else 0
 
 
 def _reverted_to(
-    reverted: Reverted, logged: Logged, names: Mapping[int, str], *, dry_run: bool
+    reverted: Reverted, logged: LinkedChange, names: Mapping[int, str], *, dry_run: bool
 ) -> bank_pb2.RevertedChange:
     undone = reverted.by is not None
     return bank_pb2.RevertedChange(

@@ -78,7 +78,7 @@ def _list(
     core: Core, request: feedback_pb2.ListOpinionsRequest
 ) -> feedback_pb2.ListOpinionsResponse:
     size, after = page_size(core, request.page_size), page_pair(request.page_token or "0-0")
-    wanted = opinions.Wanted(
+    wanted = opinions.OpinionFilter(
         core.store.bank(request.bank).id,
         request.entry_key,
         opinion_kind_from(request.kind),
@@ -88,7 +88,7 @@ def _list(
     )
     _check_number(request.entry_key)
     with core.store.reading() as reading:
-        page = reading.read(lambda tables: opinions.listed(tables, wanted, after, size))
+        page = reading.read(lambda tables: opinions.list_opinions(tables, wanted, after, size))
     return feedback_pb2.ListOpinionsResponse(
         opinions=[
             opinion_to(told.opinion, request.bank, superseded=told.superseded)
@@ -105,16 +105,18 @@ def _review(
     asked = [core.store.bank(request.bank)] if request.bank else core.store.banks()
     names = {bank.id: bank.name for bank in asked if bank.name in reads}
     with core.store.reading() as reading:
-        queue = reading.read(lambda tables: opinions.review(tables, frozenset(names), after, size))
-    hits = hits_of(core.store, core.hits, [each.entry.key for each in queue.waiting])
+        queue = reading.read(
+            lambda tables: opinions.review_queue(tables, frozenset(names), after, size)
+        )
+    hits = hits_of(core.store, core.hits, [each.entry.key for each in queue.items])
     return feedback_pb2.ListReviewResponse(
-        items=[_item(each, names, hits) for each in queue.waiting],
+        items=[_item(each, names, hits) for each in queue.items],
         next_page_token=str(queue.rest or ""),
     )
 
 
 def _item(
-    each: opinions.Waiting, names: Mapping[int, str], hits: Mapping[int, HitCounts]
+    each: opinions.ReviewItem, names: Mapping[int, str], hits: Mapping[int, HitCounts]
 ) -> feedback_pb2.ReviewItem:
     entry, bank = each.entry, names[each.entry.bank_id]
     return feedback_pb2.ReviewItem(

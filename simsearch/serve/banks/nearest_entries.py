@@ -14,7 +14,7 @@ from simsearch.errors import (
     LimitExceeded,
     PermissionDenied,
 )
-from simsearch.match.nearest import Nearest, Reach, compare, find
+from simsearch.match.nearest import DistanceLimits, NearestEntries, compare, find_nearest
 from simsearch.serve.auth.identity import Identity
 from simsearch.serve.banks.entry_drafts import all_or_first_refusal
 from simsearch.serve.core.server_core import Core
@@ -37,7 +37,7 @@ def find_entries(
 ) -> bank_pb2.FindEntriesResponse:
     """Raises as a match of the content would, PermissionDenied, LimitExceeded and BadRequest."""
     content = content_from(request.content, core.dim_of)
-    reach, states = _reach(request, caller), states_from(request.states)
+    limits, states = _reach(request, caller), states_from(request.states)
     if EntryState.RETRACTED in states:
         raise BadRequest("retracted entries cannot be found: their rows are gone; list them")
     limit, limit_max = request.entries_max or ENTRIES_DEFAULT, core.config.limits.page_size_max
@@ -47,7 +47,7 @@ def find_entries(
     [asked] = all_or_first_refusal(core.fingerprinter.query([content], Everything()))
     view = core.follower.view
     banks = _banks(view.banks, request, caller)
-    found = find(asked, content, view, banks, states, limit=limit, reach=reach)
+    found = find_nearest(asked, content, view, banks, states, limit=limit, limits=limits)
     return bank_pb2.FindEntriesResponse(
         entries=_found_to(found),
         truncated=found.truncated,
@@ -57,7 +57,7 @@ def find_entries(
     )
 
 
-def _reach(request: bank_pb2.FindEntriesRequest, caller: Identity) -> Reach:
+def _reach(request: bank_pb2.FindEntriesRequest, caller: Identity) -> DistanceLimits:
     """Bounds of one's own tell how near something is."""
     cosine_min = request.cosine_min if request.HasField("cosine_min") else None
     hamming_max = request.hamming_max if request.HasField("hamming_max") else None
@@ -66,7 +66,7 @@ def _reach(request: bank_pb2.FindEntriesRequest, caller: Identity) -> Reach:
             "cosine_min and hamming_max are for who may see scores, and "
             f"{caller.name} may not: leave them out"
         )
-    return Reach.of(cosine_min, hamming_max)
+    return DistanceLimits.of(cosine_min, hamming_max)
 
 
 def _banks(
@@ -87,7 +87,7 @@ def _off(core: Core, asked: Print) -> Iterator[SignalReport]:
             yield SignalReport(encoder.name, SignalState.UNAVAILABLE, encoder.off_reason)
 
 
-def _found_to(nearest: Nearest) -> list[bank_pb2.FoundEntry]:
+def _found_to(nearest: NearestEntries) -> list[bank_pb2.FoundEntry]:
     return [
         bank_pb2.FoundEntry(
             entry=entry_to(near.entry, near.bank),

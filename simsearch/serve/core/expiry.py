@@ -43,6 +43,6 @@ class Timekeeper:
 
     def look(self) -> None:
         """Do what is due. Raises what an edit raises."""
-        done = self._store.settle_due(int(self._clock() * 1e6))
+        done = self._store.apply_due(int(self._clock() * 1e6))
         if done:
             log.info("due_entries_settled", rows=done)

@@ -14,7 +14,7 @@ from simsearch.serve.core.health_state import Finding, Part
 from simsearch.serve.core.server_core import Core
 from simsearch.types import DIGEST_ENTRIES_MAX, DIGESTS, Entry, EntryState, Fingerprint, Signal
 
-ITSELF: Final = 0.999
+SERVER_ACTOR: Final = 0.999
 """Cosine of a stored row to itself, rounded to float16 on disk."""
 
 PAGE_ENTRIES: Final = 16
@@ -112,7 +112,7 @@ def _lost(view: View, signal: str, entries: Sequence[Entry], prints: Sequence[Fi
     found: CosineMatches | HammingMatches
     if index := view.cosine_views.get(signal):
         rows = np.vstack([stored.vectors[signal][:1] for stored in prints])
-        found = index.search(rows, {entry.bank_id: ITSELF for entry in entries})
+        found = index.search(rows, {entry.bank_id: SERVER_ACTOR for entry in entries})
     else:
         binary = Signal(signal)
         bits = np.vstack([stored.bits[binary][:1] for stored in prints])

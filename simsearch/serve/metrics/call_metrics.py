@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from simsearch.errors import every_error
 from simsearch.serve.core.counters import CALL_BOUNDS_S, STAGE_BOUNDS_S, Histograms
 from simsearch.serve.transport.interceptors import OURS, Context
-from simsearch.telemetry import RunningCall, work_for
+from simsearch.telemetry import RunningCall, set_running_call
 
 OK: Final = "OK"
 CANCELLED: Final = "CANCELLED"
@@ -90,7 +90,7 @@ class Observer(grpc.aio.ServerInterceptor):
         began = time.perf_counter()
         metadata = tuple(context.invocation_metadata() or ())
         span = self._tracer.begin(rpc, metadata) if self._tracer else None
-        work_for(RunningCall(f"{random.getrandbits(64):016x}", self._listener(span)))
+        set_running_call(RunningCall(f"{random.getrandbits(64):016x}", self._listener(span)))
         outcome = _UNNAMED
         try:
             yield

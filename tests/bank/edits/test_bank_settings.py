@@ -10,7 +10,7 @@ import pytest
 
 from simsearch.bank.audit import verify
 from simsearch.bank.edits.imports import ImportItem
-from simsearch.bank.log_search import Span
+from simsearch.bank.log_search import ChangeFilter
 from simsearch.bank.records import hash_chain
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadRequest, BankArchived, BankChanged
@@ -110,7 +110,7 @@ def test_all_of_a_banks_settings_are_reverted(store: BankStore) -> None:
     store.update_bank("spam", EVE, owner="eve", enabled_ratio=0.0, four_eyes=FourEyes.OFF)
     store.update_bank("spam", EVE, archived=True)
     seqs = [c.seq for c in store.changes(0, 100) if c.actor == "eve"]
-    hers = Span(frozenset({before.id}), actor="eve")
+    hers = ChangeFilter(frozenset({before.id}), actor="eve")
     done = store.revert(hers, sorted(seqs, reverse=True), EDIT)
     assert all(each.by for each in done)
     after = store.bank("spam")

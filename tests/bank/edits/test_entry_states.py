@@ -13,8 +13,8 @@ import pytest
 
 from simsearch import errors
 from simsearch.bank.audit import verify
-from simsearch.bank.edits.entries import ITSELF, MOVES
-from simsearch.bank.records import keys as layout
+from simsearch.bank.edits.entries import MOVES, SERVER_ACTOR
+from simsearch.bank.records import keys
 from simsearch.bank.store import BankStore
 from simsearch.types import ChangeKind, Edit, Entry, EntryDraft, EntryState
 from tests.bank.worlds import EDIT, full_draft, store_with_bank
@@ -106,16 +106,16 @@ def test_a_quarantine_ends_by_itself_where_it_began(store: BankStore) -> None:
         store.move_entry("spam", key, QUARANTINED, EDIT, until_us=LATER_US)
     store.move_entry("spam", keys[2], QUARANTINED, EDIT, until_us=LATER_US + 10)
     before = store.seq()
-    assert store.settle_due(LATER_US - 1) == 0
-    assert store.settle_due(LATER_US) == 3
+    assert store.apply_due(LATER_US - 1) == 0
+    assert store.apply_due(LATER_US) == 3
     states = [store.entry("spam", key).state for key in keys]
     assert states == [ACTIVE, SHADOW, QUARANTINED]
     assert store.seq() == before + 2
-    assert store.settle_due(LATER_US + 10) == 1
+    assert store.apply_due(LATER_US + 10) == 1
     assert store.entry("spam", keys[2]).state is ACTIVE
     change = store.entry("spam", keys[0]).last
-    assert (change.actor, change.reason) == (ITSELF, "it was quarantined until now")
-    assert store.settle_due(LATER_US * 2) == 0
+    assert (change.actor, change.reason) == (SERVER_ACTOR, "it was quarantined until now")
+    assert store.apply_due(LATER_US * 2) == 0
 
 
 def test_what_was_moved_meanwhile_is_left_alone(store: BankStore) -> None:
@@ -125,7 +125,7 @@ def test_what_was_moved_meanwhile_is_left_alone(store: BankStore) -> None:
     gone = added(store, ACTIVE, expires_us=LATER_US).key
     store.retract_entry("spam", gone, EDIT)
     before = store.seq()
-    assert store.settle_due(LATER_US) == 2
+    assert store.apply_due(LATER_US) == 2
     assert store.seq() == before
 
 
@@ -133,7 +133,7 @@ def test_a_ban_expires(store: BankStore) -> None:
     """It is retracted, on the record, and its bank counts one less; of many at once, each."""
     count = store.bank("spam").active_entries
     keys = [added(store, state, LATER_US).key for state in (ACTIVE, SHADOW, DRAFT)]
-    assert store.settle_due(LATER_US) == 3
+    assert store.apply_due(LATER_US) == 3
     entries = [store.entry("spam", key) for key in keys]
     assert {entry.state for entry in entries} == {RETRACTED}
     assert {entry.last.reason for entry in entries} == {"it was banned until now"}
@@ -146,7 +146,7 @@ def test_the_record_of_moves_is_audited(store: BankStore) -> None:
     store.move_entry("spam", key, SHADOW, EDIT)
     with store.reading() as reading:
         store.move_entry("spam", key, ACTIVE, EDIT)
-        store.settle_due(LATER_US)
+        store.apply_due(LATER_US)
         assert verify(reading, store.store_id).faults == ()
     with store.reading() as reading:
         assert verify(reading, store.store_id).faults == ()
@@ -157,8 +157,8 @@ def test_a_store_from_before_there_were_such_tables_gets_them(tmp_path: Path) ->
     path = tmp_path / "old"
     with store_with_bank(path) as store:
         key = added(store, ACTIVE).key
-    with lmdb.open(str(path), max_dbs=len(layout.TABLES)) as raw:
-        handle = raw.open_db(layout.DUE)
+    with lmdb.open(str(path), max_dbs=len(keys.TABLES)) as raw:
+        handle = raw.open_db(keys.DUE)
         with raw.begin(write=True) as transaction:
             transaction.drop(handle, delete=True)
     with BankStore.open(path, writer=False) as reader:
@@ -166,7 +166,7 @@ def test_a_store_from_before_there_were_such_tables_gets_them(tmp_path: Path) ->
     with BankStore.open(path, writer=True) as store:
         store.move_entry("spam", key, QUARANTINED, EDIT, until_us=int(time.time() * 1e6) + 50_000)
         time.sleep(0.06)
-        assert store.settle_due(int(time.time() * 1e6)) == 1
+        assert store.apply_due(int(time.time() * 1e6)) == 1
         assert store.entry("spam", key).state is ACTIVE
 
 

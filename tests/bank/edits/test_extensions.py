@@ -120,7 +120,7 @@ def test_each_change_brought_its_own_part(store: BankStore) -> None:
     store.extend_entry("spam", 1, MORE, EDIT)
     with store.reading() as reading:
         added, other, extended = reading.changes(1, 99)
-        first, second, third = reading.brought([added, other, extended])
+        first, second, third = reading.fingerprints_of_changes([added, other, extended])
     assert same(first, as_stored(FIRST.fingerprint))
     assert dict(second.digests) == {Signal.SHA256: (sha("z"),)}
     assert sorted(third.rows()) == sorted(["pdq", OTHER_SPACE])
@@ -199,4 +199,4 @@ def test_a_lost_record_is_corrupt(store: BankStore, lost: str) -> None:
 
     store._edit(delete)
     with store.reading() as reading, pytest.raises(errors.Corrupt, match=r"entry 1|fingerprint 1"):
-        reading.brought(reading.changes(1, 99))
+        reading.fingerprints_of_changes(reading.changes(1, 99))

@@ -16,9 +16,16 @@ from hypothesis import strategies as st
 from simsearch import errors
 from simsearch.bank.audit import verify
 from simsearch.bank.edits import opinions
-from simsearch.bank.edits.entries import ITSELF
-from simsearch.bank.edits.opinions import RESPITE_US, Wanted, counting, doubters_of, listed, review
-from simsearch.bank.records import keys as layout
+from simsearch.bank.edits.entries import SERVER_ACTOR
+from simsearch.bank.edits.opinions import (
+    RELEASE_GRACE_US,
+    OpinionFilter,
+    current_opinions,
+    false_positive_actors,
+    list_opinions,
+    review_queue,
+)
+from simsearch.bank.records import keys
 from simsearch.bank.store import BankStore
 from simsearch.storage.v1 import records_pb2 as pb
 from simsearch.types import (
@@ -55,21 +62,24 @@ def banned(store: BankStore, state: EntryState = ACTIVE) -> int:
 
 def says(
     store: BankStore, who: str, said: OpinionDraft, key: int, disputes_max: int = 3
-) -> opinions.Given:
+) -> opinions.RecordedOpinion:
     return store.give_opinion("spam", key, said, Edit(who, "looked"), disputes_max=disputes_max)
 
 
 def said_of(store: BankStore, **wanted: object) -> list[tuple[str, OpinionKind, bool]]:
     bank_id = store.bank("spam").id
     with store.reading() as reading:
-        page = reading.read(lambda t: listed(t, Wanted(bank_id, **wanted), (0, 0), 99))  # type: ignore[arg-type]
-    return [(told.opinion.actor, told.opinion.said.kind, told.superseded) for told in page.opinions]
+        chosen = OpinionFilter(bank_id, **wanted)  # type: ignore[arg-type]
+        page = reading.read(lambda t: list_opinions(t, chosen, (0, 0), 99))
+    return [
+        (told.opinion.actor, told.opinion.draft.kind, told.superseded) for told in page.opinions
+    ]
 
 
-def queue(store: BankStore) -> list[opinions.Waiting]:
+def queue(store: BankStore) -> list[opinions.ReviewItem]:
     with store.reading() as reading:
         ids = frozenset(bank.id for bank in reading.banks())
-        return list(reading.read(lambda t: review(t, ids, 0, 99)).waiting)
+        return list(reading.read(lambda t: review_queue(t, ids, 0, 99)).items)
 
 
 # ---------------------------------------------------------------- given
@@ -136,7 +146,7 @@ def test_an_entry_is_disputed_by_the_third_person_and_not_before(store: BankStor
     opinion, disputed = says(store, "cid", WRONG, key)
     assert disputed is not None
     assert disputed.seq == opinion.change.seq + 1 == store.seq()
-    assert (disputed.kind, disputed.actor) == (ChangeKind.ENTRY_MOVED, ITSELF)
+    assert (disputed.kind, disputed.actor) == (ChangeKind.ENTRY_MOVED, SERVER_ACTOR)
     assert disputed.reason == "held a false positive by bob, ann and cid"
     assert store.entry("spam", key).state is DISPUTED
     assert says(store, "dan", WRONG, key).disputed is None
@@ -207,7 +217,7 @@ def test_a_reason_names_no_more_people_than_fit(store: BankStore) -> None:
     assert len(disputed.reason) < 2_000
 
 
-ACTORS = ("ann", "bob", "cid", ITSELF)
+ACTORS = ("ann", "bob", "cid", SERVER_ACTOR)
 
 
 @given(
@@ -226,15 +236,17 @@ def test_who_doubts_is_who_said_so_last_since_the_last_decision(
         change = Change(seq, kind, 1, 1, actor, "-", 0)
         if what == "move":
             entry_moves.append(Move(ACTIVE, change))
-            if actor != ITSELF:
+            if actor != SERVER_ACTOR:
                 model.clear()
         else:
             given_.append(Opinion(WRONG if what == "wrong" else RIGHT, change))
             model[actor] = what
     added = Change(1, ChangeKind.ENTRY_ADDED, 1, 1, "ann", "-", 0)
     entry = Entry(1, 1, ACTIVE, (), "", "", "", {}, added, moves=tuple(entry_moves))
-    assert {o.actor for o in counting(entry, given_)} == model.keys()
-    assert set(doubters_of(entry, given_)) == {a for a, what in model.items() if what == "wrong"}
+    assert {o.actor for o in current_opinions(entry, given_)} == model.keys()
+    assert set(false_positive_actors(entry, given_)) == {
+        a for a, what in model.items() if what == "wrong"
+    }
 
 
 # ---------------------------------------------------------------- lists
@@ -258,15 +270,22 @@ def test_opinions_are_chosen_and_listed_page_by_page(store: BankStore) -> None:
     assert len(said_of(store, since_us=1, until_us=NOW_US + 10**12)) == 6
     assert said_of(store, until_us=1) == []
     with store.reading() as reading:
-        wanted, seen = Wanted(store.bank("spam").id), list[int]()
+        wanted, seen = OpinionFilter(store.bank("spam").id), list[int]()
         rest: tuple[int, int] | None = (0, 0)
         while rest is not None:
             at = rest
-            page = reading.read(lambda t, at=at: listed(t, wanted, at, 2))  # type: ignore[misc]
+            page = reading.read(lambda t, at=at: list_opinions(t, wanted, at, 2))  # type: ignore[misc]
             seen += [told.opinion.change.seq for told in page.opinions]
             rest = page.rest
         assert len(seen) == len(set(seen)) == 6
-        assert len(reading.read(lambda t: listed(t, Wanted(other.id), (0, 0), 9)).opinions) == 1
+        assert (
+            len(
+                reading.read(
+                    lambda t: list_opinions(t, OpinionFilter(other.id), (0, 0), 9)
+                ).opinions
+            )
+            == 1
+        )
 
 
 def test_a_page_looks_at_no_more_than_its_bound(
@@ -278,12 +297,12 @@ def test_a_page_looks_at_no_more_than_its_bound(
         says(store, who, RIGHT, key, disputes_max=0)
     monkeypatch.setattr("simsearch.bank.edits.opinions.LOOKED_AT_MAX", 2)
     with store.reading() as reading:
-        wanted = Wanted(store.bank("spam").id, actor="cid")
-        page = reading.read(lambda t: listed(t, wanted, (0, 0), 9))
+        wanted = OpinionFilter(store.bank("spam").id, actor="cid")
+        page = reading.read(lambda t: list_opinions(t, wanted, (0, 0), 9))
         assert page.opinions == ()
         assert page.rest is not None
         rest = page.rest
-        [told] = reading.read(lambda t: listed(t, wanted, rest, 9)).opinions
+        [told] = reading.read(lambda t: list_opinions(t, wanted, rest, 9)).opinions
     assert told.opinion.actor == "cid"
 
 
@@ -298,13 +317,13 @@ def test_what_is_disputed_waits_for_a_person_the_longest_first(store: BankStore)
     waiting = queue(store)
     assert [each.entry.key for each in waiting] == [keys[2], keys[0], keys[1]]
     assert [o.actor for o in waiting[1].opinions] == ["ann", "bob"]
-    assert waiting[1].since.actor == ITSELF
+    assert waiting[1].since.actor == SERVER_ACTOR
     store.move_entry("spam", keys[0], ACTIVE, EDIT)
     store.retract_entry("spam", keys[1], EDIT)
     assert [each.entry.key for each in queue(store)] == [keys[2]]
     with store.reading() as reading:
-        assert reading.read(lambda t: review(t, frozenset({99}), 0, 9)).waiting == ()
-        first = reading.read(lambda t: review(t, frozenset({1}), 0, 1))
+        assert reading.read(lambda t: review_queue(t, frozenset({99}), 0, 9)).items == ()
+        first = reading.read(lambda t: review_queue(t, frozenset({1}), 0, 1))
     assert first.rest == 0
 
 
@@ -320,7 +339,10 @@ def test_a_flooding_entry_is_quarantined_and_waits_for_a_person(store: BankStore
         assert done is not None
         assert done.bank == "spam"
         assert done.change is not None
-        assert (done.change.actor, done.change.reason) == (ITSELF, "1,240 near hits in a minute")
+        assert (done.change.actor, done.change.reason) == (
+            SERVER_ACTOR,
+            "1,240 near hits in a minute",
+        )
         assert store.entry("spam", key).state is QUARANTINED
         assert queue(store)[-1].entry.key == key
         assert store.quarantine_flooding(key, "again", NOW_US + 10**10) is None
@@ -347,7 +369,7 @@ def test_what_a_person_let_out_of_quarantine_stays_out_for_a_day(store: BankStor
     store.quarantine_flooding(key, "-", NOW_US + 10**10)
     released = store.move_entry("spam", key, ACTIVE, EDIT)[1]
     assert released is not None
-    before = released.time_us + RESPITE_US - 1
+    before = released.time_us + RELEASE_GRACE_US - 1
     left = store.quarantine_flooding(key, "-", before)
     assert left is not None
     assert left.change is None
@@ -404,26 +426,26 @@ def test_an_untouched_record_of_opinions_is_whole(path: Path) -> None:
 )
 def test_an_altered_opinion_is_found(path: Path, field: dict[str, object]) -> None:
     with RawTables(path) as tables:
-        at = layout.opinion_key(1, 4)
-        record = pb.OpinionRecord.FromString(tables.rows(layout.OPINIONS)[at])
+        at = keys.opinion_key(1, 4)
+        record = pb.OpinionRecord.FromString(tables.rows(keys.OPINIONS)[at])
         record.MergeFrom(pb.OpinionRecord(**field))  # type: ignore[arg-type]
-        tables.put(layout.OPINIONS, at, record.SerializeToString())
+        tables.put(keys.OPINIONS, at, record.SerializeToString())
     assert audited(path).faults == ("entry 1: the opinion of change 4 is not as it was given",)
 
 
 def test_an_opinion_that_was_taken_out_or_put_in_is_found(path: Path) -> None:
     with RawTables(path) as tables:
-        body = tables.rows(layout.OPINIONS)[layout.opinion_key(1, 4)]
-        tables.delete(layout.OPINIONS, layout.opinion_key(1, 4))
+        body = tables.rows(keys.OPINIONS)[keys.opinion_key(1, 4)]
+        tables.delete(keys.OPINIONS, keys.opinion_key(1, 4))
     assert audited(path).faults == (
         "entry 1: the opinion of change 4 is not as it was given",
         "there are 2 opinions; 3 were given",
     )
     with RawTables(path) as tables:
-        tables.put(layout.OPINIONS, layout.opinion_key(1, 4), body)
+        tables.put(keys.OPINIONS, keys.opinion_key(1, 4), body)
         record = pb.OpinionRecord.FromString(body)
         record.change.seq = 2
-        tables.put(layout.OPINIONS, layout.opinion_key(1, 2), record.SerializeToString())
+        tables.put(keys.OPINIONS, keys.opinion_key(1, 2), record.SerializeToString())
     assert audited(path).faults == ("there are 4 opinions; 3 were given",)
 
 
@@ -440,8 +462,8 @@ def test_a_store_from_before_there_were_opinions_gets_them(tmp_path: Path) -> No
     path = tmp_path / "old"
     with store_with_bank(path) as store:
         key = banned(store)
-    with lmdb.open(str(path), max_dbs=len(layout.TABLES)) as raw:
-        for table in (layout.OPINIONS, layout.HITS, layout.REVIEW):
+    with lmdb.open(str(path), max_dbs=len(keys.TABLES)) as raw:
+        for table in (keys.OPINIONS, keys.HITS, keys.REVIEW):
             handle = raw.open_db(table)
             with raw.begin(write=True) as transaction:
                 transaction.drop(handle, delete=True)

@@ -11,8 +11,8 @@ import pytest
 from simsearch.bank.audit import verify
 from simsearch.bank.edits import daily_limit, decide, exports
 from simsearch.bank.edits.imports import ImportItem, RowOutcome
-from simsearch.bank.log_search import Span
-from simsearch.bank.records import keys as layout
+from simsearch.bank.log_search import ChangeFilter
+from simsearch.bank.records import keys
 from simsearch.bank.records.proposals import proposal_from_bytes, proposal_to_bytes
 from simsearch.bank.store import BankStore
 from simsearch.errors import (
@@ -49,7 +49,7 @@ ANN, BOB, CID = (Edit(name, f"{name}'s case") for name in ("ann", "bob", "cid"))
 TWO = Terms(four_eyes=True)
 APPROVE, REJECT, WITHDRAW = Decision
 ACTIVE, SHADOW, DRAFT = EntryState.ACTIVE, EntryState.SHADOW, EntryState.DRAFT
-HELD = replace(digest_draft("held"), held=("it says nothing",))
+HELD = replace(digest_draft("held"), review_reasons=("it says nothing",))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_batch_is_one_proposal_and_what_is_held_one_each(store: BankStore) -> 
     entries = store.add_entries("spam", drafts, ANN)
     assert [e.added.proposal for e in entries] == [1, 2, 1, 0]
     assert waiting(store) == [1, 2]
-    assert store.proposal(2)[0].held == ("it says nothing",)
+    assert store.proposal(2)[0].review_reasons == ("it says nothing",)
     assert store.proposal(1)[1].moved == (entries[0].key, entries[2].key)
     store.decide(1, APPROVE, BOB)
     assert [state(store, e.key) for e in entries] == [ACTIVE, DRAFT, ACTIVE, SHADOW]
@@ -262,10 +262,10 @@ def test_a_revert_is_one_persons(store: BankStore) -> None:
     active(store)
     store.add_entries("free", [digest_draft("b")], ANN)
     with pytest.raises(NeedsApproval, match="'spam' needs a second person"):
-        store.revert(Span(frozenset({1, 2}), actor="ann"), [3], BOB)
-    [made] = store.revert(Span(frozenset({1, 2}), actor="ann"), [4], BOB)
+        store.revert(ChangeFilter(frozenset({1, 2}), actor="ann"), [3], BOB)
+    [made] = store.revert(ChangeFilter(frozenset({1, 2}), actor="ann"), [4], BOB)
     assert (made.by, made.why) == (None, "proposal 1 does nothing by itself: reject it")
-    [undone] = store.revert(Span(frozenset({2}), actor="ann"), [store.seq()], BOB)
+    [undone] = store.revert(ChangeFilter(frozenset({2}), actor="ann"), [store.seq()], BOB)
     assert undone.by is not None
 
 
@@ -275,7 +275,11 @@ def test_a_revert_is_one_persons(store: BankStore) -> None:
 def test_what_is_held_waits_in_any_bank(store: BankStore) -> None:
     """And cannot be moved to where it counts by who banned it, until it was approved once."""
     [entry] = store.add_entries("free", [HELD], ANN)
-    assert (entry.state, entry.held, entry.added.proposal) == (DRAFT, ("it says nothing",), 1)
+    assert (entry.state, entry.review_reasons, entry.added.proposal) == (
+        DRAFT,
+        ("it says nothing",),
+        1,
+    )
     for to in (SHADOW, ACTIVE):
         _, change = store.move_entry("free", entry.key, to, ANN)
         assert change is not None
@@ -448,35 +452,35 @@ def test_a_proposal_that_is_altered_is_found(decided: Path) -> None:
             "proposal 3: what it asks for was altered",
         ),
         (2, {"state": ProposalState.APPROVED}, "proposal 2 was not decided as its record says"),
-        (2, {"held": ("x",)}, "proposal 2: what it asks for was altered"),
+        (2, {"review_reasons": ("x",)}, "proposal 2: what it asks for was altered"),
     ]
     for number, fields, fault in altering:
-        key = layout.pack_u64(number)
+        key = keys.pack_u64(number)
 
         def change(body: bytes, number: int = number, fields: dict[str, object] = fields) -> bytes:
             return proposal_to_bytes(replace(proposal_from_bytes(number, body), **fields))  # type: ignore[arg-type]
 
         with RawTables(decided) as tables:
-            before = tables.rows(layout.PROPOSALS)[key]
-            tables.put(layout.PROPOSALS, key, change(before))
+            before = tables.rows(keys.PROPOSALS)[key]
+            tables.put(keys.PROPOSALS, key, change(before))
         assert audited_at(decided).faults == (fault,)
         with RawTables(decided) as tables:
-            tables.put(layout.PROPOSALS, key, before)
+            tables.put(keys.PROPOSALS, key, before)
     assert audited_at(decided).faults == ()
 
 
 def test_the_entries_of_a_proposal_are_vouched_for(decided: Path) -> None:
     """Others put in their place are found by the audit, and are not moved by an approval."""
-    key = layout.proposed_rows_key(2, 0)
+    key = keys.proposed_rows_key(2, 0)
     with RawTables(decided) as tables:
-        tables.put(layout.PROPOSALS, key, pb.ProposedRowsRecord(moved=[1]).SerializeToString())
+        tables.put(keys.PROPOSALS, key, pb.ProposedRowsRecord(moved=[1]).SerializeToString())
     assert "proposal 2" in audited_at(decided).faults[0]
     with BankStore.open(decided, writer=True, map_bytes=1 << 24) as store:
         [entry] = store.add_entries("spam", [digest_draft("d")], ANN)
         number = entry.added.proposal
     with RawTables(decided) as tables:
-        at = layout.proposed_rows_key(number, 0)
-        tables.put(layout.PROPOSALS, at, pb.ProposedRowsRecord(moved=[1]).SerializeToString())
+        at = keys.proposed_rows_key(number, 0)
+        tables.put(keys.PROPOSALS, at, pb.ProposedRowsRecord(moved=[1]).SerializeToString())
     with (
         BankStore.open(decided, writer=True, map_bytes=1 << 24) as store,
         pytest.raises(Corrupt, match="not about the entries that were proposed"),
@@ -486,7 +490,7 @@ def test_the_entries_of_a_proposal_are_vouched_for(decided: Path) -> None:
 
 def test_a_decision_that_is_altered_in_the_log_or_taken_out_is_found(decided: Path) -> None:
     with RawTables(decided) as tables:
-        tables.delete(layout.PROPOSALS, layout.pack_u64(3))
+        tables.delete(keys.PROPOSALS, keys.pack_u64(3))
     assert audited_at(decided).faults == ("there are 2 proposals; 3 were made",)
     seq = next(
         seq

@@ -12,7 +12,7 @@ import pytest
 
 from simsearch.bank.audit import verify
 from simsearch.bank.edits.revert import CHANGES_AT_ONCE, Reverted
-from simsearch.bank.log_search import LOOKED_AT_MAX, Found, Span, search
+from simsearch.bank.log_search import LOOKED_AT_MAX, ChangeFilter, ChangePage, search
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadRequest
 from simsearch.types import (
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[BankStore]:
             assert verify(reading, store.store_id).faults == ()
 
 
-def found(store: BankStore, span: Span, before_seq: int = 0) -> Found:
+def found(store: BankStore, span: ChangeFilter, before_seq: int = 0) -> ChangePage:
     with store.reading() as reading:
         return search(
             reading, span, after_seq=0, before_seq=before_seq or reading.seq + 1,
@@ -61,8 +61,8 @@ def found(store: BankStore, span: Span, before_seq: int = 0) -> Found:
         )  # fmt: skip
 
 
-def span_of(store: BankStore, actor: str, **more: Any) -> Span:
-    return Span(frozenset(bank.id for bank in store.banks()), actor=actor, **more)
+def span_of(store: BankStore, actor: str, **more: Any) -> ChangeFilter:
+    return ChangeFilter(frozenset(bank.id for bank in store.banks()), actor=actor, **more)
 
 
 def reverted(
@@ -148,7 +148,7 @@ def test_it_is_banned_again_in_the_state_that_it_had(
     assert (again.state, again.until_us) == (state, until_us)
     assert again.last == done.by
     if until_us:
-        store.settle_due(until_us)
+        store.apply_due(until_us)
         assert store.entry("spam", done.key).state is EntryState.ACTIVE
 
 
@@ -293,7 +293,7 @@ def test_a_span_has_its_bounds(store: BankStore) -> None:
     [done] = reverted(store, since_us=times[1], until_us=times[2])
     assert done.change == second.added
     assert store.entry("spam", third.key).state is EntryState.ACTIVE
-    elsewhere = Span(frozenset(), actor="eve")
+    elsewhere = ChangeFilter(frozenset(), actor="eve")
     assert found(store, elsewhere).changes == ()
     assert reverted(store, "nobody") == []
 

@@ -19,7 +19,7 @@ import pytest
 from simsearch import errors
 from simsearch.bank.lmdb import environment, opening
 from simsearch.bank.lmdb.lmdb_errors import named_errors
-from simsearch.bank.records import keys as layout
+from simsearch.bank.records import keys
 from simsearch.bank.store import BankStore
 from simsearch.types import ChangeKind, Fingerprint, Signal
 from tests.bank.workers import Worker, working
@@ -188,10 +188,10 @@ def test_a_newer_format_is_refused_before_anything_is_written(path: Path) -> Non
     """The message says both numbers and what to do; the data file stays as it is."""
     filled(path)
     with lmdb.open(str(path), max_dbs=1) as raw:
-        meta = raw.open_db(layout.META)
+        meta = raw.open_db(keys.META)
         with raw.begin(write=True) as transaction:
-            body = layout.seal(layout.META_FORMAT, layout.pack_u32(7))
-            transaction.put(layout.META_FORMAT, body, db=meta)
+            body = keys.seal(keys.META_FORMAT, keys.pack_u32(7))
+            transaction.put(keys.META_FORMAT, body, db=meta)
     before = (path / "data.mdb").read_bytes()
     for writer in (True, False):
         with pytest.raises(errors.NewerFormat, match=r"format 7, .* up to 3: run the release"):
@@ -286,12 +286,12 @@ def test_a_flipped_bit_in_a_vector_is_corrupt(path: Path) -> None:
 def test_a_missing_table_or_record_is_corrupt(path: Path) -> None:
     """What another program removed is named."""
     filled(path)
-    with lmdb.open(str(path), max_dbs=len(layout.TABLES)) as raw:
-        handles = {name: raw.open_db(name) for name in layout.TABLES}
+    with lmdb.open(str(path), max_dbs=len(keys.TABLES)) as raw:
+        handles = {name: raw.open_db(name) for name in keys.TABLES}
         with raw.begin(write=True) as transaction:
-            transaction.delete(layout.pack_u64(3), db=handles[layout.CHANGES])
-            transaction.delete(layout.pack_u64(5), db=handles[layout.ENTRIES])
-            transaction.delete(layout.pack_u64(6), db=handles[layout.FINGERPRINTS])
+            transaction.delete(keys.pack_u64(3), db=handles[keys.CHANGES])
+            transaction.delete(keys.pack_u64(5), db=handles[keys.ENTRIES])
+            transaction.delete(keys.pack_u64(6), db=handles[keys.FINGERPRINTS])
     with BankStore.open(path, writer=False) as store:
         with pytest.raises(errors.Corrupt, match=r"change 3 .*missing"):
             store.changes(0, 9)
@@ -300,7 +300,7 @@ def test_a_missing_table_or_record_is_corrupt(path: Path) -> None:
         with pytest.raises(errors.Corrupt, match=r"fingerprint 6 .*missing"):
             store.fingerprints([6])
     with lmdb.open(str(path), max_dbs=9) as raw, raw.begin(write=True) as transaction:
-        transaction.drop(raw.open_db(layout.BY_DIGEST, transaction))
+        transaction.drop(raw.open_db(keys.BY_DIGEST, transaction))
     with pytest.raises(errors.Corrupt, match=str(path)):
         BankStore.open(path, writer=True)
 

@@ -233,9 +233,9 @@ def test_a_seal_finds_every_flipped_bit(key: bytes, body: bytes, at: int) -> Non
 
 def test_lives_and_numbers_of_a_wrong_length_are_corrupt() -> None:
     """Fixed layouts are checked for their length."""
-    life = keys.Life(1, 2)
-    assert keys.unpack_life(keys.pack_life(life), "x") == life
-    for read in (keys.unpack_life, keys.unpack_u32, keys.unpack_u64):
+    lifetime = keys.Lifetime(1, 2)
+    assert keys.unpack_lifetime(keys.pack_lifetime(lifetime), "x") == lifetime
+    for read in (keys.unpack_lifetime, keys.unpack_u32, keys.unpack_u64):
         with pytest.raises(Corrupt, match="has 3 bytes"):
             cast(Callable[[bytes, str], object], read)(b"abc", "x")
 
@@ -246,7 +246,7 @@ def test_the_layout_on_disk_is_as_it_was() -> None:
     assert keys.extension_key(1, 2) == bytes.fromhex("00000000000000010000000000000002")
     assert keys.bank_entry_key(1, 2) == bytes.fromhex("000000010000000000000002")
     assert keys.digest_prefix(Signal.MD5, b"d") == b"\x02d"
-    assert keys.pack_life(keys.Life(1, 2)).hex() == "00000001" + "0" * 15 + "2" + "f" * 16
+    assert keys.pack_lifetime(keys.Lifetime(1, 2)).hex() == "00000001" + "0" * 15 + "2" + "f" * 16
     assert keys.seal(b"123", b"456789").hex() == "cbf43926" + b"456789".hex()
     assert dict(keys.DIGEST_KINDS) == {
         Signal.SHA256: b"\x01",

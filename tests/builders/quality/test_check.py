@@ -69,7 +69,7 @@ def test_a_missing_change_is_found(path: Path) -> None:
 
 def test_a_wrong_count_is_found(path: Path) -> None:
     """A bank's own count of active entries is held against its entries."""
-    put(path, keys.LIVES, keys.pack_u64(3), None)
+    put(path, keys.LIFETIMES, keys.pack_u64(3), None)
     assert any("'alpha' says 6 active entries, it has 5" in fault for fault in faults(path))
 
 
