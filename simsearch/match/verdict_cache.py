@@ -18,7 +18,7 @@ from simsearch.encode.cache.lru import Lru
 from simsearch.encode.digests import content_key
 from simsearch.errors import BankArchived, BankNotFound
 from simsearch.match.evidence import View
-from simsearch.match.matcher import Outcome, ViewSource
+from simsearch.match.matcher import Outcome, ViewSource, selected_banks
 from simsearch.telemetry import StageClock
 from simsearch.types import (
     NO_CALL,
