@@ -28,13 +28,14 @@ from simsearch.bank.log_search import Span
 from simsearch.bank.records.fingerprints import fingerprint_to_bytes
 from simsearch.bank.state_reader import Reading
 from simsearch.types import (
-    FREE,
+    NO_LIMITS,
     Bank,
     BankKind,
     BankUpdate,
     Change,
     Decision,
     Edit,
+    EditTerms,
     Entry,
     EntryDraft,
     EntryState,
@@ -47,7 +48,6 @@ from simsearch.types import (
     ProposalState,
     ProposedRows,
     Signal,
-    Terms,
 )
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class BankStore:
         owner: str = "",
         enabled_ratio: float = 1.0,
         four_eyes: FourEyes = FourEyes.AS_CONFIGURED,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Bank, Change]:
         """A new, empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded. What it
         says of `terms` holds for every edit: DailyLimit where they leave no more for today."""
@@ -154,7 +154,7 @@ class BankStore:
         enabled_ratio: float | None = None,
         four_eyes: FourEyes | None = None,
         etag: str = "",
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Bank, Change]:
         """Sets what is not None and gives the bank a new etag; `etag`, where given, must be
         the one it had. Where that needs a second person, it is proposed: the change is of kind
@@ -171,7 +171,7 @@ class BankStore:
         )
 
     def begin_export(
-        self, bank: str, edit: Edit, *, proposal_id: int = 0, terms: Terms = FREE
+        self, bank: str, edit: Edit, *, proposal_id: int = 0, terms: EditTerms = NO_LIMITS
     ) -> Change:
         """Puts on the record that entries are taken out of a bank. Where that needs a second person
         and `proposal_id` names no approval, it is proposed: the change is of kind PROPOSAL_MADE.
@@ -191,7 +191,7 @@ class BankStore:
         self._environment.read(lambda tables: exports.check_begun(tables, bank, seq, actor))
 
     def add_entries(
-        self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE
+        self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: EditTerms = NO_LIMITS
     ) -> list[Entry]:
         """Bans every draft or none; each gets its own key and seq (`entry.added.seq`). What needs a
         second person is stored as a DRAFT, and `entry.added.proposal` waits for one.
@@ -209,7 +209,13 @@ class BankStore:
         )
 
     def extend_entry(
-        self, bank: str, key: int, fingerprint: Fingerprint, edit: Edit, *, terms: Terms = FREE
+        self,
+        bank: str,
+        key: int,
+        fingerprint: Fingerprint,
+        edit: Edit,
+        *,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Entry, Fingerprint]:
         """Adds the spaces and binary signals of `fingerprint` that the entry lacks; nothing that
         it has is replaced. Returns the entry and what was added; where that is empty, nothing
@@ -227,7 +233,7 @@ class BankStore:
         )
 
     def retract_entry(
-        self, bank: str, key: int, edit: Edit, *, terms: Terms = FREE
+        self, bank: str, key: int, edit: Edit, *, terms: EditTerms = NO_LIMITS
     ) -> tuple[Entry, Change]:
         """Ends an entry. Its record and fingerprint stay, to explain earlier hits. Where that needs
         a second person, it is proposed: the change is of kind PROPOSAL_MADE, and the entry as it
@@ -249,7 +255,7 @@ class BankStore:
         edit: Edit,
         *,
         until_us: int = 0,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Entry, Change | None]:
         """Makes an entry SHADOW, ACTIVE, DISPUTED or QUARANTINED, `until_us` where it goes back by
         itself then (`settle_due`). The entry, and the change; None: it was there already. Where
@@ -269,7 +275,7 @@ class BankStore:
         )
 
     def decide(
-        self, proposal_id: int, decision: Decision, edit: Edit, *, terms: Terms = FREE
+        self, proposal_id: int, decision: Decision, edit: Edit, *, terms: EditTerms = NO_LIMITS
     ) -> Proposal:
         """Decides about a proposal and, where it is approved, does what it is about, a bounded
         part of it: with something `remaining`, ask again. A decision that is repeated changes
@@ -330,7 +336,7 @@ class BankStore:
         *,
         revive: bool = False,
         dry_run: bool = False,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> ImportedPart:
         """Adds what is new, takes back what is withdrawn, and says of each item what became of it;
         what a bank has already, or had and took back, is not added, the latter unless `revive`.
@@ -362,7 +368,7 @@ class BankStore:
         edit: Edit,
         *,
         dry_run: bool = False,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> list[Reverted]:
         """Undoes the changes `seqs`, the newest first, by new ones; says of each what became of
         it. One transaction, which ends before the last of them where they are many: go on with the
@@ -477,7 +483,9 @@ class BankStore:
 
     # ------------------------------------------------------------ helpers
 
-    def _edit(self, work: Callable[[Tables], T], edit: Edit = _ITSELF, terms: Terms = FREE) -> T:
+    def _edit(
+        self, work: Callable[[Tables], T], edit: Edit = _ITSELF, terms: EditTerms = NO_LIMITS
+    ) -> T:
         def numbered(tables: Tables) -> tuple[T, range]:
             before = tables.seq()
             result = work(tables)
@@ -487,7 +495,7 @@ class BankStore:
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
         return result
 
-    def _try(self, work: Callable[[Tables], T], edit: Edit, terms: Terms) -> T:
+    def _try(self, work: Callable[[Tables], T], edit: Edit, terms: EditTerms) -> T:
         """What `work` would do; nothing of it is written."""
         tried: list[T] = []
 

@@ -149,9 +149,9 @@ def config_check(path: Path, as_json: Json = False) -> None:
 
     config = load(path)
     if config.identity.file:
-        from simsearch.serve.auth.identities_file import load_directory
+        from simsearch.serve.auth.identities_file import load_identities
 
-        load_directory(Path(config.identity.file))
+        load_identities(Path(config.identity.file))
     if as_json:
         print_json(dataclasses.asdict(config))
         return

@@ -73,17 +73,15 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """On what terms somebody edits. `four_eyes`: banks that leave it to the configuration need a
-    second person; `edits_per_day`: how many changes a day (UTC) are theirs; 0: any number."""
+class EditTerms:
+    """Constraints on one caller's edits. `four_eyes`: banks that leave it to the configuration need
+    a second person; `edits_per_day`: changes a day (UTC); 0: any number."""
 
     four_eyes: bool = False
     edits_per_day: int = 0
 
 
-FREE = Terms()
-
-
+NO_LIMITS = EditTerms()
 """Only what a bank itself requires."""
 
 

@@ -13,13 +13,14 @@ from simsearch.bank.records.fingerprints import fingerprint_from_bytes, fingerpr
 from simsearch.bank.records.keys import Life, digest_prefix, source_mark, whole_mark
 from simsearch.errors import BadRequest, BankArchived, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
-    FREE,
+    NO_LIMITS,
     Bank,
     BankKind,
     BankUpdate,
     Change,
     ChangeKind,
     Edit,
+    EditTerms,
     Entry,
     EntryDraft,
     EntryState,
@@ -28,7 +29,6 @@ from simsearch.types import (
     Policy,
     ProposalKind,
     ProposedRows,
-    Terms,
 )
 
 ITSELF = "simsearch"
@@ -49,7 +49,12 @@ def create_bank(
 
 
 def update_bank(
-    tables: Tables, name: str, update: BankUpdate, etag: str, edit: Edit, terms: Terms = FREE
+    tables: Tables,
+    name: str,
+    update: BankUpdate,
+    etag: str,
+    edit: Edit,
+    terms: EditTerms = NO_LIMITS,
 ) -> tuple[Bank, Change]:
     """The bank as it is and the change that proposes it, where that waits for a second person."""
     bank = tables.bank_or_raise(name)
@@ -98,7 +103,7 @@ def add_entries(
     drafts: Sequence[EntryDraft],
     fingerprints: Sequence[bytes],
     edit: Edit,
-    terms: Terms = FREE,
+    terms: EditTerms = NO_LIMITS,
 ) -> list[Entry]:
     """`fingerprints` are the records of the drafts' fingerprints, made before the transaction. What
     waits for a second person is a DRAFT until then: all of it as one proposal, which the changes
@@ -183,7 +188,7 @@ def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[
 
 
 def retract_entry(
-    tables: Tables, bank_name: str, key: int, edit: Edit, terms: Terms = FREE
+    tables: Tables, bank_name: str, key: int, edit: Edit, terms: EditTerms = NO_LIMITS
 ) -> tuple[Entry, Change]:
     """The entry as it is and the change that proposes it, where that waits for a second person."""
     bank = editable_bank(tables, bank_name)
@@ -231,7 +236,7 @@ def move_entry(
     state: EntryState,
     until_us: int,
     edit: Edit,
-    terms: Terms = FREE,
+    terms: EditTerms = NO_LIMITS,
 ) -> tuple[Entry, Change | None]:
     """No change, where the entry is there already; the change that proposes it, where that waits
     for a second person."""

@@ -15,11 +15,11 @@ from simsearch.types import (
     Change,
     ChangeKind,
     Edit,
+    EditTerms,
     Entry,
     EntryState,
     ProposalKind,
     ProposalState,
-    Terms,
 )
 
 APPROVED_FOR_US: Final = 24 * 3_600_000_000
@@ -48,7 +48,7 @@ class Chosen:
 
 
 def begin_export(
-    tables: Tables, bank_name: str, edit: Edit, proposal_id: int, terms: Terms
+    tables: Tables, bank_name: str, edit: Edit, proposal_id: int, terms: EditTerms
 ) -> Change:
     """The change that says so; or, where it needs a second person and no `proposal_id` says that
     there was one, the change that proposes it. Archived banks may be exported."""
