@@ -199,7 +199,7 @@ def _slow_stream(stub: Any, held: threading.Event) -> tuple[int, str]:
 
 def _as_local(core: Any, request: bank_pb2.CreateBankRequest) -> None:
     act_for(LOCAL)
-    _create_bank(core, request)
+    _create_bank(core, request, LOCAL)
 
 
 def test_an_edit_that_is_not_seen_in_time_is_durable(

@@ -158,7 +158,7 @@ def test_a_method_without_layers_keeps_its_handler() -> None:
 
 def test_a_method_of_another_kind_is_not_served_past_its_layers() -> None:
     """A new kind of method fails instead of being answered without authorization."""
-    handler = grpc.unary_stream_rpc_method_handler(cast(Any, get))
+    handler: Any = grpc.unary_stream_rpc_method_handler(cast(Any, get))
     with pytest.raises(AssertionError):
         CallBoundary([Layer("a", [])]).wrap(Method(GET, handler))
 
