@@ -26,13 +26,14 @@ from simsearch.bank.log_search import ChangeFilter
 from simsearch.bank.records.fingerprints import fingerprint_to_bytes
 from simsearch.bank.state_reader import StateReader
 from simsearch.types import (
-    FREE,
+    NO_LIMITS,
     Bank,
     BankKind,
     BankUpdate,
     Change,
     Decision,
     Edit,
+    EditTerms,
     Entry,
     EntryDraft,
     EntryState,
@@ -45,7 +46,6 @@ from simsearch.types import (
     ProposalState,
     ProposedRows,
     Signal,
-    Terms,
 )
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class BankStore:
         owner: str = "",
         enabled_ratio: float = 1.0,
         four_eyes: FourEyes = FourEyes.AS_CONFIGURED,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Bank, Change]:
         """Creates an empty bank. Raises BadBankName, BankExists, BadRequest, LimitExceeded; and,
         like every edit, DailyLimit where `terms` allow the actor no more edits today."""
@@ -152,7 +152,7 @@ class BankStore:
         enabled_ratio: float | None = None,
         four_eyes: FourEyes | None = None,
         etag: str = "",
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Bank, Change]:
         """Sets what is not None and gives the bank a new etag; `etag`, where given, must be the
         current one. Where this needs a second person, it is proposed instead: the change is of
@@ -169,7 +169,7 @@ class BankStore:
         )
 
     def begin_export(
-        self, bank: str, edit: Edit, *, proposal_id: int = 0, terms: Terms = FREE
+        self, bank: str, edit: Edit, *, proposal_id: int = 0, terms: EditTerms = NO_LIMITS
     ) -> Change:
         """Records the start of an export of a bank. Where this needs a second person and
         `proposal_id` names no approved proposal, it is proposed instead: the change is of kind
@@ -191,7 +191,7 @@ class BankStore:
         self._environment.read(lambda tables: exports.check_export_begun(tables, bank, seq, actor))
 
     def add_entries(
-        self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: Terms = FREE
+        self, bank: str, drafts: Sequence[EntryDraft], edit: Edit, *, terms: EditTerms = NO_LIMITS
     ) -> list[Entry]:
         """Bans every draft or none; each gets its own key and seq (`entry.added.seq`). An entry
         that needs a second person is stored as a DRAFT, with a proposal (`entry.added.proposal`).
@@ -209,7 +209,13 @@ class BankStore:
         )
 
     def extend_entry(
-        self, bank: str, key: int, fingerprint: Fingerprint, edit: Edit, *, terms: Terms = FREE
+        self,
+        bank: str,
+        key: int,
+        fingerprint: Fingerprint,
+        edit: Edit,
+        *,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Entry, Fingerprint]:
         """Adds the spaces and binary signals of `fingerprint` that the entry lacks; existing ones
         are not replaced. Returns the entry and what was added; where that is empty, nothing was
@@ -227,7 +233,7 @@ class BankStore:
         )
 
     def retract_entry(
-        self, bank: str, key: int, edit: Edit, *, terms: Terms = FREE
+        self, bank: str, key: int, edit: Edit, *, terms: EditTerms = NO_LIMITS
     ) -> tuple[Entry, Change]:
         """Retracts an entry. Its record and fingerprint stay, to explain earlier hits. Where this
         needs a second person, it is proposed instead: the change is of kind PROPOSAL_MADE, and the
@@ -249,7 +255,7 @@ class BankStore:
         edit: Edit,
         *,
         until_us: int = 0,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> tuple[Entry, Change | None]:
         """Makes an entry SHADOW, ACTIVE, DISPUTED or QUARANTINED; with `until_us`, `apply_due`
         moves it back then. Returns the entry and the change; None: it was in that state already.
@@ -269,7 +275,7 @@ class BankStore:
         )
 
     def decide(
-        self, proposal_id: int, decision: Decision, edit: Edit, *, terms: Terms = FREE
+        self, proposal_id: int, decision: Decision, edit: Edit, *, terms: EditTerms = NO_LIMITS
     ) -> Proposal:
         """Decides a proposal and, where it is approved, carries out a bounded part of it: while
         rows are `remaining`, call again. Repeating a decision changes nothing. The caller checks
@@ -337,7 +343,7 @@ class BankStore:
         *,
         revive: bool = False,
         dry_run: bool = False,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> ImportedPart:
         """Adds new items and retracts withdrawn ones; returns an outcome for each. Items that the
         bank has are not added, nor, without `revive`, those that it had and retracted. Where this
@@ -369,7 +375,7 @@ class BankStore:
         edit: Edit,
         *,
         dry_run: bool = False,
-        terms: Terms = FREE,
+        terms: EditTerms = NO_LIMITS,
     ) -> list[Reverted]:
         """Reverts the changes `seqs`, which `selected` matches, newest first, by new changes;
         returns an outcome for each. One transaction of bounded size: where fewer outcomes than seqs
@@ -490,7 +496,7 @@ class BankStore:
     # ------------------------------------------------------------ helpers
 
     def _edit(
-        self, work: Callable[[Tables], T], edit: Edit = _SERVER_EDIT, terms: Terms = FREE
+        self, work: Callable[[Tables], T], edit: Edit = _SERVER_EDIT, terms: EditTerms = NO_LIMITS
     ) -> T:
         def numbered(tables: Tables) -> tuple[T, range]:
             before = tables.seq()
@@ -501,7 +507,7 @@ class BankStore:
         result, _ = self._environment.write(numbered, then=lambda done: self._announce(done[1]))
         return result
 
-    def _dry_run(self, work: Callable[[Tables], T], edit: Edit, terms: Terms) -> T:
+    def _dry_run(self, work: Callable[[Tables], T], edit: Edit, terms: EditTerms) -> T:
         """Runs `work` and returns its result, without writing anything."""
         tried: list[T] = []
 

@@ -1,8 +1,8 @@
-"""The server process: listen, load, serve, drain.
+"""Server process: listen, load, serve, drain.
 
-The port opens first and answers NOT_READY; the health service says SERVING once every encoder and
-the view are loaded and warm and the canary is right, and NOT_SERVING from the moment a stop is
-asked for.
+The port opens first and answers NOT_READY. The health service reports SERVING once every encoder
+and the view are loaded and warm and the canary passes, and NOT_SERVING from the moment a stop is
+requested.
 """
 
 from __future__ import annotations
@@ -14,31 +14,25 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-import grpc
-
 from simsearch.config import Config, ServerConfig
-from simsearch.serve.auth.authorization import Guard
-from simsearch.serve.auth.identities_file import directory_of
-from simsearch.serve.banks.bank_service import BankService
-from simsearch.serve.banks.feedback_service import FeedbackService
-from simsearch.serve.banks.proposal_service import ProposalService
+from simsearch.serve.auth.authorization import Authorization
+from simsearch.serve.auth.identities_file import watch_identities
+from simsearch.serve.banks.bank_service import add_bank_service
+from simsearch.serve.banks.feedback_service import add_feedback_service
+from simsearch.serve.banks.proposal_service import add_proposal_service
 from simsearch.serve.health.readiness import Operations, open_warm
 from simsearch.serve.health.status_service import IndexService
 from simsearch.serve.matching.match_service import add_match_service
-from simsearch.serve.metrics.call_metrics import Observer
+from simsearch.serve.metrics.call_metrics import CallMetrics
 from simsearch.serve.metrics.collector import Server
 from simsearch.serve.metrics.tracing import tracing_to
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import Executors
+from simsearch.serve.transport.call_boundary import CallLayer
 from simsearch.serve.transport.certificates import ServerTls
-from simsearch.serve.transport.interceptors import Gate
-from simsearch.serve.transport.port import STOP_GRACE_S, Port, check_listen, tls_of
+from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
+from simsearch.serve.transport.port import STOP_GRACE_S, GrpcPort, check_listen, tls_of
 from simsearch.telemetry import EventLog
-from simsearch.v1 import (
-    bank_pb2_grpc,
-    feedback_pb2_grpc,
-    index_pb2_grpc,
-    proposal_pb2_grpc,
-)
+from simsearch.v1 import index_pb2_grpc
 
 log = EventLog(__name__)
 
@@ -47,28 +41,22 @@ SWITCH_INTERVAL_S = 0.001
 
 def port_of(
     config: Config,
-    work: Work,
-    guard: Guard,
-    gate: Gate,
-    observers: Sequence[grpc.aio.ServerInterceptor] = (),
+    executors: Executors,
+    layers: Sequence[CallLayer],
     tls: ServerTls | None = None,
-) -> Port:
-    """The port with every service behind the guard and the gate; observers come before them."""
-    port = Port(config.server, [*observers, guard, gate], tls)
-    _add_services(work, port.server)
+) -> GrpcPort:
+    """The port with every service; the first layer is the outermost."""
+    port = GrpcPort(config.server, layers, tls)
+    add_match_service(executors.matches, port.server)
+    add_bank_service(executors.edits, port.server)
+    add_feedback_service(executors.edits, port.server)
+    add_proposal_service(executors.edits, port.server)
+    index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(executors.edits), port.server)
     return port
 
 
-def _add_services(work: Work, server: grpc.aio.Server) -> None:
-    add_match_service(work, server)
-    bank_pb2_grpc.add_BankServiceServicer_to_server(BankService(work), server)
-    feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackService(work), server)
-    proposal_pb2_grpc.add_ProposalServiceServicer_to_server(ProposalService(work), server)
-    index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(work), server)
-
-
 def run(config: Config, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `on_ready` gets the address once searches are answered.
+    """Serve until SIGINT or SIGTERM; `on_ready` gets the address once the server is ready.
 
     Raises BadConfig, BankLocked and the other faults that keep a server from starting.
     """
@@ -76,13 +64,13 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     try:
         asyncio.run(_run(config, on_ready))
     finally:
-        # What stays frozen is not taken down with the interpreter, and libraries that count their
-        # objects (nanobind's, by way of torch) print them on standard error as leaked.
+        # Frozen objects are not freed with the interpreter, and libraries that count theirs
+        # (nanobind, by way of torch) would report them on standard error as leaked.
         gc.unfreeze()
 
 
 def _leave_at_once(event: str, status: int) -> None:
-    """Threads that would not stop must not keep the process: every acknowledged edit is on disk."""
+    """Threads that do not stop must not keep the process: every acknowledged edit is on disk."""
     log.warning(event)
     os._exit(status)
 
@@ -91,15 +79,15 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    work = Work(config.server)
-    gate = Gate(config.server.requests_max, config.server.streams_max)
+    executors = Executors(config.server)
+    limit = ConcurrencyLimit(config.server.requests_max, config.server.streams_max)
     tracing = tracing_to(config.telemetry.otlp_endpoint)
-    observer = Observer(tracing)
+    call_metrics = CallMetrics(tracing)
     tls = tls_of(config.tls)
-    guard = Guard(directory_of(config.identity), tls=tls is not None)
-    port = port_of(config, work, guard, gate, [observer], tls)
-    metrics = Server(observer, guard, gate, work)
-    operations = Operations(config, work, metrics, port.set_serving)
+    authorization = Authorization(watch_identities(config.identity), tls=tls is not None)
+    port = port_of(config, executors, [call_metrics, authorization, limit], tls)
+    metrics = Server(call_metrics, authorization, limit, executors.matches)
+    operations = Operations(config, executors.matches, metrics, port.set_serving)
     operations.open()
     address = await port.open()
     loading = asyncio.create_task(asyncio.to_thread(open_warm, config))
@@ -107,19 +95,19 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     try:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
-            _leave_at_once("stopped_while_loading", 0)  # loading writes nothing
+            _leave_at_once("stopped_while_loading", 0)  # a write in progress is rolled back by LMDB
         core = await loading
         try:
-            work.begin(core)
-            _spare_the_collector()
-            _share_the_interpreter()
+            executors.begin(core)
+            _freeze_gc()
+            _lower_gil_interval()
             if not stop.is_set():
                 operations.begin(core, lambda: on_ready(address))
             await stop.wait()
         finally:
             await operations.drain()
-            await _drain(config.server, port, gate, work)
-            if not work.close(config.server.drain_timeout_s):
+            await _drain(config.server, port, limit, executors)
+            if not executors.close(config.server.drain_timeout_s):
                 _leave_at_once("left_with_work_running", 1)
             operations.forget_core()
             core.close()
@@ -132,25 +120,27 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     log.info("server_stopped")
 
 
-def _share_the_interpreter() -> None:
-    """Whoever computes in Python lets go after 1 ms instead of 5: a search asks for it some 20
-    times, and beside a loading snapshot waited for most of them."""
+def _lower_gil_interval() -> None:
+    """GIL switch interval 5 -> 1 ms: a search re-acquires the GIL about 20 times, and waited a full
+    interval most times while a snapshot was loading."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
-def _spare_the_collector() -> None:
-    """What models and their libraries have made by now is there to stay: half a million objects,
-    which every full collection would look at again, and hold all calls for most of a second."""
+def _freeze_gc() -> None:
+    """Models and libraries have made half a million objects that stay. Every full collection would
+    traverse them, and block all calls for most of a second."""
     gc.collect()
     gc.freeze()
 
 
-async def _drain(config: ServerConfig, port: Port, gate: Gate, work: Work) -> None:
-    """No new calls, then those in flight to their end, then stop."""
-    gate.drain()
-    work.drain()
+async def _drain(
+    config: ServerConfig, port: GrpcPort, limit: ConcurrencyLimit, executors: Executors
+) -> None:
+    """Refuse new calls, let those in flight end, then close the port."""
+    limit.drain()
+    executors.matches.drain()
     try:
-        await asyncio.wait_for(gate.idle(), config.drain_timeout_s)
+        await asyncio.wait_for(limit.idle(), config.drain_timeout_s)
     except TimeoutError:
-        log.warning("drain_cut_short", in_flight=gate.in_flight)
+        log.warning("drain_cut_short", in_flight=limit.in_flight)
     await port.close(STOP_GRACE_S)

@@ -2,15 +2,15 @@
 
 from simsearch.types.access import EVERY_BANK, BankAccess, Role
 from simsearch.types.banks import (
-    FREE,
+    NO_LIMITS,
     Bank,
     BankKind,
     BankUpdate,
     Change,
     ChangeKind,
     Edit,
+    EditTerms,
     FourEyes,
-    Terms,
     WaitUntil,
 )
 from simsearch.types.calls import NO_CALL, CallContext, Priority
@@ -58,8 +58,8 @@ __all__ = [
     "DIGESTS",
     "DIGEST_ENTRIES_MAX",
     "EVERY_BANK",
-    "FREE",
     "NO_CALL",
+    "NO_LIMITS",
     "Band",
     "Bank",
     "BankAccess",
@@ -74,6 +74,7 @@ __all__ = [
     "Decision",
     "DigestRule",
     "Edit",
+    "EditTerms",
     "Entry",
     "EntryDraft",
     "EntryState",
@@ -105,7 +106,6 @@ __all__ = [
     "SignalState",
     "Space",
     "Suppressed",
-    "Terms",
     "TextContent",
     "VectorContent",
     "Vectors",

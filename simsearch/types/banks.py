@@ -76,16 +76,16 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Constraints on a caller's edits. `four_eyes`: the default for banks that leave it to the
-    configuration; `edits_per_day`: the limit of edits a day (UTC); 0: none."""
+class EditTerms:
+    """Constraints on one caller's edits. `four_eyes`: banks that leave it to the configuration need
+    a second person; `edits_per_day`: changes a day (UTC); 0: any number."""
 
     four_eyes: bool = False
     edits_per_day: int = 0
 
 
-FREE = Terms()
-"""No constraints but those of the bank itself."""
+NO_LIMITS = EditTerms()
+"""Only what a bank itself requires."""
 
 
 class ChangeKind(IntEnum):

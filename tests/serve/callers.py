@@ -14,11 +14,11 @@ from typing import Any, cast
 import grpc
 
 from simsearch.config import ApprovalConfig, CacheConfig
-from simsearch.serve.auth.authorization import Guard
-from simsearch.serve.auth.identities_file import load_directory
+from simsearch.serve.auth.authorization import Authorization
+from simsearch.serve.auth.identities_file import load_identities
 from simsearch.serve.auth.tokens import new_token, record_of
 from simsearch.serve.transport.certificates import ServerTls
-from simsearch.serve.transport.reloading_files import Reloading
+from simsearch.serve.transport.reloading_files import FileReloader
 from simsearch.types import Role
 from tests.serve.house import APPROVAL, served
 
@@ -58,11 +58,11 @@ class Callers:
         beside.write_text("\n".join(lines) + "\n")
         os.replace(beside, self.path)
 
-    def guard(self, clock: Callable[[], float] | None = None) -> Guard:
+    def authorization(self, clock: Callable[[], float] | None = None) -> Authorization:
         """Looks at the file at every call."""
-        read = partial(load_directory, self.path)
-        directory = Reloading("identities", [self.path], read, every_s=0.0)
-        return Guard(directory, clock) if clock else Guard(directory)
+        read = partial(load_identities, self.path)
+        directory = FileReloader("identities", [self.path], read, every_s=0.0)
+        return Authorization(directory, clock) if clock else Authorization(directory)
 
 
 def _toml(value: object) -> str:
@@ -73,7 +73,7 @@ def _toml(value: object) -> str:
 class Served:
     address: str
     callers: Callers
-    guard: Guard
+    authorization: Authorization
 
     def metadata(self, name: str) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.callers.tokens[name]}"),)
@@ -87,11 +87,16 @@ def guarded(
     tls: ServerTls | None = None,
     approval: ApprovalConfig = APPROVAL,
 ) -> Iterator[Served]:
-    guard = callers.guard(clock)
+    authorization = callers.authorization(clock)
     with served(
-        directory / "bank", {}, CacheConfig(), guard=guard, tls=tls, approval=approval
+        directory / "bank",
+        {},
+        CacheConfig(),
+        authorization=authorization,
+        tls=tls,
+        approval=approval,
     ) as address:
-        yield Served(address, callers, guard)
+        yield Served(address, callers, authorization)
 
 
 def one_of_each(path: Path) -> Callers:

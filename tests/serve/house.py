@@ -25,7 +25,7 @@ from simsearch.encode.image.decoder import ImageDecoder
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher
-from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.core.server_core import (
     SNAPSHOTS,
     Core,
@@ -33,10 +33,10 @@ from simsearch.serve.core.server_core import (
     cached_verdicts,
     served_spaces,
 )
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import Executors
 from simsearch.serve.server import port_of
 from simsearch.serve.transport.certificates import ServerTls
-from simsearch.serve.transport.interceptors import Gate
+from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
 
 CACHE = CacheConfig()
 APPROVAL = ApprovalConfig(four_eyes="off")
@@ -51,7 +51,7 @@ def served(
     encoders: Mapping[str, LoadedEncoder],
     cache: CacheConfig = CACHE,
     match_threads: int = 1,
-    guard: Guard | None = None,
+    authorization: Authorization | None = None,
     tls: ServerTls | None = None,
     decoder: ImageDecoder | None = None,
     approval: ApprovalConfig = APPROVAL,
@@ -62,17 +62,17 @@ def served(
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     core = _core(path, EncoderSet(encoders), cache, decoder, approval, holding)
-    work = Work(structs.replace(core.config.server, match_threads=match_threads))
-    work.begin(core)
+    executors = Executors(structs.replace(core.config.server, match_threads=match_threads))
+    executors.begin(core)
 
-    gate = Gate(core.config.server.requests_max, core.config.server.streams_max)
-    port = opened(core.config, work, gate, guard, tls)
+    limit = ConcurrencyLimit(core.config.server.requests_max, core.config.server.streams_max)
+    port = opened(core.config, executors, limit, authorization, tls)
     address = asyncio.run_coroutine_threadsafe(port.__aenter__(), loop).result(10)
     try:
         yield address
     finally:
         asyncio.run_coroutine_threadsafe(port.__aexit__(None, None, None), loop).result(10)
-        assert work.close(10)
+        assert executors.close(10)
         core.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -82,14 +82,14 @@ def served(
 @asynccontextmanager
 async def opened(
     config: Config,
-    work: Work,
-    gate: Gate,
-    guard: Guard | None = None,
+    executors: Executors,
+    limit: ConcurrencyLimit,
+    authorization: Authorization | None = None,
     tls: ServerTls | None = None,
 ) -> AsyncIterator[str]:
     """The address of a port that is serving."""
     local = structs.replace(config, server=structs.replace(config.server, listen="127.0.0.1:0"))
-    port = port_of(local, work, guard or Guard(), gate, tls=tls)
+    port = port_of(local, executors, [authorization or Authorization(), limit], tls)
     address = await port.listen()
     await port.set_serving(True)
     try:

@@ -31,7 +31,8 @@ from simsearch.client import Client
 from simsearch.config import Config, IdentityConfig, ServerConfig, TlsConfig
 from simsearch.errors import BadConfig, BankFull, NotReady, Overloaded, SimsearchError, Unreachable
 from simsearch.serve import server as running
-from simsearch.serve.transport.interceptors import Gate
+from simsearch.serve.transport.call_boundary import CallBoundary, Method
+from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
 from simsearch.serve.transport.port import check_listen
 from simsearch.serve.transport.status_codes import HIDDEN
 from simsearch.types import Band, HashContent, Signal
@@ -263,7 +264,7 @@ def test_calls_in_flight_are_finished_on_a_stop(tmp_path: Path, bare: Path) -> N
     assert outcomes == []
 
 
-# ---------------------------------------------------------------- the gate, without a network
+# ---------------------------------------------------------------- the limit, without a network
 
 
 class FakeContext:
@@ -282,29 +283,32 @@ class FakeContext:
         self.words = words
 
 
-async def _call(gate: Gate, behaviour: Any) -> FakeContext:
+async def _call(limit: ConcurrencyLimit, behaviour: Any) -> FakeContext:
     context = FakeContext()
-    await gate._guarded(behaviour, "/simsearch.v1.BankService/GetBank")(None, cast(Any, context))
+    method = Method(
+        "/simsearch.v1.BankService/GetBank", grpc.unary_unary_rpc_method_handler(behaviour)
+    )
+    await CallBoundary([limit]).wrap(method).unary_unary(None, cast(Any, context))
     return context
 
 
 def test_more_calls_than_allowed_are_refused_at_once() -> None:
-    """The gate's bound: RESOURCE_EXHAUSTED for the call too many, and room again afterwards."""
+    """The limit: RESOURCE_EXHAUSTED for the call too many, and room again afterwards."""
 
     async def story() -> None:
-        gate, release = Gate(2), asyncio.Event()
+        limit, release = ConcurrencyLimit(2), asyncio.Event()
 
         async def slow(request: object, context: object) -> None:
             await release.wait()
 
-        first = [asyncio.create_task(_call(gate, slow)) for _ in range(2)]
+        first = [asyncio.create_task(_call(limit, slow)) for _ in range(2)]
         await asyncio.sleep(0)
-        refused = await _call(gate, slow)
+        refused = await _call(limit, slow)
         assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         release.set()
         assert [(await task).code for task in first] == [grpc.StatusCode.OK] * 2
-        assert gate.in_flight == 0
-        assert (await _call(gate, slow)).code is grpc.StatusCode.OK
+        assert limit.in_flight == 0
+        assert (await _call(limit, slow)).code is grpc.StatusCode.OK
 
     asyncio.run(story())
 
@@ -315,7 +319,7 @@ def test_a_bug_of_ours_is_internal_and_leaks_nothing() -> None:
     async def broken(request: object, context: object) -> None:
         raise RuntimeError("secret content")
 
-    context = asyncio.run(_call(Gate(1), broken))
+    context = asyncio.run(_call(ConcurrencyLimit(1), broken))
     assert (context.code, context.words) == (grpc.StatusCode.INTERNAL, HIDDEN.message)
 
 
@@ -325,9 +329,9 @@ def test_a_draining_server_refuses_by_name() -> None:
     async def quick(request: object, context: object) -> None:
         return None
 
-    gate = Gate(1)
-    gate.drain()
-    context = asyncio.run(_call(gate, quick))
+    limit = ConcurrencyLimit(1)
+    limit.drain()
+    context = asyncio.run(_call(limit, quick))
     assert context.code is grpc.StatusCode.UNAVAILABLE
 
 

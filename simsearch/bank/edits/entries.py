@@ -13,13 +13,14 @@ from simsearch.bank.records.fingerprints import fingerprint_from_bytes, fingerpr
 from simsearch.bank.records.keys import Lifetime, digest_prefix, source_mark, whole_mark
 from simsearch.errors import BadRequest, BankArchived, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
-    FREE,
+    NO_LIMITS,
     Bank,
     BankKind,
     BankUpdate,
     Change,
     ChangeKind,
     Edit,
+    EditTerms,
     Entry,
     EntryDraft,
     EntryState,
@@ -28,7 +29,6 @@ from simsearch.types import (
     Policy,
     ProposalKind,
     ProposedRows,
-    Terms,
 )
 
 SERVER_ACTOR = "simsearch"
@@ -50,7 +50,12 @@ def create_bank(
 
 
 def update_bank(
-    tables: Tables, name: str, update: BankUpdate, etag: str, edit: Edit, terms: Terms = FREE
+    tables: Tables,
+    name: str,
+    update: BankUpdate,
+    etag: str,
+    edit: Edit,
+    terms: EditTerms = NO_LIMITS,
 ) -> tuple[Bank, Change]:
     """The updated bank and its change; or, where a second person is needed, the unchanged bank and
     the change that proposes the update."""
@@ -102,7 +107,7 @@ def add_entries(
     drafts: Sequence[EntryDraft],
     fingerprints: Sequence[bytes],
     edit: Edit,
-    terms: Terms = FREE,
+    terms: EditTerms = NO_LIMITS,
 ) -> list[Entry]:
     """Adds entries. `fingerprints` are the serialised fingerprints of the drafts, made before the
     transaction. Entries that need a second person are stored as DRAFT, under one proposal; a draft
@@ -187,7 +192,7 @@ def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[
 
 
 def retract_entry(
-    tables: Tables, bank_name: str, key: int, edit: Edit, terms: Terms = FREE
+    tables: Tables, bank_name: str, key: int, edit: Edit, terms: EditTerms = NO_LIMITS
 ) -> tuple[Entry, Change]:
     """The retracted entry and its change; or, where a second person is needed, the unchanged entry
     and the change that proposes the retraction."""
@@ -236,7 +241,7 @@ def move_entry(
     state: EntryState,
     until_us: int,
     edit: Edit,
-    terms: Terms = FREE,
+    terms: EditTerms = NO_LIMITS,
 ) -> tuple[Entry, Change | None]:
     """The moved entry and its change; no change where it is in that state already. Where a second
     person is needed, the unchanged entry and the change that proposes the move."""

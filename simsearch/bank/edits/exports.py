@@ -15,11 +15,11 @@ from simsearch.types import (
     Change,
     ChangeKind,
     Edit,
+    EditTerms,
     Entry,
     EntryState,
     ProposalKind,
     ProposalState,
-    Terms,
 )
 
 APPROVED_FOR_US: Final = 24 * 3_600_000_000
@@ -47,7 +47,7 @@ class ExportFilter:
 
 
 def begin_export(
-    tables: Tables, bank_name: str, edit: Edit, proposal_id: int, terms: Terms
+    tables: Tables, bank_name: str, edit: Edit, proposal_id: int, terms: EditTerms
 ) -> Change:
     """The change that records the export; or, where a second person is needed and no `proposal_id`
     is given, the change that proposes it. Archived banks may be exported."""

@@ -22,13 +22,13 @@ from simsearch.storage.v1 import records_pb2 as pb
 from simsearch.types import (
     Bank,
     Edit,
+    EditTerms,
     EntryDraft,
     EntryState,
     Proposal,
     ProposalKind,
     ProposedRows,
     Signal,
-    Terms,
 )
 
 SAME_CONTENT: Final = (Signal.SHA256, Signal.TEXT_SHA256)
@@ -83,7 +83,7 @@ def import_part(
     edit: Edit,
     *,
     revive: bool,
-    terms: Terms,
+    terms: EditTerms,
 ) -> ImportedPart:
     """Runs a part, or returns its stored result. `fingerprints` are the serialised fingerprints of
     the items. Raises BankNotFound, BankArchived, BadRequest."""

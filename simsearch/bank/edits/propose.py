@@ -19,17 +19,17 @@ from simsearch.types import (
     Change,
     ChangeKind,
     Edit,
+    EditTerms,
     FourEyes,
     Proposal,
     ProposalKind,
     ProposedRows,
-    Terms,
 )
 
 NO_ROWS: Final = ProposedRows()
 
 
-def four_eyes_in_force(bank: Bank, terms: Terms) -> bool:
+def four_eyes_in_force(bank: Bank, terms: EditTerms) -> bool:
     """Whether edits that change what this bank matches need a second person."""
     if bank.four_eyes is FourEyes.AS_CONFIGURED:
         return terms.four_eyes

@@ -22,7 +22,7 @@ from simsearch.bank.records import entries as entry_records
 from simsearch.bank.records.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
 from simsearch.bank.records.keys import corrupt, whole_mark
 from simsearch.errors import NeedsApproval
-from simsearch.types import Change, ChangeKind, Edit, Entry, EntryDraft, EntryState, Move, Terms
+from simsearch.types import Change, ChangeKind, Edit, EditTerms, Entry, EntryDraft, EntryState, Move
 
 CHANGES_AT_ONCE: Final = 256
 """Changes reverted in one transaction, while other edits wait."""
@@ -43,7 +43,7 @@ class Reverted:
 
 
 def revert_changes(
-    tables: Tables, selected: ChangeFilter, seqs: Sequence[int], edit: Edit, terms: Terms
+    tables: Tables, selected: ChangeFilter, seqs: Sequence[int], edit: Edit, terms: EditTerms
 ) -> list[Reverted]:
     """Undoes the changes `seqs`, which `selected` matches, newest first. As many as
     fit into one transaction, and at least one."""
@@ -64,7 +64,9 @@ class _NotUndone(Exception):
 class _Revert:
     """Reverts changes within one transaction."""
 
-    def __init__(self, tables: Tables, selected: ChangeFilter, edit: Edit, terms: Terms) -> None:
+    def __init__(
+        self, tables: Tables, selected: ChangeFilter, edit: Edit, terms: EditTerms
+    ) -> None:
         self._tables = tables
         self._terms = terms
         self._selected = selected

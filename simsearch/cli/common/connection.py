@@ -50,7 +50,7 @@ class Caller:
     key: str = ""
 
     @property
-    def is_known(self) -> bool:
+    def has_credentials(self) -> bool:
         return bool(self.token_file or os.environ.get(TOKEN_VARIABLE) or self.cert)
 
     def token(self) -> str:
@@ -110,6 +110,6 @@ def connect(server: str) -> Client:
     return Client(server, token=caller.token(), tls=None if tls == ClientTls() else tls)
 
 
-def is_known() -> bool:
+def has_credentials() -> bool:
     """Whether the server will be told who calls."""
-    return _caller.get().is_known
+    return _caller.get().has_credentials

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from simsearch.cli.common.connection import is_known
+from simsearch.cli.common.connection import has_credentials
 from simsearch.errors import (
     BadInput,
     BadRequest,
@@ -77,7 +77,7 @@ SERVER_DEFAULT = "127.0.0.1:50070"
 
 def edit_by(actor: str, reason: str) -> Edit:
     """Signed as asked; where the server knows who calls, it signs itself."""
-    return Edit(actor or ("" if is_known() else _login()), reason)
+    return Edit(actor or ("" if has_credentials() else _login()), reason)
 
 
 def _login() -> str:

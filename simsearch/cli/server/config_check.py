@@ -9,7 +9,7 @@ import msgspec
 from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_json, print_line
 from simsearch.config_file import load
-from simsearch.serve.auth.identities_file import load_directory
+from simsearch.serve.auth.identities_file import load_identities
 
 
 def config_check(path: Path, as_json: Json = False) -> None:
@@ -19,7 +19,7 @@ def config_check(path: Path, as_json: Json = False) -> None:
     """
     config = load(path)
     if config.identity.file:
-        load_directory(Path(config.identity.file))
+        load_identities(Path(config.identity.file))
     if as_json:
         print_json(msgspec.to_builtins(config))
         return

@@ -1,4 +1,4 @@
-"""Who is who: from the identities file to the identity that a token or a certificate proves."""
+"""Identities file: reads it, and finds the identity that a token or a certificate proves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simsearch.config_file import load_callers
 from simsearch.errors import BadConfig, Unauthenticated
 from simsearch.serve.auth.identity import LOCAL, Identity, Quota
 from simsearch.serve.auth.tokens import TokenRecord, id_of, read_record
-from simsearch.serve.transport.reloading_files import Reloading
+from simsearch.serve.transport.reloading_files import FileReloader
 from simsearch.types import BankAccess, Role
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
@@ -22,19 +22,19 @@ CERTIFICATE_NAME = re.compile(r"(URI|DNS|CN):\S(.*\S)?")
 BEARER = "bearer "
 
 AuthContext = Mapping[str, Iterable[bytes]]
-"""What gRPC knows about a connection: `context.auth_context()`."""
+"""Properties of a connection's authentication, as `context.auth_context()` returns them."""
 
 
 @dataclass(frozen=True)
-class Directory:
-    """Every identity, by the ids of its tokens and the names in its certificates."""
+class Identities:
+    """Every identity, by name, by token id and by certificate name."""
 
-    identities: Mapping[str, Identity]
+    by_name: Mapping[str, Identity]
     tokens: Mapping[str, tuple[TokenRecord, Identity]]
     certificates: Mapping[str, Identity]
 
     @classmethod
-    def of(cls, callers: Mapping[str, CallerConfig], origin: str) -> Directory:
+    def of(cls, callers: Mapping[str, CallerConfig], origin: str) -> Identities:
         """Raises BadConfig naming the identity and the key."""
         identities = {
             name: _identity(name, caller, f"{origin}: identities.{name}")
@@ -56,14 +56,14 @@ class Directory:
         return cls(identities, tokens, certificates)
 
     def by_token(self, token: str) -> Identity:
-        """Raises Unauthenticated, in the same words whatever is wrong with it."""
+        """The token's identity. Raises Unauthenticated, with one message for every fault."""
         found = self.tokens.get(id_of(token) or "")
         if found is None or not found[0].matches(token):
             raise Unauthenticated("this token is not known here, or not any more: get a new one")
         return found[1]
 
     def by_certificate(self, auth: AuthContext) -> Identity | None:
-        """The identity that a verified certificate names; None where there is no certificate.
+        """The identity that a verified certificate names; None without a certificate.
 
         Raises Unauthenticated where it names none, or two.
         """
@@ -72,46 +72,46 @@ class Directory:
             return None
         found = {i.name: i for n in names if (i := self.certificates.get(n)) is not None}
         if len(found) != 1:
-            shown = ", ".join(names)[:200]
+            listed = ", ".join(names)[:200]
             raise Unauthenticated(
-                f"this certificate's names ({shown}) belong to {len(found) or 'no'} identities "
+                f"this certificate's names ({listed}) belong to {len(found) or 'no'} identities "
                 "here: an operator must list exactly one of them, for one identity"
             )
         return next(iter(found.values()))
 
 
-def directory_of(identity: IdentityConfig) -> Reloading[Directory] | None:
-    """The identities of the configured file, read again when it changes; None without a file.
+def watch_identities(identity: IdentityConfig) -> FileReloader[Identities] | None:
+    """The identities of the configured file, reloaded when it changes; None without a file.
 
     Raises BadConfig.
     """
     if not identity.file:
         return None
     path = Path(identity.file)
-    return Reloading("identities", [path], partial(load_directory, path))
+    return FileReloader("identities", [path], partial(load_identities, path))
 
 
-def load_directory(path: Path) -> Directory:
-    """Raises BadConfig."""
-    return Directory.of(load_callers(path), str(path))
+def load_identities(path: Path) -> Identities:
+    """The identities of a file. Raises BadConfig."""
+    return Identities.of(load_callers(path), str(path))
 
 
 def identify(
-    directory: Directory, metadata: Iterable[tuple[str, str | bytes]], auth: AuthContext
+    identities: Identities, metadata: Iterable[tuple[str, str | bytes]], auth: AuthContext
 ) -> Identity:
-    """The caller that a bearer token or else a client certificate proves; where both do, they must
-    be one. Raises Unauthenticated; a token that is wrong is never passed over."""
+    """The caller that a bearer token or else a client certificate proves; where there are both,
+    they must agree. Raises Unauthenticated; a wrong token is never ignored."""
     token = bearer_token(metadata)
     if token is None:
-        by_certificate = directory.by_certificate(auth)
+        by_certificate = identities.by_certificate(auth)
         if by_certificate is None:
             raise Unauthenticated(
                 "who calls? send a token (authorization: Bearer sst_…) or a client certificate"
             )
         return by_certificate
-    caller = directory.by_token(token)
+    caller = identities.by_token(token)
     names = certificate_names(auth)
-    if any(directory.certificates.get(name, caller) != caller for name in names):
+    if any(identities.certificates.get(name, caller) != caller for name in names):
         raise Unauthenticated("the token and the certificate are of two identities: use one's own")
     return caller
 
@@ -155,7 +155,7 @@ def _identity(name: str, caller: CallerConfig, where: str) -> Identity:
     return Identity(
         name,
         _roles(caller.roles, where),
-        # Who edits a bank must be able to see it.
+        # An editor of a bank must be able to read it.
         _access((*caller.banks, *caller.edit_banks), where),
         _access(caller.edit_banks, where),
         caller.scores,

@@ -1,4 +1,4 @@
-"""Who calls: what an identity may see and do, and the one that the running call belongs to."""
+"""Caller identity: its roles, bank access and quota, and the identity of the running call."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from simsearch.types import EVERY_BANK, BankAccess, Role
 
 SEE_SCORES = frozenset({Role.ANALYST, Role.APPROVER, Role.ADMIN})
-"""Roles that see how near a hit was; any other identity does where it is granted."""
+"""Roles that see scores; other identities see them where the file grants it."""
 
 
 @dataclass(frozen=True)
 class Quota:
-    """None: no bound of its own."""
+    """Rate limit of one identity; None: no bound."""
 
     items_per_s: float | None = None
     in_flight_max: int | None = None
@@ -21,7 +21,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class Identity:
-    """A caller that has proved its name. It may read the banks that it may edit."""
+    """An authenticated caller. It may read the banks that it may edit."""
 
     name: str
     roles: frozenset[Role]
@@ -30,24 +30,25 @@ class Identity:
     scores: bool = False
     quota: Quota = Quota()
     edits_per_day: int | None = None
-    """0: any number; None: as the configuration says of everybody."""
+    """0: any number; None: the default of the configuration."""
 
     @property
     def may_see_scores(self) -> bool:
+        """By role or by grant."""
         return self.scores or bool(self.roles & SEE_SCORES)
 
 
 LOCAL = Identity("local", frozenset(Role), EVERY_BANK, EVERY_BANK)
-"""Whoever calls a server that asks nobody who they are."""
+"""Every caller of a server without an identities file."""
 
 _current: ContextVar[Identity] = ContextVar("caller")
 
 
 def current() -> Identity:
-    """The caller of the running call. Raises LookupError outside one: nobody is nobody."""
+    """The caller of the running call. Raises LookupError outside a call."""
     return _current.get()
 
 
 def act_for(caller: Identity) -> None:
-    """The task that asks works for this caller until it ends, and so do those that it starts."""
+    """Set the caller of the current task, and of the tasks that it starts from now on."""
     _current.set(caller)

@@ -1,6 +1,6 @@
-"""One table: which roles may call which RPC, and what of a request the guard looks at.
+"""Permission table: the roles that may call each RPC, and the request fields that are checked.
 
-Deny by default: an RPC without a row is refused to everybody, and fails the tests.
+Deny by default: an RPC without a row is refused to every caller, and fails the tests.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from simsearch.types import Role
 
 @dataclass(frozen=True)
 class Rule:
-    """`roles` None: anybody, known or not. `bank` is the field of the request that names a bank;
-    `edits`: that bank is edited, and the edit is signed with the caller's name. A request weighs
-    as much as its repeated field `items` is long, or 1."""
+    """One row. `roles` None: open, also without authentication. `bank` is the request's field that
+    names a bank; `edits`: that bank is edited, and the edit is signed with the caller's name. A
+    request costs as many items as its repeated field `items` has, or 1."""
 
     roles: frozenset[Role] | None
     bank: str = ""
     edits: bool = False
     items: str = ""
     any_bank: bool = False
-    """A request that names no bank is about all that are there for the caller; which those are is
-    for the service to look at."""
+    """A request without a bank is about all banks that the caller may read, which the service
+    determines."""
 
 
 _MATCHERS = frozenset({Role.INGEST, Role.ANALYST, Role.APPROVER, Role.ADMIN})
@@ -57,7 +57,7 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_BANK}/ImportEntries": Rule(_EDITORS, bank="bank", edits=True, items="items"),
         f"{_BANK}/GetEntry": Rule(_ENTRY_READERS, bank="bank"),
         f"{_BANK}/ListEntries": Rule(_ENTRY_READERS, bank="bank"),
-        # Of the banks that it names, the service sees to those that are there for the caller.
+        # The service checks the banks that it names.
         f"{_BANK}/FindEntries": Rule(_ENTRY_READERS),
         f"{_BANK}/CompareEntries": Rule(_ENTRY_READERS, bank="bank"),
         f"{_BANK}/ExtendEntry": Rule(_EDITORS, bank="bank", edits=True),
@@ -73,10 +73,10 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
         f"{_FEEDBACK}/ListReview": Rule(_ENTRY_READERS, bank="bank", any_bank=True),
         f"{_PROPOSAL}/ListProposals": Rule(_ENTRY_READERS, bank="bank", any_bank=True),
         f"{_PROPOSAL}/GetProposal": Rule(_ENTRY_READERS),
-        # Whoever edits withdraws their own; the service looks at who decides about others'.
+        # Every editor may withdraw their own; the service checks decisions about those of others.
         f"{_PROPOSAL}/DecideProposal": Rule(_EDITORS, bank="bank", edits=True, any_bank=True),
         f"{_INDEX}/GetStatus": Rule(_EVERY_ROLE),
-        # Probes have no identity; whether a server is up is no secret from who can reach it.
+        # Probes have no identity, and whether a server is up is no secret.
         f"{_HEALTH}/Check": Rule(None),
         f"{_HEALTH}/Watch": Rule(None),
         f"{_HEALTH}/List": Rule(None),
@@ -86,5 +86,5 @@ PERMISSIONS: Mapping[str, Rule] = MappingProxyType(
 
 
 def rule_of(method: str) -> Rule:
-    """The row of an RPC, "/package.Service/Method"; of one without a row, one that nobody meets."""
+    """The row of an RPC, "/package.Service/Method"; without a row, one that no role meets."""
     return PERMISSIONS.get(method, Rule(frozenset()))

@@ -1,22 +1,22 @@
-"""How much one identity may ask: items a second, and calls at a time."""
+"""Rate limits of identities: items a second (token bucket) and calls in flight."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from simsearch.errors import Overloaded
 from simsearch.serve.auth.identity import Identity, Quota
 
 BURST_S = 1.0
-"""What was not used of the last second may be used at once."""
+"""The bucket holds the items of this time: unused quota of the last second may be used at once."""
 
 
-class Meter:
-    """One identity's account. A batch larger than a second's worth is let in when the account is
-    full, and leaves it in debt: the rate holds in the long run whatever the batches are."""
+class TokenBucket:
+    """Token bucket and in-flight count of one identity. A batch larger than the bucket is admitted
+    when the bucket is full, and leaves it below zero: so the rate holds in the long run, whatever
+    the size of the batches."""
 
     def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,26 +27,29 @@ class Meter:
 
     @property
     def quota(self) -> Quota:
+        """The bounds in force."""
         return self._quota
 
     @quota.setter
     def quota(self, quota: Quota) -> None:
-        """From now on another bound; what was used stays used."""
+        """Other bounds from now on; what was used stays used."""
         self._fill()
         self._quota = quota
         self._level = min(self._level, self._capacity)
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around one call. Raises Overloaded where as many are in flight as may be."""
+    def begin_call(self, items: int = 0) -> None:
+        """Count one call in flight and charge its items. Raises Overloaded, with nothing counted,
+        where too many calls are in flight or the items of this second are used up."""
         most = self._quota.in_flight_max
         if most is not None and self.in_flight >= most:
             raise Overloaded(f"{self.in_flight} of your calls are in flight, as many as you may")
+        if items:
+            self.charge(items)
         self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
+
+    def end_call(self) -> None:
+        """Once for each `begin_call` that did not raise."""
+        self.in_flight -= 1
 
     def charge(self, items: int) -> None:
         """Raises Overloaded, with the time to wait, where the second's items are used up."""
@@ -58,7 +61,7 @@ class Meter:
             )
 
     def try_charge(self, items: int) -> float:
-        """0.0 once it is charged; else the seconds after which to try again, nothing charged."""
+        """Charge the items and return 0.0, or charge nothing and return the seconds to wait."""
         rate = self._quota.items_per_s
         if rate is None:
             return 0.0
@@ -82,17 +85,18 @@ class Meter:
         self._filled_at = now
 
 
-class Meters:
-    """The account of each identity, by name: it outlives a change of the identity's quota."""
+class RateLimits:
+    """The bucket of each identity, by name: it is kept when the identity's quota changes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._meters: dict[str, Meter] = {}
+        self._buckets: dict[str, TokenBucket] = {}
 
-    def of(self, caller: Identity) -> Meter:
-        meter = self._meters.get(caller.name)
-        if meter is None:
-            meter = self._meters[caller.name] = Meter(caller.quota, self._clock)
-        if meter.quota != caller.quota:
-            meter.quota = caller.quota
-        return meter
+    def of(self, caller: Identity) -> TokenBucket:
+        """The bucket of this identity, with its present quota."""
+        bucket = self._buckets.get(caller.name)
+        if bucket is None:
+            bucket = self._buckets[caller.name] = TokenBucket(caller.quota, self._clock)
+        if bucket.quota != caller.quota:
+            bucket.quota = caller.quota
+        return bucket

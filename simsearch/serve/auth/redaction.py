@@ -1,7 +1,6 @@
-"""What a caller who may not see scores gets of an answer: verdict, bands and entry keys.
+"""Redaction: takes scores and thresholds out of responses; verdict, bands and entry keys stay.
 
-It works on every message that can hold evidence, so that a new RPC is covered before anybody
-thinks of it.
+It works on every message type that can hold evidence, so that a new RPC is covered from the start.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from simsearch.v1 import index_pb2, match_pb2
 EVIDENCE: str = match_pb2.Evidence.DESCRIPTOR.full_name
 HIT: str = match_pb2.Hit.DESCRIPTOR.full_name
 STATUS: str = index_pb2.GetStatusResponse.DESCRIPTOR.full_name
-TELLING = {EVIDENCE, HIT, STATUS}
+SENSITIVE = {EVIDENCE, HIT, STATUS}
 
 
 def without_scores(message: Message) -> None:
-    """Take out of a response, in place, what tells how near a hit was or how near is enough."""
+    """Remove from a response, in place, every score, threshold and source of a hit."""
     _strip(message)
-    for name, repeated in _telling_fields(message.DESCRIPTOR):
+    for name, repeated in _sensitive_fields(message.DESCRIPTOR):
         if repeated:
             for item in getattr(message, name):
                 without_scores(item)
@@ -43,16 +42,16 @@ def _strip(message: Any) -> None:
             message.ClearField("default_policy")
 
 
-def can_tell(descriptor: Any) -> bool:
-    """Whether a message of this type can hold a part that is taken out."""
-    return descriptor.full_name in TELLING or bool(_telling_fields(descriptor))
+def can_hold_scores(descriptor: Any) -> bool:
+    """Whether a message of this type can hold a part that is removed."""
+    return descriptor.full_name in SENSITIVE or bool(_sensitive_fields(descriptor))
 
 
 @cache
-def _telling_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
-    """The fields below which evidence can lie, and whether each is repeated."""
+def _sensitive_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
+    """The fields that can hold such parts, and whether each is repeated."""
     return tuple(
         (field.name, field.is_repeated)
         for field in descriptor.fields
-        if field.message_type is not None and can_tell(field.message_type)
+        if field.message_type is not None and can_hold_scores(field.message_type)
     )

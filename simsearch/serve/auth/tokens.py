@@ -1,9 +1,9 @@
-"""Bearer tokens: how they look, how they are made, and what a server keeps of one.
+"""Bearer tokens: their format, how they are made, and the record that a server stores.
 
 A token is `sst_<id>_<secret>`: the id (12 hex digits) finds its record, the secret (43 letters and
-digits, 256 bits) is known to its owner alone, and the prefix lets a scanner recognise a leaked one.
-A server keeps `<id>:<salt>:<sha256 of salt and token>`. One round of SHA-256 is enough, because
-nobody can guess 256 random bits; it would not be for passwords, and none are accepted.
+digits, 256 bits) is never stored, and the prefix lets a scanner recognise a leaked token.
+A server stores `<id>:<salt>:<sha256 of salt and token>`. One round of SHA-256 is enough, because
+256 random bits cannot be guessed; it would not be for passwords, and none are accepted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RECORD = re.compile(r"([0-9a-f]{12}):([0-9a-f]{32}):([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """What a server keeps: enough to recognise a token, and no way back to it."""
+    """What a server stores: enough to verify a token, and no way back to it."""
 
     id: str
     salt: bytes
@@ -36,18 +36,18 @@ class TokenRecord:
         return f"{self.id}:{self.salt.hex()}:{self.digest.hex()}"
 
     def matches(self, token: str) -> bool:
-        """In a time that does not depend on how much of it is right."""
+        """Whether this is the token, compared in constant time."""
         return hmac.compare_digest(self.digest, _digest(self.salt, token))
 
 
 def new_token() -> str:
-    """A token that nobody has had before."""
+    """A new random token."""
     secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_CHARS))
     return f"{PREFIX}{secrets.token_hex(6)}_{secret}"
 
 
 def record_of(token: str) -> TokenRecord:
-    """The record to keep of a token from `new_token`."""
+    """The record to store of a token from `new_token`."""
     token_id = id_of(token)
     assert token_id is not None
     salt = secrets.token_bytes(16)
@@ -55,13 +55,14 @@ def record_of(token: str) -> TokenRecord:
 
 
 def id_of(token: str) -> str | None:
-    """The id within a token; None where it does not look like one of ours."""
+    """The id within a token; None where it has not the format of a token."""
     found = TOKEN.fullmatch(token)
     return found[1] if found else None
 
 
 def read_record(text: str) -> TokenRecord:
-    """Raises BadConfig. The text is not repeated: it may be a token, pasted by mistake."""
+    """The record of a line in the file. Raises BadConfig, without repeating the text in it: that
+    may be a token, pasted by mistake."""
     found = RECORD.fullmatch(text)
     if found is None:
         raise BadConfig(

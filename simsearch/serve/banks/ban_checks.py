@@ -1,7 +1,7 @@
-"""Bans that say too little, or nothing new: they are held until a second person has looked.
+"""Ban checks: bans with too little information, or nothing new, need a review before they match.
 
-A ban of a blank picture, of a greeting or of the hash of an empty file would hit what has nothing
-to do with it. Of lists, only hashes are looked at: the row is refused.
+A ban of a blank picture, of a greeting or of the hash of an empty file would hit unrelated content.
+Rows of imported lists have their hashes checked alone, and are refused.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from simsearch.types import (
     TextContent,
 )
 
-LOOKED_AT_ONCE: Final = 32
-"""Contents that are matched together: prints of more would fill memory."""
+MATCHED_AT_ONCE: Final = 32
+"""Contents that are matched together: the prints of more would fill memory."""
 
 PDQ_ONES: Final = range(64, 193)
-"""Of 256: PDQ compares with the median, so that about half of its bits are set. Far from it is a
-hash that somebody made up, or one of a picture of nothing."""
+"""Bits of 256 that are set in a plausible PDQ hash: it compares with the median, so about half of
+them are. Other hashes are made up, or of a picture without content."""
 
 EMPTY: Final = {
     Signal.SHA256: sha256(b""),
@@ -48,40 +48,40 @@ EMPTY: Final = {
 _UNSPACED: Final = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
 )
-"""Thai, Lao, Burmese, Khmer, kana and Han: written without spaces, some two signs a word."""
+"""Thai, Lao, Burmese, Khmer, kana and Han: written without spaces, about two signs a word."""
 
 
-def held(core: Core, bank: str, prepared: Sequence[Prepared]) -> list[Prepared]:
-    """The same, each with the reasons for which it is to be held, if there are any."""
+def with_review_reasons(core: Core, bank: str, prepared: Sequence[Prepared]) -> list[Prepared]:
+    """The same drafts, each with the reasons for which it needs a review, if there are any."""
     guard = core.config.ban_checks
     if not guard.enabled or not prepared:
         return list(prepared)
-    known = _banned_already(core, bank, [content for p in prepared for content in p.contents])
+    blocked = _banned_already(core, bank, [content for p in prepared for content in p.contents])
     checked = []
     for each in prepared:
-        found = [next(known) for _ in each.contents]
-        reasons = (*_says_little(each, guard), *filter(None, found))
+        found = [next(blocked) for _ in each.contents]
+        reasons = (*_too_little(each, guard), *filter(None, found))
         draft = replace(each.draft, review_reasons=tuple(dict.fromkeys(reasons)))
         checked.append(replace(each, draft=draft))
     return checked
 
 
 def check_hashes(fingerprint: Fingerprint) -> None:
-    """Raises LowInformation."""
+    """Raises LowInformation where a hash is of nothing, or of no picture."""
     for reason in _empty_hashes(fingerprint):
         raise LowInformation(f"{reason}: it would hit what has nothing to do with it; leave it out")
 
 
-def _says_nothing(bits: Bits) -> bool:
+def _is_implausible(bits: Bits) -> bool:
     """Whether a row of (n, 32) uint8 is the PDQ of no picture."""
-    # Of a list of a million rows, this is asked of each: numpy would take ten times as long.
+    # Runs for every row of a list of a million: numpy would take ten times as long.
     return any(int.from_bytes(row.tobytes()).bit_count() not in PDQ_ONES for row in bits)
 
 
-# ---------------------------------------------------------------- what is looked at
+# ---------------------------------------------------------------- the checks
 
 
-def _says_little(prepared: Prepared, guard: BanChecksConfig) -> Iterator[str]:
+def _too_little(prepared: Prepared, guard: BanChecksConfig) -> Iterator[str]:
     for content in prepared.contents:
         words = _words(content.text) if isinstance(content, TextContent) else guard.tokens_min
         if words < guard.tokens_min:
@@ -107,26 +107,26 @@ def _empty_hashes(fingerprint: Fingerprint) -> Iterator[str]:
         if EMPTY.get(signal) in values:
             yield f"the {signal} of nothing at all"
     rows = fingerprint.bits.get(Signal.PDQ)
-    if rows is not None and _says_nothing(rows):
+    if rows is not None and _is_implausible(rows):
         yield f"a pdq with fewer than {PDQ_ONES.start} or more than {PDQ_ONES.stop - 1} bits set"
 
 
 def _banned_already(core: Core, bank: str, contents: Sequence[Content]) -> Iterator[str]:
-    """Of each content whether this very bank blocks it as it is; empty: it does not."""
+    """For each content the reason that this bank blocks it already; empty where it does not."""
     if core.store.bank(bank).kind is not BankKind.BANNED:
         return iter([""] * len(contents))
     options = MatchOptions((bank,))
     outcomes: list[MatchResult | SimsearchError] = []
     try:
-        for start in range(0, len(contents), LOOKED_AT_ONCE):
-            outcomes += core.matcher.match(contents[start : start + LOOKED_AT_ONCE], options)
-    except (BankNotFound, BankArchived):  # it is not searched yet, or not any more
+        for start in range(0, len(contents), MATCHED_AT_ONCE):
+            outcomes += core.matcher.match(contents[start : start + MATCHED_AT_ONCE], options)
+    except (BankNotFound, BankArchived):  # not searched yet, or not any more
         return iter([""] * len(contents))
     return (_by_which(o.hits, bank) if isinstance(o, MatchResult) else "" for o in outcomes)
 
 
 def _by_which(hits: Iterable[Hit], bank: str) -> str:
-    """What is blocked for a part of it alone is new as a whole."""
+    """Names the first entry that blocks the whole content, not a part of it; else empty."""
     keys = [h.entry_key for h in hits if h.bank == bank and _blocks_the_whole(h)]
     return f"entry {keys[0]} of this bank blocks it already" if keys else ""
 

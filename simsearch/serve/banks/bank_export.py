@@ -1,4 +1,4 @@
-"""Banks out: entries with their fingerprints, page by page, all of one state."""
+"""Bank export: entries with their fingerprints, page by page, all as of one seq."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 from simsearch.bank.edits.exports import NOT_RETRACTED, ExportFilter
 from simsearch.bank.entry_search import EntryFilter, search
 from simsearch.bank.state_reader import StateReader
-from simsearch.serve.banks.edit_terms import terms_of, waits_as
+from simsearch.serve.auth.identity import Identity
+from simsearch.serve.banks.edit_terms import current_terms, proposal_id_of
 from simsearch.serve.banks.entry_pages import page_pair
 from simsearch.serve.core.server_core import Core
 from simsearch.types import (
@@ -24,12 +25,14 @@ from simsearch.wire import content_to, edit_from, entry_to, states_from
 
 ENTRIES_AT_ONCE: Final = 256
 PAGE_BYTES: Final = 1 << 20
-"""Of fingerprints: then the page ends, with the entry that goes beyond."""
+"""A page ends with the entry that reaches this size."""
 
 
 def export_entries(
-    core: Core, request: bank_pb2.ExportEntriesRequest
+    core: Core, request: bank_pb2.ExportEntriesRequest, caller: Identity
 ) -> bank_pb2.ExportEntriesResponse:
+    """One page of an export. The first one is recorded in the log, or proposed where two persons
+    are needed; the page token keeps the seq of that record, as of which all pages are read."""
     bank = core.store.bank(request.bank)
     chosen = ExportFilter(
         states_from(request.states) or NOT_RETRACTED,
@@ -42,10 +45,10 @@ def export_entries(
         core.store.check_export(bank.name, seq, edit.actor)
     else:
         begun = core.store.begin_export(
-            bank.name, edit, proposal_id=request.proposal_id, terms=terms_of(core)
+            bank.name, edit, proposal_id=request.proposal_id, terms=current_terms(core)
         )
-        if waits_as(begun):
-            return bank_pb2.ExportEntriesResponse(seq=begun.seq, proposal_id=waits_as(begun))
+        if proposal_id_of(begun):
+            return bank_pb2.ExportEntriesResponse(seq=begun.seq, proposal_id=proposal_id_of(begun))
         seq, after_key = begun.seq, 0
     with core.store.reading() as reading:
         return _page(reading.at(seq), bank, chosen, after_key, with_vectors=request.with_vectors)

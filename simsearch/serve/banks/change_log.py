@@ -1,4 +1,4 @@
-"""The record of edits, and edits that take others back."""
+"""Change log: the edits on record, listed and reverted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from simsearch.bank.edits.revert import CHANGES_AT_ONCE, Reverted
 from simsearch.bank.log_search import ChangeFilter, ChangePage, LinkedChange, search
 from simsearch.bank.state_reader import StateReader
 from simsearch.errors import BadRequest
-from simsearch.serve.banks.edit_terms import terms_of
+from simsearch.serve.auth.identity import Identity
+from simsearch.serve.banks.edit_terms import current_terms
 from simsearch.serve.banks.entry_pages import page_size
 from simsearch.serve.core.edit_lag import wait_visible
 from simsearch.serve.core.server_core import Core
@@ -29,10 +30,11 @@ from simsearch.wire import (
 
 
 def list_changes(
-    core: Core, request: bank_pb2.ListChangesRequest, reads: BankAccess
+    core: Core, request: bank_pb2.ListChangesRequest, caller: Identity
 ) -> bank_pb2.ListChangesResponse:
+    """One page of the changes of a bank, or of all banks that the caller may read."""
     size = page_size(core, request.page_size)
-    names = _banks(core, request.bank, reads)
+    names = _banks(core, request.bank, caller.reads)
     since_us, until_us = time_from(request.since), time_from(request.until)
     kinds = kinds_from(request.kinds)
     span = ChangeFilter(
@@ -57,10 +59,11 @@ def list_changes(
 
 
 def get_change(
-    core: Core, request: bank_pb2.GetChangeRequest, reads: BankAccess
+    core: Core, request: bank_pb2.GetChangeRequest, caller: Identity
 ) -> bank_pb2.GetChangeResponse:
-    """Raises BadRequest; in the same words for a change of a bank that the caller may not read."""
-    seq, names = _seq(request.seq), _banks(core, "", reads)
+    """One change, with what it changed. Raises BadRequest where there is none, with the same
+    message for a change of a bank that the caller may not read."""
+    seq, names = _seq(request.seq), _banks(core, "", caller.reads)
     with core.store.reading() as reading:
         found = log_search.stored_change(reading, seq)
     if found is None or found.change.bank_id not in names:
@@ -75,18 +78,25 @@ def get_change(
     )
 
 
-def get_log_head(core: Core, request: bank_pb2.GetLogHeadRequest) -> bank_pb2.GetLogHeadResponse:
+def get_log_head(
+    core: Core, request: bank_pb2.GetLogHeadRequest, caller: Identity
+) -> bank_pb2.GetLogHeadResponse:
+    """The last seq and link of the log's hash chain."""
     with core.store.reading() as reading:
         head = head_of(reading, core.store.store_id)
     return bank_pb2.GetLogHeadResponse(store_id=head.store_id, seq=head.seq, link=head.link.hex())
 
 
 def revert_changes(
-    core: Core, request: bank_pb2.RevertChangesRequest, edits: BankAccess
+    core: Core, request: bank_pb2.RevertChangesRequest, caller: Identity
 ) -> bank_pb2.RevertChangesResponse:
+    """Revert one person's changes of a time span, newest first, a part of them in each call.
+
+    Raises BadRequest.
+    """
     if not request.changes_of or not request.HasField("since"):
         raise BadRequest("whose changes, and since when? set changes_of and since")
-    names = _banks(core, request.bank, edits)
+    names = _banks(core, request.bank, caller.edits)
     since_us, until_us = time_from(request.since), time_from(request.until)
     span = ChangeFilter(frozenset(names), since_us, until_us, request.changes_of)
     edit, wait = edit_from(request.edit), wait_from(request.wait_until)
@@ -94,11 +104,11 @@ def revert_changes(
         found = _part(reading, span, _seq(request.before_seq))
     changes = found.changes[::-1]
     seqs = [change.seq for change, _ in changes]
-    done = core.store.revert(span, seqs, edit, dry_run=request.dry_run, terms=terms_of(core))
+    done = core.store.revert(span, seqs, edit, dry_run=request.dry_run, terms=current_terms(core))
     answer = bank_pb2.RevertChangesResponse(
         changes=[
             _reverted_to(reverted, logged, names, dry_run=request.dry_run)
-            for reverted, logged in zip(done, changes, strict=False)  # the others are left
+            for reverted, logged in zip(done, changes, strict=False)  # not all of them were reached
         ],
         next_before_seq=seqs[len(done) - 1] if len(done) < len(seqs) else _next(found),
     )
@@ -137,7 +147,7 @@ def _reverted_to(
 
 
 def _banks(core: Core, name: str, access: BankAccess) -> dict[int, str]:
-    """The names of the banks that are asked about, by their ids. Raises BankNotFound."""
+    """Names by id, of the named bank or of all in the access. Raises BankNotFound."""
     if name:
         bank = core.store.bank(name)
         return {bank.id: bank.name}

@@ -1,22 +1,22 @@
-"""On what terms the caller edits, and what is said of an edit that waits for a second person."""
+"""Edit terms: four-eyes and daily limit of the running call; the proposal of a change."""
 
 from __future__ import annotations
 
 from simsearch.serve.auth.identity import LOCAL, current
 from simsearch.serve.core.server_core import Core
-from simsearch.types import Change, ChangeKind, Terms
+from simsearch.types import Change, ChangeKind, EditTerms
 
 
-def terms_of(core: Core) -> Terms:
-    """Of the running call. Unless the configuration says otherwise, two persons are needed where
-    the server can tell one from another."""
+def current_terms(core: Core) -> EditTerms:
+    """The terms of the running call's caller. With four_eyes = "auto" two persons are needed where
+    the server has identities to tell them apart."""
     approval, caller = core.config.approval, current()
-    said = approval.four_eyes
-    four_eyes = caller is not LOCAL if said == "auto" else said == "on"
+    setting = approval.four_eyes
+    four_eyes = caller is not LOCAL if setting == "auto" else setting == "on"
     own = caller.edits_per_day
-    return Terms(four_eyes, approval.edits_per_person_per_day if own is None else own)
+    return EditTerms(four_eyes, approval.edits_per_person_per_day if own is None else own)
 
 
-def waits_as(change: Change | None) -> int:
-    """The proposal that a change made instead of the edit; 0: it is the edit."""
+def proposal_id_of(change: Change | None) -> int:
+    """Id of the proposal that was made instead of the edit; 0 where the change is the edit."""
     return change.proposal if change and change.kind is ChangeKind.PROPOSAL_MADE else 0

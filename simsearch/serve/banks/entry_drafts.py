@@ -1,4 +1,4 @@
-"""From what is sent to what is stored: the fingerprints of items to ban."""
+"""Entry drafts: from the messages of an edit to fingerprinted drafts, ready to store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simsearch.wire import content_from, state_from, time_from
 
 @dataclass(frozen=True)
 class Prepared:
-    """A draft ready to store, and what its content could not give."""
+    """A draft ready to store, its contents, and the signals that could not be computed."""
 
     draft: EntryDraft
     warnings: tuple[str, ...]
@@ -25,7 +25,7 @@ class Prepared:
 
 
 def prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[Prepared | SimsearchError]:
-    """Every draft's fingerprint, all contents encoded in one batch."""
+    """Each draft with its fingerprint, or an error; all contents are encoded in one batch."""
     read = [read_contents(core, draft.contents) for draft in drafts]
     flat = [content for contents in read if isinstance(contents, list) for content in contents]
     outcomes = iter(core.fingerprinter.ban(flat))
@@ -41,6 +41,8 @@ def prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[Prepared 
 def read_contents(
     core: Core, messages: Sequence[content_pb2.Content]
 ) -> list[Content] | SimsearchError:
+    """The contents of one entry; an error where one cannot be read, or there are none or too
+    many."""
     count_max = core.config.limits.contents_per_entry_max
     if not messages:
         return EmptyContent("the entry has no content: give it an image, text, vector or hash")
@@ -68,7 +70,7 @@ def _prepared(
 
 
 def draft_from(message: bank_pb2.EntryDraft, fingerprint: Fingerprint) -> EntryDraft:
-    """Raises BadRequest."""
+    """The draft of a message and its fingerprint. Raises BadRequest."""
     return EntryDraft(
         fingerprint,
         labels=tuple(message.labels),
@@ -83,7 +85,7 @@ def draft_from(message: bank_pb2.EntryDraft, fingerprint: Fingerprint) -> EntryD
 
 
 def all_or_first_refusal(outcomes: Sequence[Print | SimsearchError]) -> list[Print]:
-    """An item of which one content cannot be used is not half used."""
+    """All prints, or the first error raised: an entry is stored whole or not at all."""
     for outcome in outcomes:
         if isinstance(outcome, SimsearchError):
             raise outcome
@@ -91,6 +93,6 @@ def all_or_first_refusal(outcomes: Sequence[Print | SimsearchError]) -> list[Pri
 
 
 def warnings_of(prints: Sequence[Print]) -> tuple[str, ...]:
-    """What the contents could not give, each said once."""
+    """The signals that could not be computed, with the reason; each once."""
     reports = [r for p in prints for r in p.reports if r.state is not SignalState.SEARCHED]
     return tuple(dict.fromkeys(f"{r.signal}: {r.detail}" for r in reports))

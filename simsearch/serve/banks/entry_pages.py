@@ -1,4 +1,4 @@
-"""Entries listed by what is known about them, a page at a time."""
+"""Entry pages: entries of a bank listed by filter, a page at a time; page sizes and tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from simsearch.bank import entry_search
 from simsearch.bank.edit_checks import AFTER_MAX, check_digest
 from simsearch.bank.entry_search import EntryFilter
 from simsearch.errors import BadRequest, LimitExceeded
+from simsearch.serve.auth.identity import Identity
 from simsearch.serve.core.hit_counts import hits_of
 from simsearch.serve.core.server_core import Core
 from simsearch.types import EntryState, HashContent, Signal
@@ -17,7 +18,10 @@ from simsearch.wire import content_from, entry_to, hits_to, states_from, time_fr
 PAGE_SIZE_DEFAULT: Final = 100
 
 
-def list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.ListEntriesResponse:
+def list_entries(
+    core: Core, request: bank_pb2.ListEntriesRequest, caller: Identity
+) -> bank_pb2.ListEntriesResponse:
+    """One page of the entries that pass the request's filter, or how many they are."""
     size = page_size(core, request.page_size)
     bank, wanted = core.store.bank(request.bank), _wanted(core, request)
     after_key = page_key(request.page_token)
@@ -47,7 +51,7 @@ def list_entries(core: Core, request: bank_pb2.ListEntriesRequest) -> bank_pb2.L
 
 
 def page_size(core: Core, asked: int) -> int:
-    """Raises LimitExceeded."""
+    """The size asked for, or the default. Raises LimitExceeded."""
     size, size_max = asked or PAGE_SIZE_DEFAULT, core.config.limits.page_size_max
     if not 1 <= size <= size_max:
         raise LimitExceeded(f"page_size is {size}: ask for 1 to {size_max}")
@@ -83,7 +87,7 @@ def _digest(core: Core, message: content_pb2.Hash) -> tuple[Signal, bytes]:
 
 
 def page_key(token: str) -> int:
-    """The key or number that a listing goes on after. Raises BadRequest."""
+    """The key or number after which a listing continues; 0 without a token. Raises BadRequest."""
     good = token.isascii() and token.isdigit() and len(token) <= 20 and int(token) <= AFTER_MAX
     if token and not good:
         raise _no_token()
@@ -91,7 +95,7 @@ def page_key(token: str) -> int:
 
 
 def page_pair(token: str) -> tuple[int, int]:
-    """Of two numbers with a hyphen between them. Raises BadRequest."""
+    """The two numbers of a token with a hyphen between them. Raises BadRequest."""
     one, _, other = token.partition("-")
     if not (one and other):
         raise _no_token()

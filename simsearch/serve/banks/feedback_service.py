@@ -1,21 +1,24 @@
-"""FeedbackService: what people think of hits, and what waits for somebody to decide."""
+"""FeedbackService: opinions on hits, and the queue of entries that need a review."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+
+import grpc
 
 from simsearch.bank.edit_checks import AFTER_MAX
 from simsearch.bank.edits import opinions
-from simsearch.errors import BadRequest, EntryInOtherBank, EntryNotFound
-from simsearch.serve.auth.identity import current
+from simsearch.errors import BadRequest
+from simsearch.serve.auth.identity import Identity
+from simsearch.serve.banks.edit_rpcs import Handler, add_edit_service
 from simsearch.serve.banks.entry_pages import page_key, page_pair, page_size
 from simsearch.serve.core.edit_lag import wait_visible
 from simsearch.serve.core.hit_counts import hits_of
 from simsearch.serve.core.server_core import Core
-from simsearch.serve.scheduling.executor import Work
-from simsearch.serve.transport.interceptors import Context
-from simsearch.types import EVERY_BANK, BankAccess, HitCounts
-from simsearch.v1 import feedback_pb2, feedback_pb2_grpc
+from simsearch.serve.scheduling.executor import EditExecutor
+from simsearch.types import HitCounts
+from simsearch.v1 import feedback_pb2
 from simsearch.wire import (
     change_to,
     edit_from,
@@ -27,38 +30,18 @@ from simsearch.wire import (
     time_from,
 )
 
-
-class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
-    """An opinion is an edit: durable when it is acknowledged, signed and with a reason."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    async def GiveOpinion(
-        self, request: feedback_pb2.GiveOpinionRequest, context: Context
-    ) -> feedback_pb2.GiveOpinionResponse:
-        sees_all = current().reads == EVERY_BANK
-        try:
-            return await self._work.edit(lambda core: _give(core, request))
-        except EntryInOtherBank:
-            if sees_all:
-                raise
-            # A key must not tell a caller of banks that are not there for them.
-            raise EntryNotFound(f"there is no entry {request.entry_key}") from None
-
-    async def ListOpinions(
-        self, request: feedback_pb2.ListOpinionsRequest, context: Context
-    ) -> feedback_pb2.ListOpinionsResponse:
-        return await self._work.edit(lambda core: _list(core, request))
-
-    async def ListReview(
-        self, request: feedback_pb2.ListReviewRequest, context: Context
-    ) -> feedback_pb2.ListReviewResponse:
-        reads = current().reads
-        return await self._work.edit(lambda core: _review(core, request, reads))
+SERVICE: Final = feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"]
 
 
-def _give(core: Core, request: feedback_pb2.GiveOpinionRequest) -> feedback_pb2.GiveOpinionResponse:
+def add_feedback_service(executor: EditExecutor, server: grpc.aio.Server) -> None:
+    """Register the service. An opinion is an edit: durable when it is acknowledged, signed and with
+    a reason."""
+    add_edit_service(SERVICE, HANDLERS, executor, server)
+
+
+def _give_opinion(
+    core: Core, request: feedback_pb2.GiveOpinionRequest, caller: Identity
+) -> feedback_pb2.GiveOpinionResponse:
     opinion, disputed = core.store.give_opinion(
         request.bank,
         request.entry_key,
@@ -74,8 +57,8 @@ def _give(core: Core, request: feedback_pb2.GiveOpinionRequest) -> feedback_pb2.
     )
 
 
-def _list(
-    core: Core, request: feedback_pb2.ListOpinionsRequest
+def _list_opinions(
+    core: Core, request: feedback_pb2.ListOpinionsRequest, caller: Identity
 ) -> feedback_pb2.ListOpinionsResponse:
     size, after = page_size(core, request.page_size), page_pair(request.page_token or "0-0")
     wanted = opinions.OpinionFilter(
@@ -91,19 +74,19 @@ def _list(
         page = reading.read(lambda tables: opinions.list_opinions(tables, wanted, after, size))
     return feedback_pb2.ListOpinionsResponse(
         opinions=[
-            opinion_to(told.opinion, request.bank, superseded=told.superseded)
-            for told in page.opinions
+            opinion_to(each.opinion, request.bank, superseded=each.superseded)
+            for each in page.opinions
         ],
         next_page_token=f"{page.rest[0]}-{page.rest[1]}" if page.rest else "",
     )
 
 
-def _review(
-    core: Core, request: feedback_pb2.ListReviewRequest, reads: BankAccess
+def _list_review(
+    core: Core, request: feedback_pb2.ListReviewRequest, caller: Identity
 ) -> feedback_pb2.ListReviewResponse:
     size, after = page_size(core, request.page_size), page_key(request.page_token)
-    asked = [core.store.bank(request.bank)] if request.bank else core.store.banks()
-    names = {bank.id: bank.name for bank in asked if bank.name in reads}
+    banks = [core.store.bank(request.bank)] if request.bank else core.store.banks()
+    names = {bank.id: bank.name for bank in banks if bank.name in caller.reads}
     with core.store.reading() as reading:
         queue = reading.read(
             lambda tables: opinions.review_queue(tables, frozenset(names), after, size)
@@ -133,3 +116,10 @@ def _check_number(number: int) -> int:
     if number > AFTER_MAX:
         raise BadRequest(f"there is no entry or change {number}: send the number as it came")
     return number
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "GiveOpinion": _give_opinion,
+    "ListOpinions": _list_opinions,
+    "ListReview": _list_review,
+}

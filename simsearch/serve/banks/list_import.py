@@ -1,4 +1,4 @@
-"""Parts of lists: from the wire to the bank, a row at a time answered for."""
+"""List import: parts of a list from the wire to the bank, with an outcome for each row."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from simsearch.errors import (
     NotFound,
     SimsearchError,
 )
+from simsearch.serve.auth.identity import Identity
 from simsearch.serve.banks.ban_checks import check_hashes
-from simsearch.serve.banks.edit_terms import terms_of
+from simsearch.serve.banks.edit_terms import current_terms
 from simsearch.serve.banks.entry_drafts import Prepared, draft_from, prepare
 from simsearch.serve.core.edit_lag import wait_visible
 from simsearch.serve.core.server_core import Core
@@ -41,15 +42,16 @@ from simsearch.wire import content_from, edit_from, wait_from
 from simsearch.wire.contents import hash_signal
 
 ROWS_MAX: Final = 4_096
-"""Of a part: it is one transaction, for which other edits wait."""
+"""Rows in a part: it is one transaction, and other edits wait for it."""
 
 
 def import_entries(
-    core: Core, request: bank_pb2.ImportEntriesRequest
+    core: Core, request: bank_pb2.ImportEntriesRequest, caller: Identity
 ) -> bank_pb2.ImportEntriesResponse:
+    """Store one part; each row has an outcome of its own, and refused rows have an error."""
     rows = _rows(core, request)
     if core.config.ban_checks.enabled:
-        rows = [_guarded(row) for row in rows]
+        rows = [_checked(row) for row in rows]
     items = [row for row in rows if isinstance(row, ImportItem)]
     answer = bank_pb2.ImportEntriesResponse(
         outcomes=[bank_pb2.ROW_OUTCOME_REFUSED] * len(rows), keys=[0] * len(rows)
@@ -63,7 +65,7 @@ def import_entries(
             edit_from(request.edit),
             revive=request.revive,
             dry_run=request.dry_run,
-            terms=terms_of(core),
+            terms=current_terms(core),
         )
         if request.dry_run and not done.repeated:
             done = _unwritten(done)
@@ -77,13 +79,13 @@ def import_entries(
         if isinstance(row, SimsearchError):
             answer.refused.add(row=number, error=item_error(row))
     if not request.dry_run and wait_from(request.wait_until) is WaitUntil.VISIBLE:
-        # Not its own last change: what its rows repeat may be younger than what searches see.
+        # Not the seq of this part: rows that repeat others may point to changes not visible yet.
         wait_visible(core, core.store.seq(), f"part {request.part} is stored")
     return answer
 
 
-def _guarded(row: ImportItem | SimsearchError) -> ImportItem | SimsearchError:
-    """What is withdrawn may be what should never have been banned."""
+def _checked(row: ImportItem | SimsearchError) -> ImportItem | SimsearchError:
+    """The row, or its refusal. Withdrawals pass: the ban may have been a mistake."""
     if isinstance(row, ImportItem) and not row.withdrawn:
         try:
             check_hashes(row.draft.fingerprint)
@@ -93,7 +95,7 @@ def _guarded(row: ImportItem | SimsearchError) -> ImportItem | SimsearchError:
 
 
 def _unwritten(done: ImportedPart) -> ImportedPart:
-    """Without the numbers of what was not written."""
+    """A dry run's outcome, without the keys and seq of what was not written."""
     pairs = zip(done.outcomes, done.keys, strict=True)
     keys = tuple(0 if outcome is RowOutcome.ADDED else key for outcome, key in pairs)
     return replace(done, keys=keys, seq=0, proposal=0)
@@ -115,8 +117,8 @@ def _rows(
 def _rows_of_items(
     core: Core, items: Sequence[bank_pb2.ImportItem]
 ) -> Sequence[ImportItem | SimsearchError]:
-    """What is withdrawn may be named by its source's ids alone. Raises what a row is not to blame
-    for, as SpaceUnavailable."""
+    """Withdrawn rows need no contents: their source's ids are enough. Raises errors that are not of
+    one row, such as SpaceUnavailable."""
     whole = [item.entry for item in items if item.entry.contents or not item.withdrawn]
     prepared = iter(prepare(core, whole))
     rows: list[ImportItem | SimsearchError] = []
@@ -126,7 +128,7 @@ def _rows_of_items(
             continue
         ready = next(prepared)
         if isinstance(ready, SimsearchError) and not isinstance(ready, BadInput | NotFound):
-            raise ready  # no fault of the row: the part is to be sent again
+            raise ready  # not the row's fault: the part must be sent again
         if isinstance(ready, Prepared):
             rows.append(ImportItem(_with_rows_as_sent(core, item.entry, ready), item.withdrawn))
         else:
@@ -135,8 +137,8 @@ def _rows_of_items(
 
 
 def _with_rows_as_sent(core: Core, entry: bank_pb2.EntryDraft, prepared: Prepared) -> EntryDraft:
-    """Vectors that came in float16 and can be stored as they are, so that an export of the bank
-    they came from is read in bit by bit: made unit once more, some would round otherwise."""
+    """The draft with float16 vectors stored as they were sent, where possible, so that an exported
+    bank is imported bit for bit: normalising again would round some of them differently."""
     fingerprint = prepared.draft.fingerprint
     sent: dict[str, list[NDArray[np.floating]]] = {}
     for message in entry.contents if fingerprint.vectors else ():
@@ -149,14 +151,14 @@ def _with_rows_as_sent(core: Core, entry: bank_pb2.EntryDraft, prepared: Prepare
     kept = {
         space: rows.astype(np.float32)
         for space, parts in sent.items()
-        if _can_be_kept(rows := np.concatenate(parts), fingerprint.vectors[space])
+        if _can_keep(rows := np.concatenate(parts), fingerprint.vectors[space])
     }
     vectors = {**fingerprint.vectors, **kept}
     return replace(prepared.draft, fingerprint=replace(fingerprint, vectors=vectors))
 
 
-def _can_be_kept(rows: NDArray[np.floating], prepared: Vectors) -> bool:
-    """Not where other contents gave rows in this space, too."""
+def _can_keep(rows: NDArray[np.floating], prepared: Vectors) -> bool:
+    """Whether rows can be stored as sent; not where other contents gave rows in this space too."""
     whole = rows.dtype == np.float16 and len(rows) == len(prepared)
     return whole and are_unit(rows.astype(np.float32), NORM_TOLERANCE)
 
@@ -189,7 +191,7 @@ def _rows_of_hashes(hashes: bank_pb2.HashRows) -> Sequence[ImportItem | Simsearc
 
 
 def _about(item: bank_pb2.ImportItem) -> ImportItem | SimsearchError:
-    """What is said of rows, looked at once for all of them."""
+    """What the rows of one about share, checked once for all of them."""
     try:
         draft = draft_from(item.entry, Fingerprint())
         check_drafts([replace(draft, fingerprint=_ANY)])

@@ -1,4 +1,4 @@
-"""The entries nearest to a content, and how near two entries are: for people who look around."""
+"""Nearest entries: the entries most similar to a content, and the similarity of two entries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ ENTRIES_DEFAULT: Final = 20
 def find_entries(
     core: Core, request: bank_pb2.FindEntriesRequest, caller: Identity
 ) -> bank_pb2.FindEntriesResponse:
-    """Raises as a match of the content would, PermissionDenied, LimitExceeded and BadRequest."""
+    """The entries nearest to a content. Raises what a match of the content would, PermissionDenied,
+    LimitExceeded and BadRequest."""
     content = content_from(request.content, core.dim_of)
     limits, states = _reach(request, caller), states_from(request.states)
     if EntryState.RETRACTED in states:
@@ -58,7 +59,8 @@ def find_entries(
 
 
 def _reach(request: bank_pb2.FindEntriesRequest, caller: Identity) -> DistanceLimits:
-    """Bounds of one's own tell how near something is."""
+    """The request's bounds. Raises PermissionDenied for callers who may not see scores: bounds of
+    their own would reveal them."""
     cosine_min = request.cosine_min if request.HasField("cosine_min") else None
     hamming_max = request.hamming_max if request.HasField("hamming_max") else None
     if (cosine_min, hamming_max) != (None, None) and not caller.may_see_scores:
@@ -72,7 +74,7 @@ def _reach(request: bank_pb2.FindEntriesRequest, caller: Identity) -> DistanceLi
 def _banks(
     there: Mapping[str, Bank], request: bank_pb2.FindEntriesRequest, caller: Identity
 ) -> list[Bank]:
-    """Those that are asked about, each once. Raises BankNotFound."""
+    """The banks named in the request, each once, or all readable ones. Raises BankNotFound."""
     for name in request.banks:
         if name not in there or name not in caller.reads:
             raise BankNotFound(f"there is no bank {name[:80]!r} that {caller.name} may read")
@@ -81,7 +83,7 @@ def _banks(
 
 
 def _off(core: Core, asked: Print) -> Iterator[SignalReport]:
-    """The encoders that would have encoded this content and are off."""
+    """Reports of the encoders that would have encoded this content and are off."""
     for encoder in core.encoders:
         if encoder.space is None and encoder.home is asked.modality:
             yield SignalReport(encoder.name, SignalState.UNAVAILABLE, encoder.off_reason)
@@ -100,7 +102,8 @@ def _found_to(nearest: NearestEntries) -> list[bank_pb2.FoundEntry]:
 def compare_entries(
     core: Core, request: bank_pb2.CompareEntriesRequest, caller: Identity
 ) -> bank_pb2.CompareEntriesResponse:
-    """Raises BankNotFound, EntryNotFound, EntryInOtherBank. The guard saw to `bank`."""
+    """The evidence that two entries give for each other. Raises BankNotFound, EntryNotFound,
+    EntryInOtherBank. Authorization has checked `bank`, not `other_bank`."""
     name = request.other_bank or request.bank
     if name not in caller.reads:
         raise BankNotFound(f"there is no bank {name[:80]!r} that {caller.name} may read")
@@ -115,7 +118,7 @@ def compare_entries(
 
 
 def _entry(core: Core, bank: str, key: int, caller: Identity) -> Entry:
-    """A key must not tell a caller of banks that are not there for them."""
+    """The entry of that key, which must not reveal a bank that the caller may not read."""
     try:
         return core.store.entry(bank, key)
     except EntryInOtherBank:

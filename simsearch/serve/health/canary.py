@@ -24,7 +24,7 @@ from simsearch.serve.core.health_state import Finding, Part
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.health.canary_content import KnownContent
 from simsearch.serve.health.canary_rows import StoredRows
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import MatchExecutor
 from simsearch.serve.scheduling.scheduler import Steps
 from simsearch.telemetry import EventLog
 from simsearch.types import CallContext
@@ -41,8 +41,8 @@ LATE_MAX: Final = 2
 class Canary:
     """Probes the core of `work` over and over, and says what it found."""
 
-    def __init__(self, work: Work, config: CanaryConfig) -> None:
-        self._work = work
+    def __init__(self, executor: MatchExecutor, config: CanaryConfig) -> None:
+        self._executor = executor
         self._config = config
         self._known: KnownContent | None = None
         self._stored = StoredRows()
@@ -58,10 +58,10 @@ class Canary:
 
     async def probe(self) -> bool:
         """True where all is right. What was found is in the core's standing."""
-        standing, began = self._work.loaded().standing, time.monotonic()
+        standing, began = self._executor.loaded().standing, time.monotonic()
         counts = standing.counts
         try:
-            findings = await self._work.probe(self._findings, self._config.timeout_s)
+            findings = await self._executor.probe(self._findings, self._config.timeout_s)
         except TOO_BUSY:
             self._late += 1
             standing.counts = replace(counts, late=counts.late + 1)

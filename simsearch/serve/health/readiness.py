@@ -21,7 +21,7 @@ from simsearch.serve.health.warmup import warm_up
 from simsearch.serve.metrics.collector import Server, registry_of
 from simsearch.serve.metrics.edit_latency import EditWatch
 from simsearch.serve.metrics.http_endpoint import ScrapePort
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import MatchExecutor
 from simsearch.telemetry import EventLog
 
 log = EventLog(__name__)
@@ -47,14 +47,14 @@ class Operations:
     def __init__(
         self,
         config: Config,
-        work: Work,
+        executor: MatchExecutor,
         metrics: Server,
         set_serving: Callable[[bool], Awaitable[None]],
     ) -> None:
         """`set_serving` tells whoever asks over gRPC."""
         self._config = config
         self._metrics = metrics
-        self._canary = Canary(work, config.canary)
+        self._canary = Canary(executor, config.canary)
         self._set_serving = set_serving
         self._core: Core | None = None
         self._edits: EditWatch | None = None

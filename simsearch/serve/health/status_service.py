@@ -7,22 +7,22 @@ from simsearch.encode.registry import LoadedEncoder
 from simsearch.live.view import View
 from simsearch.serve.auth.identity import current
 from simsearch.serve.core.server_core import Core
-from simsearch.serve.scheduling.executor import Work
-from simsearch.serve.transport.interceptors import Context
+from simsearch.serve.scheduling.executor import EditExecutor
+from simsearch.serve.transport.call_boundary import Context
 from simsearch.types import BINARY, BankAccess
 from simsearch.v1 import index_pb2, index_pb2_grpc
 from simsearch.wire import policy_to
 
 
 class IndexService(index_pb2_grpc.IndexServiceServicer):
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, executor: EditExecutor) -> None:
+        self._executor = executor
 
     async def GetStatus(
         self, request: index_pb2.GetStatusRequest, context: Context
     ) -> index_pb2.GetStatusResponse:
         reads = current().reads
-        return await self._work.edit(lambda core: _status(core, reads))
+        return await self._executor.run(lambda core: _status(core, reads))
 
 
 def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:

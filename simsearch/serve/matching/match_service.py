@@ -1,5 +1,8 @@
-"""MatchService: content in, results out. Calls are admitted by what they weigh, then parsed,
-matched and answered on the match threads."""
+"""MatchService: matches content against the banks.
+
+Calls are admitted by the weight of their requests, then parsed, matched and answered on the match
+threads.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -19,9 +23,9 @@ from simsearch.serve.core.server_core import Core
 from simsearch.serve.matching.match_steps import match_all
 from simsearch.serve.matching.match_stream import MatchStream
 from simsearch.serve.scheduling.admission import Demand
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import MatchExecutor
 from simsearch.serve.scheduling.scheduler import Steps
-from simsearch.serve.transport.interceptors import Context
+from simsearch.serve.transport.call_boundary import Context
 from simsearch.serve.transport.status_codes import item_error
 from simsearch.types import CallContext, MatchOptions, Priority
 from simsearch.v1 import match_pb2
@@ -37,74 +41,57 @@ from simsearch.wire.request_weight import (
 SERVICE: Final = match_pb2.DESCRIPTOR.services_by_name["MatchService"].full_name
 
 HITS_PER_CALL_MAX: Final = 10_240
-"""Contents × hits_max: bounds an answer, which is built whole. A batch of 1,024 may ask for the
-10 hits each that are the default."""
+"""Bound on contents × hits_max, as a response is built whole: a batch of 1,024 with the default of
+10 hits each is within it."""
 
 PRIORITY_KEY: Final = "simsearch-priority"
 PRIORITIES: Final = {priority.name.lower(): priority for priority in Priority}
 
 
-def add_match_service(work: Work, server: grpc.aio.Server) -> None:
-    """Not as generated: requests come weighed and unparsed."""
-    service = MatchService(work)
+def add_match_service(executor: MatchExecutor, server: grpc.aio.Server) -> None:
+    """Register the service. Its requests arrive weighed and unparsed, which generated code cannot
+    do."""
+    service = MatchService(executor)
     methods: dict[str, Any] = {
         "Match": grpc.unary_unary_rpc_method_handler(
-            service.Match, weighed_match, match_pb2.MatchResponse.SerializeToString
+            service.match, weighed_match, match_pb2.MatchResponse.SerializeToString
         ),
         "BatchMatch": grpc.unary_unary_rpc_method_handler(
-            service.BatchMatch, weighed_batch, match_pb2.BatchMatchResponse.SerializeToString
+            service.batch_match, weighed_batch, match_pb2.BatchMatchResponse.SerializeToString
         ),
         "StreamMatch": grpc.stream_stream_rpc_method_handler(
-            service.StreamMatch, weighed_stream, match_pb2.StreamMatchResponse.SerializeToString
+            service.stream_match, weighed_stream, match_pb2.StreamMatchResponse.SerializeToString
         ),
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
 
 
 class MatchService:
-    """Judges one content, a batch, or a stream of them."""
+    """Matches one content, a batch, or a stream of them."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, executor: MatchExecutor) -> None:
+        self._executor = executor
 
-    async def Match(
+    async def match(
         self, request: Unparsed[match_pb2.MatchRequest], context: Context
     ) -> match_pb2.MatchResponse:
-        caller = current()
+        """One content."""
+        demand = self._demand(request.weight, context, Priority.INTERACTIVE)
+        return await self._executor.match(partial(_match, request, current()), demand)
 
-        def one(core: Core, call: CallContext) -> Steps[match_pb2.MatchResponse]:
-            message = request.parse()
-            options = _options(message.options, caller)
-            [outcome] = yield from match_all(core, [message.content], options, call)
-            if isinstance(outcome, SimsearchError):
-                raise outcome
-            return match_pb2.MatchResponse(result=result_to(outcome))
-
-        return await self._work.match(
-            one, self._demand(request.weight, context, Priority.INTERACTIVE)
-        )
-
-    async def BatchMatch(
+    async def batch_match(
         self, request: Unparsed[match_pb2.BatchMatchRequest], context: Context
     ) -> match_pb2.BatchMatchResponse:
-        caller = current()
+        """Many contents, each with an outcome of its own."""
         self._check_count(request.weight.items)
-
-        def all_of_them(core: Core, call: CallContext) -> Steps[match_pb2.BatchMatchResponse]:
-            message = request.parse()
-            options = _options(message.options, caller)
-            _check_hits(len(message.contents), options, core.config.limits)
-            outcomes = yield from match_all(core, message.contents, options, call)
-            response = match_pb2.BatchMatchResponse(items=_items(outcomes))
-            _check_answer(response.ByteSize(), core.config.server.message_bytes_max)
-            return response
-
         demand = self._demand(request.weight, context, Priority.INTERACTIVE)
-        return await self._work.match(all_of_them, demand)
+        return await self._executor.match(partial(_batch_match, request, current()), demand)
 
-    async def StreamMatch(
+    async def stream_match(
         self, requests: AsyncIterator[Unparsed[match_pb2.StreamMatchRequest]], context: Context
     ) -> AsyncGenerator[match_pb2.StreamMatchResponse, None]:
+        """Contents as they come, answered as they are done; bulk unless the metadata says
+        otherwise, and without a deadline of its own."""
         caller = current()
 
         def demand(weight: Weight) -> Demand:
@@ -113,7 +100,7 @@ class MatchService:
         def options(raw: match_pb2.MatchOptions) -> MatchOptions:
             return _options(raw, caller)
 
-        stream = MatchStream(self._work, requests, demand, options)
+        stream = MatchStream(self._executor, requests, demand, options)
         async with aclosing(stream.answers()) as answers:
             async for response in answers:
                 yield response
@@ -123,14 +110,43 @@ class MatchService:
     ) -> Demand:
         """`default_s` in place of the server's default deadline."""
         remaining_s = context.time_remaining()
-        return self._work.demand(
+        return self._executor.demand(
             weight, _priority(context, priority), default_s if remaining_s is None else remaining_s
         )
 
     def _check_count(self, count: int) -> None:
-        count_max = self._work.loaded().config.limits.batch_items_max
+        count_max = self._executor.loaded().config.limits.batch_items_max
         if count > count_max:
             raise LimitExceeded(f"{count} contents in one batch: {count_max} at most; send several")
+
+
+# ---------------------------------------------------------------- on the match threads
+
+
+def _match(
+    request: Unparsed[match_pb2.MatchRequest], caller: Identity, core: Core, call: CallContext
+) -> Steps[match_pb2.MatchResponse]:
+    message = request.parse()
+    options = _options(message.options, caller)
+    [outcome] = yield from match_all(core, [message.content], options, call)
+    if isinstance(outcome, SimsearchError):
+        raise outcome
+    return match_pb2.MatchResponse(result=result_to(outcome))
+
+
+def _batch_match(
+    request: Unparsed[match_pb2.BatchMatchRequest], caller: Identity, core: Core, call: CallContext
+) -> Steps[match_pb2.BatchMatchResponse]:
+    message = request.parse()
+    options = _options(message.options, caller)
+    _check_hits(len(message.contents), options, core.config.limits)
+    outcomes = yield from match_all(core, message.contents, options, call)
+    response = match_pb2.BatchMatchResponse(items=_items(outcomes))
+    _check_answer(response.ByteSize(), core.config.server.message_bytes_max)
+    return response
+
+
+# ---------------------------------------------------------------- checks and conversions
 
 
 def _priority(context: Context, default: Priority) -> Priority:
@@ -171,7 +187,7 @@ def _check_answer(nbytes: int, nbytes_max: int) -> None:
 
 
 def _items(outcomes: Sequence[Outcome]) -> list[match_pb2.BatchMatchItem]:
-    """One each; equal answers are one message, which is copied where it goes."""
+    """One item for each outcome; the message of an outcome that repeats is built once."""
     made: dict[int, match_pb2.BatchMatchItem] = {}
     return [made.get(id(o)) or made.setdefault(id(o), _item(o)) for o in outcomes]
 

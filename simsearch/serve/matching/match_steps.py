@@ -1,4 +1,4 @@
-"""Match messages answered in steps, on a match thread."""
+"""Match steps: contents of one call, matched on a match thread, some at a time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from simsearch.v1 import content_pb2
 from simsearch.wire import contents_from
 
 STEP_COSTS: Final = {Priority.INTERACTIVE: 32_000, Priority.BULK: 4_000}
-"""How much is encoded and searched before a call is asked whether it is still wanted, and whether
-others go first; in characters of text."""
+"""How much is encoded and searched in one step, in characters of text; between steps a call may be
+cancelled or overtaken."""
 
 IMAGE_COST: Final = 1_000
 ROW_COST: Final = 10
@@ -33,7 +33,7 @@ ROW_COST: Final = 10
 def match_all(
     core: Core, messages: Sequence[content_pb2.Content], options: MatchOptions, call: CallContext
 ) -> Steps[list[Outcome]]:
-    """One outcome per message: those that cannot be read are refused, the others matched."""
+    """One outcome per message, in order: an error where it cannot be read, else the match."""
     read = contents_from(messages, core.dim_of)
     contents = [c for c in read if not isinstance(c, SimsearchError)]
     matched: list[Outcome] = []
@@ -49,14 +49,15 @@ def match_all(
 
 
 def _without_shadow(answer: Outcome) -> Outcome:
-    """The same object, where there is nothing in it."""
+    """The same object, where it has no shadow hits."""
     if isinstance(answer, SimsearchError) or not answer.shadow:
         return answer
     return replace(answer, shadow=())
 
 
 def slices(contents: Sequence[Content], cost_max: int) -> Iterator[Sequence[Content]]:
-    """Neighbours together up to a cost; an empty batch is one slice, whose options are checked."""
+    """Consecutive contents up to a cost; no contents are one empty slice, so that the options are
+    still checked."""
     start = cost = 0
     for end, content in enumerate(contents):
         cost += _cost(content)
@@ -67,7 +68,7 @@ def slices(contents: Sequence[Content], cost_max: int) -> Iterator[Sequence[Cont
 
 
 def _cost(content: Content) -> int:
-    """In characters of text, roughly."""
+    """Roughly, in characters of text."""
     match content:
         case VectorContent(vectors=vectors):
             return ROW_COST * len(vectors)

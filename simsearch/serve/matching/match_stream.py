@@ -1,7 +1,7 @@
-"""One StreamMatch call: reads a little ahead, keeps a few jobs in the queue, answers as they end.
+"""Match stream: one StreamMatch call, which reads ahead, runs a few jobs and sends their answers.
 
-What has arrived while the jobs were busy goes into the next one together. Where the server has
-enough to do, jobs wait for room, nothing more is read, and the sender's flow control does the rest.
+Requests that arrive while the jobs are busy go into the next job together. Under load jobs wait for
+room, nothing more is read, and gRPC's flow control slows the sender down.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from simsearch.match.matcher import Outcome
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.matching.match_steps import match_all
 from simsearch.serve.scheduling.admission import Demand
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import MatchExecutor
 from simsearch.serve.scheduling.scheduler import Steps
 from simsearch.serve.transport.status_codes import item_error
 from simsearch.types import CallContext, MatchOptions
@@ -35,10 +35,10 @@ from simsearch.wire import result_to
 from simsearch.wire.request_weight import Unparsed, Weight, parsed
 
 BATCH_ITEMS: Final = 64
-"""Items of small messages that go to the matcher together."""
+"""Items of small messages that make one job."""
 
 ANSWER_BYTES: Final = 1 << 20
-"""A response is sent when its answers have grown to this."""
+"""The size of answers at which a response is full."""
 
 Request: TypeAlias = Unparsed[match_pb2.StreamMatchRequest]
 Response: TypeAlias = match_pb2.StreamMatchResponse
@@ -46,25 +46,25 @@ Response: TypeAlias = match_pb2.StreamMatchResponse
 
 @dataclass(frozen=True)
 class _Answered:
-    """The end of one job: what to send, and the weight of what it was about."""
+    """What one job has to send, and the weight of its requests."""
 
     responses: Sequence[Response]
     weight: Weight
 
 
 class MatchStream:
-    """Between a reader, who stops when there is enough to do, and jobs, who answer."""
+    """A reader, which stops while enough is unanswered, and jobs, which answer."""
 
     def __init__(
         self,
-        work: Work,
+        executor: MatchExecutor,
         requests: AsyncIterator[Request],
         demand: Callable[[Weight], Demand],
         options: Callable[[match_pb2.MatchOptions], MatchOptions],
     ) -> None:
         """`demand` gives a weight its priority and deadline, `options` the caller's access."""
-        config = work.config
-        self._work = work
+        config = executor.config
+        self._executor = executor
         self._requests = requests
         self._demand = demand
         self._options_from = options
@@ -84,7 +84,7 @@ class MatchStream:
         self._sending = False
 
     async def answers(self) -> AsyncGenerator[Response, None]:
-        """To the last one; then raises what ended the stream, if it was not the sender."""
+        """Every response; then raises the error that ended the stream, if it was one."""
         caller = asyncio.current_task()
         assert caller is not None
         self._reader = asyncio.create_task(self._read())
@@ -119,7 +119,7 @@ class MatchStream:
         except asyncio.CancelledError:
             if self._end is None:
                 raise
-        except Exception as error:  # whoever reads the stream's end names it
+        except Exception as error:  # raised again where the stream ends
             self._end = self._end or error
         self._finish()
 
@@ -147,18 +147,18 @@ class MatchStream:
         )
 
     def _stop(self, error: Exception) -> None:
-        """Read no more; what was begun is answered, and then the stream ends with this."""
+        """Read no more; jobs in progress are answered, and then the stream ends with this error."""
         self._end = self._end or error
         self._arrived.clear()
         assert self._reader is not None
         self._reader.cancel()
 
     async def _watch(self, caller: asyncio.Task[object]) -> None:
-        """Ends the stream when the server drains, or when nobody has done anything for long."""
+        """Ends the stream when the server drains, or when neither side was active for long."""
         while True:
             quiet_s = time.monotonic() - self._active_at
             if quiet_s >= self._idle_s and not self._jobs:
-                if self._sending:  # the other side does not take its answers
+                if self._sending:  # the client does not read its answers
                     caller.cancel()
                 self._stop(
                     NotReady(f"the stream was idle for {self._idle_s:g} s: open another one")
@@ -166,12 +166,12 @@ class MatchStream:
             await self._drained_within(max(self._idle_s - quiet_s, self._idle_s / 10))
 
     async def _drained_within(self, wait_s: float) -> None:
-        if self._end is not None:  # only the last answers are still to be taken
+        if self._end is not None:  # only the last answers are still to be read
             await asyncio.sleep(wait_s)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                await self._work.draining.wait()
+                await self._executor.draining.wait()
             self._stop(NotReady("the server is shutting down: ask another one"))
 
     # ------------------------------------------------------------ jobs
@@ -191,7 +191,7 @@ class MatchStream:
         responses: Sequence[Response] = []
         try:
             responses = await self._answer(batch, weight)
-        except Exception as error:  # whoever reads the stream's end names it
+        except Exception as error:  # raised again where the stream ends
             self._stop(error)
         job = asyncio.current_task()
         assert job is not None
@@ -205,20 +205,20 @@ class MatchStream:
         options = self._options
         assert options is not None  # came before the first item
 
-        def all_of_them(core: Core, call: CallContext) -> Steps[list[Response]]:
+        def match_batch(core: Core, call: CallContext) -> Steps[list[Response]]:
             items = [item for request in batch for item in request.parse().items]
             contents = [item.content for item in items]
             outcomes = yield from match_all(core, contents, options, call)
             return _packed([i.id for i in items], outcomes)
 
         try:
-            return await self._work.match_in_turn(all_of_them, self._demand(weight))
+            return await self._executor.match_in_turn(match_batch, self._demand(weight))
         except (Overloaded, DeadlinePassed) as refusal:
             ids = [item.id for request in batch for item in request.parse().items]
             return _packed(ids, [refusal] * len(ids))
 
     def _finish(self) -> None:
-        """No answer will come any more, once the reader and every job have ended."""
+        """End the answers once the reader and every job have ended."""
         assert self._reader is not None
         ended = self._reader.done() or self._reader is asyncio.current_task()
         if ended and not self._jobs and not self._arrived:
@@ -226,9 +226,11 @@ class MatchStream:
 
 
 def _packed(ids: Sequence[int], outcomes: Sequence[Outcome]) -> list[Response]:
-    """Every answer, in as few messages as their size allows."""
+    """The answers, in as few messages as their size allows."""
     responses, nbytes = [match_pb2.StreamMatchResponse()], 0
-    made: dict[int, match_pb2.StreamMatchAnswer] = {}  # equal answers are made once
+    made: dict[
+        int, match_pb2.StreamMatchAnswer
+    ] = {}  # the message of an outcome that repeats is built once
     for number, outcome in zip(ids, outcomes, strict=True):
         answer = made.get(id(outcome)) or made.setdefault(id(outcome), _answer(outcome))
         answer.id = number

@@ -1,47 +1,48 @@
-"""Around every call, outermost: how long it took, how it ended, and whose stages they were."""
+"""Call metrics: durations of calls by RPC and outcome, and of the stages of their work; traces."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, Protocol
 
-import grpc
-from google.rpc import error_details_pb2, status_pb2
-
-from simsearch.errors import every_error
+from simsearch.errors import SimsearchError
 from simsearch.serve.core.counters import CALL_BOUNDS_S, STAGE_BOUNDS_S, Histograms
-from simsearch.serve.transport.interceptors import OURS, Context
+from simsearch.serve.transport.call_boundary import OURS, Call, CallLayer, Enter, Method
+from simsearch.serve.transport.status_codes import HIDDEN
 from simsearch.telemetry import RunningCall, set_running_call
 
 OK: Final = "OK"
 CANCELLED: Final = "CANCELLED"
 """The caller went before the answer."""
 
-_UNNAMED: Final = "INTERNAL"
-_REASONS: Final = frozenset(every_error())
-_DETAILS_KEY: Final = "grpc-status-details-bin"
-
 
 class Span(Protocol):
-    """One call as it is told to a collector of traces."""
+    """A trace span of one call."""
 
     def stage(self, name: str, began: float, ended: float) -> None:
         """As RunningCall.on_stage."""
         ...
 
-    def end(self, outcome: str) -> None: ...
+    def end(self, outcome: str) -> None:
+        """The call has ended, with OK, CANCELLED or the reason of an error."""
+        ...
 
 
 class Tracer(Protocol):
-    def begin(self, rpc: str, metadata: Sequence[tuple[str, str | bytes]]) -> Span: ...
+    """Makes the spans of calls."""
+
+    def begin(self, rpc: str, metadata: Sequence[tuple[str, str | bytes]]) -> Span:
+        """A span of a call that begins now; its parent is the one named in the metadata."""
+        ...
 
 
-class Observer(grpc.aio.ServerInterceptor):
-    """To be the first interceptor, so that what the others refuse is counted, too.
+class CallMetrics(CallLayer):
+    """Duration and outcome of every call, and the durations of its stages. To stand outside the
+    layers that refuse calls, so that refusals are counted.
 
     `calls` are by (RPC, outcome), as in ("MatchService/Match", "OVERLOADED"): names from the protos
     and reasons from the tree of errors, so that a caller cannot make more of them."""
@@ -51,80 +52,53 @@ class Observer(grpc.aio.ServerInterceptor):
         self.stages = Histograms[str](STAGE_BOUNDS_S)
         self._tracer = tracer
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
-            return handler
-        rpc = details.method.removeprefix(OURS)
-        streams = handler.request_streaming and handler.response_streaming
-        kind: Any = (
-            grpc.stream_stream_rpc_method_handler
-            if streams
-            else grpc.unary_unary_rpc_method_handler
-        )
-        behaviour = self._stream(handler, rpc) if streams else self._unary(handler, rpc)
-        return kind(behaviour, handler.request_deserializer, handler.response_serializer)
+    def bind(self, method: Method) -> Enter | None:
+        """Not health and reflection: probes every second would drown the calls."""
+        if not method.is_ours:
+            return None
+        return partial(self._measured, method.name.removeprefix(OURS))
 
-    def _unary(self, handler: Any, rpc: str) -> Callable[[Any, Context], Awaitable[Any]]:
-        async def observed(request: Any, context: Context) -> Any:
-            with self._call(rpc, context):
-                return await handler.unary_unary(request, context)
-
-        return observed
-
-    def _stream(self, handler: Any, rpc: str) -> Callable[[Any, Context], AsyncGenerator[Any]]:
-        async def observed(requests: Any, context: Context) -> AsyncGenerator[Any]:
-            with self._call(rpc, context):
-                async with aclosing(handler.stream_stream(requests, context)) as responses:
-                    async for response in responses:
-                        yield response
-
-        return observed
-
-    @contextmanager
-    def _call(self, rpc: str, context: Context) -> Iterator[None]:
-        began = time.perf_counter()
-        metadata = tuple(context.invocation_metadata() or ())
-        span = self._tracer.begin(rpc, metadata) if self._tracer else None
-        set_running_call(RunningCall(f"{random.getrandbits(64):016x}", self._listener(span)))
-        outcome = _UNNAMED
-        try:
-            yield
-            outcome = _outcome_of(context)
-        except (asyncio.CancelledError, GeneratorExit):
-            outcome = CANCELLED
-            raise
-        finally:
-            self.calls.observe((rpc, outcome), time.perf_counter() - began)
-            if span:
-                span.end(outcome)
-
-    def _listener(self, span: Span | None) -> Callable[[str, float, float], None]:
-        def on_stage(name: str, began: float, ended: float) -> None:
-            self.stages.observe(name, ended - began)
-            if span:
-                span.stage(name, began, ended)
-
-        return on_stage
+    def _measured(self, rpc: str, call: Call) -> _Measured:
+        if self._tracer is None:
+            return _Measured(self, rpc, None)
+        metadata = tuple(call.context.invocation_metadata() or ())
+        return _Measured(self, rpc, self._tracer.begin(rpc, metadata))
 
 
-def _outcome_of(context: Context) -> str:
-    """OK, or the reason that a call was ended with."""
-    if context.code() in (None, 0, grpc.StatusCode.OK):
-        return OK
-    for key, value in context.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
-            return _reason(bytes(value))  # type: ignore[arg-type]  # a key on -bin has bytes
-    return _UNNAMED
+class _Measured:
+    """Around one call: measures it, and receives the stages of its work."""
+
+    __slots__ = ("_began", "_metrics", "_rpc", "_span")
+
+    def __init__(self, metrics: CallMetrics, rpc: str, span: Span | None) -> None:
+        self._metrics = metrics
+        self._rpc = rpc
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+        set_running_call(RunningCall(f"{random.getrandbits(64):016x}", self._on_stage))
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        outcome = _outcome_of(error)
+        self._metrics.calls.observe((self._rpc, outcome), time.perf_counter() - self._began)
+        if self._span:
+            self._span.end(outcome)
+
+    def _on_stage(self, name: str, began: float, ended: float) -> None:
+        self._metrics.stages.observe(name, ended - began)
+        if self._span:
+            self._span.stage(name, began, ended)
 
 
-def _reason(details: bytes) -> str:
-    info = error_details_pb2.ErrorInfo()
-    for detail in status_pb2.Status.FromString(details).details:
-        if detail.Unpack(info) and info.reason in _REASONS:
-            return str(info.reason)
-    return _UNNAMED
+def _outcome_of(error: BaseException | None) -> str:
+    """OK, CANCELLED, or the reason of the error that ended a call."""
+    match error:
+        case None:
+            return OK
+        case SimsearchError():
+            return error.reason
+        case asyncio.CancelledError() | GeneratorExit():
+            return CANCELLED
+        case _:
+            return HIDDEN.reason

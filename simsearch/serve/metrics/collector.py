@@ -26,15 +26,15 @@ from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.errors import SimsearchError
 from simsearch.index.snapshot.directory import read_manifest
 from simsearch.match.verdict_cache import VerdictCache
-from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.core.counters import BANKS_MAX, OTHER_BANKS, Spread
 from simsearch.serve.core.edit_lag import lag_of
 from simsearch.serve.core.server_core import SNAPSHOTS, Core
-from simsearch.serve.metrics.call_metrics import Observer
+from simsearch.serve.metrics.call_metrics import CallMetrics
 from simsearch.serve.metrics.catalogue import Page
 from simsearch.serve.metrics.edit_latency import EditWatch
-from simsearch.serve.scheduling.executor import Work
-from simsearch.serve.transport.interceptors import Gate
+from simsearch.serve.scheduling.executor import MatchExecutor
+from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
 from simsearch.types import BINARY, Band, Bank, Modality, Priority
 
 _VERDICTS: Final = {Band.NONE: "NO_MATCH"}
@@ -43,11 +43,17 @@ _VERDICTS: Final = {Band.NONE: "NO_MATCH"}
 class Server(Collector):
     """Collects all metrics of one server; of its core from `begin` to `forget`."""
 
-    def __init__(self, observer: Observer, guard: Guard, gate: Gate, work: Work) -> None:
-        self._observer = observer
-        self._guard = guard
-        self._gate = gate
-        self._work = work
+    def __init__(
+        self,
+        call_metrics: CallMetrics,
+        authorization: Authorization,
+        limit: ConcurrencyLimit,
+        executor: MatchExecutor,
+    ) -> None:
+        self._call_metrics = call_metrics
+        self._authorization = authorization
+        self._limit = limit
+        self._executor = executor
         self._core: Core | None = None
         self._edits: EditWatch | None = None
         self._lock = threading.Lock()
@@ -63,8 +69,8 @@ class Server(Collector):
     def collect(self) -> Iterable[Metric]:
         page = Page()
         page.set("simsearch_build_info", 1, __version__)
-        _calls(page, self._observer, self._gate, self._work)
-        _refusals(page, self._guard, self._gate, self._work)
+        _calls(page, self._call_metrics, self._limit, self._executor)
+        _refusals(page, self._authorization, self._limit, self._executor)
         with self._lock:
             if self._core is None or self._edits is None:
                 page.set("simsearch_ready", 0)
@@ -84,14 +90,16 @@ def registry_of(server: Server) -> CollectorRegistry:
 # ---------------------------------------------------------------- calls
 
 
-def _calls(page: Page, observer: Observer, gate: Gate, work: Work) -> None:
-    for (rpc, outcome), spread in observer.calls.spreads().items():
+def _calls(
+    page: Page, call_metrics: CallMetrics, limit: ConcurrencyLimit, executor: MatchExecutor
+) -> None:
+    for (rpc, outcome), spread in call_metrics.calls.spreads().items():
         page.spread("simsearch_call_seconds", spread, rpc, outcome)
-    for stage, spread in observer.stages.spreads().items():
+    for stage, spread in call_metrics.stages.spreads().items():
         page.spread("simsearch_stage_seconds", spread, stage)
-    page.set("simsearch_calls_in_flight", gate.counts.in_flight)
-    page.set("simsearch_streams_open", gate.counts.streams)
-    admission = work.counts
+    page.set("simsearch_calls_in_flight", limit.counts.in_flight)
+    page.set("simsearch_streams_open", limit.counts.streams)
+    admission = executor.counts
     page.set("simsearch_match_calls_total", admission.admitted)
     page.set("simsearch_match_items_total", admission.items)
     page.set("simsearch_match_expired_total", admission.expired)
@@ -99,19 +107,21 @@ def _calls(page: Page, observer: Observer, gate: Gate, work: Work) -> None:
     page.set("simsearch_match_calls_in_flight", admission.in_flight)
     page.set("simsearch_match_items_in_flight", admission.items_in_flight)
     page.set("simsearch_match_bytes_in_flight", admission.bytes_in_flight)
-    page.set("simsearch_match_jobs_waiting", work.waiting)
+    page.set("simsearch_match_jobs_waiting", executor.waiting)
     page.set("simsearch_match_queue_seconds", admission.waiting_s)
 
 
-def _refusals(page: Page, guard: Guard, gate: Gate, work: Work) -> None:
-    name, guarded, gated = "simsearch_calls_refused_total", guard.counts, gate.counts
+def _refusals(
+    page: Page, authorization: Authorization, limit: ConcurrencyLimit, executor: MatchExecutor
+) -> None:
+    name, guarded, gated = "simsearch_calls_refused_total", authorization.counts, limit.counts
     page.set(name, guarded.unauthenticated, "guard", "unauthenticated")
     page.set(name, guarded.denied, "guard", "denied")
     page.set(name, guarded.over_quota, "guard", "over_quota")
     page.set(name, guarded.malformed, "guard", "malformed")
     page.set(name, gated.refused_full, "gate", "full")
     page.set(name, gated.refused_draining, "gate", "draining")
-    for cause, count in work.counts.refused.items():
+    for cause, count in executor.counts.refused.items():
         page.set(name, count, "admission", cause)
 
 

@@ -1,9 +1,9 @@
-"""Who is let in: one bound on how long matching queues, estimated from the work done so far.
+"""Admission control: bounds the queue time of matching, estimated from the work done so far.
 
-A call that would wait too long, or whose deadline would pass before its answer, is refused at
-once and told when to come back; what is let in is then answered in time. Whose turn it is among
-those is another matter (`turns.py`): earliest deadline first. With a queue as short as this one
-keeps it, last-in-first-out would gain nothing and would leave the oldest to expire.
+A call that would wait too long, or whose deadline would pass before its answer, is rejected at
+once, with a hint when to retry; an admitted call is then answered in time. The scheduler orders the
+admitted ones: earliest deadline first. With a queue as short as admission keeps it, last-in-first-
+out would gain nothing and would leave the oldest to expire.
 
 Pure: no clock of its own, no event loop, no lock. One thread calls it.
 """
@@ -22,7 +22,7 @@ from simsearch.types import Priority
 from simsearch.wire.request_weight import Weight
 
 BULK_PART: Final = 0.5
-"""Of every bound, what the bulk priority may fill: it is refused while there is room for others."""
+"""The part of every bound that bulk may fill: it is rejected while there is room for others."""
 
 RETRY_MS_MIN: Final = 10
 RETRY_MS_MAX: Final = 5_000
@@ -41,7 +41,7 @@ _READY_BYTES: Final = 1 << 10
 
 
 class Cause(StrEnum):
-    """Why a call is refused."""
+    """Why a call is rejected."""
 
     QUEUE = "queue"
     DEADLINE = "deadline"
@@ -51,7 +51,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Bounds:
-    """`workers` is how many calls are worked on at once; the others bound all calls together."""
+    """`workers` is how many calls run at once; the others bound all calls together."""
 
     workers: int
     queue_time_max_s: float = 0.5
@@ -61,7 +61,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a call asks for. `deadline` is on the clock that `now` is given from, in seconds."""
+    """What a call needs. `deadline` is in seconds, on the clock of `now`."""
 
     weight: Weight
     priority: Priority = Priority.INTERACTIVE
@@ -69,8 +69,8 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """`wait_s` is how long the call would have queued."""
+class Rejection:
+    """A call that is not admitted; `wait_s` is how long it would have queued."""
 
     cause: Cause
     wait_s: float
@@ -78,8 +78,8 @@ class Refusal:
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
-    """Room taken by one call until it is given back, once, however the call ends."""
+class Permit:
+    """Room taken by one admitted call until it is given back, once, however the call ends."""
 
     demand: Demand
     cost_s: float
@@ -102,7 +102,8 @@ class AdmissionCounts:
 
 
 class ServiceTime:
-    """Seconds of a match thread that a call takes: so much each, and so much per unit of a kind.
+    """Cost model: seconds of a match thread that a call takes, as a constant plus so much per unit
+    of each kind.
 
     Learnt by normalised least mean squares (Widrow and Hoff, 1960; Kaczmarz' projections with a
     step under 1): for calls of one kind it is a moving average, and where true costs exist, no
@@ -113,10 +114,11 @@ class ServiceTime:
         self._factors = [1.0] * len(_GUESSES)
 
     def of(self, weight: Weight) -> float:
+        """The estimate for one call, in seconds."""
         return sum(f * g for f, g in zip(self._factors, _guesses(weight), strict=True))
 
     def learn(self, weight: Weight, spent_s: float) -> None:
-        """One call took so long. A single surprise, a disk that stalled, moves it a bounded bit."""
+        """Learn from one call. The effect of a single outlier, as of a stalled disk, is bounded."""
         guesses = _guesses(weight)
         expected = self.of(weight)
         credible = min(max(spent_s, expected / _SURPRISE_MAX), expected * _SURPRISE_MAX)
@@ -138,8 +140,8 @@ def _guesses(weight: Weight) -> tuple[float, float, float, float]:
 
 
 class Limiter:
-    """Admits by estimated queue time. An empty priority takes one call whatever the estimate says:
-    so a wrong estimate is corrected by work and not by waiting.
+    """Admits calls by estimated queue time. A priority with no call in flight admits one whatever
+    the estimate: so a wrong estimate is corrected by a measurement.
 
     `BULK_PART` is no fair share of time, as `FairShare` keeps it, but room: how far bulk may fill
     the bounds, whether others wait or not."""
@@ -152,60 +154,62 @@ class Limiter:
         self._cost_s = dict.fromkeys(Priority, 0.0)
         self._calls = dict.fromkeys(Priority, 0)
         self._items = self._bytes = 0
-        self._away_s = 0.0
-        self._away_at = -math.inf
+        self._rejected_s = 0.0
+        self._rejected_at = -math.inf
         self._draining = False
         self._admitted = self._admitted_items = self._expired = self._cancelled = 0
         self._refused = dict.fromkeys(Cause, 0)
 
     def drain(self) -> None:
-        """From now on refuse; who has a ticket keeps it."""
+        """Reject from now on; permits that were given stay valid."""
         self._draining = True
 
-    def admit(self, demand: Demand, now: float) -> Ticket | Refusal:
-        """A ticket, which must be given back, or at once a refusal; both are counted."""
-        refusal = self.check(demand, now)
-        if refusal is not None:
-            self._refused[refusal.cause] += 1
-            self._turn_away(demand, now)
-            return refusal
-        ticket = Ticket(demand, self._service.of(demand.weight))
-        self._enter(ticket, 1)
+    def admit(self, demand: Demand, now: float) -> Permit | Rejection:
+        """A permit, which must be given back, or a rejection; both are counted."""
+        rejection = self.check(demand, now)
+        if rejection is not None:
+            self._refused[rejection.cause] += 1
+            self._note_rejected(demand, now)
+            return rejection
+        permit = Permit(demand, self._service.of(demand.weight))
+        self._enter(permit, 1)
         self._admitted += 1
         self._admitted_items += demand.weight.items
-        return ticket
+        return permit
 
-    def check(self, demand: Demand, now: float) -> Refusal | None:
-        """What `admit` would refuse with now, uncounted; None where it would admit."""
+    def check(self, demand: Demand, now: float) -> Rejection | None:
+        """The rejection that `admit` would give now, uncounted; None where it would admit."""
         wait_s = self.wait_s(demand.priority)
         remaining_s = demand.deadline - now
         if self._draining:
-            return Refusal(Cause.DRAINING, wait_s, RETRY_MS_MAX)
+            return Rejection(Cause.DRAINING, wait_s, RETRY_MS_MAX)
         if not self._has_space(demand):
-            return self._refusal(Cause.SPACE, wait_s, wait_s, now)
+            return self._reject(Cause.SPACE, wait_s, wait_s, now)
         if self._calls[demand.priority] == 0:
             late_s, excess_s = wait_s - remaining_s, -math.inf
         else:
             late_s = wait_s + self._service.of(demand.weight) - remaining_s
             excess_s = wait_s - self._part(demand.priority) * self._bounds.queue_time_max_s
         if late_s > 0 or remaining_s <= 0:
-            return self._refusal(Cause.DEADLINE, wait_s, min(late_s, wait_s), now)
+            return self._reject(Cause.DEADLINE, wait_s, min(late_s, wait_s), now)
         if excess_s > 0:
-            return self._refusal(Cause.QUEUE, wait_s, excess_s, now)
+            return self._reject(Cause.QUEUE, wait_s, excess_s, now)
         return None
 
-    def give_back(self, ticket: Ticket, spent_s: float | None = None) -> None:
-        """The call has ended; `spent_s` of a match thread where it came to its end there."""
-        assert not ticket._returned, "a ticket is given back once"
-        ticket._returned = True
-        self._enter(ticket, -1)
+    def give_back(self, permit: Permit, spent_s: float | None = None) -> None:
+        """The call has ended; `spent_s` of a match thread, where it completed there."""
+        assert not permit._returned, "a permit is given back once"
+        permit._returned = True
+        self._enter(permit, -1)
         if spent_s is not None:
-            self._service.learn(ticket.demand.weight, spent_s)
+            self._service.learn(permit.demand.weight, spent_s)
 
     def expired(self) -> None:
+        """Count a call whose deadline passed after it was admitted."""
         self._expired += 1
 
     def cancelled(self) -> None:
+        """Count a call that its client cancelled after it was admitted."""
         self._cancelled += 1
 
     def wait_s(self, priority: Priority) -> float:
@@ -217,6 +221,7 @@ class Limiter:
 
     @property
     def counts(self) -> AdmissionCounts:
+        """A copy of the counters."""
         return AdmissionCounts(
             admitted=self._admitted,
             items=self._admitted_items,
@@ -229,19 +234,19 @@ class Limiter:
             waiting_s=self.wait_s(Priority.BULK),
         )
 
-    # ------------------------------------------------------------ the books
+    # ------------------------------------------------------------ accounts
 
-    def _enter(self, ticket: Ticket, sign: int) -> None:
-        priority, weight = ticket.demand.priority, ticket.demand.weight
+    def _enter(self, permit: Permit, sign: int) -> None:
+        priority, weight = permit.demand.priority, permit.demand.weight
         self._calls[priority] += sign
         self._items += sign * weight.items
         self._bytes += sign * weight.nbytes
-        self._cost_s[priority] += sign * ticket.cost_s
+        self._cost_s[priority] += sign * permit.cost_s
         if self._calls[priority] == 0:
             self._cost_s[priority] = 0.0  # and not what rounding left
 
     def _has_space(self, demand: Demand) -> bool:
-        """Bulk leaves room for the others, who need not leave any for bulk."""
+        """Bulk leaves room for interactive calls; they leave none for bulk."""
         part, weight = self._part(demand.priority), demand.weight
         items, nbytes = self._items + weight.items, self._bytes + weight.nbytes
         return items <= part * self._bounds.items_max and nbytes <= part * self._bounds.bytes_max
@@ -250,21 +255,21 @@ class Limiter:
     def _part(priority: Priority) -> float:
         return BULK_PART if priority is Priority.BULK else 1.0
 
-    # ------------------------------------------------------------ when to come back
+    # ------------------------------------------------------------ retry hints
 
-    def _refusal(self, cause: Cause, wait_s: float, until_room_s: float, now: float) -> Refusal:
-        """The hint is when there will be room, behind those who were told to come back before."""
-        until_s = max(until_room_s, 0.0) + self._away(now) / self._bounds.workers
+    def _reject(self, cause: Cause, wait_s: float, until_room_s: float, now: float) -> Rejection:
+        """The hint is when there will be room, behind the calls that were given a hint before."""
+        until_s = max(until_room_s, 0.0) + self._hinted_s(now) / self._bounds.workers
         hint_ms = 1_000 * until_s * (1 + _JITTER * self._jitter())
-        return Refusal(cause, wait_s, int(min(max(hint_ms, RETRY_MS_MIN), RETRY_MS_MAX)))
+        return Rejection(cause, wait_s, int(min(max(hint_ms, RETRY_MS_MIN), RETRY_MS_MAX)))
 
-    def _away(self, now: float) -> float:
-        """Seconds of work that was turned away and not yet due: a bucket that leaks as fast as
-        the workers work."""
-        leaked = (now - self._away_at) * self._bounds.workers
-        return max(0.0, self._away_s - leaked)
+    def _hinted_s(self, now: float) -> float:
+        """Seconds of rejected work whose hint is not yet due: a bucket that leaks as fast as the
+        workers work."""
+        leaked = (now - self._rejected_at) * self._bounds.workers
+        return max(0.0, self._rejected_s - leaked)
 
-    def _turn_away(self, demand: Demand, now: float) -> None:
+    def _note_rejected(self, demand: Demand, now: float) -> None:
         full = RETRY_MS_MAX / 1_000 * self._bounds.workers
-        self._away_s = min(self._away(now) + self._service.of(demand.weight), full)
-        self._away_at = now
+        self._rejected_s = min(self._hinted_s(now) + self._service.of(demand.weight), full)
+        self._rejected_at = now

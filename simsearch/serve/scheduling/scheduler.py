@@ -1,7 +1,7 @@
-"""Whose turn it is: the match threads, and the jobs that wait for one.
+"""Match scheduler: a fixed thread pool; earliest deadline first, interactive before bulk.
 
-A job works in steps. Between two of them it goes back into the queue, so that an upload in flight
-never waits for more than one step of a stocktaking.
+A job works in steps. Between two of them it goes back into the queue, so that an interactive call
+never waits for more than one step of a bulk job.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from simsearch.types import CallContext, Priority
 T = TypeVar("T")
 
 Steps: TypeAlias = Generator[None, None, T]
-"""Work that may be stopped or overtaken wherever it yields; it returns the answer."""
+"""Work that may be stopped or overtaken at each yield; it returns the answer."""
 
 TOGETHER_S: Final = 0.1
-"""About what an encoder takes for the largest batch that is worth making."""
+"""About the time an encoder takes for the largest useful batch."""
 
 OWED_MAX_S: Final = 1.0
 BULK_STEP_S: Final = 0.05
@@ -32,12 +32,12 @@ BULK_STEP_S: Final = 0.05
 
 
 class Job(Generic[T]):
-    """Work on its way through the match threads. `cost_s` is what it is expected to take of the
-    server alone; `spent_s` is how long it was worked on so far, and `share_s` its share of that
-    time: of two jobs at once, half each.
+    """A task on the match threads. `cost_s` is the time it is expected to take on an otherwise idle
+    server; `spent_s` is how long it has run so far, and `share_s` its share of that time: of two
+    jobs at once, half each.
 
-    It works in the context that it was made in. `settle` is called once, in any thread, with the
-    answer or the error.
+    It runs in the context it was made in. `post` is called once, in any thread, with the answer or
+    the error.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Job(Generic[T]):
         begin: Callable[[CallContext], Steps[T]],
         priority: Priority,
         deadline: float,
-        settle: Callable[[T | None, BaseException | None], None],
+        post: Callable[[T | None, BaseException | None], None],
         cost_s: float = 0.0,
     ) -> None:
         self.call = CallContext(priority, deadline, self.is_wanted)
@@ -53,22 +53,22 @@ class Job(Generic[T]):
         self.spent_s = 0.0
         self.share_s = 0.0
         self._steps: Steps[T] | None = begin(self.call)
-        self._settle = settle
+        self._post = post
         self._wanted = True
         self._context = contextvars.copy_context()
 
     def is_wanted(self) -> bool:
-        """False for good once nobody waits for the answer."""
+        """Whether the answer is still wanted; once False, it stays so."""
         return self._wanted
 
     def abandon(self) -> None:
-        """Nobody waits any more: let go of the request, also while it is queued."""
+        """The answer is not wanted any more: release the request, also while the job is queued."""
         self._wanted = False
         self._steps = None
 
     def step(self, shared_s: Callable[[], float]) -> bool:
-        """Work up to the next yield; False where there is nothing left to do. `shared_s` is a
-        clock that goes the slower, the more jobs are worked on."""
+        """Run to the next yield; False where nothing is left to do. `shared_s` is a clock that
+        runs the slower, the more jobs run at once."""
         steps = self._steps
         if steps is None:
             return False
@@ -79,20 +79,20 @@ class Job(Generic[T]):
             self._context.run(next, steps)
         except StopIteration as end:
             answer, error = end.value, None
-        except BaseException as fault:  # whatever it is, it is the caller's answer
+        except BaseException as fault:  # every error is the caller's answer
             answer, error = None, fault
         else:
             self._spend(begun, shared_s() - share_begun)
             return True
         self._spend(begun, shared_s() - share_begun)
         self._steps = None
-        self._settle(answer, error)
+        self._post(answer, error)
         return False
 
     def refuse(self, error: BaseException) -> None:
-        """The answer, where no thread will come to one."""
+        """Post an error as the answer, where no thread will come to one."""
         if self._wanted:
-            self._settle(None, error)
+            self._post(None, error)
 
     def _spend(self, begun: float, share_s: float) -> None:
         self.spent_s += time.monotonic() - begun
@@ -100,32 +100,19 @@ class Job(Generic[T]):
 
 
 def expired() -> DeadlinePassed:
+    """The error of a job whose deadline has passed."""
     return DeadlinePassed(
         "the deadline passed before there was an answer: send less at once, later, or wait longer"
     )
 
 
-class _Bell:
-    """Wakes one thread, once for each ring."""
+class MatchScheduler:
+    """Threads that run jobs, earliest deadline first, interactive before bulk. While both wait,
+    bulk gets a fixed part of the time, so that it never starves.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def ring(self) -> None:
-        self._lock.release()
-
-    def wait(self) -> None:
-        self._lock.acquire()
-
-
-class Turns:
-    """Threads that work jobs off, earliest deadline first, interactive ones before bulk. While
-    both wait, bulk is owed a part of the time, so that it never stands still.
-
-    Many jobs at once let an encoder take them together; so many that each of them takes a second
-    would let all of them be late. A job is begun beside others while what all of them cost is
-    under TOGETHER_S, or fewer than `together_min` are worked on.
+    Jobs that run at once are encoded in one batch; too many of them would all be late. A job
+    begins beside others while their costs together are under TOGETHER_S, or fewer than
+    `together_min` run.
     """
 
     def __init__(self, threads: int, together_min: int = 2) -> None:
@@ -135,7 +122,7 @@ class Turns:
         self._shared_s = 0.0
         self._shared_at = time.monotonic()
         self._lock = threading.Lock()
-        self._idle: list[_Bell] = []
+        self._idle: list[threading.Lock] = []
         self._queues: dict[Priority, list[tuple[float, int, Job[Any]]]] = {
             priority: [] for priority in Priority
         }
@@ -161,10 +148,10 @@ class Turns:
                 raise NotReady("the server is shutting down: ask another one")
             entry = (job.call.deadline, next(self._numbers), job)
             heapq.heappush(self._queues[job.call.priority], entry)
-            self._call_a_thread()
+            self._wake_thread()
 
     def drop(self, job: Job[Any]) -> None:
-        """Take a job out whose caller has gone, if it waits: its place is not kept."""
+        """Remove a job whose answer is not wanted, if it is queued."""
         with self._lock:
             queue = self._queues[job.call.priority]
             kept = [entry for entry in queue if entry[2] is not job]
@@ -173,13 +160,13 @@ class Turns:
                 self._queues[job.call.priority] = kept
 
     def close(self) -> None:
-        """Take no more; the threads end after the step that they are at."""
+        """Take no more jobs; the threads end after their present step."""
         with self._lock:
             self._closed = True
             for queue in self._queues.values():
                 queue.clear()
             while self._idle:
-                self._idle.pop().ring()
+                self._idle.pop().release()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the threads to end; False where one did not in time."""
@@ -191,17 +178,18 @@ class Turns:
     # ------------------------------------------------------------ the threads
 
     def _work(self) -> None:
-        bell = _Bell()
-        while (job := self._next(bell)) is not None:
+        wake = threading.Lock()  # a binary semaphore: threading.Semaphore is made in Python
+        wake.acquire()
+        while (job := self._next(wake)) is not None:
             before_s = job.spent_s
             unfinished = job.step(self._share)
             self._account(job, job.spent_s - before_s)
             if unfinished:
                 self._put_back(job)
-            del job  # an idle thread holds on to nobody's request
+            del job  # an idle thread must not hold a request
 
-    def _next(self, bell: _Bell) -> Job[Any] | None:
-        """Waits for a job that may be begun; None once closed."""
+    def _next(self, wake: threading.Lock) -> Job[Any] | None:
+        """Wait for a job that may begin; None once closed."""
         while True:
             with self._lock:
                 if self._closed:
@@ -209,16 +197,16 @@ class Turns:
                 if self._may_begin():
                     job = heapq.heappop(self._queues[self._turn()])[2]
                     self._work_on(job, 1)
-                    self._call_a_thread()  # this one takes the next job by itself
+                    self._wake_thread()  # when this one is done, it takes a job without being woken
                     return job
-                self._idle.append(bell)
-            bell.wait()
+                self._idle.append(wake)
+            wake.acquire()
 
-    def _call_a_thread(self) -> None:
-        """With the lock held: where a job may be begun, the thread that worked last begins it,
-        whose memory is still at hand. In turn, sixteen threads take twice the time of one."""
+    def _wake_thread(self) -> None:
+        """With the lock held: where a job may begin, wake the most recently idle thread (warm
+        caches). Round-robin over 16 threads doubled the time per job."""
         if self._idle and self._may_begin():
-            self._idle.pop().ring()
+            self._idle.pop().release()
 
     def _may_begin(self) -> bool:
         if not any(self._queues.values()):
@@ -227,13 +215,13 @@ class Turns:
         return self._working < self._together_min or self._working_s + job.cost_s <= TOGETHER_S
 
     def _work_on(self, job: Job[Any], sign: int) -> None:
-        """With the lock held: one job more or less is worked on."""
+        """With the lock held: one job more or less runs."""
         self._advance()
         self._working += sign
         self._working_s = self._working_s + sign * job.cost_s if self._working else 0.0
 
     def _share(self) -> float:
-        """Seconds of the server that each job worked on has had so far."""
+        """The shared clock: seconds that a job would have had that ran all the time."""
         with self._lock:
             self._advance()
             return self._shared_s

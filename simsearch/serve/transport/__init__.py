@@ -1,1 +1,1 @@
-"""The gRPC port: certificates, interceptors, limits, status codes."""
+"""gRPC transport: port, call boundary, limits, certificates, status codes."""

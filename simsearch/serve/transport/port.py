@@ -1,6 +1,6 @@
-"""The public gRPC port: where it may listen, TLS, health and reflection.
+"""gRPC port: listen address, TLS, limits of gRPC itself, health and reflection.
 
-Nothing here knows encoders, banks or indexes: the services are added by the server.
+Nothing here knows encoders, banks or indexes: the server adds the services.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from grpc_reflection.v1alpha import reflection
 from simsearch.config import Config, ServerConfig, TlsConfig
 from simsearch.config_file import split_address
 from simsearch.errors import BadConfig
+from simsearch.serve.transport.call_boundary import CallBoundary, CallLayer
 from simsearch.serve.transport.certificates import ServerTls
-from simsearch.serve.transport.interceptors import Chain, Refusals
-from simsearch.serve.transport.slow_readers import UNTAKEN_S, Untaken
+from simsearch.serve.transport.slow_readers import UNREAD_S, SlowReaders
 from simsearch.serve.transport.tls_version import check_only_tls_1_3
 from simsearch.v1 import (
     bank_pb2,
@@ -39,27 +39,27 @@ DESCRIPTORS: Final = (
 SERVICES: Final = tuple(descriptor.full_name for descriptor in DESCRIPTORS)
 
 LIVE: Final = "live"
-"""What liveness probes ask for: whoever answers at all is alive, ready or not."""
+"""The name that liveness probes ask for: it is SERVING while the port is open, ready or not."""
 
 HEADERS_BYTES_MAX: Final = 16 << 10
 
 TLS_OPTIONS: Final = (("grpc.max_connection_age_ms", 3_600_000),)
-"""A certificate is looked at when a connection begins: no connection outlives it for long. Calls
-in flight are not cut off."""
+"""A certificate is checked when a connection begins, so a connection must not outlive it for long.
+gRPC lets calls in flight finish."""
 
 CALLS_PER_CONNECTION_MAX: Final = 1_024
-"""Well over what is admitted: a call too many is refused here, not held back by its client."""
+"""Well over what is admitted: a call too many is refused by name, not queued in its client."""
 
 PING_INTERVAL_MIN_S: Final = 5
 """Who pings more often is cut off (GOAWAY, too_many_pings). Our clients ping every 10 s."""
 
 STOP_GRACE_S: Final = 2.0
-"""For refusals still on their way out and open health watches, once no call is in flight."""
+"""Time for refusals on their way out and open health watches, once no call is in flight."""
 
 
 def check_listen(config: Config) -> None:
-    """Refuse to listen beyond this machine where calls could be read on the way or anybody could
-    make them, unless told to. Raises BadConfig."""
+    """Raises BadConfig where other machines could reach the port without TLS and identities,
+    unless the configuration allows that explicitly."""
     host, _ = split_address(config.server.listen)
     if config.server.insecure_allow_remote_without_tls or _is_loopback(host):
         return
@@ -82,33 +82,33 @@ def _is_loopback(host: str) -> bool:
 
 
 def tls_of(config: TlsConfig) -> ServerTls | None:
-    """None: in clear. Raises BadConfig."""
+    """The configured certificates; None without TLS. Raises BadConfig."""
     return ServerTls(config) if config.cert else None
 
 
-class Port:
-    """A gRPC server with health and reflection, to which services are added before it is opened."""
+class GrpcPort:
+    """A gRPC server with health and reflection. Services are added to `server` before `open`."""
 
     def __init__(
         self,
         config: ServerConfig,
-        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        layers: Sequence[CallLayer],
         tls: ServerTls | None = None,
     ) -> None:
-        """The first interceptor sees a call first."""
+        """The first layer is the outermost; outside all of them stands the one for slow readers."""
         self._listen = config.listen
         self._tls = tls
         self.health = health.aio.HealthServicer()
-        self.untaken = Untaken()
-        self._untaken_s = min(UNTAKEN_S, config.stream_idle_s)
+        self.slow_readers = SlowReaders()
+        self._unread_s = min(UNREAD_S, config.stream_idle_s)
         self._watching: asyncio.Task[None] | None = None
         self.server = grpc.aio.server(
-            interceptors=[Chain([self.untaken, Refusals(), *interceptors])],
+            interceptors=[CallBoundary([self.slow_readers, *layers])],
             options=[
                 ("grpc.max_receive_message_length", config.message_bytes_max),
                 ("grpc.max_send_message_length", config.message_bytes_max),
                 ("grpc.max_metadata_size", HEADERS_BYTES_MAX),
-                # Else a quarter more: what lies between the two is refused by chance.
+                # By default a quarter more, and what lies between the two is refused at random.
                 ("grpc.absolute_max_metadata_size", HEADERS_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
                 # Clients find a server that hangs by pings; gRPC permits one in five minutes.
@@ -125,8 +125,8 @@ class Port:
         )
 
     async def open(self) -> str:
-        """Listen, not serving yet, and with TLS nothing but 1.3; returns the address, whose port
-        was chosen where it was 0.
+        """Listen, with TLS 1.3 only, and report NOT_SERVING; returns the address, in which a
+        configured port of 0 is the one that was chosen.
 
         Raises BadConfig.
         """
@@ -136,22 +136,24 @@ class Port:
         return address
 
     async def listen(self) -> str:
-        """As `open`, with whatever TLS gRPC speaks. Raises BadConfig."""
+        """As `open`, without the check of the TLS version. Raises BadConfig."""
         port = self._bind()
         await self.health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
+        self.slow_readers.check()
         await self.server.start()
-        self._watching = asyncio.create_task(self.untaken.watch(self._untaken_s))
+        self._watching = asyncio.create_task(self.slow_readers.watch(self._unread_s))
         return _address_of(self._listen, port)
 
     async def set_serving(self, serving: bool) -> None:
-        """What probes are told."""
+        """Set what gRPC's health service answers."""
         answers = health_pb2.HealthCheckResponse
         status = answers.SERVING if serving else answers.NOT_SERVING
         for service in ("", *SERVICES):
             await self.health.set(service, status)
 
     async def close(self, grace_s: float | None) -> None:
+        """Stop the server; calls in flight have `grace_s` to end, None: no time."""
         await self.server.stop(grace_s)
         if self._watching is not None:
             self._watching.cancel()
@@ -180,6 +182,6 @@ def _address_of(listen: str, port: int) -> str:
 
 
 def _own_host(listen: str) -> str:
-    """Where this process reaches its own port."""
+    """The host under which this process reaches its own port."""
     host, _ = split_address(listen)
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

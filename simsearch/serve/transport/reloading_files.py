@@ -1,4 +1,7 @@
-"""A value read from files, and read again when they change; a broken change is not taken over."""
+"""File reloader: a value read from files, and read again when they change.
+
+A change that cannot be read is logged, and the last good value stays.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ _Mark: TypeAlias = tuple[int, int, int, int] | None
 
 @dataclass(frozen=True)
 class ReloadCounts:
-    """Changes of the files that were taken over, and that were refused."""
+    """Changes of the files that were applied, and that could not be read."""
 
     taken: int = 0
     refused: int = 0
 
 
-class Reloading(Generic[T]):
-    """Looks at its files at most every `every_s`, when it is asked; safe to ask from any thread."""
+class FileReloader(Generic[T]):
+    """Checks its files in `current`, at most once in `every_s` seconds; safe from any thread."""
 
     def __init__(
         self,
@@ -38,7 +41,8 @@ class Reloading(Generic[T]):
         every_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises what `read` raises: a server does not start with a broken file."""
+        """`what` names the files in the log. Raises what `read` raises, so that a server does not
+        start with a broken file."""
         self._what = what
         self._paths = tuple(paths)
         self._read = read
@@ -52,6 +56,7 @@ class Reloading(Generic[T]):
 
     @property
     def counts(self) -> ReloadCounts:
+        """Reloads since the start."""
         return ReloadCounts(self._taken, self._refused)
 
     def current(self) -> T:
@@ -68,7 +73,7 @@ class Reloading(Generic[T]):
         marks = self._look()
         if marks == self._marks:
             return
-        self._marks = marks  # before reading: a change meanwhile is seen the next time
+        self._marks = marks  # before reading: a change during it is seen the next time
         try:
             self._value = self._read()
         except SimsearchError as fault:
@@ -83,7 +88,7 @@ class Reloading(Generic[T]):
 
 
 def _mark(path: Path) -> _Mark:
-    """What changes when a file is written to, replaced, or a link to it is pointed elsewhere."""
+    """Differs once a file is written to or replaced, or a link to it points elsewhere."""
     try:
         found = os.stat(path)
     except OSError:

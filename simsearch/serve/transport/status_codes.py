@@ -1,4 +1,4 @@
-"""One table: every error's gRPC status. Nothing else in the server knows status codes."""
+"""Status table: the gRPC status of every error. Nothing else in the server knows status codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DOMAIN = "simsearch"
 
 WORDS_MAX = 400
-"""Characters of a message on the wire. Percent-encoded and sent twice, it stays under 8 KiB."""
+"""Characters of a message on the wire. Percent-encoded and sent twice, they stay under 8 KiB."""
 
 STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
     {
@@ -47,7 +47,7 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "PROPOSAL_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
         "PROPOSAL_CLOSED": grpc.StatusCode.FAILED_PRECONDITION,
         "LOW_INFORMATION": grpc.StatusCode.INVALID_ARGUMENT,
-        # Not before midnight: not a status that clients retry.
+        # A retry before midnight is useless: not a status that clients retry.
         "DAILY_LIMIT": grpc.StatusCode.PERMISSION_DENIED,
         "NO_SIGNAL": grpc.StatusCode.INVALID_ARGUMENT,
         "LIMIT_EXCEEDED": grpc.StatusCode.INVALID_ARGUMENT,
@@ -55,7 +55,7 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
         "PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED,
         "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
-        # Durable, so a blind retry would add it twice: not a status that clients retry.
+        # The edit is durable and a retry would repeat it: not a status that clients retry.
         "NOT_YET_VISIBLE": grpc.StatusCode.DEADLINE_EXCEEDED,
         "NOT_READY": grpc.StatusCode.UNAVAILABLE,
         "BANK_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -69,7 +69,7 @@ STATUS: Mapping[str, grpc.StatusCode] = MappingProxyType(
         "BAD_SNAPSHOT": grpc.StatusCode.DATA_LOSS,
         "SNAPSHOT_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
         "RECALL_TOO_LOW": grpc.StatusCode.FAILED_PRECONDITION,
-        # The image's own doing as far as one can tell: not a status that clients retry.
+        # Most likely caused by the image: not a status that clients retry.
         "DECODER_FAILED": grpc.StatusCode.INVALID_ARGUMENT,
         "NO_SANDBOX": grpc.StatusCode.FAILED_PRECONDITION,
         "ENCODER_FAILED": grpc.StatusCode.INTERNAL,
@@ -83,11 +83,12 @@ HIDDEN = InternalFault("the server failed at this request; its log has the cause
 
 
 def status_of(error: SimsearchError) -> grpc.StatusCode:
+    """The row of this error's reason."""
     return STATUS[error.reason]
 
 
 def words_of(error: SimsearchError) -> str:
-    """The message, short enough for a trailer: gRPC refuses long ones, reason and all."""
+    """The message, cut to fit a trailer: gRPC drops trailers that are too long, reason included."""
     words = error.message
     return words if len(words) <= WORDS_MAX else f"{words[: WORDS_MAX - 1]}…"
 
@@ -133,7 +134,7 @@ def _pushback_ms(error: SimsearchError, left_s: float | None) -> int:
 
 
 def item_error(error: SimsearchError) -> error_pb2.ItemError:
-    """One refused item of a batch."""
+    """The error of one item of a batch."""
     return error_pb2.ItemError(
         reason=reason_number(error),  # type: ignore[arg-type]  # stubs want the enum's own type
         code=status_of(error).value[0],

@@ -1,9 +1,9 @@
-"""TLS 1.3 and nothing older, which gRPC for Python has no setting for.
+"""TLS version: allows 1.3 only, for which gRPC for Python has no setting.
 
-What it has is the list of cipher suites of TLS 1.2, read from the environment when gRPC is
-imported. The one suite named here needs a key that both sides knew beforehand; gRPC never has one,
-so no TLS 1.2 handshake can succeed. The suites of TLS 1.3 are not affected. Because this holds
-only where nobody imported gRPC earlier, a server asks its own port before it serves.
+gRPC reads the list of TLS 1.2 cipher suites from the environment when it is imported. The one suite
+named here needs a pre-shared key; gRPC never has one, so no TLS 1.2 handshake can succeed. The
+suites of TLS 1.3 are not affected. This has no effect where gRPC was imported earlier, so a server
+probes its own port before it serves.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 
 PROBE_TIMEOUT_S = 5.0
 _HANDSHAKE = b"\x16"
-"""The first byte of a server's answer that takes up the handshake; a refusal is an alert, or
-nothing. It says so before any certificate is asked for, so the probe needs none."""
+"""First byte of a server's answer that continues the handshake; a refusal is an alert, or nothing.
+It comes before any certificate is requested, so the probe needs none."""
 
 
 def check_only_tls_1_3(host: str, port: int) -> None:
@@ -39,7 +39,7 @@ def check_only_tls_1_3(host: str, port: int) -> None:
 
 
 def _answers(host: str, port: int, version: ssl.TLSVersion) -> bool:
-    """Whether the first words of a client that knows this version alone are taken up."""
+    """Whether the server continues the handshake of a client that speaks this version alone."""
     try:
         with socket.create_connection((host, port), PROBE_TIMEOUT_S) as connection:
             connection.sendall(_client_hello(version))
@@ -51,7 +51,7 @@ def _answers(host: str, port: int, version: ssl.TLSVersion) -> bool:
 def _client_hello(version: ssl.TLSVersion) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is sent or believed: the handshake ends here
+    context.verify_mode = ssl.CERT_NONE  # the handshake ends here: nothing is sent or trusted
     context.set_alpn_protocols(["h2"])
     context.maximum_version = version
     context.minimum_version = version

@@ -32,6 +32,7 @@ from simsearch.types import (
     ChangeKind,
     Decision,
     Edit,
+    EditTerms,
     EntryDraft,
     EntryState,
     FourEyes,
@@ -39,14 +40,13 @@ from simsearch.types import (
     ProposalKind,
     ProposalState,
     Signal,
-    Terms,
 )
 from tests.bank.test_audit import RawTables
 from tests.bank.test_audit import audited as audited_at
 from tests.bank.worlds import POLICY, digest_draft
 
 ANN, BOB, CID = (Edit(name, f"{name}'s case") for name in ("ann", "bob", "cid"))
-TWO = Terms(four_eyes=True)
+TWO = EditTerms(four_eyes=True)
 APPROVE, REJECT, WITHDRAW = Decision
 ACTIVE, SHADOW, DRAFT = EntryState.ACTIVE, EntryState.SHADOW, EntryState.DRAFT
 HELD = replace(digest_draft("held"), review_reasons=("it says nothing",))
@@ -400,7 +400,7 @@ def test_the_day_of_a_person_is_bounded_across_restarts(
     """Rows of lists count one each, what waits counts when it is proposed, repetitions do not."""
     now = 20_000 * daily_limit.DAY_S + 5.0
     monkeypatch.setattr("simsearch.bank.store.time.time", lambda: now)
-    three = Terms(edits_per_day=3)
+    three = EditTerms(edits_per_day=3)
     store.add_entries("spam", [digest_draft("a")], ANN, terms=three)
     store.import_part("free", "list", 0, rows("x"), ANN, terms=three)
     store.import_part("free", "list", 0, rows("x"), ANN, terms=three)

@@ -24,7 +24,7 @@ from simsearch.errors import (
     SimsearchError,
     Unauthenticated,
 )
-from simsearch.serve.auth.redaction import can_tell
+from simsearch.serve.auth.redaction import can_hold_scores
 from simsearch.types import (
     Band,
     Decision,
@@ -365,9 +365,9 @@ def test_default_thresholds_are_shown_to_those_who_see_scores(as_: Calls) -> Non
     assert as_("trusted").status().default_policy.hamming
 
 
-def test_every_answer_that_can_tell_is_known_here() -> None:
+def test_every_answer_that_can_hold_scores_is_known_here() -> None:
     """A new RPC with hits in its answer is redacted by the guard; this names those there are."""
-    telling = {n.rpartition("/")[2] for n, m in RPCS.items() if can_tell(m.output_type)}
+    telling = {n.rpartition("/")[2] for n, m in RPCS.items() if can_hold_scores(m.output_type)}
     assert telling == {
         "Match",
         "BatchMatch",
@@ -426,10 +426,10 @@ def test_a_quota_is_counted_in_items(world: Served, as_: Calls, clock: Clock) ->
     ) as slow:
         slow.match_batch([HASH] * 3)
         slow.match(HASH)
-        refused = world.guard.counts.over_quota
+        refused = world.authorization.counts.over_quota
         with pytest.raises(SimsearchError):
             slow.match(HASH)
-        assert world.guard.counts.over_quota > refused
+        assert world.authorization.counts.over_quota > refused
         as_("ingest").match(HASH)
         clock.now += 0.25
         slow.match(HASH)
@@ -561,13 +561,13 @@ def test_an_open_stream_ends_when_its_caller_is_changed(world: Served, change: s
 
 def test_refusals_are_counted_by_kind(world: Served, as_: Calls) -> None:
     """Plain numbers, which a page of metrics can read."""
-    before = world.guard.counts
+    before = world.authorization.counts
     as_("ingest").match(HASH)
     for _ in range(2):
         refusal_of(lambda: as_("ingest").list_banks())
     with Client(world.address, deadline_s=5) as stranger:
         assert type(refusal_of(stranger.list_banks)) is Unauthenticated
-    after = world.guard.counts
+    after = world.authorization.counts
     assert after.admitted - before.admitted == 1
     assert after.denied - before.denied == 2
     assert after.unauthenticated - before.unauthenticated == 1

@@ -12,14 +12,14 @@ import pytest
 from simsearch.config import CallerConfig
 from simsearch.errors import BadConfig, Unauthenticated
 from simsearch.serve.auth.identities_file import (
-    Directory,
+    Identities,
     certificate_names,
     identify,
-    load_directory,
+    load_identities,
 )
 from simsearch.serve.auth.identity import LOCAL, Identity, current
 from simsearch.serve.auth.tokens import id_of, new_token, read_record, record_of
-from simsearch.serve.transport.reloading_files import ReloadCounts, Reloading
+from simsearch.serve.transport.reloading_files import FileReloader, ReloadCounts
 from simsearch.types import EVERY_BANK, BankAccess, Role
 
 TLS = {"transport_security_type": [b"ssl"]}
@@ -33,8 +33,8 @@ def caller(**changes: Any) -> CallerConfig:
     return CallerConfig(**given)
 
 
-def directory(**callers: CallerConfig) -> Directory:
-    return Directory.of(callers, "here")
+def directory(**callers: CallerConfig) -> Identities:
+    return Identities.of(callers, "here")
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -43,7 +43,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 
 def refusal_of(callers: dict[str, CallerConfig]) -> str:
     with pytest.raises(BadConfig) as refusal:
-        Directory.of(callers, "here")
+        Identities.of(callers, "here")
     return refusal.value.message
 
 
@@ -154,7 +154,7 @@ def certificate(
     return found | ({"peer_uri": [*uris]} if uris else {}) | ({"peer_dns": [*dns]} if dns else {})
 
 
-CERTIFIED = Directory.of(
+CERTIFIED = Identities.of(
     {
         "by-uri": caller(certificates=("URI:spiffe://example.org/ingest",)),
         "by-dns": caller(certificates=("DNS:ingest.example.org", "DNS:ingest2.example.org")),
@@ -230,7 +230,7 @@ def test_a_wrong_token_is_not_made_good_by_a_certificate() -> None:
 def test_a_token_beside_a_certificate_of_nobody_or_of_the_same_identity() -> None:
     """A shared connection may carry tokens; a certificate of another identity may not."""
     token = new_token()
-    known = Directory.of(
+    known = Identities.of(
         {
             "me": caller(tokens=(str(record_of(token)),), certificates=("CN:my-host",)),
             "them": caller(certificates=("CN:their-host",)),
@@ -247,7 +247,7 @@ def test_a_token_beside_a_certificate_of_nobody_or_of_the_same_identity() -> Non
 
 
 def only(**changes: Any) -> Identity:
-    return Directory.of({"x": caller(**changes)}, "here").identities["x"]
+    return Identities.of({"x": caller(**changes)}, "here").by_name["x"]
 
 
 def test_who_may_edit_a_bank_may_read_it() -> None:
@@ -337,7 +337,7 @@ def test_the_file_is_read_strictly(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(BadConfig) as refusal:
-            load_directory(path)
+            load_identities(path)
         assert words in refusal.value.message
 
 
@@ -366,8 +366,8 @@ class World:
         except (OSError, ValueError):
             raise BadConfig("no number") from None
 
-    def reloading(self) -> Reloading[int]:
-        return Reloading("number", [self.path], self.read, every_s=1.0, clock=lambda: self.now)
+    def reloading(self) -> FileReloader[int]:
+        return FileReloader("number", [self.path], self.read, every_s=1.0, clock=lambda: self.now)
 
 
 @pytest.fixture
@@ -416,7 +416,7 @@ def test_a_link_that_is_pointed_elsewhere_is_a_change(tmp_path: Path, world: Wor
     """As secrets are delivered to containers."""
     link = tmp_path / "link"
     link.symlink_to(world.path)
-    value = Reloading("x", [link], lambda: int(link.read_text()), 0.0, lambda: world.now)
+    value = FileReloader("x", [link], lambda: int(link.read_text()), 0.0, lambda: world.now)
     other = tmp_path / "other"
     other.write_text("7")
     beside = tmp_path / "beside"

@@ -13,7 +13,7 @@ import pytest
 from simsearch.client.credentials import ClientTls, channel_credentials
 from simsearch.config import TlsConfig
 from simsearch.config_file import parse
-from simsearch.serve.auth.identities_file import load_directory
+from simsearch.serve.auth.identities_file import load_identities
 from simsearch.serve.auth.permissions import PERMISSIONS
 from simsearch.serve.transport.certificates import ServerTls
 from simsearch.types import Role
@@ -48,7 +48,7 @@ def test_the_files_on_the_page_can_be_read(tmp_path: Path) -> None:
     assert parse(tomllib.loads(configuration)).tls.client_ca
     path = tmp_path / "identities.toml"
     path.write_text(identities)
-    assert set(load_directory(path).identities) == {"ingest-eu", "ann"}
+    assert set(load_identities(path).by_name) == {"ingest-eu", "ann"}
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
@@ -71,4 +71,4 @@ def test_the_openssl_commands_make_certificates_that_work(tmp_path: Path) -> Non
         with grpc.secure_channel(address, channel_credentials(client)) as channel:
             stub = index_pb2_grpc.IndexServiceStub(channel)
             assert stub.GetStatus(index_pb2.GetStatusRequest(), timeout=10).version
-    assert served.guard.counts.admitted == 1
+    assert served.authorization.counts.admitted == 1

@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import simsearch.v1
-from simsearch.serve.auth import authorization as guard
-from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth import authorization as authorization
+from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.auth.permissions import PERMISSIONS
 from simsearch.types import Role
 from simsearch.v1 import bank_pb2
@@ -95,10 +95,10 @@ def test_rows_of_hashes_are_weighed_as_many() -> None:
     """Else a quota would let a list of millions through as one item."""
     rule = PERMISSIONS["/simsearch.v1.BankService/ImportEntries"]
     hashes = bank_pb2.HashRows(about_of=[0] * 7)
-    assert guard._weight(rule, bank_pb2.ImportEntriesRequest(hashes=hashes)) == 7
+    assert authorization._weight(rule, bank_pb2.ImportEntriesRequest(hashes=hashes)) == 7
     items = [bank_pb2.ImportItem()] * 3
-    assert guard._weight(rule, bank_pb2.ImportEntriesRequest(items=items)) == 3
-    assert guard._weight(rule, bank_pb2.ImportEntriesRequest()) == 1
+    assert authorization._weight(rule, bank_pb2.ImportEntriesRequest(items=items)) == 3
+    assert authorization._weight(rule, bank_pb2.ImportEntriesRequest()) == 1
 
 
 def test_the_guard_knows_the_kinds_of_rpc_that_there_are() -> None:
@@ -158,10 +158,10 @@ def test_without_a_row_nobody_is_let_in(
     rows = {name: rule for name, rule in PERMISSIONS.items() if name != gone}
     monkeypatch.setattr("simsearch.serve.auth.permissions.PERMISSIONS", rows)
     callers = one_of_each(tmp_path / "identities.toml")
-    guard = callers.guard() if asks else Guard()
+    authorization = callers.authorization() if asks else Authorization()
     metadata = (("authorization", f"Bearer {callers.tokens['admin']}"),) if asks else ()
     with (
-        served(tmp_path / "bank", {}, guard=guard) as address,
+        served(tmp_path / "bank", {}, authorization=authorization) as address,
         grpc.insecure_channel(address) as channel,
         pytest.raises(grpc.RpcError) as failure,
     ):
@@ -173,7 +173,10 @@ def test_without_a_row_nobody_is_let_in(
 
 def test_where_nobody_is_asked_everybody_may_do_everything(tmp_path: Path) -> None:
     """A server on this machine without identities, as it was before there were any."""
-    with served(tmp_path, {}, guard=Guard()) as address, grpc.insecure_channel(address) as channel:
+    with (
+        served(tmp_path, {}, authorization=Authorization()) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
         codes = {name: code_of(raw_call(channel, name, (), kind_of(RPCS[name]))) for name in RPCS}
     assert [name for name, code in codes.items() if code in DENIED] == []
 
@@ -181,12 +184,12 @@ def test_where_nobody_is_asked_everybody_may_do_everything(tmp_path: Path) -> No
 def test_what_strangers_send_is_not_parsed(world: Served, channel: grpc.Channel) -> None:
     """Bytes that are no message: a stranger reads that he is one, a caller what is wrong."""
     method: Any = channel.unary_unary("/simsearch.v1.BankService/GetBank")
-    before = world.guard.counts
+    before = world.authorization.counts
     assert code_of(lambda: method(b"\xff" * 9, timeout=10)) is UNAUTHENTICATED
     known = world.metadata("analyst")
     code = code_of(lambda: method(b"\xff" * 9, metadata=known, timeout=10))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    after = world.guard.counts
+    after = world.authorization.counts
     assert after.unauthenticated - before.unauthenticated == 1
     assert after.malformed - before.malformed == 1
     assert after.admitted == before.admitted

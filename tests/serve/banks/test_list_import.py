@@ -122,16 +122,16 @@ def a_part(name: str, *values: int, **how: Any) -> bank_pb2.ImportEntriesRequest
 
 def test_what_a_part_repeats_is_waited_for_too(core: Any) -> None:
     """A part that wrote nothing is visible once the entries are that its rows repeat."""
-    import_entries(core, a_part("one", 1, 2))
+    import_entries(core, a_part("one", 1, 2), identity.LOCAL)
     visible = bank_pb2.WAIT_UNTIL_VISIBLE
-    answer = import_entries(core, a_part("two", 2, wait_until=visible))
+    answer = import_entries(core, a_part("two", 2, wait_until=visible), identity.LOCAL)
     assert (list(answer.outcomes), answer.seq) == ([bank_pb2.ROW_OUTCOME_DUPLICATE], 0)
     assert core.follower.waited_for[-1] == core.store.seq()
 
 
 def test_a_dry_run_answers_with_nothing_that_is_not_there(core: Any) -> None:
     before = core.store.seq()
-    answer = import_entries(core, a_part("one", 1, dry_run=True))
+    answer = import_entries(core, a_part("one", 1, dry_run=True), identity.LOCAL)
     assert list(answer.outcomes) == [bank_pb2.ROW_OUTCOME_ADDED]
     assert (list(answer.keys), answer.seq, core.store.seq()) == ([0], 0, before)
 
@@ -145,7 +145,7 @@ def test_a_row_is_not_refused_for_what_passes(core: Any, monkeypatch: pytest.Mon
     text = content_pb2.Content(text="pay now and win")
     request.items.add(entry=bank_pb2.EntryDraft(contents=[text]))
     with pytest.raises(Overloaded):
-        import_entries(core, request)
+        import_entries(core, request, identity.LOCAL)
 
 
 def test_what_is_encoded_again_is_the_same_part(core: Any) -> None:

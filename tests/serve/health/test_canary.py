@@ -28,7 +28,7 @@ from simsearch.serve.health.canary import Canary
 from simsearch.serve.health.canary_content import known_contents
 from simsearch.serve.health.canary_rows import PAGE_ENTRIES, StoredRows
 from simsearch.serve.health.status_service import _status
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import MatchExecutor
 from simsearch.types import (
     EVERY_BANK,
     NO_CALL,
@@ -86,8 +86,8 @@ class House:
         self.work = self.run(self._working())
         self.canary = Canary(self.work, config)
 
-    async def _working(self) -> Work:
-        work = Work(ServerConfig())
+    async def _working(self) -> MatchExecutor:
+        work = MatchExecutor(ServerConfig())
         work.begin(self.core)
         return work
 

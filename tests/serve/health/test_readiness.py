@@ -23,14 +23,14 @@ from simsearch.client import Client
 from simsearch.config import CacheConfig, CanaryConfig, Config, ServerConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import NotYetVisible, SimsearchError
-from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.auth.identity import LOCAL, act_for
 from simsearch.serve.banks.bank_service import _create_bank
 from simsearch.serve.health.readiness import Operations
-from simsearch.serve.metrics.call_metrics import Observer
+from simsearch.serve.metrics.call_metrics import CallMetrics
 from simsearch.serve.metrics.collector import Server
-from simsearch.serve.scheduling.executor import Work
-from simsearch.serve.transport.interceptors import Gate
+from simsearch.serve.scheduling.executor import MatchExecutor
+from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
 from simsearch.types import (
     Edit,
     HashContent,
@@ -200,7 +200,7 @@ def _slow_stream(stub: Any, held: threading.Event) -> tuple[int, str]:
 
 def _as_local(core: Any, request: bank_pb2.CreateBankRequest) -> None:
     act_for(LOCAL)
-    _create_bank(core, request)
+    _create_bank(core, request, LOCAL)
 
 
 def test_an_edit_that_is_not_seen_in_time_is_durable(
@@ -247,7 +247,7 @@ def test_it_is_announced_when_all_is_right(tmp_path: Path) -> None:
         prose = Broken()
         loaded = LoadedEncoder("prose", Modality.TEXT, text=prose)
         core = _core(tmp_path, EncoderSet({"prose": loaded}), CacheConfig(), None)
-        work, gate = Work(ServerConfig()), Gate(8)
+        work, limit = MatchExecutor(ServerConfig()), ConcurrencyLimit(8)
         work.begin(core)
         told: list[bool] = []
         announced: list[None] = []
@@ -256,7 +256,9 @@ def test_it_is_announced_when_all_is_right(tmp_path: Path) -> None:
             told.append(serving)
 
         config = Config(canary=CanaryConfig(every_s=0.05, timeout_s=5))
-        operations = Operations(config, work, Server(Observer(), Guard(), gate, work), tell)
+        operations = Operations(
+            config, work, Server(CallMetrics(), Authorization(), limit, work), tell
+        )
         operations.open()
         operations.begin(core, lambda: announced.append(None))
         await asyncio.sleep(0.3)

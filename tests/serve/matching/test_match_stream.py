@@ -22,8 +22,8 @@ from simsearch.serve.core.counters import Answers
 from simsearch.serve.core.hit_counts import HitCounter
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.scheduling.admission import Cause
-from simsearch.serve.scheduling.executor import Work
-from simsearch.serve.transport.interceptors import Gate
+from simsearch.serve.scheduling.executor import Executors
+from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
 from simsearch.types import (
     Band,
     CallContext,
@@ -76,14 +76,14 @@ class House:
     """A server and what it is made of."""
 
     matcher: FakeMatcher
-    work: Work
-    gate: Gate
+    executors: Executors
+    limit: ConcurrencyLimit
     stub: Any
     channel: grpc.aio.Channel
 
     def drain(self) -> None:
-        self.gate.drain()
-        self.work.drain()
+        self.limit.drain()
+        self.executors.matches.drain()
 
     async def asked(self, calls: int) -> None:
         """Returns once the matcher has been called so often."""
@@ -99,20 +99,20 @@ async def house(released: bool = True, **settings: Any) -> AsyncIterator[House]:
     core = SimpleNamespace(
         config=config, matcher=matcher, answers=Answers(), hits=HitCounter(), dim_of=lambda space: 4
     )
-    work = Work(config.server)
-    work.begin(cast(Core, core))
-    gate = Gate(config.server.requests_max, config.server.streams_max)
+    executors = Executors(config.server)
+    executors.begin(cast(Core, core))
+    limit = ConcurrencyLimit(config.server.requests_max, config.server.streams_max)
     try:
         async with (
-            opened(config, work, gate) as address,
+            opened(config, executors, limit) as address,
             grpc.aio.insecure_channel(address) as channel,
         ):
             stub: Any = match_pb2_grpc.MatchServiceStub(channel)
-            yield House(matcher, work, gate, stub, channel)
+            yield House(matcher, executors, limit, stub, channel)
             matcher.released.set()
     finally:
         matcher.released.set()
-        assert await asyncio.to_thread(work.close, WAIT_S)
+        assert await asyncio.to_thread(executors.close, WAIT_S)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -194,8 +194,8 @@ def test_every_item_is_answered_by_its_id() -> None:
             assert ids(found) == list(range(sum(sizes)))
             assert all(a.result.hits[0].entry_key == a.id for a in found)
             assert await call.code() is grpc.StatusCode.OK
-            await until(lambda: here.gate.in_flight == 0)
-            assert here.work.counts.items == sum(sizes)
+            await until(lambda: here.limit.in_flight == 0)
+            assert here.executors.matches.counts.items == sum(sizes)
 
     tell(story)
 
@@ -271,7 +271,7 @@ def test_the_server_reads_no_more_than_it_works_on() -> None:
             sending = asyncio.create_task(send(call))
             await asyncio.sleep(0.5)
             assert sent < 150
-            assert here.work.counts.items_in_flight <= 16
+            assert here.executors.matches.counts.items_in_flight <= 16
             here.matcher.released.set()
             assert ids(await answers(call)) == list(range(300))
             await sending
@@ -292,12 +292,12 @@ def test_a_stream_is_bulk_and_waits_for_room() -> None:
             for call in (first, second):
                 await call.done_writing()
             await asyncio.sleep(0.2)
-            assert here.work.counts.items_in_flight == 3
+            assert here.executors.matches.counts.items_in_flight == 3
             here.matcher.released.set()
             assert ids(await answers(first)) == [1, 2, 3]
             assert ids(await answers(second)) == [4, 5, 6]
             assert [call.priority for _, _, call in here.matcher.asked] == [Priority.BULK] * 2
-            assert sum(here.work.counts.refused.values()) == 0
+            assert sum(here.executors.matches.counts.refused.values()) == 0
 
     tell(story)
 
@@ -345,7 +345,7 @@ def test_what_concerns_the_whole_stream_ends_it(error: Exception, expected: str)
             assert await reason(call) == expected
             assert "secret" not in (await call.details())
             assert here.matcher.asked[0][1].banks == ("nowhere",)
-            await until(lambda: here.gate.in_flight == 0)
+            await until(lambda: here.limit.in_flight == 0)
 
     tell(story)
 
@@ -411,11 +411,11 @@ def test_a_draining_server_answers_what_it_works_on() -> None:
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
             assert await reason(call) == "NOT_READY"
             async with asyncio.timeout(WAIT_S):
-                await here.gate.idle()
+                await here.limit.idle()
             late = here.stub.StreamMatch(timeout=WAIT_S)
             assert await answers(late) == []
             assert await reason(late) == "NOT_READY"
-            assert here.gate.counts.refused_draining == 1
+            assert here.limit.counts.refused_draining == 1
 
     tell(story)
 
@@ -463,9 +463,9 @@ def test_a_stream_whose_answers_nobody_takes_is_ended() -> None:
             here.matcher.hits, here.matcher.label = 300, "x" * 1_000
             call = here.stub.StreamMatch(timeout=6 * WAIT_S)
             await call.write(message(*range(64)))
-            await until(lambda: here.gate.counts.streams == 1)
-            await until(lambda: here.gate.counts.streams == 0)
-            assert here.work.counts.in_flight == 0
+            await until(lambda: here.limit.counts.streams == 1)
+            await until(lambda: here.limit.counts.streams == 0)
+            assert here.executors.matches.counts.in_flight == 0
 
     tell(story)
 
@@ -479,13 +479,13 @@ def test_a_stream_that_is_given_up_leaves_nothing() -> None:
             await call.write(message(1))
             await here.asked(1)
             await call.write(message(*range(2, 60)))
-            await until(lambda: here.work.counts.in_flight == 2)
+            await until(lambda: here.executors.matches.counts.in_flight == 2)
             call.cancel()
-            await until(lambda: here.work.counts.in_flight == 0)
-            assert here.gate.counts.streams == 0
+            await until(lambda: here.executors.matches.counts.in_flight == 0)
+            assert here.limit.counts.streams == 0
             assert not here.matcher.asked[0][2].is_wanted()
             here.matcher.released.set()
-            assert here.work.counts.cancelled == 2
+            assert here.executors.matches.counts.cancelled == 2
             await asyncio.sleep(0.05)
             assert len(here.matcher.asked) == 1
 
@@ -533,7 +533,7 @@ def test_a_full_server_refuses_at_once_and_says_when_to_come_back() -> None:
             assert info.reason == "OVERLOADED"
             pushback_ms = int(dict(trailers)["grpc-retry-pushback-ms"])
             assert retry.retry_delay.ToMilliseconds() == pushback_ms >= 10
-            assert here.work.counts.refused[Cause.SPACE] == 1
+            assert here.executors.matches.counts.refused[Cause.SPACE] == 1
             here.matcher.released.set()
             assert len((await first).items) == 4
             assert len(here.matcher.asked) == 1
@@ -549,7 +549,7 @@ def test_an_expired_call_is_told_so() -> None:
             failed = await failure(here.stub.Match(match_pb2.MatchRequest(content=hashed(1))))
             assert failed.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert details(failed.trailing_metadata())[0].reason == "DEADLINE_PASSED"
-            assert here.work.counts.expired == 1
+            assert here.executors.matches.counts.expired == 1
             left_s = here.matcher.asked[0][2].deadline - time.monotonic()
             assert -1 < left_s < 0.2
 

@@ -28,11 +28,12 @@ from simsearch.index.gpu.dispatcher import GpuStatus
 from simsearch.serve.core.counters import OTHER_BANKS, Answers, Histogram
 from simsearch.serve.core.edit_lag import lag_of
 from simsearch.serve.health.readiness import _lives
-from simsearch.serve.metrics.call_metrics import Observer
+from simsearch.serve.metrics.call_metrics import CallMetrics
 from simsearch.serve.metrics.catalogue import METRICS, Kind, Page
 from simsearch.serve.metrics.collector import _gpus, _index
 from simsearch.serve.metrics.edit_latency import EditWatch
 from simsearch.serve.metrics.http_endpoint import CONNECTIONS_MAX, ScrapePort
+from simsearch.serve.transport.call_boundary import CallBoundary, Method
 from simsearch.types import (
     Band,
     Edit,
@@ -424,22 +425,13 @@ def test_a_loop_that_is_stuck_does_not_live(monkeypatch: pytest.MonkeyPatch) -> 
     assert not _lives(loop)
 
 
-def test_an_observer_counts_nothing_of_health() -> None:
+def test_call_metrics_count_nothing_of_health() -> None:
     """Probes every second would drown the calls."""
 
-    async def story() -> None:
-        observer = Observer()
-        handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: None)
-
-        async def found(details: object) -> Any:
-            return handler
-
-        class Details:
-            method = "/grpc.health.v1.Health/Check"
-
-        assert await observer.intercept_service(found, Details()) is handler  # type: ignore[arg-type]
-
-    asyncio.run(story())
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: None)
+    method = Method("/grpc.health.v1.Health/Check", handler)
+    assert CallMetrics().bind(method) is None
+    assert CallBoundary([CallMetrics()]).wrap(method) is handler
 
 
 def test_free_ports_are_free() -> None:

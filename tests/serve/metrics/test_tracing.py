@@ -17,13 +17,13 @@ from simsearch.client import Client
 from simsearch.config import CacheConfig, ServerConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, EmptyContent
-from simsearch.serve.auth.authorization import Guard
-from simsearch.serve.metrics.call_metrics import Observer
+from simsearch.serve.auth.authorization import Authorization
+from simsearch.serve.metrics.call_metrics import CallMetrics
 from simsearch.serve.metrics.tracing import Tracing, tracing_to
-from simsearch.serve.scheduling.executor import Work
+from simsearch.serve.scheduling.executor import Executors
 from simsearch.serve.server import port_of
-from simsearch.serve.transport.interceptors import Gate
-from simsearch.serve.transport.port import Port
+from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
+from simsearch.serve.transport.port import GrpcPort
 from simsearch.types import Modality, TextContent
 from simsearch.v1 import match_pb2, match_pb2_grpc
 from tests.fakes import FakeTextEncoder
@@ -59,16 +59,18 @@ def traced(tmp_path: Path, spans: tuple[Tracing, Any]) -> Iterator[str]:
     core = _core(tmp_path, EncoderSet({"prose": prose}), CacheConfig(), None)
     config = structs.replace(core.config, server=ServerConfig(listen="127.0.0.1:0"))
 
-    async def opened() -> tuple[Port, Work, str]:
-        work = Work(config.server)
-        work.begin(core)
-        port = port_of(config, work, Guard(), Gate(8, 8), [Observer(spans[0])])
-        return port, work, await port.open()
+    async def opened() -> tuple[GrpcPort, Executors, str]:
+        executors = Executors(config.server)
+        executors.begin(core)
+        port = port_of(
+            config, executors, [CallMetrics(spans[0]), Authorization(), ConcurrencyLimit(8, 8)]
+        )
+        return port, executors, await port.open()
 
-    port, work, address = asyncio.run_coroutine_threadsafe(opened(), loop).result(10)
+    port, executors, address = asyncio.run_coroutine_threadsafe(opened(), loop).result(10)
     yield address
     asyncio.run_coroutine_threadsafe(port.close(None), loop).result(10)
-    assert work.close(10)
+    assert executors.close(10)
     core.close()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()

@@ -18,9 +18,9 @@ from simsearch.serve.scheduling.admission import (
     Cause,
     Demand,
     Limiter,
-    Refusal,
+    Permit,
+    Rejection,
     ServiceTime,
-    Ticket,
 )
 from simsearch.types import Priority
 from simsearch.wire.request_weight import Weight
@@ -53,15 +53,15 @@ def limiter(**bounds: float) -> Limiter:
     return Limiter(Bounds(**({"workers": 1} | bounds)), jitter=lambda: 0.0)  # type: ignore[arg-type]
 
 
-def admitted(made: Limiter, demand: Demand, now: float = 0.0) -> Ticket:
+def admitted(made: Limiter, demand: Demand, now: float = 0.0) -> Permit:
     outcome = made.admit(demand, now)
-    assert isinstance(outcome, Ticket), outcome
+    assert isinstance(outcome, Permit), outcome
     return outcome
 
 
-def refused(made: Limiter, demand: Demand, now: float = 0.0) -> Refusal:
+def refused(made: Limiter, demand: Demand, now: float = 0.0) -> Rejection:
     outcome = made.admit(demand, now)
-    assert isinstance(outcome, Refusal), outcome
+    assert isinstance(outcome, Rejection), outcome
     return outcome
 
 
@@ -72,7 +72,7 @@ def taught(made: Limiter, weight: Weight, cost_s: float) -> Limiter:
     return made
 
 
-def filled(made: Limiter, demand: Demand, now: float = 0.0) -> list[Ticket]:
+def filled(made: Limiter, demand: Demand, now: float = 0.0) -> list[Permit]:
     """As many as it lets in."""
     tickets = []
     while made.check(demand, now) is None:
@@ -253,7 +253,7 @@ class LimiterStory(RuleBasedStateMachine):
     def begin(self, workers: int, queue_s: float, items: int) -> None:
         self.bounds = Bounds(workers, queue_s, items_max=items, bytes_max=10_000_000)
         self.made = Limiter(self.bounds)
-        self.tickets: list[Ticket] = []
+        self.tickets: list[Permit] = []
         self.now = 0.0
         self.refused = 0
 
@@ -263,7 +263,7 @@ class LimiterStory(RuleBasedStateMachine):
         alone = not any(t.demand.priority is priority for t in self.tickets)
         wait_s = self.made.wait_s(priority)
         outcome = self.made.admit(demand, self.now)
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Rejection):
             self.refused += 1
             assert RETRY_MS_MIN <= outcome.retry_after_ms <= RETRY_MS_MAX
             return

@@ -1,4 +1,4 @@
-"""Work that nobody waits for any more costs nothing more."""
+"""MatchExecutor that nobody waits for any more costs nothing more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simsearch.errors import BankNotFound, DeadlinePassed, NotReady
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.matching.match_steps import STEP_COSTS, slices
 from simsearch.serve.scheduling.admission import Demand
-from simsearch.serve.scheduling.executor import Task, Work
+from simsearch.serve.scheduling.executor import MatchExecutor, Task
 from simsearch.serve.scheduling.scheduler import Steps
 from simsearch.serve.transport.status_codes import trailers_of, words_of
 from simsearch.types import (
@@ -38,11 +38,11 @@ class Request:
     """Something large that a waiting call holds."""
 
 
-def work(timeout_s: float = 30, default_s: float = 20) -> Work:
+def work(timeout_s: float = 30, default_s: float = 20) -> MatchExecutor:
     config = ServerConfig(
         match_threads=1, match_timeout_s=timeout_s, default_deadline_s=min(default_s, timeout_s)
     )
-    made = Work(config)
+    made = MatchExecutor(config)
     made.begin(CORE)
     return made
 
@@ -58,7 +58,9 @@ def waiting_for(release: threading.Event) -> Task[str]:
     return task
 
 
-async def match(pool: Work, task: Task[Any], priority: Priority = Priority.INTERACTIVE) -> Any:
+async def match(
+    pool: MatchExecutor, task: Task[Any], priority: Priority = Priority.INTERACTIVE
+) -> Any:
     return await pool.match(task, pool.demand(ONE, priority, None))
 
 
@@ -74,14 +76,14 @@ def test_a_call_that_is_given_up_lets_go_of_its_request() -> None:
         waiting = asyncio.create_task(_holding(pool, request))
         del request
         await asyncio.sleep(0.05)
-        assert len(pool._turns) == 1
+        assert len(pool._scheduler) == 1
         waiting.cancel()
         await asyncio.wait({waiting})
         assert waiting.cancelled()
         del waiting
         gc.collect()
         assert seen() is None
-        assert len(pool._turns) == 0
+        assert len(pool._scheduler) == 0
         assert pool.counts.in_flight == 1
         release.set()
         await busy
@@ -90,7 +92,7 @@ def test_a_call_that_is_given_up_lets_go_of_its_request() -> None:
     asyncio.run(story())
 
 
-async def _holding(pool: Work, request: Request) -> None:
+async def _holding(pool: MatchExecutor, request: Request) -> None:
     def task(core: Core, call: CallContext) -> Steps[int]:
         return id(request)
         yield
@@ -248,7 +250,7 @@ def test_who_waits_for_room_gets_in_when_there_is() -> None:
     """And is neither refused nor counted as refused."""
 
     async def story() -> None:
-        pool = Work(ServerConfig(match_threads=1, items_in_flight_max=2))
+        pool = MatchExecutor(ServerConfig(match_threads=1, items_in_flight_max=2))
         pool.begin(CORE)
         release = threading.Event()
         demand = Demand(ONE, Priority.BULK, time.monotonic() + 20)
@@ -266,7 +268,7 @@ def test_who_waits_for_room_gets_in_when_there_is() -> None:
 
 
 def test_closing_is_bounded() -> None:
-    """Work that will not stop is reported, not waited for; its caller is told."""
+    """MatchExecutor that will not stop is reported, not waited for; its caller is told."""
     release = threading.Event()
 
     async def story() -> bool:
@@ -286,7 +288,7 @@ def test_before_it_begins_nothing_is_answered() -> None:
     """Loading: NotReady, never an empty answer."""
 
     async def story() -> None:
-        pool = Work(ServerConfig())
+        pool = MatchExecutor(ServerConfig())
         with pytest.raises(NotReady):
             await match(pool, waiting_for(threading.Event()))
         assert pool.close(5)

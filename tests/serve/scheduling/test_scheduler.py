@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from simsearch.serve.scheduling.scheduler import TOGETHER_S, Job, Steps, Turns
+from simsearch.serve.scheduling.scheduler import TOGETHER_S, Job, MatchScheduler, Steps
 from simsearch.types import CallContext, Priority
 
 THREADS = 4
@@ -18,7 +18,7 @@ class World:
     """Jobs that stay at work until they are let go; `most` is how many there were at a time."""
 
     def __init__(self, together_min: int) -> None:
-        self.turns = Turns(THREADS, together_min)
+        self.turns = MatchScheduler(THREADS, together_min)
         self.let_go = threading.Event()
         self.jobs: list[Job[int]] = []
         self.done = threading.Semaphore(0)
@@ -88,7 +88,7 @@ def test_two_jobs_at_once_are_said_to_have_cost_half_the_time_each() -> None:
 
 def test_the_thread_that_worked_last_works_next() -> None:
     """Its memory is at hand; in turn, many threads that have little to do take twice the time."""
-    turns, names, done = Turns(THREADS), set[str](), threading.Semaphore(0)
+    turns, names, done = MatchScheduler(THREADS), set[str](), threading.Semaphore(0)
 
     def steps(call: CallContext) -> Steps[None]:
         names.add(threading.current_thread().name)

@@ -23,7 +23,7 @@ from simsearch.client import Client
 from simsearch.client.credentials import ClientTls, channel_credentials
 from simsearch.config import TlsConfig
 from simsearch.errors import BadConfig, PermissionDenied, SimsearchError, Unauthenticated
-from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.transport.certificates import ServerTls
 from simsearch.serve.transport.reloading_files import ReloadCounts
 from simsearch.serve.transport.tls_version import check_only_tls_1_3
@@ -146,7 +146,7 @@ def test_no_connection_without_a_good_certificate(
     """Not even with a good token: none, another authority's, and one that has expired."""
     tls = house.trusting(pair(house))
     assert reached(served.address, tls, served.callers.tokens["admin"]) is UNAVAILABLE
-    assert served.guard.counts.admitted == 0
+    assert served.authorization.counts.admitted == 0
 
 
 def test_a_good_certificate_of_nobody_is_refused_by_name(house: House, served: Served) -> None:
@@ -323,11 +323,11 @@ class Speaking:
 
 def test_a_call_over_older_tls_is_refused_whoever_calls() -> None:
     """Should a handshake have come about after all."""
-    guard = Guard()
-    assert guard.caller_of(cast(Any, Speaking(b"TLSv1.3"))).name == "local"
+    authorization = Authorization()
+    assert authorization.caller_of(cast(Any, Speaking(b"TLSv1.3"))).name == "local"
     for version in (b"TLSv1.2", b"TLSv1.1", b""):
         with pytest.raises(Unauthenticated, match=r"TLS 1\.3"):
-            guard.caller_of(cast(Any, Speaking(version)))
+            authorization.caller_of(cast(Any, Speaking(version)))
 
 
 @pytest.mark.parametrize("asks_clients", [False, True])

@@ -22,7 +22,7 @@ import pytest
 from simsearch.client.credentials import ClientTls, channel_credentials
 from simsearch.config import TlsConfig
 from simsearch.errors import BadInput, Overloaded, SimsearchError
-from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.auth.identity import Identity
 from simsearch.serve.transport import port
 from simsearch.serve.transport.certificates import ServerTls
@@ -472,13 +472,13 @@ def test_an_old_connection_ends_and_its_calls_do_not(
     that was open goes on over the old one."""
     monkeypatch.setattr(port, "TLS_OPTIONS", (("grpc.max_connection_age_ms", 200),))
     peers: set[str] = set()
-    caller_of = Guard.caller_of
+    caller_of = Authorization.caller_of
 
-    def noting(guard: Guard, context: Any) -> Identity:
+    def noting(authorization: Authorization, context: Any) -> Identity:
         peers.add(context.peer())
-        return caller_of(guard, context)
+        return caller_of(authorization, context)
 
-    monkeypatch.setattr(Guard, "caller_of", noting)
+    monkeypatch.setattr(Authorization, "caller_of", noting)
     item = match_pb2.StreamMatchItem(id=7, content=content_to(BANNED))
     request = match_pb2.StreamMatchRequest(items=[item]).SerializeToString()
     requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""What nobody takes is given up, and nothing else is."""
+"""Answers that are not read are given up, and nothing else is; a grpc that cannot is reported."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import pytest
 
-from simsearch.serve.transport.interceptors import OURS, Chain
-from simsearch.serve.transport.slow_readers import Untaken
+from simsearch.serve.transport import slow_readers
+from simsearch.serve.transport.call_boundary import OURS, CallBoundary
+from simsearch.serve.transport.slow_readers import WAITS_FOR_CLIENT, SlowReaders
 from tests.serve.http2 import END_HEADERS, END_STREAM, Kind, Raw, block, frame, message, opening
 
 ANSWER = bytes(200_000)
@@ -23,7 +26,7 @@ class Served:
     """One method that answers at once, one that does so once `go` is set, and one stream that
     never ends."""
 
-    untaken: Untaken = field(default_factory=Untaken)
+    slow_readers: SlowReaders = field(default_factory=SlowReaders)
     go: asyncio.Event = field(default_factory=asyncio.Event)
     answered: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     address: str = ""
@@ -43,7 +46,7 @@ class Served:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Served]:
-        server = grpc.aio.server(interceptors=[Chain([self.untaken])])
+        server = grpc.aio.server(interceptors=[CallBoundary([self.slow_readers])])
         methods: dict[str, Any] = {
             "AtOnce": grpc.unary_unary_rpc_method_handler(self.at_once),
             "Later": grpc.unary_unary_rpc_method_handler(self.later),
@@ -99,16 +102,16 @@ def test_an_answer_that_nobody_takes_is_given_up_and_one_to_come_is_not() -> Non
             with Raw(served.address) as raw:
                 raw.send(opening(window=0), *(call(number, "AtOnce") for number in (1, 3, 5)))
                 await served.has_answered(3)
-                served.untaken.sweep()
-                assert served.untaken.ended == 0
+                served.slow_readers.sweep()
+                assert served.slow_readers.ended == 0
                 raw.send(call(7, "AtOnce"))
                 await served.has_answered(1)
-                served.untaken.sweep()
-                assert served.untaken.ended == 3
+                served.slow_readers.sweep()
+                assert served.slow_readers.ended == 3
                 await served.others()
                 assert await asyncio.to_thread(reset, raw) == {1, 3, 5}
-                served.untaken.sweep()
-                assert served.untaken.ended == 4
+                served.slow_readers.sweep()
+                assert served.slow_readers.ended == 4
             served.go.set()
             assert await waiting == ANSWER
 
@@ -128,8 +131,8 @@ def test_a_stream_that_was_cancelled_is_let_go_by_grpc_too() -> None:
                 await asyncio.wait([task])
                 await served.others()
                 assert await asyncio.to_thread(reset, raw) == set()
-                served.untaken.sweep()
-                served.untaken.sweep()
+                served.slow_readers.sweep()
+                served.slow_readers.sweep()
                 assert await asyncio.to_thread(reset, raw) == {1}
 
     asyncio.run(body())
@@ -141,8 +144,48 @@ def test_what_was_taken_is_not_held() -> None:
     async def body() -> None:
         async with Served().running() as served:
             await served.others(20)
-            served.untaken.sweep()
-            served.untaken.sweep()
-            assert served.untaken.ended == 0
+            served.slow_readers.sweep()
+            served.slow_readers.sweep()
+            assert served.slow_readers.ended == 0
 
     asyncio.run(body())
+
+
+def test_the_installed_grpc_has_what_is_needed() -> None:
+    """By its name at the start, and as it really is at the first call."""
+
+    async def body() -> None:
+        served = Served()
+        served.slow_readers.check()
+        assert served.slow_readers.works
+        async with served.running():
+            assert served.slow_readers._saw_call
+            assert served.slow_readers.works
+
+    asyncio.run(body())
+
+
+def test_a_grpc_without_it_is_reported_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, as a warning, and for good."""
+    readers = SlowReaders()
+    readers.check(SimpleNamespace(**{WAITS_FOR_CLIENT: None}))
+    assert (readers.works, caplog.messages) == (True, [])
+    readers.check(SimpleNamespace())
+    readers.check(SimpleNamespace())
+    assert readers.works is False
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "unread_answers_kept" in caplog.text
+
+
+def test_a_grpc_that_holds_calls_otherwise_is_reported_at_the_first_call(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name alone is no proof."""
+    monkeypatch.setattr(slow_readers, "WAITS_FOR_CLIENT", "_renamed")
+
+    async def body() -> None:
+        async with Served().running() as served:
+            assert served.slow_readers.works is False
+
+    asyncio.run(body())
+    assert caplog.text.count("unread_answers_kept") == 1
