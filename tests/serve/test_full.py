@@ -212,7 +212,7 @@ def test_how_a_full_bank_reads_on_the_wire(running: Running) -> None:
         assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         trailers = dict(call.trailing_metadata())
         assert b"BANK_FULL" in trailers["grpc-status-details-bin"]
-        assert "grpc-retry-pushback-ms" not in trailers
+        assert trailers["grpc-retry-pushback-ms"] == "-1"
         with pytest.raises(BankFull):
             caller.client.retract_entry(BANK, min(caller.banned), EDIT)
         with pytest.raises(BankFull):

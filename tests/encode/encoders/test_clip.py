@@ -20,7 +20,7 @@ from simsearch.errors import BadConfig, BadContent, Corrupt, WeightsMissing
 from simsearch.types import Vectors
 from tests.encode.pictures import landscape, opened, saved
 
-SHIPPED = Path(clip_weights.__file__).parent / "models" / "copyclip"
+SHIPPED = Path(clip_weights.__file__).parents[1] / "models" / "copyclip"
 WEIGHTS = "open_clip_model.safetensors"
 
 
