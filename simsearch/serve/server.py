@@ -22,11 +22,11 @@ from simsearch.serve.auth.identities_file import directory_of
 from simsearch.serve.banks.bank_service import BankService
 from simsearch.serve.banks.feedback_service import FeedbackService
 from simsearch.serve.banks.proposal_service import ProposalService
-from simsearch.serve.health.readiness import Operations, open_warm
+from simsearch.serve.health.readiness import HealthMonitor, open_warm
 from simsearch.serve.health.status_service import IndexService
 from simsearch.serve.matching.match_service import add_match_service
 from simsearch.serve.metrics.call_metrics import Observer
-from simsearch.serve.metrics.collector import Server
+from simsearch.serve.metrics.collector import ServerCollector
 from simsearch.serve.metrics.tracing import tracing_to
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.transport.certificates import ServerTls
@@ -98,9 +98,9 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     tls = tls_of(config.tls)
     guard = Guard(directory_of(config.identity), tls=tls is not None)
     port = port_of(config, work, guard, gate, [observer], tls)
-    metrics = Server(observer, guard, gate, work)
-    operations = Operations(config, work, metrics, port.set_serving)
-    operations.open()
+    metrics = ServerCollector(observer, guard, gate, work)
+    monitor = HealthMonitor(config, work, metrics, port.set_serving)
+    monitor.open()
     address = await port.open()
     loading = asyncio.create_task(asyncio.to_thread(open_warm, config))
     stopping = asyncio.create_task(stop.wait())
@@ -114,21 +114,21 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
             _spare_the_collector()
             _share_the_interpreter()
             if not stop.is_set():
-                operations.begin(core, lambda: on_ready(address))
+                monitor.begin(core, lambda: on_ready(address))
             await stop.wait()
         finally:
-            await operations.drain()
+            await monitor.drain()
             await _drain(config.server, port, gate, work)
             if not work.close(config.server.drain_timeout_s):
                 _leave_at_once("left_with_work_running", 1)
-            operations.forget_core()
+            monitor.forget_core()
             core.close()
     finally:
         stopping.cancel()
         await port.close(None)
         if tracing:
             await asyncio.to_thread(tracing.close)
-        operations.close()
+        monitor.close()
     log.info("server_stopped")
 
 

@@ -10,7 +10,7 @@ from simsearch.errors import BadRequest, EntryInOtherBank, EntryNotFound
 from simsearch.serve.auth.identity import current
 from simsearch.serve.banks.entry_pages import page_key, page_pair, page_size
 from simsearch.serve.core.edit_lag import wait_visible
-from simsearch.serve.core.hit_counts import hits_of
+from simsearch.serve.core.hit_counts import hit_counts_of
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.transport.interceptors import Context
@@ -106,7 +106,7 @@ def _review(
     names = {bank.id: bank.name for bank in asked if bank.name in reads}
     with core.store.reading() as reading:
         queue = reading.read(lambda tables: opinions.review(tables, frozenset(names), after, size))
-    hits = hits_of(core.store, core.hits, [each.entry.key for each in queue.waiting])
+    hits = hit_counts_of(core.store, core.hits, [each.entry.key for each in queue.waiting])
     return feedback_pb2.ListReviewResponse(
         items=[_item(each, names, hits) for each in queue.waiting],
         next_page_token=str(queue.rest or ""),

@@ -16,7 +16,7 @@ log = EventLog(__name__)
 LOOK_S: Final = 1.0
 
 
-class Timekeeper:
+class ExpiryWorker:
     """Looks once a second, in a thread of its own, from `start` to `close`."""
 
     def __init__(self, store: BankStore, clock: Callable[[], float] = time.time) -> None:

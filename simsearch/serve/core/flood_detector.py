@@ -61,7 +61,7 @@ class _Rate:
             self.before += hits * _left(now - WINDOW_S - at)
 
 
-class FloodBreaker:
+class FloodDetector:
     """Told of near hits every second or so. A flood is over `near_hits_per_minute` and over
     `times_usual` times what was usual before this minute. For one thread."""
 

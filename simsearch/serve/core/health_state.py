@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Part(StrEnum):
+class Component(StrEnum):
     """What a finding is about."""
 
     CONTENT = "content"
@@ -21,11 +21,11 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one question of the canary came to. `signal` is a space's id or the name of a hash, or
     empty; `fault` says what is wrong and what to do, and is empty where all is right."""
 
-    part: Part
+    part: Component
     signal: str = ""
     fault: str = ""
 
@@ -44,10 +44,10 @@ class StandingCounts:
     last_s: float = 0.0
 
 
-class Standing:
+class HealthState:
     """Written by the canary and whoever sets health, read by GetStatus and the metrics."""
 
     def __init__(self) -> None:
         self.ready = False
-        self.findings: Sequence[Finding] = ()
+        self.findings: Sequence[CheckResult] = ()
         self.counts = StandingCounts()

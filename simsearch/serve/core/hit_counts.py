@@ -15,7 +15,7 @@ from simsearch.bank.store import BankStore
 from simsearch.config import FeedbackConfig
 from simsearch.errors import SimsearchError
 from simsearch.serve.core.counters import BANKS_MAX, OTHER_BANKS
-from simsearch.serve.core.flood_detector import Flood, FloodBreaker
+from simsearch.serve.core.flood_detector import Flood, FloodDetector
 from simsearch.telemetry import EventLog
 from simsearch.types import Band, Hit, HitCounts, MatchResult
 
@@ -86,7 +86,9 @@ class HitCounter:
             self._counts[key] = held + counts if held else counts
 
 
-def hits_of(store: BankStore, counter: HitCounter, keys: Sequence[int]) -> dict[int, HitCounts]:
+def hit_counts_of(
+    store: BankStore, counter: HitCounter, keys: Sequence[int]
+) -> dict[int, HitCounts]:
     """Written or not."""
     return {key: written + counter.held(key) for key, written in store.hits(keys).items()}
 
@@ -110,12 +112,12 @@ class _Seen:
     next_s: float
 
 
-class HitKeeper:
+class HitCountWriter:
     """Looks once a second, in a thread of its own, from `start` to `close`. What is killed loses
     the counts of the last few seconds, and what was usual."""
 
     def __init__(
-        self, store: BankStore, hits: HitCounter, breaker: FloodBreaker | None = None
+        self, store: BankStore, hits: HitCounter, breaker: FloodDetector | None = None
     ) -> None:
         """Without a breaker nothing is a flood."""
         self.quarantines: Counter[str] = Counter()
@@ -167,7 +169,7 @@ class HitKeeper:
         for seen in [s for s in self._seen.values() if s.next_s <= now_s]:
             self._stop(seen, self._breaker)
 
-    def _stop(self, seen: _Seen, breaker: FloodBreaker) -> None:
+    def _stop(self, seen: _Seen, breaker: FloodDetector) -> None:
         flood = seen.flood
         try:
             done = self._store.quarantine_flooding(flood.key, flood.words, seen.time_us)
@@ -192,8 +194,8 @@ class HitKeeper:
             self.quarantines[done.bank if known else OTHER_BANKS] += 1
 
 
-def keeper_of(store: BankStore, hits: HitCounter, chosen: FeedbackConfig) -> HitKeeper:
+def keeper_of(store: BankStore, hits: HitCounter, chosen: FeedbackConfig) -> HitCountWriter:
     """With the breaker that the configuration asks for."""
     floor, times_usual = chosen.flood_near_hits_per_minute, chosen.flood_times_usual
-    breaker = FloodBreaker(floor, times_usual) if floor and times_usual else None
-    return HitKeeper(store, hits, breaker)
+    breaker = FloodDetector(floor, times_usual) if floor and times_usual else None
+    return HitCountWriter(store, hits, breaker)

@@ -25,9 +25,9 @@ from simsearch.match.matcher import Matcher, ViewSource
 from simsearch.match.policy import allowed_policy, check_policy, default_policy
 from simsearch.match.verdict_cache import KnownMatcher
 from simsearch.serve.core.counters import Answers
-from simsearch.serve.core.expiry import Timekeeper
-from simsearch.serve.core.health_state import Standing
-from simsearch.serve.core.hit_counts import HitCounter, HitKeeper, keeper_of
+from simsearch.serve.core.expiry import ExpiryWorker
+from simsearch.serve.core.health_state import HealthState
+from simsearch.serve.core.hit_counts import HitCounter, HitCountWriter, keeper_of
 from simsearch.telemetry import EventLog
 from simsearch.types import BankKind, CosineRule, Policy
 
@@ -50,10 +50,10 @@ class Core:
     prints: Fingerprinter | KnownPrints
     """What the matcher asks with; `fingerprinter` itself where nothing is remembered."""
     answers: Answers = field(default_factory=Answers)
-    standing: Standing = field(default_factory=Standing)
-    timekeeper: Timekeeper | None = None
+    health: HealthState = field(default_factory=HealthState)
+    expiry_worker: ExpiryWorker | None = None
     hits: HitCounter = field(default_factory=HitCounter)
-    keeper: HitKeeper | None = None
+    keeper: HitCountWriter | None = None
 
     @classmethod
     def open(cls, config: Config) -> Core:
@@ -87,7 +87,7 @@ class Core:
         prints = known_prints(fingerprinter, config.known)
         matcher = Matcher(prints, follower, config.limits.hits_max, config.server.search_threads)
         answers = known_answers(matcher, follower, config.known)
-        timekeeper = Timekeeper(store)
+        timekeeper = ExpiryWorker(store)
         timekeeper.start()
         hits = HitCounter()
         keeper = keeper_of(store, hits, config.feedback)
@@ -106,8 +106,8 @@ class Core:
         )
 
     def close(self) -> None:
-        if self.timekeeper:
-            self.timekeeper.close()
+        if self.expiry_worker:
+            self.expiry_worker.close()
         if self.keeper:
             self.keeper.close()
         self.follower.stop()

@@ -20,9 +20,9 @@ from typing import Final
 from simsearch.config import CanaryConfig
 from simsearch.errors import DeadlinePassed, NotReady, Overloaded, SimsearchError
 from simsearch.serve.core.edit_lag import lag_of
-from simsearch.serve.core.health_state import Finding, Part
+from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.serve.core.server_core import Core
-from simsearch.serve.health.canary_content import KnownContent
+from simsearch.serve.health.canary_content import CanaryContent
 from simsearch.serve.health.canary_rows import StoredRows
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.scheduling.scheduler import Steps
@@ -44,7 +44,7 @@ class Canary:
     def __init__(self, work: Work, config: CanaryConfig) -> None:
         self._work = work
         self._config = config
-        self._known: KnownContent | None = None
+        self._known: CanaryContent | None = None
         self._stored = StoredRows()
         self._late = 0
 
@@ -58,7 +58,7 @@ class Canary:
 
     async def probe(self) -> bool:
         """True where all is right. What was found is in the core's standing."""
-        standing, began = self._work.loaded().standing, time.monotonic()
+        standing, began = self._work.loaded().health, time.monotonic()
         counts = standing.counts
         try:
             findings = await self._work.probe(self._findings, self._config.timeout_s)
@@ -67,7 +67,10 @@ class Canary:
             standing.counts = replace(counts, late=counts.late + 1)
             if self._late < LATE_MAX:
                 return _are_right(standing.findings)
-            findings = [*_all_but_time(standing.findings), Finding(Part.TIME, "", self._too_late())]
+            findings = [
+                *_all_but_time(standing.findings),
+                CheckResult(Component.TIME, "", self._too_late()),
+            ]
         else:
             self._late = 0
             wrong = not _are_right(findings)
@@ -81,26 +84,29 @@ class Canary:
         standing.findings = findings
         return _are_right(findings)
 
-    def _findings(self, core: Core, call: CallContext) -> Steps[list[Finding]]:
+    def _findings(self, core: Core, call: CallContext) -> Steps[list[CheckResult]]:
         """In steps, so that nobody waits for more than one of them."""
-        findings = [Finding(Part.TIME), *_asked(Part.FOLLOWER, lambda: [self._follows(core)])]
+        findings = [
+            CheckResult(Component.TIME),
+            *_asked(Component.FOLLOWER, lambda: [self._follows(core)]),
+        ]
         yield
-        findings += _asked(Part.CONTENT, lambda: self._content(core, call))
+        findings += _asked(Component.CONTENT, lambda: self._content(core, call))
         yield
-        return findings + _asked(Part.INDEX, lambda: self._stored.findings(core))
+        return findings + _asked(Component.INDEX, lambda: self._stored.findings(core))
 
-    def _content(self, core: Core, call: CallContext) -> Iterator[Finding]:
-        self._known = self._known or KnownContent(core.fingerprinter)
+    def _content(self, core: Core, call: CallContext) -> Iterator[CheckResult]:
+        self._known = self._known or CanaryContent(core.fingerprinter)
         return self._known.findings(call)
 
-    def _follows(self, core: Core) -> Finding:
+    def _follows(self, core: Core) -> CheckResult:
         lag = lag_of(core.store, core.follower)
         if lag.age_s <= self._config.lag_max_s:
-            return Finding(Part.FOLLOWER)
+            return CheckResult(Component.FOLLOWER)
         fault = core.follower.fault
         why = f"({fault.reason})" if fault else "and no fault is known"
-        return Finding(
-            Part.FOLLOWER,
+        return CheckResult(
+            Component.FOLLOWER,
             "",
             f"searches have not seen the oldest of {lag.changes} edits for {lag.age_s:.0f} s "
             f"{why}: restart, it loads all of them",
@@ -113,7 +119,7 @@ class Canary:
         )
 
 
-def _asked(part: Part, question: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _asked(part: Component, question: Callable[[], Iterable[CheckResult]]) -> list[CheckResult]:
     """What a question finds; that it cannot be asked at all is a finding, too."""
     try:
         return list(question())
@@ -123,19 +129,19 @@ def _asked(part: Part, question: Callable[[], Iterable[Finding]]) -> list[Findin
         # The edge: without this one fault would end the canary, and nothing would be found again.
         log.error("canary_failed", exc_info=True, part=part.value)
         name = fault.reason if isinstance(fault, SimsearchError) else type(fault).__name__
-        return [Finding(part, "", f"cannot be asked ({name}): see the log, and restart")]
+        return [CheckResult(part, "", f"cannot be asked ({name}): see the log, and restart")]
 
 
-def _are_right(findings: Sequence[Finding]) -> bool:
+def _are_right(findings: Sequence[CheckResult]) -> bool:
     """Before anything was found, nothing is known to be right."""
     return bool(findings) and all(finding.right for finding in findings)
 
 
-def _all_but_time(findings: Sequence[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.part is not Part.TIME]
+def _all_but_time(findings: Sequence[CheckResult]) -> list[CheckResult]:
+    return [finding for finding in findings if finding.part is not Component.TIME]
 
 
-def _tell_changes(before: Sequence[Finding], after: Sequence[Finding]) -> None:
+def _tell_changes(before: Sequence[CheckResult], after: Sequence[CheckResult]) -> None:
     """One event for each thing that went wrong or came right."""
     was_wrong = {(f.part, f.signal) for f in before if not f.right}
     for finding in after:

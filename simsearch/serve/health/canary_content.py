@@ -16,7 +16,7 @@ from simsearch.errors import SimsearchError
 from simsearch.live.indexes import LiveRows
 from simsearch.live.view import View
 from simsearch.match.matcher import Matcher, Outcome
-from simsearch.serve.core.health_state import Finding, Part
+from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.types import (
     BINARY,
     DIGESTS,
@@ -48,7 +48,7 @@ TEXTS: Final = (
 )
 
 
-def known_contents() -> tuple[list[Content], list[Content]]:
+def canary_contents() -> tuple[list[Content], list[Content]]:
     """An image and a text that must be found, and of each kind another one that must not."""
     images = [ImageContent(_picture(seed)) for seed in range(2)]
     texts = [TextContent(words) for words in TEXTS]
@@ -90,13 +90,13 @@ class _Views:
     view: View
 
 
-class KnownContent:
+class CanaryContent:
     """A bank of its own, of what known content gave when this was made; its entries are the
     contents by number, from 1."""
 
     def __init__(self, fingerprinter: Fingerprinter) -> None:
         """Raises what keeps the contents from being read or encoded."""
-        self._found, self._others = known_contents()
+        self._found, self._others = canary_contents()
         prints = [_given(p) for p in fingerprinter.query(self._found, Everything())]
         self._expected = _expected(fingerprinter.encoders)
         rows = LiveRows()
@@ -107,7 +107,7 @@ class KnownContent:
         self._options = MatchOptions(hits_max=hits_max)
         self._matcher = Matcher(fingerprinter, _Views(view), hits_max)
 
-    def findings(self, call: CallContext) -> Iterator[Finding]:
+    def findings(self, call: CallContext) -> Iterator[CheckResult]:
         """One for each signal of known content; an image and a text may share one. Raises what
         concerns the whole call."""
         contents = [*self._found, *self._others]
@@ -119,7 +119,7 @@ class KnownContent:
                 fault = _fault(outcome, key, signal) or (_MIXED_UP if signal in wrongly else "")
                 faults[signal] = faults.get(signal) or fault
         for signal, fault in faults.items():
-            yield Finding(Part.CONTENT, signal, fault)
+            yield CheckResult(Component.CONTENT, signal, fault)
 
 
 def _fault(outcome: Outcome, key: int, signal: str) -> str:

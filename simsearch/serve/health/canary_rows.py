@@ -10,7 +10,7 @@ import numpy as np
 
 from simsearch.index.index_protocol import CosineMatches, HammingMatches
 from simsearch.live.view import View
-from simsearch.serve.core.health_state import Finding, Part
+from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.serve.core.server_core import Core
 from simsearch.types import DIGEST_ENTRIES_MAX, DIGESTS, Entry, EntryState, Fingerprint, Signal
 
@@ -36,7 +36,7 @@ class StoredRows:
         self._after_key: int | None = None
         self._last: dict[str, Entry] = {}
 
-    def findings(self, core: Core) -> Iterator[Finding]:
+    def findings(self, core: Core) -> Iterator[CheckResult]:
         """One for each signal of which the view has rows and an entry was at hand."""
         view = core.follower.view
         wanted = {name for name in (*view.cosine_views, *view.hamming_views) if _rows(view, name)}
@@ -46,7 +46,7 @@ class StoredRows:
         for signal, entries in chosen.items():
             lost = _lost(view, signal, entries, [prints[entry.key] for entry in entries])
             fault = _LOST.format(lost=lost, asked=len(entries)) if lost else ""
-            yield Finding(Part.INDEX, signal, fault)
+            yield CheckResult(Component.INDEX, signal, fault)
 
     def _chosen(self, core: Core, view: View, wanted: set[str]) -> dict[str, list[Entry]]:
         """Entries by signal, also by digests; those of the pages that come next, and where there

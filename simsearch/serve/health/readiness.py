@@ -18,9 +18,9 @@ from simsearch.config import Config
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.health.canary import Canary
 from simsearch.serve.health.warmup import warm_up
-from simsearch.serve.metrics.collector import Server, registry_of
-from simsearch.serve.metrics.edit_latency import EditWatch
-from simsearch.serve.metrics.http_endpoint import ScrapePort
+from simsearch.serve.metrics.collector import ServerCollector, registry_of
+from simsearch.serve.metrics.edit_latency import EditLatency
+from simsearch.serve.metrics.http_endpoint import MetricsServer
 from simsearch.serve.scheduling.executor import Work
 from simsearch.telemetry import EventLog
 
@@ -41,14 +41,14 @@ def open_warm(config: Config) -> Core:
     return core
 
 
-class Operations:
+class HealthMonitor:
     """From `open`, before anything is loaded, to `close`, after the last call."""
 
     def __init__(
         self,
         config: Config,
         work: Work,
-        metrics: Server,
+        metrics: ServerCollector,
         set_serving: Callable[[bool], Awaitable[None]],
     ) -> None:
         """`set_serving` tells whoever asks over gRPC."""
@@ -57,8 +57,8 @@ class Operations:
         self._canary = Canary(work, config.canary)
         self._set_serving = set_serving
         self._core: Core | None = None
-        self._edits: EditWatch | None = None
-        self._port: ScrapePort | None = None
+        self._edits: EditLatency | None = None
+        self._port: MetricsServer | None = None
         self._watching: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -70,7 +70,7 @@ class Operations:
             return
         loop = asyncio.get_running_loop()
         site = make_wsgi_app(registry_of(self._metrics))
-        self._port = ScrapePort(
+        self._port = MetricsServer(
             self._config.metrics.listen, site, self._is_ready, lambda: _lives(loop)
         )
         log.info("metrics_listen", port=self._port.port)
@@ -78,7 +78,7 @@ class Operations:
     def begin(self, core: Core, on_ready: Callable[[], None]) -> None:
         """Probe from now on; `on_ready` is called once, when all is right for the first time."""
         self._core = core
-        self._edits = EditWatch(core.store, core.follower)
+        self._edits = EditLatency(core.store, core.follower)
         self._metrics.begin(core, self._edits)
         self._watching = asyncio.create_task(self._watch(core, on_ready))
 
@@ -87,8 +87,8 @@ class Operations:
 
         async def told(right: bool) -> None:
             nonlocal announced
-            if core.standing.ready != right:
-                core.standing.ready = right
+            if core.health.ready != right:
+                core.health.ready = right
                 await self._set_serving(right)
             if right and not announced:
                 announced = True
@@ -103,7 +103,7 @@ class Operations:
             with suppress(asyncio.CancelledError):
                 await self._watching
         if self._core is not None:
-            self._core.standing.ready = False
+            self._core.health.ready = False
         await self._set_serving(False)
 
     def forget_core(self) -> None:
@@ -119,7 +119,7 @@ class Operations:
 
     def _is_ready(self) -> bool:
         core = self._core
-        return core is not None and core.standing.ready
+        return core is not None and core.health.ready
 
 
 def _lives(loop: asyncio.AbstractEventLoop) -> bool:

@@ -59,12 +59,12 @@ def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
             )
             for gpu in core.follower.gpus
         ],
-        ready=core.standing.ready,
+        ready=core.health.ready,
         canary=[
             index_pb2.CanaryFinding(
                 part=found.part, signal=found.signal, right=found.right, detail=found.fault
             )
-            for found in core.standing.findings
+            for found in core.health.findings
         ],
     )
 

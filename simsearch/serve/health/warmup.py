@@ -17,7 +17,7 @@ from simsearch.encode.image.decoder import ImageAsk, PdqRows
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import SimsearchError
 from simsearch.serve.core.server_core import Core
-from simsearch.serve.health.canary_content import known_contents
+from simsearch.serve.health.canary_content import canary_contents
 from simsearch.telemetry import EventLog
 from simsearch.types import BITS_BYTES, ImageContent, Vectors
 
@@ -64,7 +64,7 @@ def _tried(what: str, work: Callable[[], object]) -> bool:
 
 
 def _image() -> bytes:
-    content = known_contents()[0][0]
+    content = canary_contents()[0][0]
     assert isinstance(content, ImageContent)
     return content.data
 

@@ -32,7 +32,7 @@ from simsearch.serve.core.edit_lag import lag_of
 from simsearch.serve.core.server_core import SNAPSHOTS, Core
 from simsearch.serve.metrics.call_metrics import Observer
 from simsearch.serve.metrics.catalogue import Page
-from simsearch.serve.metrics.edit_latency import EditWatch
+from simsearch.serve.metrics.edit_latency import EditLatency
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.transport.interceptors import Gate
 from simsearch.types import BINARY, Band, Bank, Modality, Priority
@@ -40,7 +40,7 @@ from simsearch.types import BINARY, Band, Bank, Modality, Priority
 _VERDICTS: Final = {Band.NONE: "NO_MATCH"}
 
 
-class Server(Collector):
+class ServerCollector(Collector):
     """Collects all metrics of one server; of its core from `begin` to `forget`."""
 
     def __init__(self, observer: Observer, guard: Guard, gate: Gate, work: Work) -> None:
@@ -49,10 +49,10 @@ class Server(Collector):
         self._gate = gate
         self._work = work
         self._core: Core | None = None
-        self._edits: EditWatch | None = None
+        self._edits: EditLatency | None = None
         self._lock = threading.Lock()
 
-    def begin(self, core: Core, edits: EditWatch) -> None:
+    def begin(self, core: Core, edits: EditLatency) -> None:
         self._core, self._edits = core, edits
 
     def forget(self) -> None:
@@ -73,7 +73,7 @@ class Server(Collector):
         return page.families
 
 
-def registry_of(server: Server) -> CollectorRegistry:
+def registry_of(server: ServerCollector) -> CollectorRegistry:
     """The server's own metrics, and what there is about its process."""
     registry = CollectorRegistry()
     for collector in (server, PROCESS_COLLECTOR, GC_COLLECTOR):
@@ -118,8 +118,8 @@ def _refusals(page: Page, guard: Guard, gate: Gate, work: Work) -> None:
 # ---------------------------------------------------------------- the core
 
 
-def _core(page: Page, core: Core, edits: EditWatch) -> None:
-    page.set("simsearch_ready", core.standing.ready)
+def _core(page: Page, core: Core, edits: EditLatency) -> None:
+    page.set("simsearch_ready", core.health.ready)
     _answers(page, core)
     for encoder in core.encoders:
         page.set("simsearch_encoder_up", encoder.space is not None, encoder.name)
@@ -247,9 +247,9 @@ def _gpus(page: Page, core: Core) -> None:
 
 
 def _canary(page: Page, core: Core) -> None:
-    for found in core.standing.findings:
+    for found in core.health.findings:
         page.set("simsearch_canary_right", found.right, found.part, found.signal)
-    counts = core.standing.counts
+    counts = core.health.counts
     page.set("simsearch_canary_probes_total", counts.right, "right")
     page.set("simsearch_canary_probes_total", counts.wrong, "wrong")
     page.set("simsearch_canary_probes_total", counts.late, "late")

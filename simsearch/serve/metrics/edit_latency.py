@@ -18,7 +18,7 @@ WAIT_S: Final = 1.0
 """How soon a watch that waits notices that it should stop."""
 
 
-class EditWatch:
+class EditLatency:
     """Times every edit of this process, from its commit to the first view that shows it."""
 
     def __init__(self, store: BankStore, follower: Follower) -> None:

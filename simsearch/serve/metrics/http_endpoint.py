@@ -28,7 +28,7 @@ WebApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 Probe: TypeAlias = Callable[[], bool]
 
 
-class ScrapePort:
+class MetricsServer:
     """Answers until it is closed."""
 
     def __init__(self, listen: str, metrics: WebApp, ready: Probe, live: Probe) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simsearch.serve.core.flood_detector import LEARN_S, USUAL_S, WINDOW_S, Flood, FloodBreaker
+from simsearch.serve.core.flood_detector import LEARN_S, USUAL_S, WINDOW_S, Flood, FloodDetector
 
 FLOOR, TIMES = 600, 20.0
 KEY = 7
@@ -19,7 +19,7 @@ class World:
 
     def __init__(self, floor: int = FLOOR, times: float = TIMES) -> None:
         self.now = 1_000.0
-        self.breaker = FloodBreaker(floor, times, lambda: self.now)
+        self.breaker = FloodDetector(floor, times, lambda: self.now)
 
     def look(self, hits: float = 0, step_s: float = 1.0) -> list[Flood]:
         self.now += step_s

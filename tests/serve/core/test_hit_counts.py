@@ -16,8 +16,14 @@ from simsearch.client import Client
 from simsearch.config import FeedbackConfig
 from simsearch.errors import BadContent, BankFull
 from simsearch.serve.core.counters import Answers
-from simsearch.serve.core.flood_detector import Flood, FloodBreaker
-from simsearch.serve.core.hit_counts import HitCounter, HitKeeper, hits_of, is_near, keeper_of
+from simsearch.serve.core.flood_detector import Flood, FloodDetector
+from simsearch.serve.core.hit_counts import (
+    HitCounter,
+    HitCountWriter,
+    hit_counts_of,
+    is_near,
+    keeper_of,
+)
 from simsearch.serve.metrics.catalogue import Page
 from simsearch.serve.metrics.collector import _answers
 from simsearch.types import (
@@ -68,9 +74,9 @@ class Told:
         self.floods = [flood for flood in self.floods if flood.key != key]
 
 
-def keeper_told(store: BankStore, *floods: Flood) -> tuple[HitKeeper, Told]:
+def keeper_told(store: BankStore, *floods: Flood) -> tuple[HitCountWriter, Told]:
     told = Told(*floods)
-    return HitKeeper(store, HitCounter(), told), told  # type: ignore[arg-type]
+    return HitCountWriter(store, HitCounter(), told), told  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- counted
@@ -124,7 +130,7 @@ def test_counts_are_written_and_added_to_after_a_restart(tmp_path: Path) -> None
             keeper.flush()
             assert store.hits([1])[1].block == 2 * run - 1
             counter.add([result(hit(1, PDQ))])
-            assert hits_of(store, counter, [1])[1].block == 2 * run
+            assert hit_counts_of(store, counter, [1])[1].block == 2 * run
             keeper.close()
             assert store.hits([1])[1].block == 2 * run
             assert store.seq() == 0
@@ -140,7 +146,7 @@ def test_what_cannot_be_written_is_kept_and_tried_again(
     """Said by its reason; matching goes on counting; nothing is counted twice."""
     monkeypatch.setattr("simsearch.serve.core.hit_counts.ENTRIES_AT_ONCE", 2)
     counter = HitCounter()
-    keeper = HitKeeper(store, counter)
+    keeper = HitCountWriter(store, counter)
     counter.add([result(*(hit(key, DIGEST) for key in range(1, 6)))])
     add, writes = store.add_hits, list[int]()
 
@@ -241,7 +247,7 @@ def test_copies_of_a_file_and_hits_of_the_shadow_flood_nothing(store: BankStore)
     """A viral copy of what is banned keeps being blocked; the same number of others is a flood."""
     clock = iter(range(0, 10_000, 60))
     counter = HitCounter()
-    keeper = HitKeeper(store, counter, FloodBreaker(600, 20.0, lambda: float(next(clock))))
+    keeper = HitCountWriter(store, counter, FloodDetector(600, 20.0, lambda: float(next(clock))))
     for _ in range(15):
         keeper.look()
     counter.add([result(hit(1, DIGEST, PDQ), shadow=(hit(2, PDQ),))] * 5_000)
@@ -267,7 +273,7 @@ def test_either_zero_turns_the_breaker_off(store: BankStore, off: str) -> None:
 def test_nothing_that_is_written_holds_up_what_is_counted(store: BankStore) -> None:
     """While a write hangs, as on a slow disk, matching counts on and entries can be shown."""
     counter = HitCounter()
-    keeper = HitKeeper(store, counter)
+    keeper = HitCountWriter(store, counter)
     counter.add([result(hit(1, DIGEST))])
     hangs, goes_on = threading.Event(), threading.Event()
     add = store.add_hits
@@ -291,7 +297,7 @@ def test_nothing_that_is_written_holds_up_what_is_counted(store: BankStore) -> N
 
 def test_no_hit_is_lost_or_counted_twice_by_many_threads(store: BankStore) -> None:
     counter = HitCounter()
-    keeper = HitKeeper(store, counter)
+    keeper = HitCountWriter(store, counter)
 
     def ask() -> None:
         for n in range(200):

@@ -22,9 +22,9 @@ from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import Corrupt, Overloaded
 from simsearch.index.index_protocol import CosineMatches, CosineView
 from simsearch.live.view import View
-from simsearch.serve.core.health_state import Finding, Part
+from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.serve.health.canary import Canary
-from simsearch.serve.health.canary_content import known_contents
+from simsearch.serve.health.canary_content import canary_contents
 from simsearch.serve.health.canary_rows import PAGE_ENTRIES, StoredRows
 from simsearch.serve.health.status_service import _status
 from simsearch.serve.scheduling.executor import Work
@@ -107,8 +107,8 @@ class House:
         return self.run(self.canary.probe())
 
     @property
-    def wrong(self) -> list[tuple[Part, str]]:
-        return [(f.part, f.signal) for f in self.core.standing.findings if not f.right]
+    def wrong(self) -> list[tuple[Component, str]]:
+        return [(f.part, f.signal) for f in self.core.health.findings if not f.right]
 
     def see(self, view: View) -> None:
         """What searches run against from now on."""
@@ -151,15 +151,15 @@ def test_a_sound_server_is_right(house: House) -> None:
     """Every space and hash is asked for with known content, and every one that has rows by them;
     in an empty bank the content alone."""
     assert house.probe()
-    known = {(f.part, f.signal) for f in house.core.standing.findings}
-    assert len(known) == len(house.core.standing.findings)  # the two sides of one space are one
-    texts = {(Part.CONTENT, s) for s in ("text_sha256", "minhash", PROSE.id)}
-    images = {(Part.CONTENT, s) for s in ("sha256", "md5", "pdq", PICTURES.id)}
-    assert known == texts | images | {(Part.TIME, ""), (Part.FOLLOWER, "")}
+    known = {(f.part, f.signal) for f in house.core.health.findings}
+    assert len(known) == len(house.core.health.findings)  # the two sides of one space are one
+    texts = {(Component.CONTENT, s) for s in ("text_sha256", "minhash", PROSE.id)}
+    images = {(Component.CONTENT, s) for s in ("sha256", "md5", "pdq", PICTURES.id)}
+    assert known == texts | images | {(Component.TIME, ""), (Component.FOLLOWER, "")}
 
     house.ban(*map(TextContent, SENTENCES), HashContent(Signal.PDQ, b"\x96" * 32))
     assert house.probe()
-    stored = {f.signal for f in house.core.standing.findings if f.part is Part.INDEX}
+    stored = {f.signal for f in house.core.health.findings if f.part is Component.INDEX}
     assert stored == {PROSE.id, "minhash", "text_sha256", "pdq"}
 
 
@@ -170,7 +170,7 @@ def test_nobody_sees_it(house: House) -> None:
     assert house.probe()
     assert [bank.name for bank in house.core.store.banks()] == ["alpha"]
     assert house.core.store.seq() == seq
-    (found, others) = known_contents()
+    (found, others) = canary_contents()
     for outcome in house.core.matcher.match([*found, *others], MatchOptions()):
         assert isinstance(outcome, MatchResult)
         assert outcome.hits == ()
@@ -186,11 +186,11 @@ def test_an_encoder_that_gives_other_vectors_is_found(house: House) -> None:
     assert house.probe()
     house.prose.turned = lambda text: unit_of(f"other {text}")
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, PROSE.id)]
+    assert house.wrong == [(Component.CONTENT, PROSE.id)]
     house.prose.turned = None
     assert house.probe()
-    assert house.core.standing.counts.right == 2
-    assert house.core.standing.counts.wrong == 1
+    assert house.core.health.counts.right == 2
+    assert house.core.health.counts.wrong == 1
 
 
 def test_either_side_of_a_space_is_asked(build: Build) -> None:
@@ -199,14 +199,14 @@ def test_either_side_of_a_space_is_asked(build: Build) -> None:
     assert house.probe()
     house.captions.turned = lambda text: unit_of(f"other {text}")
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, PICTURES.id)]
+    assert house.wrong == [(Component.CONTENT, PICTURES.id)]
 
 
 def test_an_encoder_that_gives_one_vector_for_everything_is_found(house: House) -> None:
     """Known content is still found by it, and so would be everybody's."""
     house.prose.turned = lambda text: unit_of("the same")
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, PROSE.id)]
+    assert house.wrong == [(Component.CONTENT, PROSE.id)]
 
 
 def test_a_small_drift_is_not_a_fault(house: House) -> None:
@@ -225,7 +225,7 @@ def test_an_encoder_that_fails_is_found(house: House) -> None:
     """Also at the first probe, when nothing is known of it yet; then the next one begins anew."""
     house.prose.fault = RuntimeError("broken")
     assert not house.probe()
-    assert (Part.CONTENT, "") in house.wrong
+    assert (Component.CONTENT, "") in house.wrong
     house.prose.fault = None
     assert house.probe()
 
@@ -255,7 +255,7 @@ def test_a_decoder_without_a_hash_is_found(build: Build) -> None:
     assert house.probe()
     decoder.forgets = True
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, "pdq")]
+    assert house.wrong == [(Component.CONTENT, "pdq")]
 
 
 # ---------------------------------------------------------------- stored rows
@@ -300,7 +300,7 @@ def test_an_index_that_lost_its_rows_is_found(house: House) -> None:
     assert house.probe()
     with without(house, set(keys)):
         assert not house.probe()
-        assert house.wrong == [(Part.INDEX, PROSE.id)]
+        assert house.wrong == [(Component.INDEX, PROSE.id)]
     assert house.probe()
 
 
@@ -364,7 +364,7 @@ def test_a_hash_that_is_lost_is_found(house: House) -> None:
     )
     house.see(empty)
     assert not house.probe()
-    assert set(house.wrong) == {(Part.INDEX, "pdq"), (Part.INDEX, "text_sha256")}
+    assert set(house.wrong) == {(Component.INDEX, "pdq"), (Component.INDEX, "text_sha256")}
     house.see(sound)
 
 
@@ -390,7 +390,7 @@ def test_a_view_that_cannot_be_searched_is_found(house: House) -> None:
     broken = Broken(sound.cosine_views[PROSE.id], set())
     house.see(replace(sound, cosine_views={PROSE.id: broken}))
     assert not house.probe()
-    assert house.wrong == [(Part.INDEX, "")]
+    assert house.wrong == [(Component.INDEX, "")]
     house.see(sound)
     assert house.probe()
 
@@ -414,7 +414,7 @@ def test_a_follower_that_stands_still_is_found(
     assert house.probe()
     time.sleep(0.4)
     assert not house.probe()
-    assert house.wrong == [(Part.FOLLOWER, "")]
+    assert house.wrong == [(Component.FOLLOWER, "")]
     stands.clear()
     assert house.core.follower.wait_for(house.core.store.seq(), 10)
     assert house.probe()
@@ -434,14 +434,14 @@ def test_work_that_does_not_end_is_found(build: Build) -> None:
     house.prose.turned = hangs
     assert house.probe()
     assert not house.probe()
-    assert house.wrong == [(Part.TIME, "")]
+    assert house.wrong == [(Component.TIME, "")]
     held.set()
     house.prose.turned = None
     house.canary._config = QUICK
     deadline = time.monotonic() + 10
     while not house.probe():
         assert time.monotonic() < deadline
-    assert house.core.standing.counts.late >= 2
+    assert house.core.health.counts.late >= 2
 
 
 def test_too_much_to_do_is_not_broken(house: House) -> None:
@@ -449,7 +449,7 @@ def test_too_much_to_do_is_not_broken(house: House) -> None:
     assert house.probe()
     house.prose.fault = Overloaded("full")
     assert house.probe()
-    assert house.core.standing.counts.late == 1
+    assert house.core.health.counts.late == 1
     house.prose.fault = None
     house.work.limiter.drain()  # refuses every call from now on
     assert house.probe()
@@ -465,7 +465,7 @@ def test_nothing_is_right_before_the_first_probe(build: Build) -> None:
 
     house.prose.turned = slow
     assert not house.probe()
-    assert list(house.core.standing.findings) == []
+    assert list(house.core.health.findings) == []
 
 
 def test_it_is_watched_over_and_over(house: House) -> None:
@@ -497,19 +497,19 @@ def test_get_status_tells_it(house: House) -> None:
     house.probe()
     house.prose.turned = lambda text: unit_of(f"other {text}")
     house.probe()
-    house.core.standing.ready = False
+    house.core.health.ready = False
     status = _status(house.core, EVERY_BANK)
     assert not status.ready
     wrong = [(f.part, f.signal) for f in status.canary if not f.right]
     assert wrong == [("content", PROSE.id)]
     assert "start" in next(f.detail for f in status.canary if not f.right)
-    assert len(status.canary) == len(house.core.standing.findings)
+    assert len(status.canary) == len(house.core.health.findings)
 
 
 def test_a_finding_is_right_without_a_fault() -> None:
     """And says of itself what it is about."""
-    assert Finding(Part.INDEX, "pdq").right
-    assert not Finding(Part.INDEX, "pdq", "lost").right
+    assert CheckResult(Component.INDEX, "pdq").right
+    assert not CheckResult(Component.INDEX, "pdq", "lost").right
 
 
 def test_known_content_differs_in_every_real_space(tmp_path: Path) -> None:
@@ -519,7 +519,7 @@ def test_known_content_differs_in_every_real_space(tmp_path: Path) -> None:
 
     clip = load_clip("copyclip", device="cpu")
     encoders = EncoderSet({"c": LoadedEncoder("c", Modality.IMAGE, image=clip, text=clip)})
-    found, others = known_contents()
+    found, others = canary_contents()
     prints = [
         p
         for p in Fingerprinter(encoders, ContentLimits()).query([*found, *others], Everything())

@@ -19,7 +19,7 @@ import yaml
 from simsearch.cli.options import exit_code
 from simsearch.config import Config, load, parse
 from simsearch.errors import BadConfig, BadRequest, BankLocked, Fault, every_error
-from simsearch.serve.core.health_state import Part
+from simsearch.serve.core.health_state import Component
 from simsearch.serve.metrics.catalogue import METRICS
 from simsearch.serve.transport.port import LIVE, STOP_GRACE_S, check_listen
 
@@ -59,7 +59,7 @@ def test_every_metric_of_an_alert_exists() -> None:
 
 def test_every_finding_of_the_canary_is_explained() -> None:
     """In its table."""
-    assert all(f"| `{part}` |" in PAGE for part in Part)
+    assert all(f"| `{part}` |" in PAGE for part in Component)
 
 
 def test_configurations_on_the_page_are_good() -> None:

@@ -31,8 +31,8 @@ from simsearch.serve.health.readiness import _lives
 from simsearch.serve.metrics.call_metrics import Observer
 from simsearch.serve.metrics.catalogue import METRICS, Kind, Page
 from simsearch.serve.metrics.collector import _gpus, _index
-from simsearch.serve.metrics.edit_latency import EditWatch
-from simsearch.serve.metrics.http_endpoint import CONNECTIONS_MAX, ScrapePort
+from simsearch.serve.metrics.edit_latency import EditLatency
+from simsearch.serve.metrics.http_endpoint import CONNECTIONS_MAX, MetricsServer
 from simsearch.types import (
     Band,
     Edit,
@@ -290,7 +290,7 @@ def test_an_edit_is_timed_until_it_is_seen(tmp_path: Path, monkeypatch: pytest.M
     """From the commit, through a follower that takes its time; and the lag is told meanwhile."""
     prose = LoadedEncoder("prose", Modality.TEXT, text=FakeTextEncoder())
     core = _core(tmp_path, EncoderSet({"prose": prose}), KnownConfig(), None)
-    watch = EditWatch(core.store, core.follower)
+    watch = EditLatency(core.store, core.follower)
     held = threading.Event()
     step = type(core.follower)._catch_up
 
@@ -363,8 +363,8 @@ def test_snapshots_gpus_and_rows_left_aside_are_counted(
 # ---------------------------------------------------------------- the operators' port
 
 
-def _port(listen: str = "127.0.0.1:0", ready: bool = True) -> ScrapePort:
-    return ScrapePort(listen, lambda environ, start: [], lambda: ready, lambda: True)
+def _port(listen: str = "127.0.0.1:0", ready: bool = True) -> MetricsServer:
+    return MetricsServer(listen, lambda environ, start: [], lambda: ready, lambda: True)
 
 
 def test_a_port_in_use_is_refused_by_name() -> None:
