@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 
 from simsearch.client.calls import STREAM_MATCH, Outcome
-from simsearch.client.pool import Priority
+from simsearch.client.pool import Lane
 from simsearch.client.sending import Sender
 from simsearch.client.streaming import Source
 from simsearch.client.window import Window
@@ -93,7 +93,7 @@ async def _each(contents: Iterable[Content]) -> AsyncIterator[Content]:
 
 
 async def _over(
-    priority: Priority, sender: Sender, source: Source[_Puller], silence_s: float
+    priority: Lane, sender: Sender, source: Source[_Puller], silence_s: float
 ) -> AsyncGenerator[tuple[int, Outcome]]:
     """As `streaming._over`."""
     call = priority.method(STREAM_MATCH)(metadata=sender.metadata)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from simsearch.client.calls import STREAM_MATCH, Outcome
-from simsearch.client.pool import Priority
+from simsearch.client.pool import Lane
 from simsearch.client.sending import Sender
 from simsearch.client.window import Window
 from simsearch.errors import InternalFault, SimsearchError, Unreachable
@@ -95,7 +95,7 @@ class Source(Generic[C]):
 
 
 def _over(
-    priority: Priority, sender: Sender, source: Source[Iterator[Content]], silence_s: float
+    priority: Lane, sender: Sender, source: Source[Iterator[Content]], silence_s: float
 ) -> Iterator[tuple[int, Outcome]]:
     """What one stream answers. Raises the RpcError that it ends with, if that leaves anything
     unanswered: a server may end a stream in which nothing happens."""
