@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import grpc
+from prometheus_client import disable_created_metrics
 
 from simsearch.config import Config, ServerConfig
 from simsearch.serve.auth.authorization import Guard
@@ -22,6 +23,7 @@ from simsearch.serve.auth.identities_file import directory_of
 from simsearch.serve.banks.bank_service import BankService
 from simsearch.serve.banks.feedback_service import FeedbackService
 from simsearch.serve.banks.proposal_service import ProposalService
+from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.health.readiness import HealthMonitor, open_warm
 from simsearch.serve.health.status_service import IndexService
 from simsearch.serve.matching.match_service import add_match_service
@@ -73,6 +75,7 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     Raises BadConfig, BankLocked and the other faults that keep a server from starting.
     """
     check_listen(config)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of time series
     try:
         asyncio.run(_run(config, on_ready))
     finally:
@@ -94,15 +97,16 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     work = Work(config.server)
     gate = Gate(config.server.requests_max, config.server.streams_max)
     tracing = tracing_to(config.telemetry.otlp_endpoint)
-    observer = Observer(tracing)
+    metrics = EventMetrics()
+    observer = Observer(metrics, tracing)
     tls = tls_of(config.tls)
     guard = Guard(directory_of(config.identity), tls=tls is not None)
     port = port_of(config, work, guard, gate, [observer], tls)
-    metrics = ServerCollector(observer, guard, gate, work)
-    monitor = HealthMonitor(config, work, metrics, port.set_serving)
+    collector = ServerCollector(guard, gate, work)
+    monitor = HealthMonitor(config, work, metrics, collector, port.set_serving)
     monitor.open()
     address = await port.open()
-    loading = asyncio.create_task(asyncio.to_thread(open_warm, config))
+    loading = asyncio.create_task(asyncio.to_thread(open_warm, config, metrics))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -13,7 +13,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from simsearch.errors import every_error
-from simsearch.serve.core.counters import CALL_BOUNDS_S, STAGE_BOUNDS_S, Histograms
+from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.transport.interceptors import OURS, Context
 from simsearch.telemetry import RunningCall, work_for
 
@@ -43,12 +43,11 @@ class Tracer(Protocol):
 class Observer(grpc.aio.ServerInterceptor):
     """To be the first interceptor, so that what the others refuse is counted, too.
 
-    `calls` are by (RPC, outcome), as in ("MatchService/Match", "OVERLOADED"): names from the protos
+    Calls are by (RPC, outcome), as in ("MatchService/Match", "OVERLOADED"): names from the protos
     and reasons from the tree of errors, so that a caller cannot make more of them."""
 
-    def __init__(self, tracer: Tracer | None = None) -> None:
-        self.calls = Histograms[tuple[str, str]](CALL_BOUNDS_S)
-        self.stages = Histograms[str](STAGE_BOUNDS_S)
+    def __init__(self, metrics: EventMetrics, tracer: Tracer | None = None) -> None:
+        self._metrics = metrics
         self._tracer = tracer
 
     async def intercept_service(
@@ -99,13 +98,13 @@ class Observer(grpc.aio.ServerInterceptor):
             outcome = CANCELLED
             raise
         finally:
-            self.calls.observe((rpc, outcome), time.perf_counter() - began)
+            self._metrics.calls[rpc, outcome].observe(time.perf_counter() - began)
             if span:
                 span.end(outcome)
 
     def _listener(self, span: Span | None) -> Callable[[str, float, float], None]:
         def on_stage(name: str, began: float, ended: float) -> None:
-            self.stages.observe(name, ended - began)
+            self._metrics.stages[name,].observe(ended - began)
             if span:
                 span.stage(name, began, ended)
 

@@ -108,10 +108,16 @@ class House:
 
     @property
     def wrong(self) -> list[tuple[Component, str]]:
-        return [(f.part, f.signal) for f in self.core.health.findings if not f.right]
+        return [(r.component, r.signal) for r in self.core.health.results if not r.ok]
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.core.metrics.registry.get_sample_value(name, labels)
+
+    def probes(self, outcome: str) -> float:
+        return self.counted("simsearch_canary_probes_total", outcome=outcome) or 0.0
 
     def see(self, view: View) -> None:
-        """What searches run against from now on."""
+        """Search this view from now on."""
         self.core.follower._view = view
 
     def close(self) -> None:
@@ -151,15 +157,15 @@ def test_a_sound_server_is_right(house: House) -> None:
     """Every space and hash is asked for with known content, and every one that has rows by them;
     in an empty bank the content alone."""
     assert house.probe()
-    known = {(f.part, f.signal) for f in house.core.health.findings}
-    assert len(known) == len(house.core.health.findings)  # the two sides of one space are one
+    checked = {(r.component, r.signal) for r in house.core.health.results}
+    assert len(checked) == len(house.core.health.results)  # the two sides of one space are one
     texts = {(Component.CONTENT, s) for s in ("text_sha256", "minhash", PROSE.id)}
     images = {(Component.CONTENT, s) for s in ("sha256", "md5", "pdq", PICTURES.id)}
-    assert known == texts | images | {(Component.TIME, ""), (Component.FOLLOWER, "")}
+    assert checked == texts | images | {(Component.TIME, ""), (Component.FOLLOWER, "")}
 
     house.ban(*map(TextContent, SENTENCES), HashContent(Signal.PDQ, b"\x96" * 32))
     assert house.probe()
-    stored = {f.signal for f in house.core.health.findings if f.part is Component.INDEX}
+    stored = {r.signal for r in house.core.health.results if r.component is Component.INDEX}
     assert stored == {PROSE.id, "minhash", "text_sha256", "pdq"}
 
 
@@ -174,7 +180,7 @@ def test_nobody_sees_it(house: House) -> None:
     for outcome in house.core.matcher.match([*found, *others], MatchOptions()):
         assert isinstance(outcome, MatchResult)
         assert outcome.hits == ()
-    assert sum(house.core.answers.counts.verdicts.values()) == 0
+    assert house.counted("simsearch_verdicts_total", verdict="NO_MATCH") == 0
 
 
 # ---------------------------------------------------------------- encoders
@@ -189,8 +195,8 @@ def test_an_encoder_that_gives_other_vectors_is_found(house: House) -> None:
     assert house.wrong == [(Component.CONTENT, PROSE.id)]
     house.prose.turned = None
     assert house.probe()
-    assert house.core.health.counts.right == 2
-    assert house.core.health.counts.wrong == 1
+    assert house.probes("right") == 2
+    assert house.probes("wrong") == 1
 
 
 def test_either_side_of_a_space_is_asked(build: Build) -> None:
@@ -329,7 +335,7 @@ def test_one_lost_entry_of_many_is_found_when_its_page_comes_round(house: House)
     rounds = StoredRows(start=lambda n: 0)
     seen: set[int] = set()
     for _ in range(4):
-        seen |= {entry.key for entry in rounds._page(house.core, house.core.follower.view)}
+        seen |= {entry.key for entry in rounds._next_page(house.core, house.core.follower.view)}
     assert seen == set(keys)
 
 
@@ -344,8 +350,8 @@ def test_retracted_and_unseen_entries_are_no_losses(house: House) -> None:
     house.see(before)
     try:
         assert house.probe()
-        findings = list(StoredRows(start=lambda n: 0).findings(house.core))
-        assert all(found.right for found in findings)
+        results = list(StoredRows(start=lambda n: 0).check(house.core))
+        assert all(result.ok for result in results)
     finally:
         house.core.follower._view = None
         house.core.follower._publish(house.core.follower._replica)  # type: ignore[arg-type]
@@ -441,7 +447,7 @@ def test_work_that_does_not_end_is_found(build: Build) -> None:
     deadline = time.monotonic() + 10
     while not house.probe():
         assert time.monotonic() < deadline
-    assert house.core.health.counts.late >= 2
+    assert house.probes("late") >= 2
 
 
 def test_too_much_to_do_is_not_broken(house: House) -> None:
@@ -449,7 +455,7 @@ def test_too_much_to_do_is_not_broken(house: House) -> None:
     assert house.probe()
     house.prose.fault = Overloaded("full")
     assert house.probe()
-    assert house.core.health.counts.late == 1
+    assert house.probes("late") == 1
     house.prose.fault = None
     house.work.limiter.drain()  # refuses every call from now on
     assert house.probe()
@@ -465,7 +471,7 @@ def test_nothing_is_right_before_the_first_probe(build: Build) -> None:
 
     house.prose.turned = slow
     assert not house.probe()
-    assert list(house.core.health.findings) == []
+    assert list(house.core.health.results) == []
 
 
 def test_it_is_watched_over_and_over(house: House) -> None:
@@ -503,13 +509,13 @@ def test_get_status_tells_it(house: House) -> None:
     wrong = [(f.part, f.signal) for f in status.canary if not f.right]
     assert wrong == [("content", PROSE.id)]
     assert "start" in next(f.detail for f in status.canary if not f.right)
-    assert len(status.canary) == len(house.core.health.findings)
+    assert len(status.canary) == len(house.core.health.results)
 
 
-def test_a_finding_is_right_without_a_fault() -> None:
-    """And says of itself what it is about."""
-    assert CheckResult(Component.INDEX, "pdq").right
-    assert not CheckResult(Component.INDEX, "pdq", "lost").right
+def test_a_check_is_ok_without_a_fault() -> None:
+    """And only then."""
+    assert CheckResult(Component.INDEX, "pdq").ok
+    assert not CheckResult(Component.INDEX, "pdq", "lost").ok
 
 
 def test_known_content_differs_in_every_real_space(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from simsearch.cli.options import exit_code
 from simsearch.config import Config, load, parse
 from simsearch.errors import BadConfig, BadRequest, BankLocked, Fault, every_error
 from simsearch.serve.core.health_state import Component
-from simsearch.serve.metrics.catalogue import METRICS
+from simsearch.serve.core.metric_catalogue import METRICS
 from simsearch.serve.transport.port import LIVE, STOP_GRACE_S, check_listen
 
 ROOT = Path(__file__).parents[3]

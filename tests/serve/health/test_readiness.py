@@ -26,7 +26,6 @@ from simsearch.serve.auth.authorization import Guard
 from simsearch.serve.auth.identity import LOCAL, act_for
 from simsearch.serve.banks.bank_service import _create_bank
 from simsearch.serve.health.readiness import HealthMonitor
-from simsearch.serve.metrics.call_metrics import Observer
 from simsearch.serve.metrics.collector import ServerCollector
 from simsearch.serve.scheduling.executor import Work
 from simsearch.serve.transport.interceptors import Gate
@@ -255,9 +254,8 @@ def test_it_is_announced_when_all_is_right(tmp_path: Path) -> None:
             told.append(serving)
 
         config = Config(canary=CanaryConfig(every_s=0.05, timeout_s=5))
-        monitor = HealthMonitor(
-            config, work, ServerCollector(Observer(), Guard(), gate, work), tell
-        )
+        collector = ServerCollector(Guard(), gate, work)
+        monitor = HealthMonitor(config, work, core.metrics, collector, tell)
         monitor.open()
         monitor.begin(core, lambda: announced.append(None))
         await asyncio.sleep(0.3)
@@ -276,7 +274,7 @@ def test_it_is_announced_when_all_is_right(tmp_path: Path) -> None:
         assert work.close(10)
         monitor.forget_core()
         core.close()
-        families = {family.name: family for family in monitor._metrics.collect()}
+        families = {family.name: family for family in collector.collect()}
         assert [sample.value for sample in families["simsearch_ready"].samples] == [0]
         assert families["simsearch_index_visible_seq"].samples == []  # nothing of a closed core
         monitor.close()

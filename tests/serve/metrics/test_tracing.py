@@ -18,6 +18,7 @@ from simsearch.config import KnownConfig, ServerConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, EmptyContent
 from simsearch.serve.auth.authorization import Guard
+from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.metrics.call_metrics import Observer
 from simsearch.serve.metrics.tracing import Tracing, tracing_to
 from simsearch.serve.scheduling.executor import Work
@@ -62,7 +63,7 @@ def traced(tmp_path: Path, spans: tuple[Tracing, Any]) -> Iterator[str]:
     async def opened() -> tuple[Port, Work, str]:
         work = Work(config.server)
         work.begin(core)
-        port = port_of(config, work, Guard(), Gate(8, 8), [Observer(spans[0])])
+        port = port_of(config, work, Guard(), Gate(8, 8), [Observer(EventMetrics(), spans[0])])
         return port, work, await port.open()
 
     port, work, address = asyncio.run_coroutine_threadsafe(opened(), loop).result(10)
