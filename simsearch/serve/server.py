@@ -14,17 +14,20 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from prometheus_client import disable_created_metrics
+
 from simsearch.config import Config, ServerConfig
 from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.auth.identities_file import watch_identities
 from simsearch.serve.banks.bank_service import add_bank_service
 from simsearch.serve.banks.feedback_service import add_feedback_service
 from simsearch.serve.banks.proposal_service import add_proposal_service
-from simsearch.serve.health.readiness import Operations, open_warm
+from simsearch.serve.core.event_metrics import EventMetrics
+from simsearch.serve.health.readiness import HealthMonitor, open_warm
 from simsearch.serve.health.status_service import IndexService
 from simsearch.serve.matching.match_service import add_match_service
 from simsearch.serve.metrics.call_metrics import CallMetrics
-from simsearch.serve.metrics.collector import Server
+from simsearch.serve.metrics.collector import ServerCollector
 from simsearch.serve.metrics.tracing import tracing_to
 from simsearch.serve.scheduling.executor import Executors
 from simsearch.serve.transport.call_boundary import CallLayer
@@ -61,6 +64,7 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     Raises BadConfig, BankLocked and the other faults that keep a server from starting.
     """
     check_listen(config)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the time series
     try:
         asyncio.run(_run(config, on_ready))
     finally:
@@ -82,15 +86,16 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
     executors = Executors(config.server)
     limit = ConcurrencyLimit(config.server.requests_max, config.server.streams_max)
     tracing = tracing_to(config.telemetry.otlp_endpoint)
-    call_metrics = CallMetrics(tracing)
+    metrics = EventMetrics()
+    call_metrics = CallMetrics(metrics, tracing)
     tls = tls_of(config.tls)
     authorization = Authorization(watch_identities(config.identity), tls=tls is not None)
     port = port_of(config, executors, [call_metrics, authorization, limit], tls)
-    metrics = Server(call_metrics, authorization, limit, executors.matches)
-    operations = Operations(config, executors.matches, metrics, port.set_serving)
-    operations.open()
+    collector = ServerCollector(authorization, limit, executors.matches)
+    monitor = HealthMonitor(config, executors.matches, metrics, collector, port.set_serving)
+    monitor.open()
     address = await port.open()
-    loading = asyncio.create_task(asyncio.to_thread(open_warm, config))
+    loading = asyncio.create_task(asyncio.to_thread(open_warm, config, metrics))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -102,21 +107,21 @@ async def _run(config: Config, on_ready: Callable[[str], None]) -> None:
             _freeze_gc()
             _lower_gil_interval()
             if not stop.is_set():
-                operations.begin(core, lambda: on_ready(address))
+                monitor.begin(core, lambda: on_ready(address))
             await stop.wait()
         finally:
-            await operations.drain()
+            await monitor.drain()
             await _drain(config.server, port, limit, executors)
             if not executors.close(config.server.drain_timeout_s):
                 _leave_at_once("left_with_work_running", 1)
-            operations.forget_core()
+            monitor.forget_core()
             core.close()
     finally:
         stopping.cancel()
         await port.close(None)
         if tracing:
             await asyncio.to_thread(tracing.close)
-        operations.close()
+        monitor.close()
     log.info("server_stopped")
 
 

@@ -274,13 +274,11 @@ class FakeContext:
         self.code = grpc.StatusCode.OK
         self.words = ""
 
-    def set_trailing_metadata(self, trailers: object) -> None: ...
+    def time_remaining(self) -> float | None:
+        return None
 
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self.code = code
-
-    def set_details(self, words: str) -> None:
-        self.words = words
+    async def abort(self, code: grpc.StatusCode, words: str, trailers: object) -> None:
+        self.code, self.words = code, words
 
 
 async def _call(limit: ConcurrencyLimit, behaviour: Any) -> FakeContext:

@@ -34,7 +34,7 @@ from simsearch.serve.banks.entry_pages import list_entries
 from simsearch.serve.banks.list_import import import_entries
 from simsearch.serve.banks.nearest_entries import compare_entries, find_entries
 from simsearch.serve.core.edit_lag import wait_visible
-from simsearch.serve.core.hit_counts import hits_of
+from simsearch.serve.core.hit_counts import hit_counts_of
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.scheduling.executor import EditExecutor
 from simsearch.serve.transport.status_codes import item_error
@@ -198,7 +198,7 @@ def _get_entry(
     core: Core, request: bank_pb2.GetEntryRequest, caller: Identity
 ) -> bank_pb2.GetEntryResponse:
     entry = core.store.entry(request.bank, request.key)
-    hits = hits_of(core.store, core.hits, [entry.key])[entry.key]
+    hits = hit_counts_of(core.store, core.hits, [entry.key])[entry.key]
     return bank_pb2.GetEntryResponse(entry=entry_to(entry, request.bank, hits=hits_to(hits)))
 
 

@@ -9,7 +9,7 @@ from simsearch.bank.edit_checks import AFTER_MAX, check_digest
 from simsearch.bank.entry_search import EntryFilter
 from simsearch.errors import BadRequest, LimitExceeded
 from simsearch.serve.auth.identity import Identity
-from simsearch.serve.core.hit_counts import hits_of
+from simsearch.serve.core.hit_counts import hit_counts_of
 from simsearch.serve.core.server_core import Core
 from simsearch.types import EntryState, HashContent, Signal
 from simsearch.v1 import bank_pb2, content_pb2
@@ -39,7 +39,7 @@ def list_entries(
             else [""] * len(page)
         )
     cut = len(found.entries) > size
-    hits = hits_of(core.store, core.hits, [entry.key for entry in page])
+    hits = hit_counts_of(core.store, core.hits, [entry.key for entry in page])
     return bank_pb2.ListEntriesResponse(
         entries=[
             entry_to(e, bank.name, each, hits_to(hits[e.key]))

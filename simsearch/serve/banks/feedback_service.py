@@ -14,7 +14,7 @@ from simsearch.serve.auth.identity import Identity
 from simsearch.serve.banks.edit_rpcs import Handler, add_edit_service
 from simsearch.serve.banks.entry_pages import page_key, page_pair, page_size
 from simsearch.serve.core.edit_lag import wait_visible
-from simsearch.serve.core.hit_counts import hits_of
+from simsearch.serve.core.hit_counts import hit_counts_of
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.scheduling.executor import EditExecutor
 from simsearch.types import HitCounts
@@ -91,7 +91,7 @@ def _list_review(
         queue = reading.read(
             lambda tables: opinions.review_queue(tables, frozenset(names), after, size)
         )
-    hits = hits_of(core.store, core.hits, [each.entry.key for each in queue.items])
+    hits = hit_counts_of(core.store, core.hits, [each.entry.key for each in queue.items])
     return feedback_pb2.ListReviewResponse(
         items=[_item(each, names, hits) for each in queue.items],
         next_page_token=str(queue.rest or ""),

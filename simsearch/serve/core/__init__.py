@@ -1,1 +1,1 @@
-"""What a running server is made of, apart from the network: no grpc here."""
+"""Core: the components of a server apart from the network. Nothing here imports grpc."""

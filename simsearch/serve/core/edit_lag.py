@@ -13,14 +13,14 @@ from simsearch.serve.core.server_core import Core
 
 @dataclass(frozen=True)
 class Lag:
-    """Durable changes that searches do not see, and how long ago the oldest of them was made."""
+    """The number of durable changes not visible yet, and the age of the oldest in seconds."""
 
     changes: int = 0
     age_s: float = 0.0
 
 
 def lag_of(store: BankStore, follower: Follower) -> Lag:
-    """The lag of the view that is searched now."""
+    """The lag of the current view."""
     seen = follower.view.seq
     behind = store.seq() - seen
     unseen = store.changes(seen, 1) if behind > 0 else []
@@ -30,7 +30,7 @@ def lag_of(store: BankStore, follower: Follower) -> Lag:
 
 
 def wait_visible(core: Core, seq: int, what: str) -> None:
-    """Blocks until the view shows change `seq`. Raises NotYetVisible after `visible_timeout_s`."""
+    """Wait until change `seq` is visible. Raises NotYetVisible after `visible_timeout_s`."""
     timeout_s = core.config.server.visible_timeout_s
     if not core.follower.wait_for(seq, timeout_s):
         raise NotYetVisible(

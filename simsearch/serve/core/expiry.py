@@ -1,4 +1,4 @@
-"""What happens because its time has come: bans expire, quarantines end."""
+"""Expiry worker: retracts bans that have expired and ends quarantines that are over."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from simsearch.telemetry import EventLog
 
 log = EventLog(__name__)
 
-LOOK_S: Final = 1.0
+INTERVAL_S: Final = 1.0
 
 
-class Timekeeper:
-    """Looks once a second, in a thread of its own, from `start` to `close`."""
+class ExpiryWorker:
+    """A thread that runs once a second, from `start` to `close`."""
 
     def __init__(self, store: BankStore, clock: Callable[[], float] = time.time) -> None:
         """`clock`: seconds since 1970."""
         self._store = store
         self._clock = clock
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="timekeeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="expiry-worker", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
+        """Stop the thread and wait for it."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(LOOK_S):
+        while not self._stopping.wait(INTERVAL_S):
             try:
-                self.look()
-            except SimsearchError as fault:  # as of a full disk: it is tried again
+                self.run_once()
+            except SimsearchError as fault:  # such as a full disk: the next run tries again
                 log.error("due_entries_failed", reason=fault.reason)
 
-    def look(self) -> None:
-        """Do what is due. Raises what an edit raises."""
-        done = self._store.apply_due(int(self._clock() * 1e6))
-        if done:
-            log.info("due_entries_settled", rows=done)
+    def run_once(self) -> None:
+        """Expire what is due now. Raises the faults of an edit."""
+        expired = self._store.apply_due(int(self._clock() * 1e6))
+        if expired:
+            log.info("due_entries_settled", rows=expired)

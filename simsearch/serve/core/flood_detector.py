@@ -1,7 +1,7 @@
-"""When the hits of an entry are a flood: far more in a minute than in a usual one. Pure.
+"""Flood detector: an entry with far more near hits in a minute than in a usual one.
 
-It is for entries that match what they should not: a plain picture, a greeting. Only near hits
-count, those without an equal digest: no number of copies of one file takes its own ban away.
+Such an entry probably matches what it should not: a plain picture, a greeting. Only near hits
+count, those without an equal digest: copies of a banned file, however many, do not lift its ban.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ from typing import Final
 WINDOW_S: Final = 60.0
 
 USUAL_S: Final = 6 * 3_600.0
-"""Time constant of what is usual: a rate that doubles in an hour stays within six times of it."""
+"""Time constant of the usual rate, an exponential average: a rate that doubles every hour stays
+within six times of it."""
 
 LEARN_S: Final = 600.0
-"""For so long after a start nothing is a flood: nobody knows yet what is usual."""
+"""Time after a start without floods: there is no usual rate yet."""
 
-FORGOTTEN_HITS: Final = 0.05
-"""What is left of an entry's hits when it is forgotten: of one hit, after 18 hours."""
+HITS_MIN: Final = 0.05
+"""An entry whose decayed hits fall to this is dropped: one hit decays to it in 18 hours."""
 
 
 @dataclass(frozen=True)
 class Flood:
-    """Near hits of an entry in the last minute, and in a usual one."""
+    """An entry with its near hits in the last minute, and in a usual one."""
 
     key: int
     near_hits: int
     usual: float
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
+        """The two numbers, as a reason for the record."""
         return f"{self.near_hits:,} near hits in a minute, {self.usual:,.0f} in a usual one"
 
 
 @dataclass
 class _Rate:
-    """The hits of the last minute by their time, and what is left of those before at `as_of`."""
+    """The hits of the last minute by time, and the decayed number of those before, at `as_of`."""
 
     recent: deque[tuple[float, int]] = field(default_factory=deque)
     in_window: int = 0
@@ -51,19 +53,19 @@ class _Rate:
         self.recent.append((now, hits))
         self.in_window += hits
 
-    def settle(self, now: float) -> None:
-        """Lets what is older than a minute become a part of what is usual."""
-        self.before *= _left(now - self.as_of)
+    def advance(self, now: float) -> None:
+        """Move hits older than a minute into the decayed number."""
+        self.before *= _decay(now - self.as_of)
         self.as_of = now
         while self.recent and self.recent[0][0] <= now - WINDOW_S:
             at, hits = self.recent.popleft()
             self.in_window -= hits
-            self.before += hits * _left(now - WINDOW_S - at)
+            self.before += hits * _decay(now - WINDOW_S - at)
 
 
-class FloodBreaker:
-    """Told of near hits every second or so. A flood is over `near_hits_per_minute` and over
-    `times_usual` times what was usual before this minute. For one thread."""
+class FloodDetector:
+    """Counts near hits by entry. A flood is more than `near_hits_per_minute` and more than
+    `times_usual` times the usual rate before this minute. Not safe to use from two threads."""
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class FloodBreaker:
         times_usual: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock`: seconds, from any start."""
         self._floor = near_hits_per_minute
         self._times_usual = times_usual
         self._clock = clock
@@ -79,13 +82,14 @@ class FloodBreaker:
         self._swept = 0.0
         self._rates: dict[int, _Rate] = {}
 
-    def look(self, near: Mapping[int, int]) -> list[Flood]:
-        """`near`: by entry key the near hits since the last look."""
-        share = self._pass_time()
+    def update(self, near: Mapping[int, int]) -> list[Flood]:
+        """Add the near hits by entry key since the last update, and return the floods among these
+        entries. To be called every second or so."""
+        share = self._advance_clock()
         for key, hits in near.items():
             rate = self._rates.setdefault(key, _Rate(as_of=self._now))
             rate.add(self._now, round(hits * share))
-            rate.settle(self._now)
+            rate.advance(self._now)
         self._sweep()
         if self._now < LEARN_S + WINDOW_S:
             return []
@@ -93,32 +97,33 @@ class FloodBreaker:
         return [flood for flood in floods if self._is_flood(flood)]
 
     def usual(self, key: int) -> float:
-        """Near hits in a usual minute, as of the last look: what came since the start and before
-        the last minute, the older of it the less."""
+        """Near hits of an entry in a usual minute, as of the last update: those since the start and
+        before the last minute, recent ones weighted most."""
         observed = self._now - WINDOW_S
         rate = self._rates.get(key)
         if rate is None or observed <= 0:
             return 0.0
-        before = rate.before * _left(self._now - rate.as_of)
-        return WINDOW_S * before / (USUAL_S * (1 - _left(observed)))
+        before = rate.before * _decay(self._now - rate.as_of)
+        return WINDOW_S * before / (USUAL_S * (1 - _decay(observed)))
 
     def forget_minute(self, key: int) -> None:
-        """The flood was dealt with: its hits are neither usual nor a flood again."""
+        """Drop the last minute of an entry whose flood was handled, so that it is neither reported
+        again nor counted as usual."""
         if rate := self._rates.get(key):
             rate.recent.clear()
             rate.in_window = 0
 
     @property
     def entries(self) -> int:
-        """How many are remembered."""
+        """Number of entries with a rate."""
         return len(self._rates)
 
     def _is_flood(self, flood: Flood) -> bool:
         return flood.near_hits > max(self._floor, self._times_usual * flood.usual)
 
-    def _pass_time(self) -> float:
-        """The time since the last look, a minute at most; which share of the hits fell into it. So
-        neither a clock that jumps nor a machine that slept makes a flood."""
+    def _advance_clock(self) -> float:
+        """Advance by the time since the last update, a minute at most, and return the share of the
+        hits that falls into it: a clock that jumps or a machine that slept makes no flood."""
         now = self._clock()
         passed = max(0.0, now - self._last)
         self._last = now
@@ -126,19 +131,17 @@ class FloodBreaker:
         return min(1.0, WINDOW_S / passed) if passed else 1.0
 
     def _sweep(self) -> None:
-        """Once a minute: those that were hit long ago are forgotten."""
+        """Once a minute, drop the entries whose hits have decayed."""
         if self._now < self._swept + WINDOW_S:
             return
         self._swept = self._now
         for rate in self._rates.values():
-            rate.settle(self._now)
+            rate.advance(self._now)
         self._rates = {
-            key: rate
-            for key, rate in self._rates.items()
-            if rate.recent or rate.before > FORGOTTEN_HITS
+            key: rate for key, rate in self._rates.items() if rate.recent or rate.before > HITS_MIN
         }
 
 
-def _left(seconds: float) -> float:
-    """The share that is left of something usual after so long."""
+def _decay(seconds: float) -> float:
+    """The weight that remains after so many seconds."""
     return math.exp(-seconds / USUAL_S)

@@ -1,4 +1,4 @@
-"""How a server stands: what its canary found, and whether it says that it is ready."""
+"""Health state: the readiness flag and the results of the last canary probe."""
 
 from __future__ import annotations
 
@@ -7,47 +7,39 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Part(StrEnum):
-    """What a finding is about."""
+class Component(StrEnum):
+    """What a check of the canary covers."""
 
     CONTENT = "content"
-    """Known content, decoded, encoded and matched."""
+    """Canary content, decoded, encoded and matched."""
     INDEX = "index"
-    """Rows of the bank, looked up in what is searched."""
+    """Stored rows, searched for in the index."""
     FOLLOWER = "follower"
-    """Edits reach searches."""
+    """Edits become visible to searches."""
     TIME = "time"
-    """The probe came to an end."""
+    """Probes end in time."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one question of the canary came to. `signal` is a space's id or the name of a hash, or
-    empty; `fault` says what is wrong and what to do, and is empty where all is right."""
+class CheckResult:
+    """The result of one check. `signal` is the id of a space, the name of a hash, or empty; `fault`
+    says what is wrong and what to do, and is empty if nothing is."""
 
-    part: Part
+    component: Component
     signal: str = ""
     fault: str = ""
 
     @property
-    def right(self) -> bool:
+    def ok(self) -> bool:
+        """Whether there is no fault."""
         return not self.fault
 
 
-@dataclass(frozen=True)
-class StandingCounts:
-    """Probes by how they ended; seconds of the last one that came to its end."""
-
-    right: int = 0
-    wrong: int = 0
-    late: int = 0
-    last_s: float = 0.0
-
-
-class Standing:
-    """Written by the canary and whoever sets health, read by GetStatus and the metrics."""
+class HealthState:
+    """Written by the canary and the health monitor, read by GetStatus and the metrics."""
 
     def __init__(self) -> None:
         self.ready = False
-        self.findings: Sequence[Finding] = ()
-        self.counts = StandingCounts()
+        self.results: Sequence[CheckResult] = ()
+        self.probe_s = 0.0
+        """Duration of the last probe that ended in time."""

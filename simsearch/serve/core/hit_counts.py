@@ -1,5 +1,5 @@
-"""How often each entry is hit: counted on the way, written every few seconds, and watched for
-floods, of which the entry is put into quarantine."""
+"""Hit counts by entry: counted in memory, written every few seconds, and checked for floods, which
+put the entry into quarantine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from simsearch.bank.store import BankStore
 from simsearch.config import FeedbackConfig
 from simsearch.errors import SimsearchError
-from simsearch.serve.core.counters import BANKS_MAX, OTHER_BANKS
-from simsearch.serve.core.flood_detector import Flood, FloodBreaker
+from simsearch.serve.core.event_metrics import EventMetrics
+from simsearch.serve.core.flood_detector import Flood, FloodDetector
 from simsearch.telemetry import EventLog
 from simsearch.types import Band, Hit, HitCounts, MatchResult
 
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-LOOK_S: Final = 1.0
+CHECK_S: Final = 1.0
+"""Interval of the checks for floods."""
+
 FLUSH_S: Final = 5.0
+"""Interval of the writes."""
+
 RETRY_S: Final = 10.0
-"""Between two tries to quarantine an entry."""
+"""Time between two attempts to quarantine an entry."""
 
 ENTRIES_AT_ONCE: Final = 4_096
-"""Whose counts one transaction writes: edits wait for it."""
+"""Entries in one write transaction: edits wait for it."""
 
 _FIRST: Final = {
     Band.BLOCK: HitCounts(block=1),
@@ -40,7 +44,7 @@ _FIRST: Final = {
 
 
 class HitCounter:
-    """Hits by entry since they were last taken. Safe to use from any number of threads."""
+    """Unflushed hits by entry. Safe to use from any number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +52,7 @@ class HitCounter:
         self._near: Counter[int] = Counter()
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Where nothing was hit, as mostly, this costs a look at each and no lock."""
+        """Count the hits of these results. Without any, the usual case, no lock is taken."""
         hit = [o for o in outcomes if isinstance(o, MatchResult) and (o.hits or o.shadow)]
         if not hit:
             return
@@ -59,36 +63,38 @@ class HitCounter:
             self._add(counted)
             self._near.update(key for key, counts in counted if counts.near)
 
-    def take(self) -> dict[int, HitCounts]:
-        """What is to be written; from now on it is not held here."""
+    def drain(self) -> dict[int, HitCounts]:
+        """Return the counts and reset them."""
         with self._lock:
-            taken, self._counts = self._counts, {}
-        return taken
+            drained, self._counts = self._counts, {}
+        return drained
 
-    def put_back(self, counts: Mapping[int, HitCounts]) -> None:
-        """What could not be written."""
+    def restore(self, counts: Mapping[int, HitCounts]) -> None:
+        """Add drained counts again that could not be written."""
         with self._lock:
             self._add(counts.items())
 
-    def take_near(self) -> Counter[int]:
-        """Near hits by entry since the last time."""
+    def drain_near(self) -> Counter[int]:
+        """Return the near hits by entry and reset them."""
         with self._lock:
-            taken, self._near = self._near, Counter()
-        return taken
+            drained, self._near = self._near, Counter()
+        return drained
 
-    def held(self, key: int) -> HitCounts:
-        """Of one entry, what is not written yet."""
+    def unflushed(self, key: int) -> HitCounts:
+        """The counts of one entry that are not written yet."""
         return self._counts.get(key, HitCounts())
 
     def _add(self, counted: Iterable[tuple[int, HitCounts]]) -> None:
         for key, counts in counted:
-            held = self._counts.get(key)
-            self._counts[key] = held + counts if held else counts
+            before = self._counts.get(key)
+            self._counts[key] = before + counts if before else counts
 
 
-def hits_of(store: BankStore, counter: HitCounter, keys: Sequence[int]) -> dict[int, HitCounts]:
-    """Written or not."""
-    return {key: written + counter.held(key) for key, written in store.hits(keys).items()}
+def hit_counts_of(
+    store: BankStore, counter: HitCounter, keys: Sequence[int]
+) -> dict[int, HitCounts]:
+    """The counts of these entries, written and unflushed."""
+    return {key: written + counter.unflushed(key) for key, written in store.hits(keys).items()}
 
 
 def _counts_of(hit: Hit, now_us: int) -> HitCounts:
@@ -97,41 +103,47 @@ def _counts_of(hit: Hit, now_us: int) -> HitCounts:
 
 
 def is_near(hit: Hit) -> bool:
-    """Whether no digest was equal: another file, that looks or reads alike."""
+    """Whether no digest was equal: another file that looks or reads alike."""
     return all(e.cosine is not None or e.hamming is not None for e in hit.evidence)
 
 
 @dataclass
-class _Seen:
-    """A flood that is to be dealt with."""
+class _PendingFlood:
+    """A flood whose entry is not quarantined yet; `next_s` is the time of the next attempt."""
 
     flood: Flood
     time_us: int
     next_s: float
 
 
-class HitKeeper:
-    """Looks once a second, in a thread of its own, from `start` to `close`. What is killed loses
-    the counts of the last few seconds, and what was usual."""
+class HitCountWriter:
+    """A thread that writes hit counts and quarantines flooded entries, from `start` to `close`.
+
+    A killed process loses the counts of the last few seconds, and the usual rates.
+    """
 
     def __init__(
-        self, store: BankStore, hits: HitCounter, breaker: FloodBreaker | None = None
+        self,
+        store: BankStore,
+        hits: HitCounter,
+        metrics: EventMetrics,
+        detector: FloodDetector | None = None,
     ) -> None:
-        """Without a breaker nothing is a flood."""
-        self.quarantines: Counter[str] = Counter()
-        """By bank."""
+        """Without a detector nothing is a flood."""
         self._store = store
         self._hits = hits
-        self._breaker = breaker
-        self._seen: dict[int, _Seen] = {}
+        self._metrics = metrics
+        self._detector = detector
+        self._pending: dict[int, _PendingFlood] = {}
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hit-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hit-count-writer", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """What was counted is written."""
+        """Stop the thread and write the remaining counts."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -139,44 +151,44 @@ class HitKeeper:
 
     def _run(self) -> None:
         flushed = time.monotonic()
-        while not self._stopping.wait(LOOK_S):
-            self.look()
+        while not self._stopping.wait(CHECK_S):
+            self.check_floods()
             if time.monotonic() >= flushed + FLUSH_S:
                 self.flush()
                 flushed = time.monotonic()
 
     def flush(self) -> None:
-        """Writes what was counted; what cannot be written is kept, and tried again."""
-        counts = iter(self._hits.take().items())
+        """Write the counts; those that cannot be written are kept for the next flush."""
+        counts = iter(self._hits.drain().items())
         while some := dict(islice(counts, ENTRIES_AT_ONCE)):
             try:
                 self._store.add_hits(some)
-            except SimsearchError as fault:  # as of a full bank
-                self._hits.put_back(some | dict(counts))
+            except SimsearchError as fault:  # such as a full bank
+                self._hits.restore(some | dict(counts))
                 log.error("hits_not_written", reason=fault.reason, entries=len(some))
 
-    def look(self) -> None:
-        """Deals with floods; one that cannot be dealt with is said, and tried again."""
-        near = self._hits.take_near()
-        if self._breaker is None:
+    def check_floods(self) -> None:
+        """Quarantine flooded entries. An attempt that fails is logged and repeated later."""
+        near = self._hits.drain_near()
+        if self._detector is None:
             return
         now_s = time.monotonic()
-        for flood in self._breaker.look(near):
-            seen = _Seen(flood, time.time_ns() // 1000, now_s)
-            self._seen.setdefault(flood.key, seen)
-        for seen in [s for s in self._seen.values() if s.next_s <= now_s]:
-            self._stop(seen, self._breaker)
+        for flood in self._detector.update(near):
+            pending = _PendingFlood(flood, time.time_ns() // 1000, now_s)
+            self._pending.setdefault(flood.key, pending)
+        for pending in [p for p in self._pending.values() if p.next_s <= now_s]:
+            self._quarantine(pending, self._detector)
 
-    def _stop(self, seen: _Seen, breaker: FloodBreaker) -> None:
-        flood = seen.flood
+    def _quarantine(self, pending: _PendingFlood, detector: FloodDetector) -> None:
+        flood = pending.flood
         try:
-            done = self._store.quarantine_flooding(flood.key, flood.words, seen.time_us)
+            done = self._store.quarantine_flooding(flood.key, flood.description, pending.time_us)
         except SimsearchError as fault:
             log.error("flood_not_stopped", reason=fault.reason, entry=flood.key)
-            seen.next_s += RETRY_S
+            pending.next_s += RETRY_S
             return
-        del self._seen[flood.key]
-        breaker.forget_minute(flood.key)
+        del self._pending[flood.key]
+        detector.forget_minute(flood.key)
         if done is None:
             return
         event = "flood_quarantined" if done.change else "flood_left_alone"
@@ -188,12 +200,13 @@ class HitKeeper:
             usual=round(flood.usual),
         )
         if done.change:
-            known = done.bank in self.quarantines or len(self.quarantines) < BANKS_MAX
-            self.quarantines[done.bank if known else OTHER_BANKS] += 1
+            self._metrics.count_quarantine(done.bank)
 
 
-def keeper_of(store: BankStore, hits: HitCounter, chosen: FeedbackConfig) -> HitKeeper:
-    """With the breaker that the configuration asks for."""
-    floor, times_usual = chosen.flood_near_hits_per_minute, chosen.flood_times_usual
-    breaker = FloodBreaker(floor, times_usual) if floor and times_usual else None
-    return HitKeeper(store, hits, breaker)
+def configured_hit_writer(
+    store: BankStore, hits: HitCounter, metrics: EventMetrics, config: FeedbackConfig
+) -> HitCountWriter:
+    """A writer with the detector of the configuration, where either limit of 0 means none."""
+    floor, times_usual = config.flood_near_hits_per_minute, config.flood_times_usual
+    detector = FloodDetector(floor, times_usual) if floor and times_usual else None
+    return HitCountWriter(store, hits, metrics, detector)

@@ -1,4 +1,4 @@
-"""What a running server is made of, apart from the network: built once, closed once."""
+"""Server core: the components of a running server apart from the network, built and closed once."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher, ViewSource
 from simsearch.match.policy import allowed_policy, check_policy, default_policy
 from simsearch.match.verdict_cache import VerdictCache
-from simsearch.serve.core.counters import Answers
-from simsearch.serve.core.expiry import Timekeeper
-from simsearch.serve.core.health_state import Standing
-from simsearch.serve.core.hit_counts import HitCounter, HitKeeper, keeper_of
+from simsearch.serve.core.event_metrics import EventMetrics
+from simsearch.serve.core.expiry import ExpiryWorker
+from simsearch.serve.core.health_state import HealthState
+from simsearch.serve.core.hit_counts import HitCounter, HitCountWriter, configured_hit_writer
 from simsearch.telemetry import EventLog
 from simsearch.types import BankKind, CosineRule, Policy
 
 log = EventLog(__name__)
 
 SNAPSHOTS = "snapshots"
-"""Below the data directory: what simsearch-build publishes."""
+"""Folder in the data directory to which simsearch-build publishes."""
 
 
 @dataclass(frozen=True)
 class Core:
-    """The parts that the services share."""
+    """The components that the services share."""
 
     config: Config
     store: BankStore
@@ -48,16 +48,17 @@ class Core:
     follower: Follower
     matcher: Matcher | VerdictCache
     prints: Fingerprinter | FingerprintCache
-    """What the matcher asks with; `fingerprinter` itself where nothing is remembered."""
-    answers: Answers = field(default_factory=Answers)
-    standing: Standing = field(default_factory=Standing)
-    timekeeper: Timekeeper | None = None
+    """The fingerprinter of the matcher, with its cache; `fingerprinter` itself without one."""
+    metrics: EventMetrics = field(default_factory=EventMetrics)
+    health: HealthState = field(default_factory=HealthState)
+    expiry_worker: ExpiryWorker | None = None
     hits: HitCounter = field(default_factory=HitCounter)
-    keeper: HitKeeper | None = None
+    hit_writer: HitCountWriter | None = None
 
     @classmethod
-    def open(cls, config: Config) -> Core:
-        """Open the bank, load the encoders and the view. Raises the faults of each by name."""
+    def open(cls, config: Config, metrics: EventMetrics) -> Core:
+        """Open the bank, load the encoders and the view. Raises BadConfig, BankLocked and the other
+        faults of these steps."""
         # Search threads are the parallelism: BLAS threads beside them slow every search down.
         threadpool_limits(limits=1, user_api="blas")
         with contextlib.ExitStack() as undo:
@@ -68,12 +69,14 @@ class Core:
             undo.callback(store.close)
             decoder = image_decoder(config)
             undo.callback(decoder.close)
-            core = cls._on(store, config, decoder)
+            core = cls._on(store, config, decoder, metrics)
             undo.pop_all()
         return core
 
     @classmethod
-    def _on(cls, store: BankStore, config: Config, decoder: ImageDecoder) -> Core:
+    def _on(
+        cls, store: BankStore, config: Config, decoder: ImageDecoder, metrics: EventMetrics
+    ) -> Core:
         encoders = batched(
             load_encoders(_specs(config), config.server.torch_threads),
             {name: encoder.linger_ms for name, encoder in config.encoders.items()},
@@ -87,11 +90,11 @@ class Core:
         prints = cached_fingerprints(fingerprinter, config.cache)
         matcher = Matcher(prints, follower, config.limits.hits_max, config.server.search_threads)
         answers = cached_verdicts(matcher, follower, config.cache)
-        timekeeper = Timekeeper(store)
-        timekeeper.start()
+        expiry_worker = ExpiryWorker(store)
+        expiry_worker.start()
         hits = HitCounter()
-        keeper = keeper_of(store, hits, config.feedback)
-        keeper.start()
+        hit_writer = configured_hit_writer(store, hits, metrics, config.feedback)
+        hit_writer.start()
         return cls(
             config,
             store,
@@ -100,16 +103,18 @@ class Core:
             follower,
             answers,
             prints,
-            timekeeper=timekeeper,
+            metrics=metrics,
+            expiry_worker=expiry_worker,
             hits=hits,
-            keeper=keeper,
+            hit_writer=hit_writer,
         )
 
     def close(self) -> None:
-        if self.timekeeper:
-            self.timekeeper.close()
-        if self.keeper:
-            self.keeper.close()
+        """Stop the threads, write the remaining hit counts and close the bank."""
+        if self.expiry_worker:
+            self.expiry_worker.close()
+        if self.hit_writer:
+            self.hit_writer.close()
         self.follower.stop()
         for encoder in self.encoders:
             for side in {encoder.image, encoder.text}:
@@ -119,19 +124,21 @@ class Core:
         self.store.close()
 
     def space_id(self, name_or_space: str) -> str:
-        """The id of a space, from that id or its encoder's name."""
+        """The id of a space, from that id or the name of its encoder. Raises as
+        EncoderSet.resolve."""
         space = self.encoders.resolve(name_or_space).space
         assert space is not None  # resolve() refuses encoders that are off
         return space.id
 
     def dim_of(self, name_or_space: str) -> int:
+        """The dimension of a space, named as for `space_id`."""
         space = self.encoders.resolve(name_or_space).space
         assert space is not None
         return space.dim
 
     def default_policy(self, kind: BankKind = BankKind.BANNED) -> Policy:
-        """For a bank whose creator named none: the thresholds of the encoders that are on; for an
-        allow-listed one, of digests and near-identical pictures alone."""
+        """The policy of a bank created without one: the thresholds of the encoders that are on, or
+        for an allow-listed bank digests and near-identical pictures alone."""
         if kind is BankKind.ALLOWED:
             return allowed_policy()
         return check_policy(default_policy(self._cosine_rules()))
@@ -161,7 +168,7 @@ def cached_verdicts(
 
 
 def image_decoder(config: Config) -> ImageDecoder:
-    """Worker processes, ready to decode, or this one where none are configured. Raises
+    """Worker processes that decode images, or this process if none are configured. Raises
     NoSandbox."""
     limits, chosen = _limits(config.limits).image, config.sandbox
     if not chosen.workers:
@@ -179,7 +186,7 @@ def image_decoder(config: Config) -> ImageDecoder:
 
 
 def served_spaces(encoders: EncoderSet) -> frozenset[str]:
-    """The ids of the spaces that this server can ask in."""
+    """The ids of the spaces of the encoders that are on."""
     return frozenset(encoder.space.id for encoder in encoders if encoder.space)
 
 
@@ -201,8 +208,8 @@ def _limits(limits: LimitsConfig) -> ContentLimits:
 
 
 def batched(encoders: EncoderSet, linger_ms: Mapping[str, float]) -> EncoderSet:
-    """The same encoders, each behind a batcher that joins the work of concurrent calls, and
-    lingers for as long as is said of its name."""
+    """The same encoders, each behind a batcher that joins the work of concurrent calls; it waits
+    `linger_ms` of its name for more work."""
     return EncoderSet({e.name: _batched(e, linger_ms[e.name]) for e in encoders})
 
 

@@ -1,4 +1,4 @@
-"""Known content, which the canary asks for again and again in a bank that nobody else can see."""
+"""Canary content: fixed images and texts with known answers, matched in a bank of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simsearch.errors import SimsearchError
 from simsearch.live.indexes import LiveRows
 from simsearch.live.view import View
 from simsearch.match.matcher import Matcher, Outcome
-from simsearch.serve.core.health_state import Finding, Part
+from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.types import (
     BINARY,
     DIGESTS,
@@ -37,10 +37,12 @@ from simsearch.types import (
 )
 
 ALIKE: Final = 0.99
-"""Cosine that known content keeps to what it gave at the start: batches of other sizes, in
-bfloat16, move it by less than a thousandth."""
+"""Least cosine of canary content to its vectors at the start: batches of other sizes, in bfloat16,
+move it by less than a thousandth."""
 
 BITS_ALIKE: Final = 4
+"""Largest Hamming distance of canary content to its hashes at the start."""
+
 IMAGE_PX: Final = 256
 TEXTS: Final = (
     "The harbour master counts the fishing boats before dawn and writes their names in a ledger.",
@@ -48,15 +50,15 @@ TEXTS: Final = (
 )
 
 
-def known_contents() -> tuple[list[Content], list[Content]]:
-    """An image and a text that must be found, and of each kind another one that must not."""
+def canary_contents() -> tuple[list[Content], list[Content]]:
+    """An image and a text that must be found, and another image and text that must not."""
     images = [ImageContent(_picture(seed)) for seed in range(2)]
     texts = [TextContent(words) for words in TEXTS]
     return [images[0], texts[0]], [images[1], texts[1]]
 
 
 def _picture(seed: int) -> bytes:
-    """A PNG of coloured blots, none like another's."""
+    """A PNG of coloured blots, different for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     picture = Image.fromarray(coarse).resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BICUBIC)
     out = io.BytesIO()
@@ -65,7 +67,7 @@ def _picture(seed: int) -> bytes:
 
 
 class _Lookup:
-    """The digests of known content; no entry has a card."""
+    """The digests of canary content; there are no entry records."""
 
     def __init__(self, prints: Sequence[Print]) -> None:
         self._keys = {
@@ -86,19 +88,19 @@ class _Lookup:
 
 @dataclass(frozen=True)
 class _Views:
-    """A ViewSource of one view that never moves."""
+    """A ViewSource with one fixed view."""
 
     view: View
 
 
-class KnownContent:
-    """A bank of its own, of what known content gave when this was made; its entries are the
-    contents by number, from 1."""
+class CanaryContent:
+    """A bank in memory with the fingerprints of canary content at the time of construction; the
+    keys of its entries are the numbers of the contents, from 1."""
 
     def __init__(self, fingerprinter: Fingerprinter) -> None:
-        """Raises what keeps the contents from being read or encoded."""
-        self._found, self._others = known_contents()
-        prints = [_given(p) for p in fingerprinter.query(self._found, Everything())]
+        """Raises the faults of decoding and encoding the contents."""
+        self._banned, self._others = canary_contents()
+        prints = [_print_of(p) for p in fingerprinter.query(self._banned, Everything())]
         self._expected = _expected(fingerprinter.encoders)
         rows = LiveRows()
         rows.append([(key, 1, one.fingerprint) for key, one in enumerate(prints, 1)])
@@ -108,19 +110,19 @@ class KnownContent:
         self._options = MatchOptions(hits_max=hits_max)
         self._matcher = Matcher(fingerprinter, _Views(view), hits_max)
 
-    def findings(self, call: CallContext) -> Iterator[Finding]:
-        """One for each signal of known content; an image and a text may share one. Raises what
-        concerns the whole call."""
-        contents = [*self._found, *self._others]
+    def check(self, call: CallContext) -> Iterator[CheckResult]:
+        """One result for each signal of canary content; an image and a text may share one. Raises
+        the faults of the whole call, such as DeadlinePassed."""
+        contents = [*self._banned, *self._others]
         outcomes = self._matcher.match(contents, self._options, call)
-        wrongly = _signals_of_others(outcomes, len(self._found))
+        mixed_up = _signals_of_others(outcomes, len(self._banned))
         faults: dict[str, str] = {}
         for key, (outcome, expected) in enumerate(zip(outcomes, self._expected, strict=False), 1):
             for signal in expected:
-                fault = _fault(outcome, key, signal) or (_MIXED_UP if signal in wrongly else "")
+                fault = _fault(outcome, key, signal) or (_MIXED_UP if signal in mixed_up else "")
                 faults[signal] = faults.get(signal) or fault
         for signal, fault in faults.items():
-            yield Finding(Part.CONTENT, signal, fault)
+            yield CheckResult(Component.CONTENT, signal, fault)
 
 
 def _fault(outcome: Outcome, key: int, signal: str) -> str:
@@ -136,14 +138,14 @@ _MISSED: Final = (
 _MIXED_UP: Final = "different content is taken for known content: see the log and restart"
 
 
-def _given(outcome: Print | SimsearchError) -> Print:
+def _print_of(outcome: Print | SimsearchError) -> Print:
     if isinstance(outcome, SimsearchError):
         raise outcome
     return outcome
 
 
 def _expected(encoders: EncoderSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The signals that the known image and the known text must have."""
+    """The signals that the banned image and the banned text must have."""
     spaces = [(e.space.id, e) for e in encoders if e.space]
     return (
         (Signal.SHA256, Signal.MD5, Signal.PDQ, *(s for s, e in spaces if e.image)),
@@ -152,7 +154,7 @@ def _expected(encoders: EncoderSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _policy(encoders: EncoderSet) -> Policy:
-    """Everything blocks, near enough to itself."""
+    """A policy that blocks near copies by every signal."""
     return Policy(
         cosine=tuple(
             CosineRule(e.space.id, modality, block=ALIKE)
@@ -166,19 +168,19 @@ def _policy(encoders: EncoderSet) -> Policy:
 
 
 def _evidence(outcome: Outcome, key: int) -> set[str]:
-    """The signals by which a content hit that entry."""
+    """The signals of the hits of one entry."""
     if not isinstance(outcome, MatchResult):
         return set()
     return {e.signal for hit in outcome.hits if hit.entry_key == key for e in hit.evidence}
 
 
-def _signals_of_others(outcomes: Sequence[Outcome], known: int) -> set[str]:
-    """The signals by which a content hit what it is not."""
+def _signals_of_others(outcomes: Sequence[Outcome], banned: int) -> set[str]:
+    """The signals by which a content hit the entry of another one; the first `banned` have one."""
     return {
         evidence.signal
         for number, outcome in enumerate(outcomes, 1)
         if isinstance(outcome, MatchResult)
         for hit in outcome.hits
-        if number > known or hit.entry_key != number
+        if number > banned or hit.entry_key != number
         for evidence in hit.evidence
     }

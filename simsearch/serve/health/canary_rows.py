@@ -1,4 +1,4 @@
-"""Stored rows, which the canary looks up in what is searched."""
+"""Canary rows: searches for stored entries by their own rows."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ import numpy as np
 
 from simsearch.index.index_protocol import CosineMatches, HammingMatches
 from simsearch.live.view import View
-from simsearch.serve.core.health_state import Finding, Part
+from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.serve.core.server_core import Core
 from simsearch.types import DIGEST_ENTRIES_MAX, DIGESTS, Entry, EntryState, Fingerprint, Signal
 
-SERVER_ACTOR: Final = 0.999
-"""Cosine of a stored row to itself, rounded to float16 on disk."""
+SELF_COSINE_MIN: Final = 0.999
+"""Least cosine of a stored row to itself, which is rounded to float16 on disk."""
 
 PAGE_ENTRIES: Final = 16
 PAGES_MAX: Final = 16
-"""Looked through in one probe, until every signal has rows to look up."""
+"""Pages read in one probe until every signal has an entry."""
 
 LOOKED_UP_MAX: Final = 16
 """Entries of one signal in one probe: 140,000 a day, every 10 s."""
 
 
 class StoredRows:
-    """Looks entries up in what is searched, by their own rows: page after page of all banks, so
-    that every entry has its turn."""
+    """Searches for entries by their own rows, page by page of all banks, so that every entry is
+    checked in time."""
 
     def __init__(self, start: Callable[[int], int] = random.randrange) -> None:
-        """`start(n)` chooses where to begin among n keys."""
+        """`start(n)` chooses the first of n banks or keys."""
         self._start = start
         self._bank = 0
         self._after_key: int | None = None
         self._last: dict[str, Entry] = {}
 
-    def findings(self, core: Core) -> Iterator[Finding]:
-        """One for each signal of which the view has rows and an entry was at hand."""
+    def check(self, core: Core) -> Iterator[CheckResult]:
+        """One result for each signal with rows in the view and an entry on the pages read."""
         view = core.follower.view
         wanted = {name for name in (*view.cosine_views, *view.hamming_views) if _rows(view, name)}
-        chosen = self._chosen(core, view, wanted)
+        chosen = self._choose(core, view, wanted)
         keys = {entry.key for entries in chosen.values() for entry in entries}
         prints = core.store.fingerprints(sorted(keys))
         for signal, entries in chosen.items():
             lost = _lost(view, signal, entries, [prints[entry.key] for entry in entries])
-            fault = _LOST.format(lost=lost, asked=len(entries)) if lost else ""
-            yield Finding(Part.INDEX, signal, fault)
+            fault = _LOST.format(lost=lost, searched=len(entries)) if lost else ""
+            yield CheckResult(Component.INDEX, signal, fault)
 
-    def _chosen(self, core: Core, view: View, wanted: set[str]) -> dict[str, list[Entry]]:
-        """Entries by signal, also by digests; those of the pages that come next, and where there
-        are none of one signal, the one that was found before."""
+    def _choose(self, core: Core, view: View, wanted: set[str]) -> dict[str, list[Entry]]:
+        """Entries by signal, digests included: those of the next pages; for a signal without any,
+        the last entry that had it."""
         chosen: dict[str, list[Entry]] = {}
         for _ in range(PAGES_MAX):
-            for entry in self._page(core, view):
+            for entry in self._next_page(core, view):
                 for signal in entry.signals:
                     if signal in wanted or signal in DIGESTS:
                         chosen.setdefault(signal, []).append(entry)
             if wanted <= chosen.keys():
                 break
         for signal in wanted - chosen.keys():
-            if (last := self._last.get(signal)) and (still := self._again(core, view, last)):
-                chosen[signal] = [still]
+            if (last := self._last.get(signal)) and (current := self._reload(core, view, last)):
+                chosen[signal] = [current]
         self._last |= {signal: entries[-1] for signal, entries in chosen.items()}
         return {signal: entries[:LOOKED_UP_MAX] for signal, entries in chosen.items()}
 
-    def _page(self, core: Core, view: View) -> list[Entry]:
-        """The next entries that this view shows; the next bank comes after the last of one."""
+    def _next_page(self, core: Core, view: View) -> list[Entry]:
+        """The next entries that the view contains; after the last of a bank, the next bank."""
         names = list(view.banks)
         if not names or not view.seq:
             return []
@@ -78,15 +78,15 @@ class StoredRows:
             self._after_key = page[-1].key
         else:
             self._bank, self._after_key = (self._bank + 1) % len(names), 0
-        return [entry for entry in page if _is_shown(entry, view)]
+        return [entry for entry in page if _is_visible(entry, view)]
 
-    def _again(self, core: Core, view: View, last: Entry) -> Entry | None:
+    def _reload(self, core: Core, view: View, last: Entry) -> Entry | None:
         entry = core.store.entries_by_key([last.key]).get(last.key)
-        return entry if entry and _is_shown(entry, view) else None
+        return entry if entry and _is_visible(entry, view) else None
 
 
 _LOST: Final = (
-    "{lost} of {asked} stored entries are not found by their own rows: restart; if it stays, "
+    "{lost} of {searched} stored entries are not found by their own rows: restart; if it stays, "
     "go back to the snapshot before (simsearch-build rollback) and check the bank"
 )
 
@@ -97,14 +97,14 @@ def _rows(view: View, signal: str) -> int:
     return len(view.hamming_views[Signal(signal)])
 
 
-def _is_shown(entry: Entry, view: View) -> bool:
-    """For certain: nothing about it has changed since the view was made."""
+def _is_visible(entry: Entry, view: View) -> bool:
+    """Whether the view surely contains the entry: it has not changed since the view was made."""
     return entry.state is EntryState.ACTIVE and entry.last.seq <= view.seq
 
 
 def _lost(view: View, signal: str, entries: Sequence[Entry], prints: Sequence[Fingerprint]) -> int:
-    """How many of the entries a search for their first row does not come back with, where it does
-    not come back with too many to tell."""
+    """The number of entries that a search for their first row misses; truncated results are not
+    counted."""
     if signal in DIGESTS:
         digests = [(Signal(signal), stored.digests[Signal(signal)][0]) for stored in prints]
         holders = view.find_digests(digests)
@@ -112,7 +112,7 @@ def _lost(view: View, signal: str, entries: Sequence[Entry], prints: Sequence[Fi
     found: CosineMatches | HammingMatches
     if index := view.cosine_views.get(signal):
         rows = np.vstack([stored.vectors[signal][:1] for stored in prints])
-        found = index.search(rows, {entry.bank_id: SERVER_ACTOR for entry in entries})
+        found = index.search(rows, {entry.bank_id: SELF_COSINE_MIN for entry in entries})
     else:
         binary = Signal(signal)
         bits = np.vstack([stored.bits[binary][:1] for stored in prints])

@@ -1,4 +1,4 @@
-"""IndexService: what this server searches with, and how far behind the bank it is."""
+"""Index service: GetStatus, with the spaces, banks, index lag and health of a server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from simsearch.wire import policy_to
 
 
 class IndexService(index_pb2_grpc.IndexServiceServicer):
+    """Implements simsearch.v1.IndexService."""
+
     def __init__(self, executor: EditExecutor) -> None:
         self._executor = executor
 
     async def GetStatus(
         self, request: index_pb2.GetStatusRequest, context: Context
     ) -> index_pb2.GetStatusResponse:
+        """The status; it lists only banks that the caller may read."""
         reads = current().reads
         return await self._executor.run(lambda core: _status(core, reads))
 
@@ -59,12 +62,12 @@ def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
             )
             for gpu in core.follower.gpus
         ],
-        ready=core.standing.ready,
+        ready=core.health.ready,
         canary=[
             index_pb2.CanaryFinding(
-                part=found.part, signal=found.signal, right=found.right, detail=found.fault
+                part=check.component, signal=check.signal, right=check.ok, detail=check.fault
             )
-            for found in core.standing.findings
+            for check in core.health.results
         ],
     )
 
@@ -85,7 +88,8 @@ def _space(encoder: LoadedEncoder, view: View) -> index_pb2.SpaceStatus:
 
 
 def _without_encoder(space: str, rows: int) -> index_pb2.SpaceStatus:
-    """Of an encoder that is off, its space is not known: it may be the one of these rows."""
+    """Rows of a space that no encoder here has. It may be that of an encoder that is off: its id is
+    unknown."""
     return index_pb2.SpaceStatus(
         space=space,
         available=False,

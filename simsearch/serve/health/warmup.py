@@ -1,7 +1,7 @@
-"""What the first calls would wait for, done before anybody is let in.
+"""Warm-up: encodes, decodes and searches before the first call, which would wait for it otherwise.
 
-Models choose their kernels when they first meet a size, files come into memory when they are first
-read, and each decode worker imports what it needs. None of it is judged here: that is the canary's.
+Models choose their kernels at the first batch of a size, files are loaded at the first read, and
+each decode worker has its imports. The results are not checked here: the canary does that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simsearch.encode.image.decoder import ImageAsk, PdqRows
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import SimsearchError
 from simsearch.serve.core.server_core import Core
-from simsearch.serve.health.canary_content import known_contents
+from simsearch.serve.health.canary_content import canary_contents
 from simsearch.telemetry import EventLog
 from simsearch.types import BITS_BYTES, ImageContent, Vectors
 
@@ -25,35 +25,35 @@ log = EventLog(__name__)
 
 BATCHES: Final = (1, 8, 64)
 GROWTH: Final = 8
-"""How much longer the next batch may take than the last."""
+"""Assumed ratio of the time of one batch to that of the one before."""
 
 WORDS: Final = (8, 64)
-"""Lengths of texts: a batch costs what its longest does."""
+"""Lengths of texts in words: a batch is padded to its longest."""
 
 ENCODER_S_MAX: Final = 5.0
-"""For one kind of content in one encoder: a batch that would take it beyond is left out."""
+"""Time for one kind of content in one encoder: a batch that would exceed it is left out."""
 
 QUERIES: Final = (1, 64)
 NEVER: Final = 1.0
-"""A cosine that no random vector has to a row: the way there is what is warmed."""
+"""A threshold that no random vector reaches: only the search itself matters."""
 
 
 def warm_up(core: Core) -> None:
-    """Encode batches of several sizes of each kind, search every index, decode an image."""
+    """Decode an image, encode batches of several sizes and search every index."""
     began = time.monotonic()
-    _tried("decode", lambda: _decode(core))
+    _try("decode", lambda: _decode(core))
     for encoder in core.encoders:
         if encoder.image:
             _encode_images(encoder.image)
         for words in WORDS if encoder.text else ():
             assert encoder.text is not None
             _encode_texts(encoder.text, words)
-    _tried("search", lambda: _search(core))
+    _try("search", lambda: _search(core))
     log.info("warmed_up", ms=round((time.monotonic() - began) * 1e3))
 
 
-def _tried(what: str, work: Callable[[], object]) -> bool:
-    """Whether it worked. A server that cannot do it is for the canary to find."""
+def _try(what: str, work: Callable[[], object]) -> bool:
+    """Whether it worked. A failure is only logged: the canary will find it."""
     try:
         work()
     except Exception as fault:
@@ -64,7 +64,7 @@ def _tried(what: str, work: Callable[[], object]) -> bool:
 
 
 def _image() -> bytes:
-    content = known_contents()[0][0]
+    content = canary_contents()[0][0]
     assert isinstance(content, ImageContent)
     return content.data
 
@@ -87,7 +87,7 @@ def _in_batches(what: str, encode: Callable[[int], Vectors]) -> None:
     until, last_s = time.monotonic() + ENCODER_S_MAX, 0.0
     for size in BATCHES:
         began = time.monotonic()
-        if began + GROWTH * last_s > until or not _tried(what, lambda n=size: encode(n)):  # type: ignore[misc]
+        if began + GROWTH * last_s > until or not _try(what, lambda n=size: encode(n)):  # type: ignore[misc]
             return
         last_s = time.monotonic() - began
 

@@ -43,7 +43,7 @@ def match_all(
         matched += core.matcher.match(part, options, call)
     outcomes = iter(matched)
     answers = [c if isinstance(c, SimsearchError) else next(outcomes) for c in read]
-    core.answers.add(answers)
+    core.metrics.count_answers(answers)
     core.hits.add(answers)
     return answers if options.with_shadow else [_without_shadow(answer) for answer in answers]
 

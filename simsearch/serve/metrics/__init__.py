@@ -1,1 +1,1 @@
-"""Metrics and traces of a server, and the port that shows them."""
+"""Metrics and traces of a server, and the HTTP endpoint for scrapes and probes."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from simsearch.errors import SimsearchError
-from simsearch.serve.core.counters import CALL_BOUNDS_S, STAGE_BOUNDS_S, Histograms
+from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.transport.call_boundary import OURS, Call, CallLayer, Enter, Method
 from simsearch.serve.transport.status_codes import HIDDEN
 from simsearch.telemetry import RunningCall, set_running_call
@@ -44,12 +44,11 @@ class CallMetrics(CallLayer):
     """Duration and outcome of every call, and the durations of its stages. To stand outside the
     layers that refuse calls, so that refusals are counted.
 
-    `calls` are by (RPC, outcome), as in ("MatchService/Match", "OVERLOADED"): names from the protos
+    Calls are by (RPC, outcome), as in ("MatchService/Match", "OVERLOADED"): names from the protos
     and reasons from the tree of errors, so that a caller cannot make more of them."""
 
-    def __init__(self, tracer: Tracer | None = None) -> None:
-        self.calls = Histograms[tuple[str, str]](CALL_BOUNDS_S)
-        self.stages = Histograms[str](STAGE_BOUNDS_S)
+    def __init__(self, metrics: EventMetrics, tracer: Tracer | None = None) -> None:
+        self._metrics = metrics
         self._tracer = tracer
 
     def bind(self, method: Method) -> Enter | None:
@@ -60,9 +59,9 @@ class CallMetrics(CallLayer):
 
     def _measured(self, rpc: str, call: Call) -> _Measured:
         if self._tracer is None:
-            return _Measured(self, rpc, None)
+            return _Measured(self._metrics, rpc, None)
         metadata = tuple(call.context.invocation_metadata() or ())
-        return _Measured(self, rpc, self._tracer.begin(rpc, metadata))
+        return _Measured(self._metrics, rpc, self._tracer.begin(rpc, metadata))
 
 
 class _Measured:
@@ -70,7 +69,7 @@ class _Measured:
 
     __slots__ = ("_began", "_metrics", "_rpc", "_span")
 
-    def __init__(self, metrics: CallMetrics, rpc: str, span: Span | None) -> None:
+    def __init__(self, metrics: EventMetrics, rpc: str, span: Span | None) -> None:
         self._metrics = metrics
         self._rpc = rpc
         self._span = span
@@ -81,12 +80,12 @@ class _Measured:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         outcome = _outcome_of(error)
-        self._metrics.calls.observe((self._rpc, outcome), time.perf_counter() - self._began)
+        self._metrics.calls[self._rpc, outcome].observe(time.perf_counter() - self._began)
         if self._span:
             self._span.end(outcome)
 
     def _on_stage(self, name: str, began: float, ended: float) -> None:
-        self._metrics.stages.observe(name, ended - began)
+        self._metrics.stages[name,].observe(ended - began)
         if self._span:
             self._span.stage(name, began, ended)
 

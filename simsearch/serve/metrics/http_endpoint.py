@@ -1,6 +1,6 @@
-"""A port of plain HTTP for the operator's machines: `/metrics`, `/ready` and `/live`.
+"""Metrics server: `/metrics`, `/ready` and `/live` over plain HTTP.
 
-In threads of its own, so that it answers while the event loop is busy, and with a bound on them.
+It has threads of its own, so that it answers while the event loop is busy; their number is bounded.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from simsearch.errors import BadConfig
 
 CONNECTIONS_MAX: Final = 16
 POLL_S: Final = 0.1
-"""How soon it notices that it is closed."""
+"""Longest time for `close` to be noticed."""
 
 TIMEOUT_S: Final = 5.0
-"""For a request to come and its answer to go."""
+"""Timeout of each read and write of a connection."""
 
 StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]]], Any]
 WebApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 Probe: TypeAlias = Callable[[], bool]
 
 
-class ScrapePort:
-    """Answers until it is closed."""
+class MetricsServer:
+    """Answers from its construction to `close`."""
 
     def __init__(self, listen: str, metrics: WebApp, ready: Probe, live: Probe) -> None:
-        """Raises BadConfig where it cannot listen."""
+        """Raises BadConfig if it cannot listen at this address."""
         host, port = split_address(listen)
         try:
             self._server = _Server((host, port), _Handler)
@@ -42,16 +42,18 @@ class ScrapePort:
             ) from None
         self._server.set_app(_site(metrics, {"/ready": ready, "/live": live}))
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(POLL_S,), name="scrape-port", daemon=True
+            target=self._server.serve_forever, args=(POLL_S,), name="metrics-server", daemon=True
         )
         self._thread.start()
 
     @property
     def port(self) -> int:
+        """The TCP port."""
         port: int = self._server.server_address[1]
         return port
 
     def close(self) -> None:
+        """Stop the thread and close the socket."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -88,7 +90,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Without asking the name service what this host is called."""
+        """Without the look-up of this host's name in http.server."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
@@ -106,11 +108,11 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes or says nothing is no event."""
+        """Not logged: a client that disconnects or is silent."""
 
 
 class _Handler(WSGIRequestHandler):
     timeout = TIMEOUT_S
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A scrape every few seconds is no event."""
+        """Not logged: there is a scrape every few seconds."""

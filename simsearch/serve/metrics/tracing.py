@@ -1,7 +1,7 @@
-"""Calls as OpenTelemetry spans, each with its stages below it. Off unless it is configured.
+"""Tracing: an OpenTelemetry span for each call, with child spans for its stages; off by default.
 
-A span says which RPC it was, how it ended and how long its stages took: no content, no scores, no
-caller. Where a call belongs to a trace, its metadata says so (`traceparent`).
+A span has the RPC, the outcome and the durations of the stages: no content, no scores, no caller.
+The metadata `traceparent` of a call makes its span part of the caller's trace.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "simsearch"
 FLUSH_MS: Final = 2_000
-"""For the last spans, when the server stops."""
+"""Time to send the last spans when the server stops."""
 
 
 class CallSpan:
-    """One call. `stage` may come from any thread."""
+    """The span of one call. `stage` may be called from any thread."""
 
     def __init__(self, tracer: trace.Tracer, rpc: str, parent: Context) -> None:
         from opentelemetry import trace as api
@@ -46,6 +46,7 @@ class CallSpan:
         self._failed = api.Status(api.StatusCode.ERROR)
 
     def stage(self, name: str, began: float, ended: float) -> None:
+        """Add the child span of a stage; times as of time.perf_counter()."""
         since_ns = time.time_ns() - time.perf_counter_ns()
         span = self._tracer.start_span(
             name, context=self._below, start_time=since_ns + int(began * 1e9)
@@ -53,6 +54,7 @@ class CallSpan:
         span.end(since_ns + int(ended * 1e9))
 
     def end(self, outcome: str) -> None:
+        """End the span; any outcome but OK is an error."""
         self._span.set_attribute("simsearch.outcome", outcome)
         if outcome != OK:
             self._span.set_status(self._failed)
@@ -60,7 +62,7 @@ class CallSpan:
 
 
 class Tracing:
-    """A Tracer (see observing) that gives its spans to `provider`."""
+    """A Tracer (see call_metrics) with the spans of `provider`."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -70,18 +72,19 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, rpc: str, metadata: Sequence[tuple[str, str | bytes]]) -> CallSpan:
+        """Start the span of a call, in the trace that its metadata names."""
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
         return CallSpan(self._tracer, rpc, self._propagator.extract(carrier))
 
     def close(self) -> None:
-        """Send what is left, for a bounded time."""
+        """Send the remaining spans, for FLUSH_MS at most."""
         self._provider.force_flush(FLUSH_MS)
         self._provider.shutdown()
 
 
 def tracing_to(endpoint: str) -> Tracing | None:
-    """None without an endpoint. What else there is to say (headers, sampling, limits) OpenTelemetry
-    reads from its own environment variables. Raises BadConfig where it is not installed."""
+    """Tracing to an OTLP endpoint, None for "". OpenTelemetry reads headers, sampling and limits
+    from its own environment variables. Raises BadConfig if it is not installed."""
     if not endpoint:
         return None
     try:

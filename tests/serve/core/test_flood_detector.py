@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simsearch.serve.core.flood_detector import LEARN_S, USUAL_S, WINDOW_S, Flood, FloodBreaker
+from simsearch.serve.core.flood_detector import LEARN_S, USUAL_S, WINDOW_S, Flood, FloodDetector
 
 FLOOR, TIMES = 600, 20.0
 KEY = 7
 
 
 class World:
-    """A breaker and its clock; every look is a second after the one before."""
+    """A detector and its clock; every look is a second after the one before."""
 
     def __init__(self, floor: int = FLOOR, times: float = TIMES) -> None:
         self.now = 1_000.0
-        self.breaker = FloodBreaker(floor, times, lambda: self.now)
+        self.detector = FloodDetector(floor, times, lambda: self.now)
 
     def look(self, hits: float = 0, step_s: float = 1.0) -> list[Flood]:
         self.now += step_s
-        return self.breaker.look({KEY: round(hits)} if hits else {})
+        return self.detector.update({KEY: round(hits)} if hits else {})
 
     def steady(self, per_minute: float, minutes: float) -> list[Flood]:
         """In looks of six seconds: a tenth of a minute's hits each."""
@@ -46,7 +46,7 @@ def test_far_more_than_usual_is_a_flood() -> None:
 
 
 def test_a_flood_is_told_in_numbers() -> None:
-    assert Flood(1, 1_240, 12.3).words == "1,240 near hits in a minute, 12 in a usual one"
+    assert Flood(1, 1_240, 12.3).description == "1,240 near hits in a minute, 12 in a usual one"
 
 
 def test_an_entry_of_which_nothing_was_usual_floods_at_the_floor() -> None:
@@ -132,9 +132,9 @@ def test_what_came_while_nobody_looked_is_spread_over_that_time() -> None:
 def test_a_flood_that_was_dealt_with_is_neither_usual_nor_told_again() -> None:
     world = World().learnt(per_minute=12)
     assert len(world.look(1_240)) == 1
-    world.breaker.forget_minute(KEY)
+    world.detector.forget_minute(KEY)
     assert world.look(500) == []
-    assert world.breaker.usual(KEY) < 13
+    assert world.detector.usual(KEY) < 13
     assert len(world.look(700)) == 1
 
 
@@ -142,8 +142,8 @@ def test_entries_that_are_hit_no_more_are_forgotten() -> None:
     world = World()
     for key in range(100):
         world.now += 1
-        world.breaker.look({key: 1})
-    assert world.breaker.entries == 100
+        world.detector.update({key: 1})
+    assert world.detector.entries == 100
     for _ in range(24 * 60):
         world.look(step_s=60.0)
-    assert world.breaker.entries == 0
+    assert world.detector.entries == 0

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -15,11 +14,15 @@ from simsearch.bank.store import BankStore
 from simsearch.client import Client
 from simsearch.config import FeedbackConfig
 from simsearch.errors import BadContent, BankFull
-from simsearch.serve.core.counters import Answers
-from simsearch.serve.core.flood_detector import Flood, FloodBreaker
-from simsearch.serve.core.hit_counts import HitCounter, HitKeeper, hits_of, is_near, keeper_of
-from simsearch.serve.metrics.catalogue import Page
-from simsearch.serve.metrics.collector import _answers
+from simsearch.serve.core.event_metrics import EventMetrics
+from simsearch.serve.core.flood_detector import Flood, FloodDetector
+from simsearch.serve.core.hit_counts import (
+    HitCounter,
+    HitCountWriter,
+    configured_hit_writer,
+    hit_counts_of,
+    is_near,
+)
 from simsearch.types import (
     Band,
     EntryState,
@@ -54,13 +57,13 @@ def store(tmp_path: Path) -> Iterator[BankStore]:
 
 
 class Told:
-    """A breaker that says what it is told to say."""
+    """A detector that reports the floods it is given."""
 
     def __init__(self, *floods: Flood) -> None:
         self.floods = list(floods)
         self.forgotten: list[int] = []
 
-    def look(self, near: object) -> list[Flood]:
+    def update(self, near: object) -> list[Flood]:
         return self.floods
 
     def forget_minute(self, key: int) -> None:
@@ -68,9 +71,14 @@ class Told:
         self.floods = [flood for flood in self.floods if flood.key != key]
 
 
-def keeper_told(store: BankStore, *floods: Flood) -> tuple[HitKeeper, Told]:
+def writer_told(store: BankStore, *floods: Flood) -> tuple[HitCountWriter, Told]:
     told = Told(*floods)
-    return HitKeeper(store, HitCounter(), told), told  # type: ignore[arg-type]
+    return HitCountWriter(store, HitCounter(), EventMetrics(), told), told  # type: ignore[arg-type]
+
+
+def quarantines(writer: HitCountWriter) -> float | None:
+    name = "simsearch_flood_quarantines_total"
+    return writer._metrics.registry.get_sample_value(name, {"bank": "spam"})
 
 
 # ---------------------------------------------------------------- counted
@@ -88,11 +96,11 @@ def test_hits_are_counted_by_band_and_nearness_and_those_of_the_shadow_apart() -
         ]
     )
     counts = {
-        key: (c.block, c.review, c.log, c.near, c.shadow) for key, c in counter.take().items()
+        key: (c.block, c.review, c.log, c.near, c.shadow) for key, c in counter.drain().items()
     }
     assert counts == {1: (2, 0, 0, 1, 0), 2: (1, 1, 1, 3, 0), 3: (0, 0, 0, 0, 1)}
-    assert counter.take_near() == {1: 1, 2: 3}
-    assert (counter.take(), counter.take_near()) == ({}, {})
+    assert counter.drain_near() == {1: 1, 2: 3}
+    assert (counter.drain(), counter.drain_near()) == ({}, {})
 
 
 def test_an_equal_digest_is_not_near_whatever_else_was_found() -> None:
@@ -103,11 +111,11 @@ def test_an_equal_digest_is_not_near_whatever_else_was_found() -> None:
     assert is_near(hit(1, COSINE, PDQ))
 
 
-def test_where_nothing_was_hit_nothing_is_held() -> None:
+def test_where_nothing_was_hit_nothing_is_kept() -> None:
     counter = HitCounter()
     with patch.object(counter, "_lock", None):  # taking it would fail
         counter.add([result(), BadContent("broken")] * 100)
-    assert counter.take() == {}
+    assert counter.drain() == {}
 
 
 # ---------------------------------------------------------------- written
@@ -118,14 +126,14 @@ def test_counts_are_written_and_added_to_after_a_restart(tmp_path: Path) -> None
     for run in (1, 2):
         with BankStore.open(tmp_path / "bank", writer=True) as store:
             counter = HitCounter()
-            keeper = keeper_of(store, counter, FeedbackConfig())
-            keeper.start()
+            writer = configured_hit_writer(store, counter, EventMetrics(), FeedbackConfig())
+            writer.start()
             counter.add([result(hit(1, DIGEST))])
-            keeper.flush()
+            writer.flush()
             assert store.hits([1])[1].block == 2 * run - 1
             counter.add([result(hit(1, PDQ))])
-            assert hits_of(store, counter, [1])[1].block == 2 * run
-            keeper.close()
+            assert hit_counts_of(store, counter, [1])[1].block == 2 * run
+            writer.close()
             assert store.hits([1])[1].block == 2 * run
             assert store.seq() == 0
     with BankStore.open(tmp_path / "bank", writer=False) as store:
@@ -140,7 +148,7 @@ def test_what_cannot_be_written_is_kept_and_tried_again(
     """Said by its reason; matching goes on counting; nothing is counted twice."""
     monkeypatch.setattr("simsearch.serve.core.hit_counts.ENTRIES_AT_ONCE", 2)
     counter = HitCounter()
-    keeper = HitKeeper(store, counter)
+    writer = HitCountWriter(store, counter, EventMetrics())
     counter.add([result(*(hit(key, DIGEST) for key in range(1, 6)))])
     add, writes = store.add_hits, list[int]()
 
@@ -151,10 +159,10 @@ def test_what_cannot_be_written_is_kept_and_tried_again(
         add(some)
 
     with patch.object(store, "add_hits", full_at_the_second), caplog.at_level(logging.ERROR):
-        keeper.flush()
+        writer.flush()
         assert "BANK_FULL" in caplog.text
         counter.add([result(hit(5, DIGEST))])
-        keeper.flush()
+        writer.flush()
     assert writes == [2, 2, 2, 1]
     assert {key: c.total for key, c in store.hits(range(1, 6)).items()} == {
         1: 1, 2: 1, 3: 1, 4: 1, 5: 2,
@@ -166,16 +174,16 @@ def test_what_cannot_be_written_is_kept_and_tried_again(
 
 def test_a_flood_ends_in_quarantine(store: BankStore, caplog: pytest.LogCaptureFixture) -> None:
     """With its numbers on the record, in the log and among the metrics; once."""
-    keeper, told = keeper_told(store, Flood(1, 1_240, 12.0))
+    writer, told = writer_told(store, Flood(1, 1_240, 12.0))
     with caplog.at_level(logging.WARNING):
-        keeper.look()
-        keeper.look()
+        writer.check_floods()
+        writer.check_floods()
     entry = store.entry("spam", 1)
     assert entry.state is EntryState.QUARANTINED
     assert entry.last.reason == "1,240 near hits in a minute, 12 in a usual one"
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "flood_quarantined" in caplog.text
-    assert keeper.quarantines == {"spam": 1}
+    assert quarantines(writer) == 1
     assert told.forgotten == [1]
 
 
@@ -184,7 +192,7 @@ def test_a_quarantine_that_fails_is_said_and_tried_again(
 ) -> None:
     """Also when the flood is over by then; and one entry's fault is not another's."""
     monkeypatch.setattr("simsearch.serve.core.hit_counts.RETRY_S", 0.0)
-    keeper, told = keeper_told(store, Flood(1, 700, 1.0), Flood(2, 900, 1.0))
+    writer, told = writer_told(store, Flood(1, 700, 1.0), Flood(2, 900, 1.0))
     real, refused = store.quarantine_flooding, [1, 1]
 
     def full_for_the_first(key: int, reason: str, since_us: int) -> object:
@@ -195,20 +203,20 @@ def test_a_quarantine_that_fails_is_said_and_tried_again(
 
     with patch.object(store, "quarantine_flooding", full_for_the_first):
         with caplog.at_level(logging.ERROR):
-            keeper.look()
+            writer.check_floods()
         assert "flood_not_stopped" in caplog.text
         states = [store.entry("spam", key).state for key in (1, 2)]
         assert states == [EntryState.ACTIVE, EntryState.QUARANTINED]
         told.floods = []
-        keeper.look()
-        keeper.look()
+        writer.check_floods()
+        writer.check_floods()
     assert store.entry("spam", 1).state is EntryState.QUARANTINED
     assert refused == []
-    assert keeper.quarantines == {"spam": 2}
+    assert quarantines(writer) == 2
 
 
 def test_tries_are_not_made_at_every_look(store: BankStore) -> None:
-    keeper, _ = keeper_told(store, Flood(1, 700, 1.0))
+    writer, _ = writer_told(store, Flood(1, 700, 1.0))
     tries = list[int]()
 
     def full(key: int, reason: str, since_us: int) -> object:
@@ -217,7 +225,7 @@ def test_tries_are_not_made_at_every_look(store: BankStore) -> None:
 
     with patch.object(store, "quarantine_flooding", full):
         for _ in range(5):
-            keeper.look()
+            writer.check_floods()
     assert tries == [1]
 
 
@@ -225,15 +233,15 @@ def test_what_a_person_decided_is_left_alone(
     store: BankStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Said once a minute, and not counted as a quarantine."""
-    keeper, told = keeper_told(store, Flood(1, 700, 1.0))
-    keeper.look()
+    writer, told = writer_told(store, Flood(1, 700, 1.0))
+    writer.check_floods()
     store.move_entry("spam", 1, EntryState.ACTIVE, EDIT)
     told.floods = [Flood(1, 800, 1.0), Flood(99, 800, 1.0)]
     with caplog.at_level(logging.WARNING):
-        keeper.look()
+        writer.check_floods()
     assert "flood_left_alone" in caplog.text
     assert store.entry("spam", 1).state is EntryState.ACTIVE
-    assert keeper.quarantines == {"spam": 1}
+    assert quarantines(writer) == 1
     assert told.forgotten == [1, 1, 99]
 
 
@@ -241,24 +249,28 @@ def test_copies_of_a_file_and_hits_of_the_shadow_flood_nothing(store: BankStore)
     """A viral copy of what is banned keeps being blocked; the same number of others is a flood."""
     clock = iter(range(0, 10_000, 60))
     counter = HitCounter()
-    keeper = HitKeeper(store, counter, FloodBreaker(600, 20.0, lambda: float(next(clock))))
+    writer = HitCountWriter(
+        store, counter, EventMetrics(), FloodDetector(600, 20.0, lambda: float(next(clock)))
+    )
     for _ in range(15):
-        keeper.look()
+        writer.check_floods()
     counter.add([result(hit(1, DIGEST, PDQ), shadow=(hit(2, PDQ),))] * 5_000)
     counter.add([result(hit(3, PDQ))] * 601)
-    keeper.look()
+    writer.check_floods()
     states = [store.entry("spam", key).state for key in (1, 2, 3)]
     assert states == [EntryState.ACTIVE, EntryState.ACTIVE, EntryState.QUARANTINED]
 
 
 @pytest.mark.parametrize("off", ["flood_near_hits_per_minute", "flood_times_usual"])
-def test_either_zero_turns_the_breaker_off(store: BankStore, off: str) -> None:
-    keeper = keeper_of(store, counter := HitCounter(), FeedbackConfig(**{off: 0}))
-    assert keeper._breaker is None
+def test_either_zero_turns_the_detector_off(store: BankStore, off: str) -> None:
+    writer = configured_hit_writer(
+        store, counter := HitCounter(), EventMetrics(), FeedbackConfig(**{off: 0})
+    )
+    assert writer._detector is None
     counter.add([result(hit(1, PDQ))] * 10_000)
-    keeper.look()
+    writer.check_floods()
     assert store.entry("spam", 1).state is EntryState.ACTIVE
-    assert counter.take_near() == {}
+    assert counter.drain_near() == {}
 
 
 # ---------------------------------------------------------------- beside a server
@@ -267,7 +279,7 @@ def test_either_zero_turns_the_breaker_off(store: BankStore, off: str) -> None:
 def test_nothing_that_is_written_holds_up_what_is_counted(store: BankStore) -> None:
     """While a write hangs, as on a slow disk, matching counts on and entries can be shown."""
     counter = HitCounter()
-    keeper = HitKeeper(store, counter)
+    writer = HitCountWriter(store, counter, EventMetrics())
     counter.add([result(hit(1, DIGEST))])
     hangs, goes_on = threading.Event(), threading.Event()
     add = store.add_hits
@@ -278,20 +290,20 @@ def test_nothing_that_is_written_holds_up_what_is_counted(store: BankStore) -> N
         add(some)
 
     with patch.object(store, "add_hits", hang):
-        writing = threading.Thread(target=keeper.flush)
+        writing = threading.Thread(target=writer.flush)
         writing.start()
         assert hangs.wait(10)
         counter.add([result(hit(1, PDQ), hit(2, PDQ))] * 3)
-        assert counter.held(1).block == 3
+        assert counter.unflushed(1).block == 3
         goes_on.set()
         writing.join(10)
-    keeper.flush()
+    writer.flush()
     assert {key: c.total for key, c in store.hits([1, 2]).items()} == {1: 4, 2: 3}
 
 
 def test_no_hit_is_lost_or_counted_twice_by_many_threads(store: BankStore) -> None:
     counter = HitCounter()
-    keeper = HitKeeper(store, counter)
+    writer = HitCountWriter(store, counter, EventMetrics())
 
     def ask() -> None:
         for n in range(200):
@@ -301,8 +313,8 @@ def test_no_hit_is_lost_or_counted_twice_by_many_threads(store: BankStore) -> No
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        keeper.flush()
-    keeper.flush()
+        writer.flush()
+    writer.flush()
     assert sum(counts.total for counts in store.hits([1, 2, 3]).values()) == 800
 
 
@@ -322,14 +334,3 @@ def test_a_server_that_stops_has_written_its_counts(tmp_path: Path) -> None:
             assert running.stop() == 0
     with BankStore.open(tmp_path / "data", writer=False) as store:
         assert (store.hits([1])[1].total, store.seq()) == (6, 2)
-
-
-def test_quarantines_are_a_metric(store: BankStore, tmp_path: Path) -> None:
-    """By bank; of a server without a keeper there is none."""
-    keeper, _ = keeper_told(store, Flood(1, 1_240, 12.0))
-    keeper.look()
-    page = Page()
-    core = SimpleNamespace(answers=Answers(), keeper=keeper)
-    _answers(page, core)  # type: ignore[arg-type]
-    [family] = [f for f in page.families if f.name == "simsearch_flood_quarantines"]
-    assert [(s.labels, s.value) for s in family.samples] == [({"bank": "spam"}, 1)]

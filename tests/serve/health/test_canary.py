@@ -23,9 +23,9 @@ from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import Corrupt, Overloaded
 from simsearch.index.index_protocol import CosineMatches, CosineView
 from simsearch.live.view import View
-from simsearch.serve.core.health_state import Finding, Part
+from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.serve.health.canary import Canary
-from simsearch.serve.health.canary_content import known_contents
+from simsearch.serve.health.canary_content import canary_contents
 from simsearch.serve.health.canary_rows import PAGE_ENTRIES, StoredRows
 from simsearch.serve.health.status_service import _status
 from simsearch.serve.scheduling.executor import MatchExecutor
@@ -108,11 +108,17 @@ class House:
         return self.run(self.canary.probe())
 
     @property
-    def wrong(self) -> list[tuple[Part, str]]:
-        return [(f.part, f.signal) for f in self.core.standing.findings if not f.right]
+    def wrong(self) -> list[tuple[Component, str]]:
+        return [(r.component, r.signal) for r in self.core.health.results if not r.ok]
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.core.metrics.registry.get_sample_value(name, labels)
+
+    def probes(self, outcome: str) -> float:
+        return self.counted("simsearch_canary_probes_total", outcome=outcome) or 0.0
 
     def see(self, view: View) -> None:
-        """What searches run against from now on."""
+        """Search this view from now on."""
         self.core.follower._view = view
 
     def close(self) -> None:
@@ -152,15 +158,15 @@ def test_a_sound_server_is_right(house: House) -> None:
     """Every space and hash is asked for with known content, and every one that has rows by them;
     in an empty bank the content alone."""
     assert house.probe()
-    known = {(f.part, f.signal) for f in house.core.standing.findings}
-    assert len(known) == len(house.core.standing.findings)  # the two sides of one space are one
-    texts = {(Part.CONTENT, s) for s in ("text_sha256", "minhash", PROSE.id)}
-    images = {(Part.CONTENT, s) for s in ("sha256", "md5", "pdq", PICTURES.id)}
-    assert known == texts | images | {(Part.TIME, ""), (Part.FOLLOWER, "")}
+    checked = {(r.component, r.signal) for r in house.core.health.results}
+    assert len(checked) == len(house.core.health.results)  # the two sides of one space are one
+    texts = {(Component.CONTENT, s) for s in ("text_sha256", "minhash", PROSE.id)}
+    images = {(Component.CONTENT, s) for s in ("sha256", "md5", "pdq", PICTURES.id)}
+    assert checked == texts | images | {(Component.TIME, ""), (Component.FOLLOWER, "")}
 
     house.ban(*map(TextContent, SENTENCES), HashContent(Signal.PDQ, b"\x96" * 32))
     assert house.probe()
-    stored = {f.signal for f in house.core.standing.findings if f.part is Part.INDEX}
+    stored = {r.signal for r in house.core.health.results if r.component is Component.INDEX}
     assert stored == {PROSE.id, "minhash", "text_sha256", "pdq"}
 
 
@@ -171,11 +177,11 @@ def test_nobody_sees_it(house: House) -> None:
     assert house.probe()
     assert [bank.name for bank in house.core.store.banks()] == ["alpha"]
     assert house.core.store.seq() == seq
-    (found, others) = known_contents()
+    (found, others) = canary_contents()
     for outcome in house.core.matcher.match([*found, *others], MatchOptions()):
         assert isinstance(outcome, MatchResult)
         assert outcome.hits == ()
-    assert sum(house.core.answers.counts.verdicts.values()) == 0
+    assert house.counted("simsearch_verdicts_total", verdict="NO_MATCH") == 0
 
 
 # ---------------------------------------------------------------- encoders
@@ -187,11 +193,11 @@ def test_an_encoder_that_gives_other_vectors_is_found(house: House) -> None:
     assert house.probe()
     house.prose.turned = lambda text: unit_of(f"other {text}")
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, PROSE.id)]
+    assert house.wrong == [(Component.CONTENT, PROSE.id)]
     house.prose.turned = None
     assert house.probe()
-    assert house.core.standing.counts.right == 2
-    assert house.core.standing.counts.wrong == 1
+    assert house.probes("right") == 2
+    assert house.probes("wrong") == 1
 
 
 def test_either_side_of_a_space_is_asked(build: Build) -> None:
@@ -200,14 +206,14 @@ def test_either_side_of_a_space_is_asked(build: Build) -> None:
     assert house.probe()
     house.captions.turned = lambda text: unit_of(f"other {text}")
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, PICTURES.id)]
+    assert house.wrong == [(Component.CONTENT, PICTURES.id)]
 
 
 def test_an_encoder_that_gives_one_vector_for_everything_is_found(house: House) -> None:
     """Known content is still found by it, and so would be everybody's."""
     house.prose.turned = lambda text: unit_of("the same")
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, PROSE.id)]
+    assert house.wrong == [(Component.CONTENT, PROSE.id)]
 
 
 def test_a_small_drift_is_not_a_fault(house: House) -> None:
@@ -226,7 +232,7 @@ def test_an_encoder_that_fails_is_found(house: House) -> None:
     """Also at the first probe, when nothing is known of it yet; then the next one begins anew."""
     house.prose.fault = RuntimeError("broken")
     assert not house.probe()
-    assert (Part.CONTENT, "") in house.wrong
+    assert (Component.CONTENT, "") in house.wrong
     house.prose.fault = None
     assert house.probe()
 
@@ -256,7 +262,7 @@ def test_a_decoder_without_a_hash_is_found(build: Build) -> None:
     assert house.probe()
     decoder.forgets = True
     assert not house.probe()
-    assert house.wrong == [(Part.CONTENT, "pdq")]
+    assert house.wrong == [(Component.CONTENT, "pdq")]
 
 
 # ---------------------------------------------------------------- stored rows
@@ -301,7 +307,7 @@ def test_an_index_that_lost_its_rows_is_found(house: House) -> None:
     assert house.probe()
     with without(house, set(keys)):
         assert not house.probe()
-        assert house.wrong == [(Part.INDEX, PROSE.id)]
+        assert house.wrong == [(Component.INDEX, PROSE.id)]
     assert house.probe()
 
 
@@ -330,7 +336,7 @@ def test_one_lost_entry_of_many_is_found_when_its_page_comes_round(house: House)
     rounds = StoredRows(start=lambda n: 0)
     seen: set[int] = set()
     for _ in range(4):
-        seen |= {entry.key for entry in rounds._page(house.core, house.core.follower.view)}
+        seen |= {entry.key for entry in rounds._next_page(house.core, house.core.follower.view)}
     assert seen == set(keys)
 
 
@@ -345,8 +351,8 @@ def test_retracted_and_unseen_entries_are_no_losses(house: House) -> None:
     house.see(before)
     try:
         assert house.probe()
-        findings = list(StoredRows(start=lambda n: 0).findings(house.core))
-        assert all(found.right for found in findings)
+        results = list(StoredRows(start=lambda n: 0).check(house.core))
+        assert all(result.ok for result in results)
     finally:
         house.core.follower._view = None
         house.core.follower._publish(house.core.follower._replica)  # type: ignore[arg-type]
@@ -365,7 +371,7 @@ def test_a_hash_that_is_lost_is_found(house: House) -> None:
     )
     house.see(empty)
     assert not house.probe()
-    assert set(house.wrong) == {(Part.INDEX, "pdq"), (Part.INDEX, "text_sha256")}
+    assert set(house.wrong) == {(Component.INDEX, "pdq"), (Component.INDEX, "text_sha256")}
     house.see(sound)
 
 
@@ -393,7 +399,7 @@ def test_a_view_that_cannot_be_searched_is_found(house: House) -> None:
     broken = Broken(sound.cosine_views[PROSE.id], set())
     house.see(replace(sound, cosine_views={PROSE.id: broken}))
     assert not house.probe()
-    assert house.wrong == [(Part.INDEX, "")]
+    assert house.wrong == [(Component.INDEX, "")]
     house.see(sound)
     assert house.probe()
 
@@ -417,7 +423,7 @@ def test_a_follower_that_stands_still_is_found(
     assert house.probe()
     time.sleep(0.4)
     assert not house.probe()
-    assert house.wrong == [(Part.FOLLOWER, "")]
+    assert house.wrong == [(Component.FOLLOWER, "")]
     stands.clear()
     assert house.core.follower.wait_for(house.core.store.seq(), 10)
     assert house.probe()
@@ -437,14 +443,14 @@ def test_work_that_does_not_end_is_found(build: Build) -> None:
     house.prose.turned = hangs
     assert house.probe()
     assert not house.probe()
-    assert house.wrong == [(Part.TIME, "")]
+    assert house.wrong == [(Component.TIME, "")]
     held.set()
     house.prose.turned = None
     house.canary._config = QUICK
     deadline = time.monotonic() + 10
     while not house.probe():
         assert time.monotonic() < deadline
-    assert house.core.standing.counts.late >= 2
+    assert house.probes("late") >= 2
 
 
 def test_too_much_to_do_is_not_broken(house: House) -> None:
@@ -452,7 +458,7 @@ def test_too_much_to_do_is_not_broken(house: House) -> None:
     assert house.probe()
     house.prose.fault = Overloaded("full")
     assert house.probe()
-    assert house.core.standing.counts.late == 1
+    assert house.probes("late") == 1
     house.prose.fault = None
     house.work.limiter.drain()  # refuses every call from now on
     assert house.probe()
@@ -468,7 +474,7 @@ def test_nothing_is_right_before_the_first_probe(build: Build) -> None:
 
     house.prose.turned = slow
     assert not house.probe()
-    assert list(house.core.standing.findings) == []
+    assert list(house.core.health.results) == []
 
 
 def test_it_is_watched_over_and_over(house: House) -> None:
@@ -500,19 +506,19 @@ def test_get_status_tells_it(house: House) -> None:
     house.probe()
     house.prose.turned = lambda text: unit_of(f"other {text}")
     house.probe()
-    house.core.standing.ready = False
+    house.core.health.ready = False
     status = _status(house.core, EVERY_BANK)
     assert not status.ready
     wrong = [(f.part, f.signal) for f in status.canary if not f.right]
     assert wrong == [("content", PROSE.id)]
     assert "start" in next(f.detail for f in status.canary if not f.right)
-    assert len(status.canary) == len(house.core.standing.findings)
+    assert len(status.canary) == len(house.core.health.results)
 
 
-def test_a_finding_is_right_without_a_fault() -> None:
-    """And says of itself what it is about."""
-    assert Finding(Part.INDEX, "pdq").right
-    assert not Finding(Part.INDEX, "pdq", "lost").right
+def test_a_check_is_ok_without_a_fault() -> None:
+    """And only then."""
+    assert CheckResult(Component.INDEX, "pdq").ok
+    assert not CheckResult(Component.INDEX, "pdq", "lost").ok
 
 
 def test_known_content_differs_in_every_real_space(tmp_path: Path) -> None:
@@ -522,7 +528,7 @@ def test_known_content_differs_in_every_real_space(tmp_path: Path) -> None:
 
     clip = load_clip("copyclip", device="cpu")
     encoders = EncoderSet({"c": LoadedEncoder("c", Modality.IMAGE, image=clip, text=clip)})
-    found, others = known_contents()
+    found, others = canary_contents()
     prints = [
         p
         for p in Fingerprinter(encoders, ContentLimits()).query([*found, *others], Everything())

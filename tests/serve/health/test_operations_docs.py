@@ -20,8 +20,8 @@ from simsearch.cli.common.options import exit_code
 from simsearch.config import Config
 from simsearch.config_file import load, parse
 from simsearch.errors import BadConfig, BadRequest, BankLocked, Fault, every_error
-from simsearch.serve.core.health_state import Part
-from simsearch.serve.metrics.catalogue import METRICS
+from simsearch.serve.core.health_state import Component
+from simsearch.serve.core.metric_catalogue import METRICS
 from simsearch.serve.transport.port import LIVE, STOP_GRACE_S, check_listen
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +60,7 @@ def test_every_metric_of_an_alert_exists() -> None:
 
 def test_every_finding_of_the_canary_is_explained() -> None:
     """In its table."""
-    assert all(f"| `{part}` |" in PAGE for part in Part)
+    assert all(f"| `{part}` |" in PAGE for part in Component)
 
 
 def test_configurations_on_the_page_are_good() -> None:

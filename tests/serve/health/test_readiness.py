@@ -26,9 +26,8 @@ from simsearch.errors import NotYetVisible, SimsearchError
 from simsearch.serve.auth.authorization import Authorization
 from simsearch.serve.auth.identity import LOCAL, act_for
 from simsearch.serve.banks.bank_service import _create_bank
-from simsearch.serve.health.readiness import Operations
-from simsearch.serve.metrics.call_metrics import CallMetrics
-from simsearch.serve.metrics.collector import Server
+from simsearch.serve.health.readiness import HealthMonitor
+from simsearch.serve.metrics.collector import ServerCollector
 from simsearch.serve.scheduling.executor import MatchExecutor
 from simsearch.serve.transport.concurrency_limit import ConcurrencyLimit
 from simsearch.types import (
@@ -256,31 +255,30 @@ def test_it_is_announced_when_all_is_right(tmp_path: Path) -> None:
             told.append(serving)
 
         config = Config(canary=CanaryConfig(every_s=0.05, timeout_s=5))
-        operations = Operations(
-            config, work, Server(CallMetrics(), Authorization(), limit, work), tell
-        )
-        operations.open()
-        operations.begin(core, lambda: announced.append(None))
+        collector = ServerCollector(Authorization(), limit, work)
+        monitor = HealthMonitor(config, work, core.metrics, collector, tell)
+        monitor.open()
+        monitor.begin(core, lambda: announced.append(None))
         await asyncio.sleep(0.3)
         assert (told, announced) == ([], [])
         prose.turned = False
-        await _until(lambda: core.standing.ready)
+        await _until(lambda: core.health.ready)
         prose.turned = True
-        await _until(lambda: not core.standing.ready)
+        await _until(lambda: not core.health.ready)
         prose.turned = False
-        await _until(lambda: core.standing.ready)
+        await _until(lambda: core.health.ready)
         assert (told, announced) == ([True, False, True], [None])
-        await operations.drain()
+        await monitor.drain()
         await asyncio.sleep(0.2)
         assert told == [True, False, True, False]
-        assert not core.standing.ready
+        assert not core.health.ready
         assert work.close(10)
-        operations.forget_core()
+        monitor.forget_core()
         core.close()
-        families = {family.name: family for family in operations._metrics.collect()}
+        families = {family.name: family for family in collector.collect()}
         assert [sample.value for sample in families["simsearch_ready"].samples] == [0]
         assert families["simsearch_index_visible_seq"].samples == []  # nothing of a closed core
-        operations.close()
+        monitor.close()
 
     asyncio.run(story())
 

@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from simsearch.config import Config, ServerConfig
 from simsearch.errors import BadHash, BankNotFound, DeadlinePassed, Overloaded
 from simsearch.match.matcher import Outcome
-from simsearch.serve.core.counters import Answers
+from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.core.hit_counts import HitCounter
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.scheduling.admission import Cause
@@ -97,7 +97,11 @@ async def house(released: bool = True, **settings: Any) -> AsyncIterator[House]:
     if released:
         matcher.released.set()
     core = SimpleNamespace(
-        config=config, matcher=matcher, answers=Answers(), hits=HitCounter(), dim_of=lambda space: 4
+        config=config,
+        matcher=matcher,
+        metrics=EventMetrics(),
+        hits=HitCounter(),
+        dim_of=lambda space: 4,
     )
     executors = Executors(config.server)
     executors.begin(cast(Core, core))

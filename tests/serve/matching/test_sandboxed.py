@@ -19,6 +19,7 @@ from simsearch.encode.image.decoder import ImageDecoder, InProcessDecoder
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.sandbox.sandboxed_decoder import Sandbox, SandboxOptions
 from simsearch.errors import BadContent, DecoderFailed, NoSandbox
+from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.core.server_core import Core, image_decoder
 from simsearch.types import Band, ImageContent, MatchResult, TextContent
 from tests.encode.pictures import landscape, saved
@@ -109,7 +110,7 @@ def test_a_server_without_workers_says_so_and_does_not_start(
     config = Config(server=ServerConfig(data_dir=str(tmp_path / "bank")), encoders={})
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(NoSandbox, match="/nowhere/python"):
-        Core.open(config)
+        Core.open(config, EventMetrics())
     BankStore.open(tmp_path / "bank", writer=True).close()
 
 

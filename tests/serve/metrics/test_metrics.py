@@ -25,14 +25,13 @@ from simsearch.config import CacheConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, BankNotFound, SimsearchError, every_error
 from simsearch.index.gpu.dispatcher import GpuStatus
-from simsearch.serve.core.counters import OTHER_BANKS, Answers, Histogram
 from simsearch.serve.core.edit_lag import lag_of
-from simsearch.serve.health.readiness import _lives
-from simsearch.serve.metrics.call_metrics import CallMetrics
-from simsearch.serve.metrics.catalogue import METRICS, Kind, Page
-from simsearch.serve.metrics.collector import _gpus, _index
-from simsearch.serve.metrics.edit_latency import EditWatch
-from simsearch.serve.metrics.http_endpoint import CONNECTIONS_MAX, ScrapePort
+from simsearch.serve.core.event_metrics import EventMetrics
+from simsearch.serve.core.metric_catalogue import METRICS, OTHER_BANKS, MetricKind
+from simsearch.serve.health.readiness import _is_live
+from simsearch.serve.metrics.collector import StateFamilies, _gpus, _index
+from simsearch.serve.metrics.edit_latency import EditLatency
+from simsearch.serve.metrics.http_endpoint import CONNECTIONS_MAX, MetricsServer
 from simsearch.serve.transport.call_boundary import CallBoundary, Method
 from simsearch.types import (
     Band,
@@ -41,6 +40,7 @@ from simsearch.types import (
     MatchOptions,
     MatchResult,
     Modality,
+    Suppressed,
     TextContent,
 )
 from simsearch.v1 import match_pb2, match_pb2_grpc
@@ -108,10 +108,8 @@ def test_what_is_scraped_is_what_is_named(server: FakeServer) -> None:
     """Every metric of the table with its kind and meaning, and none that is not there."""
     families = scraped(server)
     ours = {n: f for n, f in families.items() if not n.startswith(LIBRARY)}
-    named = {
-        m.name.removesuffix("_total") if m.kind is Kind.COUNTER else m.name: m for m in METRICS
-    }
-    assert list(ours) == list(named)
+    named = {m.name.removesuffix("_total"): m for m in METRICS}
+    assert ours.keys() == named.keys()
     for name, family in ours.items():
         assert (family.type, family.documentation) == (named[name].kind, named[name].meaning)
 
@@ -152,7 +150,7 @@ def test_names_are_as_prometheus_wants_them() -> None:
     assert len({m.name for m in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert re.fullmatch(r"simsearch_[a-z_]+", metric.name)
-        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER)
         assert not re.search(r"_(ms|milliseconds|kb|mb|percent)(_|$)", metric.name)
         assert metric.meaning
 
@@ -252,13 +250,56 @@ def test_a_call_that_is_given_up_is_cancelled(server: FakeServer) -> None:
 # ---------------------------------------------------------------- parts
 
 
-def test_values_are_counted_by_size() -> None:
-    """A value at a bound counts below it, one above all bounds in the last place."""
-    histogram = Histogram((1.0, 2.0))
-    for observed in (0.5, 1.0, 1.5, 2.0, 9.0):
-        histogram.observe(observed)
-    assert histogram.spread.cumulative == [(1.0, 2), (2.0, 4), (float("inf"), 5)]
-    assert histogram.spread.total == 14.0
+def counted(metrics: EventMetrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def test_events_are_those_of_the_catalogue() -> None:
+    """Each on the registry, with the buckets of the table; two servers share nothing."""
+    metrics, other = EventMetrics(), EventMetrics()
+    events = {m.name.removesuffix("_total") for m in METRICS if m.event}
+    assert {family.name for family in metrics.registry.collect()} == events
+    bounds = {m.name: m.bounds for m in METRICS if m.bounds}
+    for name, children in (
+        ("simsearch_call_seconds", metrics.calls["MatchService/Match", "OK"]),
+        ("simsearch_stage_seconds", metrics.stages["search",]),
+    ):
+        children.observe(0.3)
+        [family] = [f for f in metrics.registry.collect() if f.name == name]
+        les = [s.labels["le"] for s in family.samples if s.name.endswith("_bucket")]
+        assert [float(le) for le in les] == [*bounds[name], float("inf")]
+    assert counted(other, "simsearch_stage_seconds_count", stage="search") == 0
+
+
+def test_histograms_of_state_are_cumulative() -> None:
+    """As Prometheus wants them, from counts by bucket."""
+    families = StateFamilies()
+    families.set_histogram("simsearch_encoder_batch_items", (1.0, 3.0), (2, 3, 1), 19, "e", "text")
+    found = samples({family.name: family for family in families})
+    name, labels = "simsearch_encoder_batch_items", {"encoder": "e", "modality": "text"}
+    buckets = [value(found, f"{name}_bucket", le=le, **labels) for le in ("1.0", "3.0", "+Inf")]
+    assert buckets == [2, 5, 6]
+    assert value(found, f"{name}_sum", **labels) == 19
+
+
+def test_answers_of_many_threads_are_all_counted() -> None:
+    """None is lost, and the banks with a label of their own stay within their bound."""
+    metrics = EventMetrics(banks_max=2)
+    answers = [_result(f"bank-{n}") for n in range(4)] * 50
+
+    def count() -> None:
+        for answer in answers:
+            metrics.count_answers([answer])
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counted(metrics, "simsearch_verdicts_total", verdict="REVIEW") == 800
+    [family] = [f for f in metrics.registry.collect() if f.name == "simsearch_hits"]
+    assert sum(s.value for s in family.samples if s.name.endswith("_total")) == 800
+    assert len({s.labels["bank"] for s in family.samples}) == 3
 
 
 def _result(bank: str) -> MatchResult:
@@ -268,36 +309,52 @@ def _result(bank: str) -> MatchResult:
 
 def test_more_banks_than_are_counted_are_the_others() -> None:
     """Whoever may make banks does not make the page grow without end."""
-    answers = Answers(banks_max=2)
-    answers.add([_result(f"bank-{n}") for n in (1, 2, 3, 4, 1)])
-    assert answers.counts.hits == {
-        ("bank-1", Band.REVIEW): 2,
-        ("bank-2", Band.REVIEW): 1,
-        (OTHER_BANKS, Band.REVIEW): 2,
-    }
+    metrics = EventMetrics(banks_max=2)
+    metrics.count_answers([_result(f"bank-{n}") for n in (1, 2, 3, 4, 1)])
+    metrics.count_quarantine("bank-5")
+    for bank, hits in (("bank-1", 2), ("bank-2", 1), (OTHER_BANKS, 2)):
+        assert counted(metrics, "simsearch_hits_total", bank=bank, band="REVIEW") == hits
+    assert counted(metrics, "simsearch_flood_quarantines_total", bank=OTHER_BANKS) == 1
 
 
 def test_what_could_not_be_judged_is_counted_by_reason() -> None:
     """Beside incomplete and truncated results."""
-    answers = Answers()
+    metrics = EventMetrics()
     partly = MatchResult(Band.NONE, (), True, False, (), "s", 1)
-    answers.add([BankNotFound("x"), partly])
-    counts = answers.counts
-    assert counts.refused == {"BANK_NOT_FOUND": 1}
-    assert (counts.incomplete, counts.truncated, counts.verdicts) == (1, 1, {Band.NONE: 1})
+    metrics.count_answers([BankNotFound("x"), partly])
+    assert counted(metrics, "simsearch_items_refused_total", reason="BANK_NOT_FOUND") == 1
+    assert counted(metrics, "simsearch_verdicts_total", verdict="NO_MATCH") == 1
+    assert counted(metrics, "simsearch_results_incomplete_total") == 1
+    assert counted(metrics, "simsearch_results_truncated_total") == 1
+
+
+def test_hits_that_do_not_count_are_counted_apart() -> None:
+    """Those of the shadow, and those that an allow-listed bank suppressed."""
+    metrics = EventMetrics()
+    hit = Hit("alpha", 1, Band.BLOCK, ())
+    suppressed = Suppressed(hit, Hit("fine", 2, Band.BLOCK, ()))
+    answer = MatchResult(
+        Band.NONE, (), False, True, (), "s", 1, suppressed=(suppressed,), shadow=(hit, hit)
+    )
+    metrics.count_answers([answer])
+    assert counted(metrics, "simsearch_shadow_hits_total", bank="alpha", band="BLOCK") == 2
+    assert counted(metrics, "simsearch_suppressed_hits_total", bank="alpha", by="fine") == 1
 
 
 def test_an_edit_is_timed_until_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the commit, through a follower that takes its time; and the lag is told meanwhile."""
     prose = LoadedEncoder("prose", Modality.TEXT, text=FakeTextEncoder())
     core = _core(tmp_path, EncoderSet({"prose": prose}), CacheConfig(), None)
-    watch = EditWatch(core.store, core.follower)
+    watch = EditLatency(core.store, core.follower, core.metrics.edit_visible)
     held = threading.Event()
     step = type(core.follower)._catch_up
 
     def slow(follower: Any) -> None:
         held.wait(10)
         step(follower)
+
+    def observed(what: str) -> float:
+        return counted(core.metrics, f"simsearch_edit_visible_seconds_{what}")
 
     monkeypatch.setattr(type(core.follower), "_catch_up", slow)
     try:
@@ -309,9 +366,9 @@ def test_an_edit_is_timed_until_it_is_seen(tmp_path: Path, monkeypatch: pytest.M
         assert 0.2 < lag.age_s < 10
         held.set()
         deadline = time.monotonic() + 10
-        while sum(watch.seconds.spread.counts) < 2:
+        while observed("count") < 2:
             assert time.monotonic() < deadline
-        assert watch.seconds.spread.total > 0.3
+        assert observed("sum") > 0.3
         assert lag_of(core.store, core.follower).changes == 0
     finally:
         held.set()
@@ -348,10 +405,10 @@ def test_snapshots_gpus_and_rows_left_aside_are_counted(
         "simsearch.serve.metrics.collector.read_manifest",
         lambda path: SimpleNamespace(created_us=built_us),
     )
-    page = Page()
-    _index(page, core)
-    _gpus(page, core)
-    found = samples({family.name: family for family in page.families})
+    families = StateFamilies()
+    _index(families, core)
+    _gpus(families, core)
+    found = samples({family.name: family for family in families})
     assert 59 < value(found, "simsearch_index_age_seconds") < 70
     assert value(found, "simsearch_index_rows_aside", space="old@1") == 5
     assert value(found, "simsearch_gpu_up", gpu="gpu0") == 0
@@ -364,8 +421,8 @@ def test_snapshots_gpus_and_rows_left_aside_are_counted(
 # ---------------------------------------------------------------- the operators' port
 
 
-def _port(listen: str = "127.0.0.1:0", ready: bool = True) -> ScrapePort:
-    return ScrapePort(listen, lambda environ, start: [], lambda: ready, lambda: True)
+def _port(listen: str = "127.0.0.1:0", ready: bool = True) -> MetricsServer:
+    return MetricsServer(listen, lambda environ, start: [], lambda: ready, lambda: True)
 
 
 def test_a_port_in_use_is_refused_by_name() -> None:
@@ -414,24 +471,23 @@ def test_a_loop_that_is_stuck_does_not_live(monkeypatch: pytest.MonkeyPatch) -> 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    assert _lives(loop)
+    assert _is_live(loop)
     held = threading.Event()
     loop.call_soon_threadsafe(held.wait, 10)
-    assert not _lives(loop)
+    assert not _is_live(loop)
     held.set()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-    assert not _lives(loop)
+    assert not _is_live(loop)
 
 
 def test_call_metrics_count_nothing_of_health() -> None:
     """Probes every second would drown the calls."""
-
     handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: None)
     method = Method("/grpc.health.v1.Health/Check", handler)
-    assert CallMetrics().bind(method) is None
-    assert CallBoundary([CallMetrics()]).wrap(method) is handler
+    assert CallMetrics(EventMetrics()).bind(method) is None
+    assert CallBoundary([CallMetrics(EventMetrics())]).wrap(method) is handler
 
 
 def test_free_ports_are_free() -> None:

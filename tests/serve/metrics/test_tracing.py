@@ -18,6 +18,7 @@ from simsearch.config import CacheConfig, ServerConfig
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import BadConfig, EmptyContent
 from simsearch.serve.auth.authorization import Authorization
+from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.metrics.call_metrics import CallMetrics
 from simsearch.serve.metrics.tracing import Tracing, tracing_to
 from simsearch.serve.scheduling.executor import Executors
@@ -63,7 +64,9 @@ def traced(tmp_path: Path, spans: tuple[Tracing, Any]) -> Iterator[str]:
         executors = Executors(config.server)
         executors.begin(core)
         port = port_of(
-            config, executors, [CallMetrics(spans[0]), Authorization(), ConcurrencyLimit(8, 8)]
+            config,
+            executors,
+            [CallMetrics(EventMetrics(), spans[0]), Authorization(), ConcurrencyLimit(8, 8)],
         )
         return port, executors, await port.open()
 

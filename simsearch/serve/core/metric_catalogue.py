@@ -1,61 +1,76 @@
-"""Every metric in one table, and a page of them to fill.
+"""Metric catalogue: name, kind, labels and meaning of every metric of a server.
 
-Labels come from the protos, the tree of errors, the configuration and the names of banks, never
-from callers. docs/operations.md has the table, and a test holds both against a real scrape.
+Label values come from the protos, the tree of errors, the configuration and the names of banks
+(`BANKS_MAX` of them at most), never from a caller: that bounds the number of time series. The
+table in docs/operations.md is generated from this one, and tests compare it with a real scrape.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+CALL_BOUNDS_S: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+STAGE_BOUNDS_S: Final = (0.0001, 0.0005, *CALL_BOUNDS_S[:13])
+VISIBLE_BOUNDS_S: Final = CALL_BOUNDS_S[:14]
 
-from simsearch.serve.core.counters import BANKS_MAX, OTHER_BANKS, Spread
+BANKS_MAX: Final = 200
+"""Banks with a label value of their own; all further ones share OTHER_BANKS."""
+
+OTHER_BANKS: Final = "(others)"
+"""Not a valid name of a bank."""
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True)
-class Named:
-    """One row of the table. A counter's name ends in `_total`."""
+class MetricSpec:
+    """One row of the table. The name of a counter ends in `_total`."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     labels: tuple[str, ...]
     meaning: str
+    event: bool = False
+    """Updated where the event happens (see ServerMetrics); the others are read at scrape time."""
+    bounds: tuple[float, ...] = ()
+    """Upper bounds of the buckets of an event histogram."""
 
 
-def _counter(name: str, meaning: str, *labels: str) -> Named:
-    return Named(f"{name}_total", Kind.COUNTER, labels, meaning)
+def _counter(name: str, meaning: str, *labels: str) -> MetricSpec:
+    return MetricSpec(f"{name}_total", MetricKind.COUNTER, labels, meaning)
 
 
-def _gauge(name: str, meaning: str, *labels: str) -> Named:
-    return Named(name, Kind.GAUGE, labels, meaning)
+def _gauge(name: str, meaning: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, MetricKind.GAUGE, labels, meaning)
 
 
-def _histogram(name: str, meaning: str, *labels: str) -> Named:
-    return Named(name, Kind.HISTOGRAM, labels, meaning)
+def _histogram(name: str, meaning: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, MetricKind.HISTOGRAM, labels, meaning)
+
+
+def _events(name: str, meaning: str, *labels: str) -> MetricSpec:
+    return MetricSpec(f"{name}_total", MetricKind.COUNTER, labels, meaning, event=True)
+
+
+def _durations(name: str, bounds_s: tuple[float, ...], meaning: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, MetricKind.HISTOGRAM, labels, meaning, event=True, bounds=bounds_s)
 
 
 METRICS: Final = (
     _gauge("simsearch_build_info", "1; `version` is that of the server", "version"),
     _gauge("simsearch_ready", "1 where health says SERVING: loaded, not draining, canary right"),
     # calls
-    _histogram(
+    _durations(
         "simsearch_call_seconds",
+        CALL_BOUNDS_S,
         "how long calls took, by RPC and by how they ended: `OK`, a reason of docs/errors.md, or "
         "`CANCELLED` by the caller; its count is the number of calls. A stream is one call",
         "rpc", "outcome",
@@ -79,44 +94,45 @@ METRICS: Final = (
     _gauge("simsearch_match_bytes_in_flight", "bytes of them"),
     _gauge("simsearch_match_jobs_waiting", "of those calls, the ones without a match thread"),
     _gauge("simsearch_match_queue_seconds", "how long a call would queue now, as estimated"),
-    _histogram(
+    _durations(
         "simsearch_stage_seconds",
+        STAGE_BOUNDS_S,
         "time in one stage of a step of matching: `cache` (looking for a verdict that was given "
         "before), `digests` (only where a caller stops at a block), `encode` (decoding and waiting "
         "for a batch included), `search`, `decide`",
         "stage",
     ),
     # answers
-    _counter("simsearch_verdicts", "contents judged, by verdict", "verdict"),
-    _counter(
+    _events("simsearch_verdicts", "contents judged, by verdict", "verdict"),
+    _events(
         "simsearch_hits",
         f"hits returned, by bank and band; banks beyond the first {BANKS_MAX} that were hit count "
         f"as `{OTHER_BANKS}`",
         "bank", "band",
     ),
-    _counter(
+    _events(
         "simsearch_shadow_hits",
         "what entries in the shadow were hit, by bank and band: what it would be, if they counted",
         "bank", "band",
     ),
-    _counter(
+    _events(
         "simsearch_suppressed_hits",
         "hits that did not count, because an allow-listed bank knows the content to be harmless",
         "bank", "by",
     ),
-    _counter(
+    _events(
         "simsearch_flood_quarantines",
         "entries that the server quarantined because near hits of them were a flood; each waits "
         "in `simsearch review list`",
         "bank",
     ),
-    _counter("simsearch_items_refused", "contents that were not judged, by reason", "reason"),
-    _counter(
+    _events("simsearch_items_refused", "contents that were not judged, by reason", "reason"),
+    _events(
         "simsearch_results_incomplete",
         "results that are not `complete`: some signal could not be searched, or the caller "
         "stopped at a block",
     ),
-    _counter("simsearch_results_truncated", "results that do not hold all hits"),
+    _events("simsearch_results_truncated", "results that do not hold all hits"),
     # encoders
     _gauge("simsearch_encoder_up", "0 where an encoder is off: its weights are missing", "encoder"),
     _histogram(
@@ -191,7 +207,11 @@ METRICS: Final = (
     ),
     _gauge("simsearch_index_rows", "rows that are searched, by space or hash", "signal"),
     _gauge("simsearch_index_rows_aside", "rows of the bank that no encoder here can ask", "space"),
-    _histogram("simsearch_edit_visible_seconds", "from an edit's commit to the searches seeing it"),
+    _durations(
+        "simsearch_edit_visible_seconds",
+        VISIBLE_BOUNDS_S,
+        "from an edit's commit to the searches seeing it",
+    ),
     _gauge(
         "simsearch_bank_entries",
         f"active entries by bank; those of all banks beyond {BANKS_MAX} as `{OTHER_BANKS}`",
@@ -209,39 +229,7 @@ METRICS: Final = (
         "1 where the last probe found this right, 0 where wrong; see docs/operations.md",
         "part", "signal",
     ),
-    _counter("simsearch_canary_probes", "probes that were `right`, `wrong` or `late`", "outcome"),
+    _events("simsearch_canary_probes", "probes that were `right`, `wrong` or `late`", "outcome"),
     _gauge("simsearch_canary_probe_seconds", "the last probe that came to its end"),
 )  # fmt: skip
-"""In the order of the page."""
-
-
-class Page:
-    """The families of one scrape, filled name by name."""
-
-    def __init__(self) -> None:
-        self._families = {named.name: _family(named) for named in METRICS}
-
-    @property
-    def families(self) -> Iterable[Metric]:
-        return self._families.values()
-
-    def set(self, name: str, value: float, *labels: str) -> None:
-        """One sample of a counter or gauge."""
-        self._families[name].add_metric(labels, value)
-
-    def spread(self, name: str, spread: Spread, *labels: str) -> None:
-        buckets = [(_bound(bound), float(n)) for bound, n in spread.cumulative]
-        self._families[name].add_metric(labels, buckets, spread.total)
-
-
-def _bound(bound: float) -> str:
-    return "+Inf" if bound == math.inf else str(bound)
-
-
-def _family(named: Named) -> Any:
-    family: Any = {
-        Kind.COUNTER: CounterMetricFamily,
-        Kind.GAUGE: GaugeMetricFamily,
-        Kind.HISTOGRAM: HistogramMetricFamily,
-    }[named.kind]
-    return family(named.name, named.meaning, labels=named.labels)
+"""In the order of the table in docs/operations.md."""
