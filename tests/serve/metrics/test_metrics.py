@@ -29,6 +29,7 @@ from simsearch.serve.core.edit_lag import lag_of
 from simsearch.serve.core.event_metrics import EventMetrics
 from simsearch.serve.core.metric_catalogue import METRICS, OTHER_BANKS, MetricKind
 from simsearch.serve.health.readiness import _is_live
+from simsearch.serve.metrics.call_metrics import CallMetrics
 from simsearch.serve.metrics.collector import StateFamilies, _gpus, _index
 from simsearch.serve.metrics.edit_latency import EditLatency
 from simsearch.serve.metrics.http_endpoint import CONNECTIONS_MAX, MetricsServer
