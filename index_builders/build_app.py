@@ -64,12 +64,12 @@ def check(data_dir: DataDir, as_json: Json = False) -> None:
     Example: simsearch-build check ./banks
     """
     from index_builders.quality.check import check as check_bank
-    from index_builders.report.progress import counted, shown
+    from index_builders.report.progress import count_progress, show_progress
     from simsearch.bank.store import BankStore
 
-    with BankStore.open(data_dir, writer=False) as store, shown(sys.stderr) as progress:
+    with BankStore.open(data_dir, writer=False) as store, show_progress(sys.stderr) as progress:
         total = sum(bank.active_entries for bank in store.banks())
-        report = check_bank(store, counted(progress, "checking", total, "entries"))
+        report = check_bank(store, count_progress(progress, "checking", total, "entries"))
     _say(dataclasses.asdict(report), as_json)
     if not report.whole:
         raise typer.Exit(7)
@@ -106,12 +106,12 @@ def plan(
 
     Example: simsearch-build plan ./banks
     """
-    from index_builders.build.pipeline import planned
+    from index_builders.build.pipeline import planned_spaces
     from simsearch.bank.store import BankStore
 
     settings = _settings(config, None, factory, None)
     with BankStore.open(data_dir, writer=False) as store:
-        plans = planned(store, _options(settings))
+        plans = planned_spaces(store, _options(settings))
     _say({space: dataclasses.asdict(chosen) for space, chosen in plans.items()}, as_json)
 
 
@@ -227,17 +227,17 @@ def train_encoder(
 
     Example: simsearch-build train-encoder copyclip.toml --data photos --out run --seed 1
     """
-    from index_builders.report.progress import shown
-    from index_builders.training.run import Wish, train
+    from index_builders.report.progress import show_progress
+    from index_builders.training.run import RunRequest, train
     from index_builders.training.run_config import load_config
 
-    wish = Wish(seed, device, threads, cooldown, export)
+    request = RunRequest(seed, device, threads, cooldown, export)
     settings = load_config(config)
     if cooldown or export:
         _say_if_nothing_is_drawn()
     out.mkdir(parents=True, exist_ok=True)
-    with shown(sys.stderr) as progress:
-        told = train(settings, data, out, wish, progress)
+    with show_progress(sys.stderr) as progress:
+        told = train(settings, data, out, request, progress)
     _say(told, as_json)
 
 
@@ -252,7 +252,7 @@ def _built(
     wants to build is refused until this is left."""
     from index_builders.build.builder_lock import only_builder
     from index_builders.build.pipeline import build as build_it
-    from index_builders.report.progress import shown
+    from index_builders.report.progress import show_progress
     from simsearch.bank.store import BankStore
 
     snapshots = data_dir / SNAPSHOTS
@@ -260,7 +260,7 @@ def _built(
     with (
         BankStore.open(data_dir, writer=False) as store,
         only_builder(snapshots),
-        shown(sys.stderr) as progress,
+        show_progress(sys.stderr) as progress,
     ):
         options = _options(settings, without)
         yield *build_it(store, snapshots, options, progress), progress

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import simsearch
-from index_builders.build.extract import Gathered
+from index_builders.build.extract import ExtractedRows
 from simsearch.index.snapshot.disk import REAL_DISK
 from simsearch.index.snapshot.manifest import FORMAT
 
@@ -46,13 +46,13 @@ class BuildState:
     release: str = RELEASE
 
     @classmethod
-    def of(cls, store_id: str, gathered: Gathered) -> BuildState:
+    def of(cls, store_id: str, extracted: ExtractedRows) -> BuildState:
         return cls(
             store_id,
-            gathered.built_through,
-            tuple((space, *size) for space, size in gathered.spaces.items()),
-            tuple(gathered.signals.items()),
-            gathered.without,
+            extracted.built_through,
+            tuple((space, *size) for space, size in extracted.spaces.items()),
+            tuple(extracted.signals.items()),
+            extracted.without,
         )
 
     def with_shard(self, name: str) -> BuildState:
@@ -74,7 +74,7 @@ class BuildState:
     def refused(self, recall_target: float) -> BuildState:
         return dataclasses.replace(self, refused_at=recall_target)
 
-    def gathered_files(self) -> set[str]:
+    def extracted_files(self) -> set[str]:
         kinds = [(str(number), "rows") for number in range(len(self.spaces))]
         kinds += [(signal, "bits") for signal, _ in self.signals]
         return {f"{kind}-{name}.npy" for name, rows in kinds for kind in (rows, "keys", "groups")}

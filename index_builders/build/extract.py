@@ -70,7 +70,7 @@ class NpyAppender:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class ExtractedRows:
     """Rows by space and by binary signal, and the log position that they are the state of."""
 
     built_through: int
@@ -140,12 +140,12 @@ class _Parts:
             raise BadConfig(f"--without {unknown[0]}: give a space by its id; the bank has {there}")
 
 
-def gather(
+def extract(
     reading: Reading,
     directory: Path,
     progress: Progress = lambda _: None,
     without: Collection[str] = (),
-) -> Gathered:
+) -> ExtractedRows:
     """Write rows, keys and groups of every active entry, in key order, into `directory`.
 
     Raises OSError where there is no room, BadConfig where no entry has a row in a space of
@@ -162,7 +162,7 @@ def gather(
     finally:
         for file in parts.files:
             file.drop()
-    return Gathered(
+    return ExtractedRows(
         reading.seq,
         {space: (part.count, part.dim) for space, part in parts.spaces.items()},
         {str(signal): part.count for signal, part in parts.signals.items()},

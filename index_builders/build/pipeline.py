@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from index_builders.build import build_state as states
 from index_builders.build.build_state import BuildState
-from index_builders.build.extract import gather
-from index_builders.build.resume import removed_when_full, take_up
-from index_builders.build.tune_nprobe import judge
+from index_builders.build.extract import extract
+from index_builders.build.resume import removed_when_full, resumable_build
+from index_builders.build.tune_nprobe import tune_nprobe
 from index_builders.report import build_report
-from index_builders.report.build_report import BuildReport, SpaceReport, Tried
-from index_builders.report.progress import Progress, counted
+from index_builders.report.build_report import BuildReport, NprobeResult, SpaceReport
+from index_builders.report.progress import Progress, count_progress
 from index_builders.report.resources import MemoryPeak, Stopwatch
 from simsearch.bank.state_reader import Reading
 from simsearch.bank.store import BankStore
@@ -47,7 +47,8 @@ STRAYS_MAX_SHARE = 0.01
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """`recall_target` at each of verify.FLOORS. `factories` overrule the plan of some spaces, by
+    """What to build. `recall_target` holds at each of index_recall.FLOORS. `factories` overrule
+    the plan of some spaces, by
     the id of the space or the model's name in front of its @. `without` are ids of spaces to be
     left out. `gpu`: for searching on GPUs."""
 
@@ -100,15 +101,19 @@ def build(
     Raises RecallTooLow, SnapshotFull, BadConfig, BankLocked.
     """
     with store.reading() as reading, MemoryPeak() as memory:
-        taken = take_up(snapshots, store.store_id, reading.seq, partial(_fits, options))
+        taken = resumable_build(
+            snapshots, store.store_id, reading.seq, partial(_can_resume, options)
+        )
         writer, state = taken or (_new_writer(snapshots, reading), None)
         with removed_when_full(writer):
             clock = Stopwatch()
-            state = state or _gathered(store.store_id, reading, writer, options, progress, clock)
+            state = state or _extract_rows(
+                store.store_id, reading, writer, options, progress, clock
+            )
             work = Build(writer, state, options, progress, clock)
-            tell = partial(_told, work, snapshots, memory, resumed=taken is not None)
+            tell = partial(_write_report, work, snapshots, memory, resumed=taken is not None)
             try:
-                draft = _drafted(work)
+                draft = _manifest_draft(work)
             except RecallTooLow as refusal:
                 states.save(work.state.refused(options.recall_target), work.directory)
                 raise RecallTooLow(f"{refusal}; see {tell(str(refusal))}") from None
@@ -116,8 +121,8 @@ def build(
             return writer, draft
 
 
-def _drafted(work: Build) -> ManifestDraft:
-    _settle_recipes(work)
+def _manifest_draft(work: Build) -> ManifestDraft:
+    _discard_stale_shards(work)
     with work.clock.stage("fill"):
         spaces = tuple(_build_space(work, number) for number in range(len(work.state.spaces)))
     return ManifestDraft(
@@ -131,7 +136,9 @@ def _drafted(work: Build) -> ManifestDraft:
     )
 
 
-def _told(work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resumed: bool) -> Path:
+def _write_report(
+    work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resumed: bool
+) -> Path:
     """Write the report; returns the path of its last file, the picture where there is one."""
     state = work.state
     spaces = (
@@ -159,7 +166,7 @@ def _told(work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resume
 # ---------------------------------------------------------------- beginning
 
 
-def _fits(options: BuildOptions, state: BuildState) -> bool:
+def _can_resume(options: BuildOptions, state: BuildState) -> bool:
     """Whether a dead build could become what is asked for, and was not refused as that."""
     if options.without != {*state.left_out}:
         return False
@@ -177,7 +184,7 @@ def _recipes(options: BuildOptions, state: BuildState) -> tuple[str, ...]:
     return tuple(f"{p.factory}, {p.shards} shards, {p.train_rows} to train" for p in plans)
 
 
-def _settle_recipes(work: Build) -> None:
+def _discard_stale_shards(work: Build) -> None:
     """Shards that were made in another way than is asked for now are made again."""
     recipes = _recipes(work.options, work.state)
     if recipes == work.state.recipes:
@@ -186,7 +193,7 @@ def _settle_recipes(work: Build) -> None:
     work.state = work.state.without(stale)
     states.save(work.state, work.directory)
     for path in work.directory.iterdir():
-        is_of_shards = path.name not in work.state.gathered_files()
+        is_of_shards = path.name not in work.state.extracted_files()
         if is_of_shards and states.space_number(path.name) in stale:
             path.unlink()
     work.state = work.state.with_recipes(recipes)
@@ -200,7 +207,7 @@ def _new_writer(snapshots: Path, reading: Reading) -> SnapshotWriter:
     return SnapshotWriter(snapshots, next(n for n in names if not (snapshots / n).exists()))
 
 
-def _gathered(
+def _extract_rows(
     store_id: str,
     reading: Reading,
     writer: SnapshotWriter,
@@ -209,10 +216,10 @@ def _gathered(
     clock: Stopwatch,
 ) -> BuildState:
     total = sum(bank.active_entries for bank in reading.banks())
-    advance = counted(progress, "reading the bank", total, "entries")
+    advance = count_progress(progress, "reading the bank", total, "entries")
     with clock.stage("gather"):
-        gathered = gather(reading, writer.path(""), advance, options.without)
-    state = BuildState.of(store_id, gathered)
+        extracted = extract(reading, writer.path(""), advance, options.without)
+    state = BuildState.of(store_id, extracted)
     states.save(state, writer.path(""))
     return state
 
@@ -230,10 +237,10 @@ def _build_space(work: Build, number: int) -> SpacePart:
     begun = work.writer.path(_trained_name(number))
     files = [work.writer.path(name) for name in _shard_names(number, chosen)]
     strays = [_read(work, name) for name in _strays_names(number, chosen)]
-    _require_few(work.state.spaces[number][0], chosen, sum(map(len, strays)), count)
+    _require_few_strays(work.state.spaces[number][0], chosen, sum(map(len, strays)), count)
     shards = _Shards(rows, [faiss_io.read_own(begun, file) for file in files], strays)
     codec = train.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
-    nprobe = _enough_nprobe(work, number, chosen, shards, codec)
+    nprobe = _choose_nprobe(work, number, chosen, shards, codec)
     return SpacePart.named(
         number,
         space,
@@ -247,7 +254,7 @@ def _build_space(work: Build, number: int) -> SpacePart:
     )
 
 
-def _require_few(space: str, chosen: Plan, strays: int, rows: int) -> None:
+def _require_few_strays(space: str, chosen: Plan, strays: int, rows: int) -> None:
     """Strays are compared one by one, and held in memory whole. Raises RecallTooLow."""
     if strays > max(STRAYS_MAX, STRAYS_MAX_SHARE * rows):
         raise RecallTooLow(
@@ -302,7 +309,7 @@ def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float1
         if name not in work.state.shards:
             index = faiss_io.copy_of(begun)
             part = rows[bounds[k] : bounds[k + 1]]
-            filled = counted(work.progress, f"filling {name}", len(part), "rows")
+            filled = count_progress(work.progress, f"filling {name}", len(part), "rows")
             strays = train.fill(index, part, np.arange(len(part)), filled)
             work.writer.save_array(_strays_names(number, chosen)[k], strays)
             work.writer.save_lists(name, index)
@@ -326,7 +333,7 @@ def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) 
     return faiss_io.read_own(path)
 
 
-def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, codec: Codec) -> int:
+def _choose_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, codec: Codec) -> int:
     """The fewest lists, from the plan's on by doubling, that reach the recall target.
 
     Raises RecallTooLow, saying by how much.
@@ -337,22 +344,22 @@ def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
     with work.clock.stage("verify"):
         view_at = partial(shards.view, groups, codec)
         lists = (chosen.nprobe, chosen.nlist)
-        verdict = judge(view_at, shards.rows, groups, lists, target, work.progress)
+        choice = tune_nprobe(view_at, shards.rows, groups, lists, target, work.progress)
     work.measured[number] = SpaceReport(
         space=space,
         count=count,
         dim=dim,
         factory=chosen.factory,
         shards=chosen.shards,
-        nprobe=verdict.nprobe,
-        tried=tuple(Tried.of(*one) for one in verdict.curve),
+        nprobe=choice.nprobe,
+        tried=tuple(NprobeResult.of(*one) for one in choice.curve),
         codec_bias=codec.bias,
         codec_sd=codec.sd,
         gate_margin=GATE_SDS * codec.sd,
     )
-    if verdict.nprobe:
-        return verdict.nprobe
-    found = verdict.recall
+    if choice.nprobe:
+        return choice.nprobe
+    found = choice.recall
     raise RecallTooLow(
         f"space {space}: {chosen.factory} finds {found.worst:.4f} of what exact search finds, "
         f"{target - found.worst:.4f} under the target, with {found.false_hits} false hits: give it "
@@ -372,7 +379,7 @@ def _trained_name(number: int) -> str:
     return f"trained-{number}.faiss"
 
 
-def planned(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
+def planned_spaces(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
     """What a build would make of each space of the bank as it is now."""
     counts: dict[str, tuple[int, int]] = {}
     with store.reading() as reading:

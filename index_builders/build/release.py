@@ -6,7 +6,7 @@ from pathlib import Path
 
 from index_builders.build.build_state import SCRATCH
 from index_builders.build.resume import clear, removed_when_full
-from index_builders.report.progress import Progress, counted, silent
+from index_builders.report.progress import Progress, count_progress, silent
 from simsearch.errors import BadRequest, BadSnapshot
 from simsearch.index.snapshot.loader import (
     Manifest,
@@ -26,7 +26,7 @@ def seal(writer: SnapshotWriter, draft: ManifestDraft, progress: Progress = sile
     """
     files = [path for path in writer.path("").iterdir() if path.name not in SCRATCH]
     total = sum(path.stat().st_size for path in files)
-    hashed = counted(progress, "hashing", total, "bytes")
+    hashed = count_progress(progress, "hashing", total, "bytes")
     with removed_when_full(writer):
         path = writer.publish(draft, SCRATCH, hashed)
     progress("opening as a server would", 0, 0)

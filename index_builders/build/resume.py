@@ -20,7 +20,7 @@ from simsearch.index.snapshot.loader import SnapshotWriter, collect, current
 from simsearch.index.snapshot.writer import BUILDING, REPORTS
 
 
-def take_up(
+def resumable_build(
     snapshots: Path, store_id: str, seq: int, fits: Callable[[BuildState], bool]
 ) -> tuple[SnapshotWriter, BuildState] | None:
     """The newest dead build that `fits`, is of this bank, which is at `seq`, and is not behind what

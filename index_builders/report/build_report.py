@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from index_builders.quality.verify import Recall
+from index_builders.quality.index_recall import Recall
 from index_builders.report.build_picture import picture_of
 from simsearch.index.snapshot.disk import full_disk_named
 from simsearch.index.snapshot.writer import REPORTS, make_durable_directory
@@ -24,7 +24,7 @@ REFUSED = ".refused"
 
 
 @dataclass(frozen=True)
-class Tried:
+class NprobeResult:
     """What was found when a search read `nprobe` lists."""
 
     nprobe: int
@@ -35,7 +35,7 @@ class Tried:
     false_hits: int
 
     @classmethod
-    def of(cls, nprobe: int, recall: Recall) -> Tried:
+    def of(cls, nprobe: int, recall: Recall) -> NprobeResult:
         by_floor = {f"{floor:.2f}": found for floor, found in recall.by_floor.items()}
         return cls(nprobe, by_floor, recall.itself, recall.false_hits)
 
@@ -54,7 +54,7 @@ class SpaceReport:
     factory: str
     shards: int = 0
     nprobe: int = 0
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[NprobeResult, ...] = ()
     codec_bias: float = 0.0
     codec_sd: float = 0.0
     gate_margin: float = 0.0

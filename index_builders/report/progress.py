@@ -33,7 +33,7 @@ def silent(what: str, done: int, total: int, unit: str = "") -> None:
     """For whoever does not want to know."""
 
 
-def counted(progress: Progress, what: str, total: int, unit: str) -> Callable[[int], None]:
+def count_progress(progress: Progress, what: str, total: int, unit: str) -> Callable[[int], None]:
     """Told how many more are done, tells `progress` how many are. Says that the stage begins."""
     done = 0
 
@@ -47,7 +47,7 @@ def counted(progress: Progress, what: str, total: int, unit: str) -> Callable[[i
 
 
 @contextmanager
-def shown(stream: IO[str]) -> Iterator[Progress]:
+def show_progress(stream: IO[str]) -> Iterator[Progress]:
     """Progress on `stream`: bars on a terminal, else a line for each stage that has ended."""
     console = Console(file=stream)
     if console.is_terminal:

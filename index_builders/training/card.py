@@ -118,7 +118,7 @@ normalisation keeps its first statistics; the weights are a running mean (decay
 {t["average_decay"]})."""
 
 
-def is_same_exam(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def is_same_evaluation(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two points of a curve were measured on the same photographs."""
     keys = ("banked", "negatives")
     return all(one["recall"].get(key) == other["recall"].get(key) for key in keys)
@@ -128,7 +128,7 @@ def _figures(report: Mapping[str, Any]) -> str:
     if not report["curve"]:
         return "## Figures\n\nNone was measured."
     last = report["curve"][-1]
-    first = next(point for point in report["curve"] if is_same_exam(point, last))
+    first = next(point for point in report["curve"] if is_same_evaluation(point, last))
     recall = last["recall"]
     attacks = "\n".join(
         f"| {name} | {100 * share:.0f} | {100 * first['recall']['by_attack'].get(name, 0):.0f} |"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from index_builders.report import plots
-from index_builders.training.card import card_of, is_same_exam
+from index_builders.training.card import card_of, is_same_evaluation
 from index_builders.training.network import exported
 from index_builders.training.photos import Photos
 from index_builders.training.run_config import TRAIN
@@ -96,12 +96,12 @@ def _write(path: Path, content: bytes) -> None:
     temporary.rename(path)
 
 
-def exams_apart(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def split_by_evaluation(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The curve with a gap wherever photographs joined or left: what was measured before and after
     are two exams, and no line leads from one to the other."""
     apart: list[dict[str, Any]] = []
     for point in curve:
-        if apart and not is_same_exam(apart[-1], point):
+        if apart and not is_same_evaluation(apart[-1], point):
             nothing = {"mean": float("nan"), "by_attack": {}, "by_source": {}}
             apart.append({"step": point["step"], "recall": nothing})
         apart.append(point)
@@ -114,7 +114,7 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
     if not plots.can_draw():
         return None
     figure = plots.new_figure(12.0, 4.6)
-    curve = exams_apart(report["curve"])
+    curve = split_by_evaluation(report["curve"])
     gap = "; after a gap other photographs are asked" if len(curve) > len(report["curve"]) else ""
     figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}{gap}")
     steps = [point["step"] for point in curve]

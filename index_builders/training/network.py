@@ -70,7 +70,7 @@ def preprocess_of(network: Any) -> Preprocess:
 # ---------------------------------------------------------------- quick to train
 
 
-class Folded(nn.Module):
+class FusedConv(nn.Module):
     """A convolution and the normalisation after it in one pass.
 
     Normalisation that keeps its statistics is a factor and an offset by channel; taken into the
@@ -109,7 +109,7 @@ class Folded(nn.Module):
         return functional.pad(x, pads), 0
 
 
-def folded(tower: nn.Module, *, half: bool) -> nn.Module:
+def fused_tower(tower: nn.Module, *, half: bool) -> nn.Module:
     """The same image tower, on the same parameters, quicker to train; its training mode is
     evaluation mode. Vectors differ from the tower's by rounding alone, or by bfloat16's."""
     shared = {id(t): t for t in [*tower.parameters(), *tower.buffers()]}
@@ -118,7 +118,7 @@ def folded(tower: nn.Module, *, half: bool) -> nn.Module:
         for conv, norm in CONV_AND_NORM.get(type(block).__name__, ()):
             normed = getattr(block, norm)
             last = conv == "conv_head"
-            joined = Folded(getattr(block, conv), normed, half=half, out_float=last)
+            joined = FusedConv(getattr(block, conv), normed, half=half, out_float=last)
             setattr(block, conv, joined)
             setattr(block, norm, normed.act)
     return twin.eval()

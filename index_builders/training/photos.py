@@ -73,7 +73,7 @@ def is_held_out(file_name: str, source: Source, one_in: int) -> bool:
     return source.use != TRAIN or number % one_in == 0
 
 
-def gather(data: Path, config: DataConfig, cache: Path, progress: Progress = silent) -> Photos:
+def load_photos(data: Path, config: DataConfig, cache: Path, progress: Progress = silent) -> Photos:
     """Every photograph of every source, from `cache` if it was made of the same files.
 
     Files that are no pictures are left out; a source without any is an error. Raises BadConfig

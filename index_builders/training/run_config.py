@@ -33,7 +33,7 @@ class Source:
     use: str = TRAIN
     from_step: int = 0
 
-    def has_taught(self, steps: int) -> bool:
+    def seen_by_step(self, steps: int) -> bool:
         """Whether the weights after so many steps could have to do with it."""
         return self.use == TRAIN and self.from_step < max(steps, 1)
 
@@ -95,17 +95,17 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 4.0
 
-    def what_is_trained(self, steps: int) -> dict[str, Any]:
+    def training_identity(self, steps: int) -> dict[str, Any]:
         """Everything that has changed the weights by then, as JSON would give it back: a run is
         taken up again only by the same."""
         training = dataclasses.asdict(self.training)
         del training["steps"]
         data = dataclasses.asdict(self.data)
-        data["sources"] = [_told(s) for s in self.data.sources if s.has_taught(steps)]
+        data["sources"] = [_source_identity(s) for s in self.data.sources if s.seen_by_step(steps)]
         return {"data": data, "training": training}
 
 
-def _told(source: Source) -> dict[str, Any]:
+def _source_identity(source: Source) -> dict[str, Any]:
     """As checkpoints from before `from_step` tell it, where it is 0."""
     told = dataclasses.asdict(source)
     return told if source.from_step else {k: v for k, v in told.items() if k != "from_step"}
@@ -163,7 +163,7 @@ def _check(config: RunConfig, path: Path) -> None:
             "a folder is named by two sources",
         ),
         (
-            not any(s.has_taught(0) for s in config.data.sources),
+            not any(s.seen_by_step(0) for s in config.data.sources),
             f"no source is there from step 0: give one use = {TRAIN!r} and no from_step",
         ),
         (any(s.from_step < 0 for s in config.data.sources), "from_step must not be below 0"),

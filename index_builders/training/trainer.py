@@ -21,21 +21,21 @@ from index_builders.training.augment.view_batches import Batches
 from index_builders.training.augment.views import light_view
 from index_builders.training.checkpoint import Checkpoint
 from index_builders.training.loss import pair_loss
+from index_builders.training.photo_recall import Evaluation
 from index_builders.training.photos import Photos
-from index_builders.training.recall import Examination
 from index_builders.training.run_config import IMAGENET, RunConfig, TrainingConfig
 from simsearch.encode.encoder_protocol import Pixels
 from simsearch.errors import BadConfig
 from simsearch.types import Vectors
 
-Tell = Callable[[dict[str, Any]], None]
+EventLog = Callable[[dict[str, Any]], None]
 
 HEAD_VIEWS = 2_048
 """Light views whose spread decides where the last layer begins."""
 
 GRADIENT_NORM_MAX = 1.0
 _CHUNK = 128
-_TOLD_EVERY_SECONDS = 20.0
+_LOG_EVERY_SECONDS = 20.0
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -78,7 +78,7 @@ class Trainer:
         self.early = {id(p) for p in network.early(self.tower, training.frozen_blocks)}
         self.batches = self._batches()
         self.optimizer = _optimizer(self.parameters, training)
-        self.quick = network.folded(self.tower, half=self.half)
+        self.quick = network.fused_tower(self.tower, half=self.half)
 
     def _batches(self) -> Batches:
         joins = {s.folder: s.from_step for s in self.config.data.sources if s.from_step}
@@ -124,10 +124,10 @@ class Trainer:
                 }
 
     def _identity(self, steps: int) -> dict[str, Any]:
-        taught = {s.folder for s in self.config.data.sources if s.has_taught(steps)}
+        taught = {s.folder for s in self.config.data.sources if s.seen_by_step(steps)}
         names = [p.name for p in self.batches.photos.photos if p.source in taught]
         identity: dict[str, Any] = checkpoint.as_read(
-            {"seed": self.seed, "photos": names, **self.config.what_is_trained(steps)}
+            {"seed": self.seed, "photos": names, **self.config.training_identity(steps)}
         )
         return identity
 
@@ -150,30 +150,30 @@ class Trainer:
         self,
         until: int,
         directory: Path,
-        examination: Examination | None,
-        tell: Tell,
+        evaluation: Evaluation | None,
+        log: EventLog,
         stopped: Callable[[], bool],
         threads: int = 2,
     ) -> None:
         """To step `until`, or until `stopped`; saves every few minutes and at the end."""
         views = self.batches.ahead(self.step, threads)
-        saved_at = told_at = time.monotonic()
-        told_step = self.step
-        if examination and not self.curve:
-            self.examine(examination, tell)
+        saved_at = logged_at = time.monotonic()
+        logged_step = self.step
+        if evaluation and not self.curve:
+            self.evaluate(evaluation, log)
         try:
             while self.step < until and not stopped():
                 begun = time.monotonic()
                 loss = self.learn(next(views))
                 self.views_seconds += time.monotonic() - begun
                 now = time.monotonic()
-                if now - told_at >= _TOLD_EVERY_SECONDS or self.step == until:
-                    speed = (self.step - told_step) / (now - told_at)
-                    tell(self._told(loss, speed, until))
-                    told_at, told_step = now, self.step
-                if examination and self.step % self.config.evaluation.every_steps == 0:
-                    self.examine(examination, tell)
-                    told_at, told_step = time.monotonic(), self.step
+                if now - logged_at >= _LOG_EVERY_SECONDS or self.step == until:
+                    speed = (self.step - logged_step) / (now - logged_at)
+                    log(self._step_event(loss, speed, until))
+                    logged_at, logged_step = now, self.step
+                if evaluation and self.step % self.config.evaluation.every_steps == 0:
+                    self.evaluate(evaluation, log)
+                    logged_at, logged_step = time.monotonic(), self.step
                 if now - saved_at >= 60 * self.config.checkpoint_minutes:
                     self.save(directory)
                     saved_at = time.monotonic()
@@ -181,7 +181,7 @@ class Trainer:
             views.close()  # type: ignore[attr-defined]
         self.save(directory)
 
-    def _told(self, loss: float, speed: float, until: int) -> dict[str, Any]:
+    def _step_event(self, loss: float, speed: float, until: int) -> dict[str, Any]:
         return {
             "event": "step",
             "step": self.step,
@@ -229,14 +229,14 @@ class Trainer:
 
     # ------------------------------------------------------------ measure
 
-    def examine(self, examination: Examination, tell: Tell) -> None:
+    def evaluate(self, evaluation: Evaluation, log: EventLog) -> None:
         """With the averaged weights, which are what is exported."""
         begun = time.monotonic()
         tower = network.twin_with(self.tower, self.average)
-        recall = examination.ask(self.encoder(network.folded(tower, half=self.half)))
+        recall = evaluation.measure(self.encoder(network.fused_tower(tower, half=self.half)))
         point = {"step": self.step, "recall": dataclasses.asdict(recall)}
         self.curve = [*(p for p in self.curve if p["step"] < self.step), point]
-        tell({"event": "recall", "seconds": round(time.monotonic() - begun, 1), **point})
+        log({"event": "recall", "seconds": round(time.monotonic() - begun, 1), **point})
 
     def encoder(self, tower: nn.Module) -> Callable[[np.ndarray], Vectors]:
         def encode(views: np.ndarray) -> Vectors:

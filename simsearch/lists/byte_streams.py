@@ -23,7 +23,7 @@ _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Stream:
+class ByteStream:
     """Bytes in order, unpacked where they are gzip. `name` is for people."""
 
     def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
@@ -104,21 +104,21 @@ class Stream:
 
 
 @contextmanager
-def opened(source: Path | BinaryIO, name: str, limits: Limits) -> Iterator[Stream]:
+def open_stream(source: Path | BinaryIO, name: str, limits: Limits) -> Iterator[ByteStream]:
     """Raises BadContent where it cannot be read, LimitExceeded."""
     if not isinstance(source, Path):
-        yield Stream(name, source, limits)
+        yield ByteStream(name, source, limits)
         return
     try:
         file = source.open("rb")
     except OSError as fault:
         raise BadContent(f"cannot read {source}: {fault.strerror}") from None
     with file:
-        yield Stream(name, file, limits)
+        yield ByteStream(name, file, limits)
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class LineBlock:
     """Whole lines, the first of which is number `first`. `cut`: the beginning of one line that is
     longer than the limit."""
 
@@ -127,7 +127,7 @@ class Lines:
     cut: bool = False
 
 
-def lines_of(stream: Stream, line_bytes_max: int) -> Iterator[Lines]:
+def lines_of(stream: ByteStream, line_bytes_max: int) -> Iterator[LineBlock]:
     """The file in order, without a byte-order mark. Raises BadContent for UTF-16."""
     number, rest, skipping = 1, b"", False
     for chunk in _without_mark(stream):
@@ -141,23 +141,23 @@ def lines_of(stream: Stream, line_bytes_max: int) -> Iterator[Lines]:
             yield from _checked(number, whole + newline, line_bytes_max)
             number += whole.count(b"\n") + 1
         if len(rest) > line_bytes_max:
-            yield Lines(number, rest[:line_bytes_max], cut=True)
+            yield LineBlock(number, rest[:line_bytes_max], cut=True)
             rest, skipping = b"", True
     if rest:
         yield from _checked(number, rest, line_bytes_max)
 
 
-def _checked(first: int, data: bytes, line_bytes_max: int) -> Iterator[Lines]:
+def _checked(first: int, data: bytes, line_bytes_max: int) -> Iterator[LineBlock]:
     """A chunk may hold a line that is too long as a whole."""
     if len(data) <= line_bytes_max or max(map(len, data.split(b"\n"))) <= line_bytes_max:
-        yield Lines(first, data)
+        yield LineBlock(first, data)
         return
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), first):
         is_cut = len(line) > line_bytes_max
-        yield Lines(number, line[:line_bytes_max] if is_cut else line + b"\n", is_cut)
+        yield LineBlock(number, line[:line_bytes_max] if is_cut else line + b"\n", is_cut)
 
 
-def _without_mark(stream: Stream) -> Iterator[bytes]:
+def _without_mark(stream: ByteStream) -> Iterator[bytes]:
     if stream.head.startswith(_UTF16_MARKS):
         raise BadContent(f"{stream.name} is UTF-16 text: save it as UTF-8")
     for n, chunk in enumerate(stream.chunks()):

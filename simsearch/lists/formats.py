@@ -8,7 +8,7 @@ from typing import Final
 
 from simsearch.errors import BadRequest
 from simsearch.lists.byte_streams import without_mark
-from simsearch.lists.readers.csv_tables import NAMES, header_of
+from simsearch.lists.readers.csv_tables import COLUMN_ALIASES, header_of
 
 
 class Format(StrEnum):
@@ -89,7 +89,7 @@ def _of_table(head: bytes) -> Format | None:
         return None
     if header.has("signal_type", "signal_str") or header.has("indicator", "type"):
         return Format.THREATEXCHANGE_CSV
-    names = {NAMES.get(name, name) for name in header.names}
+    names = {COLUMN_ALIASES.get(name, name) for name in header.names}
     return Format.CSV if names & {"value", "text"} else None
 
 

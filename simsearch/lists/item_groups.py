@@ -13,7 +13,7 @@ from simsearch.lists.rows import About, Limits, ListRow, RowContent
 T = TypeVar("T", str, int)
 
 
-class Grouping:
+class ItemGrouper:
     """Takes rows of one record each, in order; gives those back that are complete. A group that
     holds more contents than an item may goes on as another item of that name."""
 

@@ -66,7 +66,7 @@ class About:
     expires_us: int = 0
 
 
-NOTHING = About()
+EMPTY_ABOUT = About()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class ListRow:
     file: str
     number: int
     contents: tuple[RowContent, ...]
-    about: About = NOTHING
+    about: About = EMPTY_ABOUT
     group: str = ""
     records: int = 1
 
@@ -135,7 +135,7 @@ class HashChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class BadRow:
+class RefusedRow:
     """A record that cannot be used, with the reason by name and in words. `raw` is how it begins;
     `record` is all of it, to be fixed and read again, or None where it is too long or no text."""
 
@@ -148,18 +148,18 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class SkippedRow:
     """Records that are no item and no fault: `kind` says which, as in "blank" or "comment"."""
 
     kind: str
     records: int = 1
 
 
-Item: TypeAlias = ListRow | HashChunk | BadRow | Passed
+Item: TypeAlias = ListRow | HashChunk | RefusedRow | SkippedRow
 
 
 @dataclass(slots=True)
-class Tally:
+class ReadCounts:
     """Of one reading so far. Every record that was read is in one of `accepted`, `refused` and
     `passed`; they make up `items`. A header is no record."""
 
@@ -168,7 +168,7 @@ class Tally:
     items: int = 0
     withdrawn: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    passed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, item: Item) -> None:
         match item:
@@ -177,12 +177,12 @@ class Tally:
             case HashChunk():
                 gone = np.array([about.withdrawn for about in item.abouts])
                 self._accept(len(item), len(item), int(gone[item.about_of].sum()))
-            case BadRow():
+            case RefusedRow():
                 self.records += 1
                 self.refused[item.reason] += 1
-            case Passed():
+            case SkippedRow():
                 self.records += item.records
-                self.passed[item.kind] += item.records
+                self.skipped[item.kind] += item.records
 
     def _accept(self, items: int, records: int, withdrawn: int) -> None:
         self.records += records
@@ -191,9 +191,9 @@ class Tally:
         self.withdrawn += withdrawn
 
 
-def bad_row(file: str, number: int, record: bytes, why: SimsearchError) -> BadRow:
+def refused_row(file: str, number: int, record: bytes, why: SimsearchError) -> RefusedRow:
     """`record` is whole."""
-    return BadRow(file, number, shown(record), why.reason, why.message, record)
+    return RefusedRow(file, number, shown(record), why.reason, why.message, record)
 
 
 def shown(record: bytes) -> str:

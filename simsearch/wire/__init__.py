@@ -9,7 +9,7 @@ from simsearch.wire.banks import (
     entry_to,
     four_eyes_from,
     kinds_from,
-    logged_to,
+    logged_change_to,
     signals_to,
     state_from,
     states_from,

@@ -33,7 +33,7 @@ from simsearch.wire.enums import (
 )
 from simsearch.wire.policies import policy_to
 
-WAIT_WORDS: Mapping[int, WaitUntil] = {
+WAIT_UNTILS: Mapping[int, WaitUntil] = {
     bank_pb2.WAIT_UNTIL_UNSPECIFIED: WaitUntil.VISIBLE,
     bank_pb2.WAIT_UNTIL_DURABLE: WaitUntil.DURABLE,
     bank_pb2.WAIT_UNTIL_VISIBLE: WaitUntil.VISIBLE,
@@ -117,7 +117,7 @@ def change_to(change: Change) -> bank_pb2.Change:
     )
 
 
-def logged_to(change: Change, bank: str, link: bytes) -> bank_pb2.LoggedChange:
+def logged_change_to(change: Change, bank: str, link: bytes) -> bank_pb2.LoggedChange:
     return bank_pb2.LoggedChange(
         seq=change.seq,
         kind=CHANGE_KIND_NUMBERS[change.kind],
@@ -156,9 +156,9 @@ def edit_to(edit: Edit) -> bank_pb2.Edit:
 
 
 def wait_from(number: int) -> WaitUntil:
-    if number not in WAIT_WORDS:
+    if number not in WAIT_UNTILS:
         raise BadRequest(f"there is no wait_until {number}: set DURABLE or VISIBLE")
-    return WAIT_WORDS[number]
+    return WAIT_UNTILS[number]
 
 
 def wait_to(wait: WaitUntil) -> bank_pb2.WaitUntil:

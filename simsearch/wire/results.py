@@ -114,12 +114,12 @@ def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
 def result_from(message: match_pb2.MatchResult) -> MatchResult:
     """Raises NewerFormat where the server answers in words that this client does not know."""
     return MatchResult(
-        verdict=_known(VERDICTS, message.verdict, "verdict"),
+        verdict=_enum_value(VERDICTS, message.verdict, "verdict"),
         hits=tuple(_hit_from(hit) for hit in message.hits),
         truncated=message.truncated,
         complete=message.complete,
         signals=tuple(
-            SignalReport(r.signal, _known(SIGNAL_STATES, r.state, "signal state"), r.detail)
+            SignalReport(r.signal, _enum_value(SIGNAL_STATES, r.state, "signal state"), r.detail)
             for r in message.signals
         ),
         snapshot=message.snapshot,
@@ -135,7 +135,7 @@ def _hit_from(message: match_pb2.Hit) -> Hit:
     return Hit(
         bank=message.bank,
         entry_key=message.entry_key,
-        band=_known(HIT_BANDS, message.band, "band"),
+        band=_enum_value(HIT_BANDS, message.band, "band"),
         evidence=tuple(_evidence_from(e) for e in message.evidence),
         labels=tuple(message.labels),
         source=message.source,
@@ -152,7 +152,7 @@ def _evidence_from(message: match_pb2.Evidence) -> Evidence:
         raise _newer(f"a measure of {message.signal!r}")
     return Evidence(
         signal=message.signal,
-        band=_known(HIT_BANDS, message.band, "band"),
+        band=_enum_value(HIT_BANDS, message.band, "band"),
         cosine=message.cosine if measure == "cosine" else None,
         hamming=message.hamming if measure == "hamming" else None,
         threshold=message.threshold if message.HasField("threshold") else None,
@@ -166,7 +166,7 @@ def _region_from(message: match_pb2.Region) -> Region:
     return Region(message.left, message.top, message.right, message.bottom)
 
 
-def _known(words: Mapping[int, T], number: int, what: str) -> T:
+def _enum_value(words: Mapping[int, T], number: int, what: str) -> T:
     if number not in words:
         raise _newer(f"{what} {number}")
     return words[number]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, BinaryIO, Final
 
-from simsearch.lists.fields import joined
+from simsearch.lists.fields import join_cell
 from simsearch.types import Entry, Fingerprint, Opinion, OpinionKind
 
 COLUMNS: Final = (
@@ -34,7 +34,7 @@ COLUMNS: Final = (
 
 
 @dataclass(frozen=True)
-class OpinedEntry:
+class EntryWithOpinions:
     """An entry on which there are opinions: all of them, oldest first, and those that stand."""
 
     bank: str
@@ -57,7 +57,7 @@ class OpinionsWritten:
     left_out: Mapping[str, int]
 
 
-class Verdict(Enum):
+class Consensus(Enum):
     """What more people hold than not. MISLABELLED: rightly hit, and the label is wrong."""
 
     RIGHT = "right"
@@ -66,7 +66,7 @@ class Verdict(Enum):
     UNSURE = "unsure"
 
 
-def verdict_of(opined: OpinedEntry) -> Verdict | None:
+def consensus_of(opined: EntryWithOpinions) -> Consensus | None:
     """None: nobody says whether the entry matched what it should."""
     kinds = Counter(opinion.said.kind for opinion in opined.standing)
     right, mislabelled = kinds[OpinionKind.TRUE_POSITIVE], kinds[OpinionKind.WRONG_LABEL]
@@ -74,16 +74,18 @@ def verdict_of(opined: OpinedEntry) -> Verdict | None:
     if not right + mislabelled + wrong:
         return None
     if right + mislabelled == wrong:
-        return Verdict.UNSURE
+        return Consensus.UNSURE
     if right + mislabelled < wrong:
-        return Verdict.WRONG
-    return Verdict.MISLABELLED if mislabelled > right else Verdict.RIGHT
+        return Consensus.WRONG
+    return Consensus.MISLABELLED if mislabelled > right else Consensus.RIGHT
 
 
 # ---------------------------------------------------------------- everything, for people here
 
 
-def write_rows(entries: Iterable[OpinedEntry], file: BinaryIO, *, as_csv: bool) -> OpinionsWritten:
+def write_rows(
+    entries: Iterable[EntryWithOpinions], file: BinaryIO, *, as_csv: bool
+) -> OpinionsWritten:
     """Every opinion: a row of CSV, with a head, or else a line of JSON each."""
     count = rows = 0
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
@@ -107,7 +109,7 @@ def write_rows(entries: Iterable[OpinedEntry], file: BinaryIO, *, as_csv: bool) 
     return OpinionsWritten(count, rows, {})
 
 
-def _rows(opined: OpinedEntry) -> Iterator[dict[str, Any]]:
+def _rows(opined: EntryWithOpinions) -> Iterator[dict[str, Any]]:
     entry, stand = opined.entry, {opinion.change.seq for opinion in opined.standing}
     for opinion in opined.opinions:
         said, change = opinion.said, opinion.change
@@ -132,4 +134,4 @@ def _rows(opined: OpinedEntry) -> Iterator[dict[str, Any]]:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return joined(value) if isinstance(value, list) else str(value)
+    return join_cell(value) if isinstance(value, list) else str(value)

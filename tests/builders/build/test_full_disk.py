@@ -20,7 +20,7 @@ import pytest
 from index_builders import build_app
 from index_builders.build.builder_lock import LOCK_FILE
 from index_builders.build.extract import NpyAppender
-from index_builders.quality import verify
+from index_builders.quality import index_recall
 from index_builders.report import build_report
 from simsearch.bank.store import BankStore
 from simsearch.errors import SnapshotFull
@@ -82,8 +82,8 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Room:
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bank with a snapshot that is served, and entries that it does not have."""
     monkeypatch.setattr(build_report, "picture_of", lambda _: b"picture" * 9000)
-    monkeypatch.setattr(verify, "COPIES", 16)
-    monkeypatch.setattr(verify, "QUERIES", 16)
+    monkeypatch.setattr(index_recall, "COPIES", 16)
+    monkeypatch.setattr(index_recall, "QUERIES", 16)
     path = bank(tmp_path / "bank", 200)
     build_app.run(path, factory=[f"wide={FACTORY}"])
     with BankStore.open(path, writer=True) as store:

@@ -16,7 +16,7 @@ from index_builders.build import build_state, pipeline
 from index_builders.build.builder_lock import LOCK_FILE, only_builder
 from index_builders.build.pipeline import BuildOptions
 from index_builders.build.release import seal
-from index_builders.quality import verify
+from index_builders.quality import index_recall
 from index_builders.report import build_report
 from index_builders.report.progress import silent
 from simsearch.bank.store import BankStore
@@ -40,8 +40,8 @@ class Killed(Exception):
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards of a few hundred rows, and no time for pictures or many questions."""
     monkeypatch.setattr("simsearch.index.ivf.plan.SHARD_ROWS_MAX", 300)
-    monkeypatch.setattr(verify, "COPIES", 64)
-    monkeypatch.setattr(verify, "QUERIES", 32)
+    monkeypatch.setattr(index_recall, "COPIES", 64)
+    monkeypatch.setattr(index_recall, "QUERIES", 32)
     monkeypatch.setattr(build_report, "picture_of", lambda _: b"picture")
 
 

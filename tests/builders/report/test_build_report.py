@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from index_builders import build_app
 from index_builders.build.pipeline import BuildOptions, build
 from index_builders.build.resume import clear
-from index_builders.quality.verify import FLOORS
+from index_builders.quality.index_recall import FLOORS
 from index_builders.report import build_report
 from index_builders.report.build_picture import picture_of
 from index_builders.report.build_report import BuildReport, SpaceReport

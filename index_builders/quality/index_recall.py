@@ -32,7 +32,7 @@ Pairs: TypeAlias = set[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Truth:
+class ExactResults:
     """Queries, every pair that exact search finds at each floor, and copies of rows."""
 
     queries: Vectors
@@ -43,7 +43,7 @@ class Truth:
     copied: NDArray[np.int64]
     """Exact copies of rows, and which."""
 
-    def thinned(self, copies: int) -> Truth:
+    def thinned(self, copies: int) -> ExactResults:
         """With about so many copies: a search for each is most of what judging costs."""
         every = max(1, len(self.copied) // copies)
         return dataclasses.replace(self, copies=self.copies[::every], copied=self.copied[::every])
@@ -64,9 +64,9 @@ class Recall:
         return min(*self.by_floor.values(), self.itself)
 
 
-def truth_of(
+def exact_results(
     rows: NDArray[np.float16], seed: int = 0, progress: Callable[[int], None] = lambda _: None
-) -> Truth:
+) -> ExactResults:
     """Exact search over all rows, in bounded memory; `progress` is told of rows compared."""
     queries = moved_copies(rows, seed)
     found: dict[float, Pairs] = {floor: set() for floor in FLOORS}
@@ -87,10 +87,10 @@ def truth_of(
     found = {floor: {p for p in pairs if not crowded[p[0]]} for floor, pairs in found.items()}
     rng = np.random.default_rng(seed + 1)
     copied = np.sort(rng.choice(len(rows), min(COPIES, len(rows)), replace=False))
-    return Truth(queries, found, crowded, np.asarray(rows[copied], np.float32), copied)
+    return ExactResults(queries, found, crowded, np.asarray(rows[copied], np.float32), copied)
 
 
-def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Recall:
+def measure_recall(view: CosineView, groups: NDArray[np.integer], truth: ExactResults) -> Recall:
     """The keys of `view` are the truth's row numbers, and none of its rows is retired."""
     asked = {int(group): min(FLOORS) for group in np.unique(groups)}
     matches = view.search(truth.queries, asked)
@@ -103,7 +103,9 @@ def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Re
     return Recall(by_floor, _found_by_themselves(view, asked, truth), false_hits)
 
 
-def _found_by_themselves(view: CosineView, asked: Mapping[int, float], truth: Truth) -> float:
+def _found_by_themselves(
+    view: CosineView, asked: Mapping[int, float], truth: ExactResults
+) -> float:
     matches = view.search(truth.copies, {group: max(FLOORS) for group in asked})
     found = matches.truncated.copy()  # more rows than come out lie as near as itself
     found[matches.query[truth.copied[matches.query] == matches.key]] = True

@@ -45,7 +45,7 @@ class Recall:
     negatives: int
 
 
-class Examination:
+class Evaluation:
     """The held-out photographs, split once and attacked once; the encoder is asked many times."""
 
     def __init__(self, held_out: Photos, config: EvaluationConfig, side_px: int) -> None:
@@ -68,7 +68,7 @@ class Examination:
             out.append(_squashed(image, self._side_px))
         return np.stack(out)
 
-    def ask(self, encode: Encode) -> Recall:
+    def measure(self, encode: Encode) -> Recall:
         bank = encode(self._bank)
         threshold = _threshold((encode(self._against) @ bank.T).max(axis=1))
         own = np.arange(len(bank))
