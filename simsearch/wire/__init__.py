@@ -65,7 +65,7 @@ __all__ = [
     "hits_to",
     "item_error_from",
     "kinds_from",
-    "logged_to",
+    "logged_change_to",
     "opinion_from",
     "opinion_kind_from",
     "opinion_to",

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from index_builders import build_app
 from index_builders.build import release
+from index_builders.commands import builds
 from index_builders.quality import index_recall
 from index_builders.report import progress
 from simsearch.index.ivf import plan
@@ -50,9 +50,7 @@ def main(data_dir: Path, log: Path) -> None:
     progress.show_progress = show_progress  # type: ignore[assignment]
     release.publish = publishing_
     stages("starting")
-    build_app.run(
-        data_dir, recall=0.5, factory=[f"wide={FACTORY}r"]
-    )  # a refusal is not what is tried
+    builds.run(data_dir, recall=0.5, factory=[f"wide={FACTORY}r"])  # a refusal is not what is tried
     stages("ended")
 
 

@@ -90,7 +90,7 @@ def written(
 
 
 @pytest.mark.parametrize(
-    ("kinds", "verdict"),
+    ("kinds", "consensus"),
     [
         ([], None), ([D, N, O], None), ([T], Consensus.RIGHT), ([F], Consensus.WRONG),
         ([T, F], Consensus.UNSURE), ([L, F], Consensus.UNSURE), ([T, T, F], Consensus.RIGHT),
