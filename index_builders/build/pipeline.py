@@ -1,8 +1,8 @@
-"""From a bank to a snapshot: gather, plan, train, fill, verify. Publishing is a step of its own.
+"""Build pipeline: extract, plan, train, fill and verify. Publishing is a step of its own.
 
-Every finished step is on disk before the next begins; a build that was killed is taken up where
-it stopped. Rows are read in chunks, the training sample apart; filling holds one shard's codes, and
-verifying holds them all, as a server does.
+Every finished step is on disk before the next begins, so that a killed build can be resumed. Rows
+are read in chunks, except for the training sample. Filling holds the codes of one shard in memory;
+verifying holds those of all shards, as a server does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class BuildOptions:
     gpu: bool = False
 
     def check(self, spaces: Iterable[str]) -> None:
-        """Raises BadConfig where a factory is for no space of the bank."""
+        """Raises BadConfig for a factory of a space that the bank does not have."""
         known = {n for space in (*spaces, *self.without) for n in (space, _model(space))}
         for name in self.factories.keys() - known:
             raise BadConfig(
@@ -67,6 +67,7 @@ class BuildOptions:
             )
 
     def plan(self, space: str, count: int, dim: int) -> Plan:
+        """The plan of one space, with its factory overruled where an option says so."""
         override = self.factories.get(space) or self.factories.get(_model(space))
         return plan(count, dim, override=override, gpu=self.gpu)
 
@@ -77,7 +78,7 @@ def _model(space: str) -> str:
 
 @dataclass
 class Build:
-    """One build under way in its directory."""
+    """A running build and its directory."""
 
     writer: SnapshotWriter
     state: BuildState
@@ -89,14 +90,15 @@ class Build:
 
     @property
     def directory(self) -> Path:
+        """Where the build writes its files."""
         return self.writer.path("")
 
 
 def build(
     store: BankStore, snapshots: Path, options: BuildOptions, progress: Progress
 ) -> tuple[SnapshotWriter, ManifestDraft]:
-    """Everything but publishing, and its report beside the snapshots. A build without room leaves
-    nothing; any other that fails is taken up by the next, as far as that one wants the same.
+    """Build and verify a snapshot, and write the report beside the snapshots. A build that ran out
+    of disk space is removed; any other failed build can be resumed by one with the same options.
 
     Raises RecallTooLow, SnapshotFull, BadConfig, BankLocked.
     """
@@ -139,14 +141,14 @@ def _manifest_draft(work: Build) -> ManifestDraft:
 def _write_report(
     work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resumed: bool
 ) -> Path:
-    """Write the report; returns the path of its last file, the picture where there is one."""
+    """Write the report; returns the path of its last file: the picture, if one was drawn."""
     state = work.state
     spaces = (
         work.measured.get(number, SpaceReport(space, count, dim, FLAT))
         for number, (space, count, dim) in enumerate(state.spaces)
     )
     files = (path for path in sorted(work.directory.iterdir()) if path.name not in states.SCRATCH)
-    told = BuildReport(
+    report = BuildReport(
         snapshot=work.directory.name.removeprefix(BUILDING),
         store_id=state.store_id,
         built_through=state.built_through,
@@ -160,14 +162,14 @@ def _write_report(
         bytes={path.name: path.stat().st_size for path in files},
         peak_memory_bytes=memory.bytes,
     )
-    return build_report.write(snapshots, told)[-1]
+    return build_report.write(snapshots, report)[-1]
 
 
 # ---------------------------------------------------------------- beginning
 
 
 def _can_resume(options: BuildOptions, state: BuildState) -> bool:
-    """Whether a dead build could become what is asked for, and was not refused as that."""
+    """Whether a dead build can be finished with these options, and was not refused with them."""
     if options.without != {*state.left_out}:
         return False
     try:
@@ -185,7 +187,7 @@ def _recipes(options: BuildOptions, state: BuildState) -> tuple[str, ...]:
 
 
 def _discard_stale_shards(work: Build) -> None:
-    """Shards that were made in another way than is asked for now are made again."""
+    """Remove shards that were made by other recipes than these options give."""
     recipes = _recipes(work.options, work.state)
     if recipes == work.state.recipes:
         return
@@ -201,7 +203,7 @@ def _discard_stale_shards(work: Build) -> None:
 
 
 def _new_writer(snapshots: Path, reading: Reading) -> SnapshotWriter:
-    """Under the log position and the time; several in one second are numbered."""
+    """A writer named by log position and time; several in one second are numbered."""
     first = f"{reading.seq:012d}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
     names = (first if n == 1 else f"{first}-{n}" for n in itertools.count(1))
     return SnapshotWriter(snapshots, next(n for n in names if not (snapshots / n).exists()))
@@ -318,7 +320,8 @@ def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float1
 
 
 def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) -> Any:
-    """Trained once: shards with different centroids could not be merged."""
+    """The trained index of a space. All shards share it, since shards with different centroids
+    could not be merged."""
     path = work.writer.path(_trained_name(number))
     name = path.name
     if name not in work.state.shards:
@@ -334,7 +337,7 @@ def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) 
 
 
 def _choose_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, codec: Codec) -> int:
-    """The fewest lists, from the plan's on by doubling, that reach the recall target.
+    """The smallest nprobe that reaches the recall target, doubled from the plan's on.
 
     Raises RecallTooLow, saying by how much.
     """
@@ -380,7 +383,7 @@ def _trained_name(number: int) -> str:
 
 
 def planned_spaces(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
-    """What a build would make of each space of the bank as it is now."""
+    """The plan of each space of the bank as it is now."""
     counts: dict[str, tuple[int, int]] = {}
     with store.reading() as reading:
         for _, _, fingerprint in reading.active_entries():

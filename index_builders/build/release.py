@@ -1,4 +1,4 @@
-"""After a build: put it in place, serve it, go back to an older one, clear the rest away."""
+"""Release of snapshots: seal a build, publish it, roll back, collect what is not needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simsearch.index.snapshot.loader import (
 
 
 def seal(writer: SnapshotWriter, draft: ManifestDraft, progress: Progress = silent) -> Path:
-    """The snapshot in its place, opened once as a server would; CURRENT is untouched.
+    """Put the snapshot in place and open it once as a server would; CURRENT is untouched.
 
     Raises BadSnapshot, SnapshotFull; a build that there is no room for is removed.
     """
@@ -35,7 +35,7 @@ def seal(writer: SnapshotWriter, draft: ManifestDraft, progress: Progress = sile
 
 
 def publish(snapshots: Path, snapshot_id: str, keep: int) -> list[str]:
-    """Serve it from now on, and clear old ones away; returns what was removed."""
+    """Make it the current snapshot and remove old ones; returns the names of those removed."""
     set_current(snapshots, snapshot_id)
     return clear(snapshots, keep)
 
@@ -50,7 +50,7 @@ def rollback(snapshots: Path, to: str | None = None) -> str:
 
 
 def named_or_current(snapshots: Path, name: str) -> str:
-    """Raises BadSnapshot where neither is given."""
+    """`name`, or the current snapshot where it is empty. Raises BadSnapshot if there is none."""
     chosen = name or current(snapshots)
     if chosen is None:
         raise BadSnapshot(f"nothing was published in {snapshots}: build a snapshot first")

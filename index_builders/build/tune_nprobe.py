@@ -1,4 +1,4 @@
-"""How many lists a search must read: the fewest that find enough, and the curve around them."""
+"""Choice of nprobe: the smallest that reaches the recall target, and the recall curve around it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from index_builders.report.progress import Progress, count_progress
 from simsearch.index.index_protocol import CosineView
 
 NPROBE_TRIES = 5
-"""How often a search may read twice as many lists before the build is given up."""
+"""How often nprobe is doubled before the build is refused."""
 
 ViewAt: TypeAlias = Callable[[int], CosineView]
-"""The index as one view, of which a search reads so many lists."""
+"""The index as one view, searched with the given nprobe."""
 
 
 @dataclass(frozen=True)
 class NprobeChoice:
-    """`nprobe`: the fewest of those tried that are enough, or 0; `recall` at it, or at the last one
-    tried. `curve`: recall by nprobe, ascending."""
+    """`nprobe`: the smallest tried that reaches the target, or 0. `recall`: at it, or at the last
+    one tried. `curve`: (nprobe, recall), ascending."""
 
     nprobe: int
     recall: Recall
@@ -45,9 +45,9 @@ def tune_nprobe(
     target: float,
     progress: Progress,
 ) -> NprobeChoice:
-    """Against exact search over `rows`, whose row numbers are the keys of the views.
+    """Measured against exact search over `rows`, (n, dim); row numbers are the keys of the views.
 
-    `lists` are the nprobe to begin with, doubled while it is not enough, and how many there are.
+    `lists` are the nprobe to begin with, doubled while it is too small, and the number of lists.
     """
     compared = count_progress(progress, "comparing with exact search", len(rows), "rows")
     truth = exact_results(rows, progress=compared)

@@ -42,7 +42,7 @@ class Coverage:
 @dataclass(frozen=True)
 class Report:
     """Coverage and agreement by bank name; a bank without rules for both spaces has no verdicts
-    that could agree. `queries` is how many entries asked."""
+    that could agree. `queries` is the number of entries used as queries."""
 
     seq: int
     old: str
@@ -54,7 +54,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _QueryBatch:
-    """Entries that ask in one bank, and the best cosine each has met in another entry so far."""
+    """Query entries of one bank, and the best cosine of each with another entry so far."""
 
     bank: Bank
     entries: Sequence[tuple[int, Fingerprint]]
@@ -64,7 +64,10 @@ class _QueryBatch:
 def compare_encoders(
     store: BankStore, old: str, new: str, queries_max: int = QUERIES, seed: int = 0
 ) -> Report:
-    """Raises BadRequest where no active entry has a row in one of the two spaces."""
+    """Coverage and agreement of two spaces, from a sample of up to `queries_max` entries.
+
+    Raises BadRequest where no active entry has a row in one of the two spaces.
+    """
     with store.reading() as reading:
         banks = {bank.id: bank for bank in reading.banks()}
         coverage = {bank.id: Coverage() for bank in banks.values()}
@@ -112,7 +115,7 @@ def _agreement_as_json(agreement: Agreement) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- who has what, and who asks
+# ---------------------------------------------------------------- coverage and query sample
 
 
 def _count(coverage: Coverage, key: int, has_old: bool, has_new: bool) -> None:
@@ -125,7 +128,7 @@ def _count(coverage: Coverage, key: int, has_old: bool, has_new: bool) -> None:
 
 
 def _require_rows(coverage: Mapping[int, Coverage], old: str, new: str) -> None:
-    """A space that was misspelt would look like one that nobody covers."""
+    """A misspelt space would look like one without coverage. Raises BadRequest."""
     counts = {
         old: sum(c.old for c in coverage.values()),
         new: sum(c.new for c in coverage.values()),
@@ -173,7 +176,7 @@ def _query_batches(
     }
 
 
-# ---------------------------------------------------------------- asking
+# ---------------------------------------------------------------- searching
 
 
 def _search(space: str, chunk: Chunk, batches: Mapping[int, _QueryBatch]) -> None:

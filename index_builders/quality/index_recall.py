@@ -1,4 +1,4 @@
-"""Does an index find what exact search finds? Measured on copies of its own rows, before it serves.
+"""Recall of an index against exact search, measured on copies of its own rows before it serves.
 
 Queries are stored rows moved a little, so that each has true neighbours near the thresholds that
 banks use; the truth is the exact index over all rows, chunk by chunk.
@@ -33,18 +33,18 @@ Pairs: TypeAlias = set[tuple[int, int]]
 
 @dataclass(frozen=True)
 class ExactResults:
-    """Queries, every pair that exact search finds at each floor, and copies of rows."""
+    """Queries with every pair that exact search finds at each floor, and copies of rows."""
 
     queries: Vectors
     pairs: Mapping[float, Pairs]
     crowded: NDArray[np.bool_]
-    """Queries with more rows near them than any search returns: they judge nothing."""
+    """(queries,): those with more near rows than a search returns; they are left out."""
     copies: Vectors
     copied: NDArray[np.int64]
     """Exact copies of rows, and which."""
 
     def thinned(self, copies: int) -> ExactResults:
-        """With about so many copies: a search for each is most of what judging costs."""
+        """With about so many copies: searching for them is most of the cost of a measurement."""
         every = max(1, len(self.copied) // copies)
         return dataclasses.replace(self, copies=self.copies[::every], copied=self.copied[::every])
 
@@ -55,19 +55,20 @@ class Recall:
 
     by_floor: Mapping[float, float]
     itself: float
-    """Share of sampled rows that an exact copy finds: an average over near copies would hide the
-    few rows that their codes describe badly."""
+    """Share of sampled rows that an exact copy finds. An average over near copies would hide the
+    few rows with bad codes."""
     false_hits: int
 
     @property
     def worst(self) -> float:
+        """The lowest of all shares."""
         return min(*self.by_floor.values(), self.itself)
 
 
 def exact_results(
     rows: NDArray[np.float16], seed: int = 0, progress: Callable[[int], None] = lambda _: None
 ) -> ExactResults:
-    """Exact search over all rows, in bounded memory; `progress` is told of rows compared."""
+    """Exact search over all rows, (n, dim), in bounded memory; `progress` gets numbers of rows."""
     queries = moved_copies(rows, seed)
     found: dict[float, Pairs] = {floor: set() for floor in FLOORS}
     near_count = np.zeros(len(queries), np.int64)
@@ -91,7 +92,8 @@ def exact_results(
 
 
 def measure_recall(view: CosineView, groups: NDArray[np.integer], truth: ExactResults) -> Recall:
-    """The keys of `view` are the truth's row numbers, and none of its rows is retired."""
+    """Recall of `view`, whose keys are the row numbers of `truth`; no row may be retired.
+    `groups` are those of the rows, (n,)."""
     asked = {int(group): min(FLOORS) for group in np.unique(groups)}
     matches = view.search(truth.queries, asked)
     by_floor, false_hits = {}, 0

@@ -1,4 +1,4 @@
-"""The model card: what the encoder was made of and how, what it can do, and what it is not for."""
+"""Model card: data, training, figures and limits of the encoder, in Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BEGAN = {
 
 
 def card_of(report: Mapping[str, Any]) -> str:
-    """Markdown."""
+    """The card of a report, in Markdown."""
     return "\n\n".join(
         (_OPENING, _what(report), _data(report), _training(report), _figures(report), _LIMITS)
     )
@@ -119,7 +119,7 @@ normalisation keeps its first statistics; the weights are a running mean (decay
 
 
 def is_same_evaluation(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two points of a curve were measured on the same photographs."""
+    """Whether two points of a learning curve were measured on the same photographs."""
     keys = ("banked", "negatives")
     return all(one["recall"].get(key) == other["recall"].get(key) for key in keys)
 

@@ -1,4 +1,4 @@
-"""What `simsearch-build train-encoder` does: gather, go on from where the run stands, tell, export.
+"""Training run of `simsearch-build train-encoder`: load photographs, resume, train, log, export.
 
 Below OUT: `photos/`, decoded once; `checkpoints/`, the newest two of the run;
 `cooldown-<step>-<n>/`, those of a cool-down of n steps that began at a step, beside the run, which
@@ -33,7 +33,7 @@ CHECKPOINTS, LOG = "checkpoints", "training.jsonl"
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a call is for. `cool_down_steps` of 0 goes on training; `export_only` trains nothing."""
+    """What to do in a run. `cool_down_steps` of 0: go on training; `export_only`: train nothing."""
 
     seed: int
     device: str = "auto"
@@ -45,8 +45,8 @@ class RunRequest:
 def train(
     config: RunConfig, data: Path, out: Path, request: RunRequest, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Until the configured step, the end of the cool-down, or SIGINT or SIGTERM, whichever is
-    first: what was reached. The command given again goes on from there.
+    """Train until the configured step, the end of the cool-down, or SIGINT or SIGTERM, and return
+    what was reached, as JSON. The next run with the same `out` resumes from there.
 
     Raises BadConfig, Corrupt, WeightsMissing.
     """
@@ -60,17 +60,17 @@ def train(
         if not request.export_only:
             trainer.run(until, directory, evaluation, log, stopped, request.threads)
         whole = trainer.step >= until and not stopped()
-    told: dict[str, Any] = {"step": trainer.step, "of": until, "finished": whole}
+    reached: dict[str, Any] = {"step": trainer.step, "of": until, "finished": whole}
     if request.export_only or (whole and trainer.cool_down):
         trainer.evaluate(evaluation, log)
-        told["exported"] = [str(path) for path in export(trainer, photos, out)]
-    return told
+        reached["exported"] = [str(path) for path in export(trainer, photos, out)]
+    return reached
 
 
 def _trainer(
     config: RunConfig, photos: Photos, out: Path, request: RunRequest
 ) -> tuple[Trainer, Path]:
-    """Where the run, or its cool-down, stands; and where its checkpoints go."""
+    """The trainer of the run, or of its cool-down, resumed; and its checkpoint folder."""
     device = _device(request.device)
     trainer = Trainer(config, photos, request.seed, device)
     directory = out / CHECKPOINTS

@@ -1,4 +1,4 @@
-"""What a training run is told: a TOML file, every key checked, and no key that nobody reads."""
+"""Training configuration: a TOML file with every key checked; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Source:
     """One folder of photographs, below the data folder.
 
     `use` is "train" (all but one photograph in `held_out_one_in`) or "evaluate" (none is ever
-    trained on). `origin` and `licence` are what the model card says of it. Before `from_step` a
-    run does not see it: so a run that has begun can be given more photographs.
+    trained on). `origin` and `licence` appear in the model card. A run does not use the source
+    before `from_step`, so that photographs can be added to a running training.
     """
 
     folder: str
@@ -34,7 +34,7 @@ class Source:
     from_step: int = 0
 
     def seen_by_step(self, steps: int) -> bool:
-        """Whether the weights after so many steps could have to do with it."""
+        """Whether the weights after so many steps may depend on it."""
         return self.use == TRAIN and self.from_step < max(steps, 1)
 
 
@@ -90,14 +90,16 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
+    """The whole file."""
+
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 4.0
 
     def training_identity(self, steps: int) -> dict[str, Any]:
-        """Everything that has changed the weights by then, as JSON would give it back: a run is
-        taken up again only by the same."""
+        """Every setting that has changed the weights by then, as plain values: a run is resumed
+        only with the same."""
         training = dataclasses.asdict(self.training)
         del training["steps"]
         data = dataclasses.asdict(self.data)
@@ -106,13 +108,13 @@ class RunConfig:
 
 
 def _source_identity(source: Source) -> dict[str, Any]:
-    """As checkpoints from before `from_step` tell it, where it is 0."""
-    told = dataclasses.asdict(source)
-    return told if source.from_step else {k: v for k, v in told.items() if k != "from_step"}
+    """Without `from_step` where it is 0, as in checkpoints from before that key."""
+    values = dataclasses.asdict(source)
+    return values if source.from_step else {k: v for k, v in values.items() if k != "from_step"}
 
 
 def load_config(path: Path) -> RunConfig:
-    """Raises BadConfig, naming the file and the key."""
+    """The configuration in a file. Raises BadConfig, which names the file and the key."""
     try:
         written = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as wrong:

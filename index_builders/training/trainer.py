@@ -1,5 +1,4 @@
-"""One run: from its newest checkpoint, or from the start, through steps that can be repeated bit
-for bit."""
+"""Trainer: the training loop, its optimizer and checkpoints; steps repeat bit for bit."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ from simsearch.types import Vectors
 EventLog = Callable[[dict[str, Any]], None]
 
 HEAD_VIEWS = 2_048
-"""Light views whose spread decides where the last layer begins."""
+"""Light views that the head is whitened with."""
 
 GRADIENT_NORM_MAX = 1.0
 _CHUNK = 128
@@ -48,16 +47,18 @@ class CoolDown:
 
     @property
     def end(self) -> int:
+        """The step at which the rate is 0."""
         return self.begin + self.steps
 
     def factor(self, step: int) -> float:
+        """The share of the level rate at a step, 1 down to 0."""
         share = min(max((step - self.begin) / self.steps, 0.0), 1.0)
         return 0.5 * (1 + math.cos(math.pi * share))
 
 
 @dataclass
 class Trainer:
-    """`step` is how many are done. `curve` holds what was measured, by step."""
+    """State of a run. `step` counts finished steps; `curve` holds the evaluations by step."""
 
     config: RunConfig
     photos: Photos
@@ -85,10 +86,10 @@ class Trainer:
         pairs, side_px = self.config.training.pairs, self.preprocess.size[0]
         return Batches(self.photos.trained_on(), pairs, side_px, self.seed, joins)
 
-    # ------------------------------------------------------------ begin
+    # ------------------------------------------------------------ start and checkpoints
 
     def begin(self) -> None:
-        """At step 0, with a head that fits the photographs if the weights are not our own."""
+        """Start at step 0; the head is whitened unless the weights are the shipped ones."""
         if self.config.training.init == IMAGENET:
             network.whiten_head(self.tower, self._head_pixels())
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
@@ -101,7 +102,7 @@ class Trainer:
         return self._normal(np.stack(seen))
 
     def resume(self, saved: Checkpoint) -> None:
-        """Raises BadConfig for a checkpoint of other settings, seed or photographs."""
+        """Go on from a checkpoint. Raises BadConfig for other settings, seed or photographs."""
         if saved.rest.get("identity") != self._identity(saved.step):
             raise BadConfig(
                 "the checkpoint is of a run with another seed, configuration or photographs: "
@@ -132,6 +133,7 @@ class Trainer:
         return identity
 
     def save(self, directory: Path) -> None:
+        """Write a checkpoint of the run into `directory`."""
         tensors = {f"weights/{n}": p.detach() for n, p in self.parameters.items()}
         tensors |= {f"average/{n}": t for n, t in self.average.items()}
         for name, parameter in self.parameters.items():
@@ -144,7 +146,7 @@ class Trainer:
         }
         checkpoint.save(directory, Checkpoint(self.step, tensors, rest))
 
-    # ------------------------------------------------------------ learn
+    # ------------------------------------------------------------ training
 
     def run(
         self,
@@ -155,7 +157,7 @@ class Trainer:
         stopped: Callable[[], bool],
         threads: int = 2,
     ) -> None:
-        """To step `until`, or until `stopped`; saves every few minutes and at the end."""
+        """Train to step `until`, or until `stopped`; save every few minutes and at the end."""
         views = self.batches.ahead(self.step, threads)
         saved_at = logged_at = time.monotonic()
         logged_step = self.step
@@ -193,7 +195,7 @@ class Trainer:
         }
 
     def learn(self, views: Pixels) -> float:
-        """One step: the loss."""
+        """One step on (2 × pairs, side, side, 3) uint8 views; returns the loss."""
         training = self.config.training
         for parameter in self.parameters.values():
             frozen = id(parameter) in self.early and self.step < training.frozen_steps
@@ -215,22 +217,22 @@ class Trainer:
         return value
 
     def learning_rate(self) -> float:
-        """Of the next step: up, level, and down once cooling down."""
+        """The rate of the next step: warm-up, level, and half a cosine in a cool-down."""
         training = self.config.training
         rate = training.learning_rate * min(1.0, (self.step + 1) / training.warm_up_steps)
         return rate * self.cool_down.factor(self.step) if self.cool_down else rate
 
     @torch.no_grad()
     def _average(self) -> None:
-        """The first steps count for less: a mean that began with them would keep them long."""
+        """Update the mean weights. The decay begins low: the first steps soon lose weight."""
         decay = min(self.config.training.average_decay, (1 + self.step) / (10 + self.step))
         for name, parameter in self.parameters.items():
             self.average[name].lerp_(parameter, 1 - decay)
 
-    # ------------------------------------------------------------ measure
+    # ------------------------------------------------------------ evaluation
 
     def evaluate(self, evaluation: Evaluation, log: EventLog) -> None:
-        """With the averaged weights, which are what is exported."""
+        """Measure the averaged weights, which are exported, and add a point to the curve."""
         begun = time.monotonic()
         tower = network.twin_with(self.tower, self.average)
         recall = evaluation.measure(self.encoder(network.fused_tower(tower, half=self.half)))
@@ -239,6 +241,8 @@ class Trainer:
         log({"event": "recall", "seconds": round(time.monotonic() - begun, 1), **point})
 
     def encoder(self, tower: nn.Module) -> Callable[[np.ndarray], Vectors]:
+        """A function from (n, side, side, 3) uint8 views to (n, dim) unit vectors."""
+
         def encode(views: np.ndarray) -> Vectors:
             with torch.inference_mode():
                 chunks = [

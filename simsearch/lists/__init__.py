@@ -1,7 +1,7 @@
-"""Lists of known items in files, read and written as streams: no server, no bank.
+"""Hash lists and other lists of known items in files, read and written as streams.
 
-`read_list` gives the rows of any format of `docs/formats.md`, `RefusedRowsFile` keeps those that could
-not be read, and `write_list` writes entries so that they can be read again.
+`read_list` reads every format of `docs/formats.md`, `RefusedRowsFile` keeps the rows that could not
+be used, and `write_list` writes entries so that they can be read again.
 """
 
 from simsearch.lists.export_manifest import (

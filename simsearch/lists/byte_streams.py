@@ -1,4 +1,4 @@
-"""The bytes of a list: a file or standard input, gzip or not, and whole lines of it."""
+"""Byte streams: a file or standard input, with or without gzip, and blocks of whole lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHUNK_BYTES: Final = 512 << 10
 """Read at a time: about 8,000 lines of PDQ, fewer than one edit may add."""
 
 HEAD_BYTES: Final = 64 << 10
-"""Looked at to tell the format."""
+"""Read to detect the format."""
 
 _GZIP: Final = b"\x1f\x8b"
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
@@ -24,7 +24,7 @@ _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class ByteStream:
-    """Bytes in order, unpacked where they are gzip. `name` is for people."""
+    """Bytes in order, unpacked if they are gzip. `name` stands in error messages."""
 
     def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
         self.name = name
@@ -45,17 +45,18 @@ class ByteStream:
 
     @property
     def head(self) -> bytes:
-        """How it begins; `read` gives it, too."""
+        """The first bytes; `read` returns them, too."""
         return self._begun
 
     def read(self, nbytes: int) -> bytes:
-        """About `nbytes`; nothing at the end. Raises BadContent, LimitExceeded."""
+        """About `nbytes`, or b"" at the end. Raises BadContent, LimitExceeded."""
         if self._begun:
             data, self._begun = self._begun, b""
             return data
         return self._some(nbytes)
 
     def chunks(self, nbytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """All of it, about `nbytes` at a time."""
         while data := self.read(nbytes):
             yield data
 
@@ -105,7 +106,7 @@ class ByteStream:
 
 @contextmanager
 def open_stream(source: Path | BinaryIO, name: str, limits: Limits) -> Iterator[ByteStream]:
-    """Raises BadContent where it cannot be read, LimitExceeded."""
+    """The stream of a file or of an open binary file. Raises BadContent, LimitExceeded."""
     if not isinstance(source, Path):
         yield ByteStream(name, source, limits)
         return
@@ -119,8 +120,8 @@ def open_stream(source: Path | BinaryIO, name: str, limits: Limits) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class LineBlock:
-    """Whole lines, the first of which is number `first`. `cut`: the beginning of one line that is
-    longer than the limit."""
+    """Whole lines; `first` is the number of the first. `cut`: `data` is the beginning of one line
+    that is longer than the limit."""
 
     first: int
     data: bytes
@@ -128,7 +129,7 @@ class LineBlock:
 
 
 def lines_of(stream: ByteStream, line_bytes_max: int) -> Iterator[LineBlock]:
-    """The file in order, without a byte-order mark. Raises BadContent for UTF-16."""
+    """The blocks of the file in order, without a byte-order mark. Raises BadContent for UTF-16."""
     number, rest, skipping = 1, b"", False
     for chunk in _without_mark(stream):
         data = rest + chunk
@@ -165,4 +166,5 @@ def _without_mark(stream: ByteStream) -> Iterator[bytes]:
 
 
 def without_mark(data: bytes) -> bytes:
+    """Without the UTF-8 byte-order mark."""
     return data.removeprefix(_UTF8_MARK)

@@ -1,4 +1,4 @@
-"""One record of our own columns, read: its content, what is said of it, and its group."""
+"""Record fields: content, details and group of a record in our own columns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType(
         "hash_video_sha256": Signal.SHA256,
     }
 )
-"""Hashes by what lists call them, in lower case."""
+"""Hash signals by the names that lists use, in lower case."""
 
 TEXTS: Final = frozenset(("text", "raw_text", "text_string"))
 STATES: Final = frozenset(("draft", "shadow", "active", "disputed", "quarantined", "retracted"))
@@ -50,12 +50,12 @@ _NO: Final = frozenset(("", "false", "no", "0", "n"))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 NORM_TOLERANCE: Final = 0.01
-"""How far from 1 the length of a vector may be: what a server takes."""
+"""How far from 1 the length of a vector may be; servers allow the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowDefaults:
-    """What the caller says of every row, where the list does not."""
+    """Values of the caller for every row, where the list has none."""
 
     signal: Signal | None = None
     space: str = ""
@@ -64,15 +64,17 @@ class RowDefaults:
 
 
 class Record(NamedTuple):
+    """A record that was read: its contents, their details, and the name of its group or ""."""
+
     contents: tuple[RowContent, ...]
     about: About
     group: str
 
 
 def record_of(fields: Mapping[str, object], defaults: RowDefaults) -> Record:
-    """Of columns by name, in lower case: `signal` and `value`, or `text`, or `space` and `vector`;
-    labels, source, source_id, source_ids, severity, note, action, withdrawn, state, expires, entry.
-    Raises BadInput."""
+    """A record from its columns by name, in lower case: `signal` and `value`, or `text`, or `space`
+    and `vector`; labels, source, source_id, source_ids, severity, note, action, withdrawn, state, expires,
+    entry. Raises BadInput."""
     about = about_of(fields, defaults)
     return Record(contents_of(fields, about, defaults), about, group_of(fields, defaults.limits))
 
@@ -102,7 +104,7 @@ def group_of(fields: Mapping[str, object], limits: Limits) -> str:
 
 
 def content_of(name: str, value: object, defaults: RowDefaults) -> RowContent:
-    """By the name of a signal, of `text`, or of a space. Raises BadInput."""
+    """The content of a value, by the name of a signal, `text`, or a space. Raises BadInput."""
     if not isinstance(value, str):
         raise BadRequest("the value is not a text: write a hash in hex, a vector in base64")
     lower = name.lower()
@@ -126,7 +128,7 @@ def signal_named(name: str) -> Signal:
 
 
 def width_of(signal: Signal) -> int:
-    """Of a value, in bytes."""
+    """Bytes of a value of this signal."""
     return DIGESTS.get(signal, BITS_BYTES)
 
 
@@ -146,7 +148,7 @@ def hash_of(signal: Signal, digits: str) -> HashContent:
 
 
 def vector_of(space: str, value: str, limits: Limits) -> VectorContent:
-    """Of little-endian float16 in base64. Raises BadVector."""
+    """A vector from little-endian float16 in base64. Raises BadVector."""
     try:
         data = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):
@@ -192,11 +194,11 @@ def text_content(text: object, limits: Limits) -> TextContent:
     return TextContent(text)
 
 
-# ---------------------------------------------------------------- what is said of it
+# ---------------------------------------------------------------- details
 
 
 def about_of(fields: Mapping[str, object], defaults: RowDefaults) -> About:
-    """With what the caller says of every row. Raises BadRequest, LimitExceeded."""
+    """The details in a row, completed by the defaults. Raises BadRequest, LimitExceeded."""
     state = _word(fields, "state").lower()
     if state and state not in STATES:
         raise BadRequest(f"there is no state {state[:40]!r}: {', '.join(sorted(STATES))}")
@@ -231,7 +233,7 @@ def _time_us(text: str) -> int:
 
 
 def format_time(time_us: int) -> str:
-    """As `expires` is written; empty for 0."""
+    """Microseconds since 1970 in ISO 8601, as `expires` is written; empty for 0."""
     if not time_us:
         return ""
     return (_EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
@@ -243,13 +245,14 @@ def ids_of(fields: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def with_defaults(about: About, defaults: RowDefaults) -> About:
-    """With what the caller says, tidied and checked. Raises BadRequest, LimitExceeded."""
+    """Completed by the caller's defaults, without duplicates, checked. Raises BadRequest,
+    LimitExceeded."""
     default, limits = defaults.about, defaults.limits
     labels = tuple(dict.fromkeys(filter(None, (*default.labels, *about.labels))))
     check_count(len(labels), limits.labels_max, "labels")
     for label in labels:
         check_text(label, "a label", limits.label_chars_max)
-        if label.isspace() or not (label.isprintable() or any(map(_shows, label))):
+        if label.isspace() or not (label.isprintable() or any(map(_is_visible, label))):
             raise BadRequest("a label is blank: leave it out")
     source = about.source or default.source
     severity = about.severity or default.severity
@@ -264,7 +267,7 @@ def with_defaults(about: About, defaults: RowDefaults) -> About:
 
 
 def with_ids(about: About, source_ids: Sequence[str], defaults: RowDefaults) -> About:
-    """Of a row that has no ids so far. Raises BadRequest, LimitExceeded."""
+    """With source ids, where it has none so far. Raises BadRequest, LimitExceeded."""
     ids = tuple(dict.fromkeys(filter(None, (*defaults.about.source_ids, *source_ids))))
     check_count(len(ids), defaults.limits.source_ids_max, "source ids")
     for name in ids:
@@ -272,7 +275,7 @@ def with_ids(about: About, source_ids: Sequence[str], defaults: RowDefaults) -> 
     return replace(about, source_ids=ids)
 
 
-def _shows(char: str) -> bool:
+def _is_visible(char: str) -> bool:
     return char.isprintable() and not char.isspace()
 
 
@@ -289,6 +292,7 @@ def check_text(text: str, name: str, chars_max: int) -> None:
 
 
 def check_count(count: int, count_max: int, what: str) -> None:
+    """Raises LimitExceeded."""
     if count > count_max:
         raise LimitExceeded(f"{count} {what}: the limit is {count_max}")
 
@@ -328,7 +332,7 @@ def _string(fields: Mapping[str, object], name: str) -> str:
 
 
 def _many(fields: Mapping[str, object], name: str) -> Sequence[str]:
-    """A list, or a text as `joined` writes it."""
+    """A list, or a text as `join_cell` writes it."""
     value = fields.get(name)
     if not value:
         return ()
@@ -338,7 +342,7 @@ def _many(fields: Mapping[str, object], name: str) -> Sequence[str]:
 
 
 def split(text: str, name: str) -> Sequence[str]:
-    """What `joined` wrote, or words between semicolons. Raises BadRequest."""
+    """What `join_cell` wrote, or words between semicolons. Raises BadRequest."""
     if not text.startswith("["):
         return [part.strip() for part in text.split(";")]
     try:
@@ -348,13 +352,14 @@ def split(text: str, name: str) -> Sequence[str]:
 
 
 def join_cell(words: Iterable[str]) -> str:
-    """In one cell: with semicolons, or as JSON where these would not tell them apart."""
+    """Words in one cell: between semicolons, or as JSON where semicolons would be ambiguous."""
     words = list(words)
     plain = ";".join(words)
     return plain if list(split_plain(plain)) == words else json.dumps(words, ensure_ascii=False)
 
 
 def split_plain(text: str) -> Sequence[str]:
+    """Words between semicolons; none where the cell is JSON."""
     if text.startswith("["):
         return []
     return [part.strip() for part in text.split(";") if part.strip()]

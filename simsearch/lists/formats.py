@@ -1,4 +1,4 @@
-"""The formats of lists by name, and how one is told from the beginning of a file."""
+"""List formats by name, and their detection from the beginning of a file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from simsearch.lists.readers.csv_tables import COLUMN_ALIASES, header_of
 
 
 class Format(StrEnum):
+    """See docs/formats.md."""
+
     HASHES = "hashes"
     CSV = "csv"
     JSONL = "jsonl"
@@ -40,7 +42,7 @@ _JSON_KEYS: Final = (
 
 
 def format_named(name: str) -> Format:
-    """Raises BadRequest, which lists them."""
+    """The format of a name. Raises BadRequest, which lists the formats."""
     try:
         return Format(name)
     except ValueError:
@@ -48,8 +50,8 @@ def format_named(name: str) -> Format:
 
 
 def format_of(name: str, head: bytes) -> Format:
-    """Of a file that begins with `head`, unpacked. Content decides, never the name of the file:
-    texts and images must be asked for. Raises BadRequest, which lists the formats."""
+    """The format of a file that begins with `head`, unpacked. Content decides, not the file name;
+    texts and images are never detected. Raises BadRequest, which lists the formats."""
     if head.startswith(b"PAR1"):
         return Format.PARQUET
     if head.startswith(b"\x93NUMPY"):

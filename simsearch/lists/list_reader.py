@@ -1,4 +1,4 @@
-"""`read_list`: the rows of a list in any format, as a stream, with a count of everything."""
+"""List reader: the rows of a list in any format, as a stream, with counts of all records."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ _READERS: Final = MappingProxyType[Format, Callable[[ByteStream, RowDefaults], I
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """`format` None: told from the content. `signal` is that of hashes that name none, `space` that
-    of vectors that name none. `about` holds what is said of every row: its labels and source ids
-    come before the row's own, its source, severity and note stand where the row has none, and
-    where it is withdrawn, every row is."""
+    """How to read a list. `format` None: detected from the content. `signal` and `space` are those
+    of hashes and vectors that name none. `about` holds details for every row: its labels and source
+    ids come before the row's own; its source, severity and note apply where the row has none; if it
+    is withdrawn, every row is."""
 
     format: Format | None = None
     signal: Signal | None = None
@@ -69,12 +69,12 @@ class ReadOptions:
 
 
 class ListReader:
-    """One pass over a list. Iterating gives its rows one by one; `batches` gives hashes in bulk
-    where the list is of such. What is of one signal comes in the order of the file; a table of
-    several signals comes signal by signal, some thousand lines at a time.
+    """One pass over a list. Iteration yields rows one by one; `batches` yields hashes in bulk where
+    it can. Rows of one signal keep the order of the file; a table of several signals comes signal
+    by signal, some thousand lines at a time.
 
-    `tally` grows as it is read. `file` and `format` say what is read now; `header` is the first
-    line of the table that it is, else empty.
+    `counts` grow during the pass. `file` and `format` are those being read; `header` is the first
+    line of a table, else empty.
     """
 
     def __init__(self, source: Path | BinaryIO, name: str, options: ReadOptions) -> None:
@@ -88,7 +88,7 @@ class ListReader:
         self.header = b""
 
     def __iter__(self) -> Iterator[ListRow | RefusedRow]:
-        """See `read_list` for what it raises."""
+        """Rows one by one. Raises as `read_list`."""
         for item in self.batches():
             if isinstance(item, HashChunk):
                 yield from item.rows()
@@ -96,7 +96,7 @@ class ListReader:
                 yield item
 
     def batches(self) -> Iterator[ListRow | HashChunk | RefusedRow]:
-        """See `read_list` for what it raises."""
+        """Rows, and hashes in bulk. Raises as `read_list`."""
         for item in self._items():
             self.counts.add(item)
             if not isinstance(item, SkippedRow):
@@ -161,7 +161,7 @@ def read_list(
     BadContent (not readable, cut off, hostile, no such document), BadRequest (no format, or one
     that needs a signal or a space), BadVector (an array of another type or dim), LimitExceeded (a
     bomb), BadConfig (a package is missing) and Corrupt (an export that its manifest does not fit)
-    are raised. What was given before was read rightly; what is after is not known.
+    are raised. Rows before the error were read correctly.
     """
     shown = name or (str(source) if isinstance(source, Path) else "standard input")
     return ListReader(source, shown, replace(options))

@@ -1,4 +1,4 @@
-"""Entries out, so that they can be read again: JSONL, CSV or Parquet, and a manifest.
+"""List writer: entries as JSONL, CSV or Parquet with a manifest, in a form that can be read again.
 
 An entry is named by its content and stands in the order of these names. So a list depends on
 what its entries are, not on their keys or on the order in which a bank took them up: a list that
@@ -58,7 +58,7 @@ OutputRow = dict[str, Any]
 
 @dataclass(frozen=True)
 class ListEntry:
-    """Of a bank. Vectors are written as float16, which is what a bank keeps."""
+    """An entry of a bank. Vectors are written as float16, as a bank stores them."""
 
     fingerprint: Fingerprint
     about: About

@@ -1,4 +1,4 @@
-"""Refused rows in a file that can be fixed and read again as the list was."""
+"""Refused rows file: the rows that could not be used, to be fixed and read again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simsearch.lists.readers.ncmec import NAMESPACE
 from simsearch.lists.rows import RefusedRow
 
 ERROR_COLUMN: Final = "error"
-"""The first one of a table of refused rows; when it is read again, it is passed over."""
+"""The first column of a table of refused rows; it is ignored when the table is read again."""
 
 _TABLES: Final = (Format.CSV, Format.THREATEXCHANGE_CSV)
 _XML_BEGIN: Final = f'<?xml version="1.0" encoding="UTF-8"?>\n<queryResult xmlns="{NAMESPACE}">\n'
@@ -23,7 +23,7 @@ _XML_END: Final = "</queryResult>\n"
 
 
 class RefusedRowsFile:
-    """Writes to `path` what `reading` refuses; the file is made when there is a row to keep.
+    """Writes the refused rows of `reading` to `path`; the file is created with the first row.
 
     Tables keep their header and get a first column `error`. Other lines and records stand below a
     comment that says why. XML entries keep only what was refused. Rows of which nothing can be
@@ -53,7 +53,7 @@ class RefusedRowsFile:
         self._file.close()
 
     def write(self, row: RefusedRow) -> None:
-        """Raises OSError."""
+        """Append a row. Raises OSError."""
         if self._file is None:
             self._file = self.path.open("wb")
             self._file.write(self._beginning())

@@ -1,4 +1,4 @@
-"""What reading a list gives: rows, rows in bulk, refused rows, and the count of everything."""
+"""List rows: single rows, hashes in bulk, refused and skipped rows, and counts of all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from simsearch.types import (
 )
 
 RAW_CHARS_MAX = 200
-"""Of a refused row, to be shown."""
+"""Characters of a refused row that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a row and a file may hold; the defaults are those of a bank. `ratio_max` is how many
+    """Limits of a row and a file; the defaults are those of a bank. `ratio_max` is how many
     times its size a gzip file may grow to, once it has grown to `ratio_from_bytes`."""
 
     labels_max: int = 32
@@ -52,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a list says of an item. `state` is the state of an entry in an export, else empty;
+    """Details of an item in a list. `state` is the state of an entry in an export, else empty;
     `withdrawn`: the source takes the item back; `expires_us`: when its ban ends by itself, in
     microseconds since 1970 (0: never)."""
 
@@ -71,13 +71,13 @@ EMPTY_ABOUT = About()
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image that stays on disk until it is wanted."""
+    """An image that stays on disk until it is loaded."""
 
     path: Path
     bytes_max: int
 
     def load(self) -> ImageContent:
-        """Raises EmptyContent, ContentTooLarge, BadContent."""
+        """Read the image. Raises EmptyContent, ContentTooLarge, BadContent."""
         try:
             with self.path.open("rb") as file:
                 data = file.read(self.bytes_max + 1)
@@ -149,7 +149,7 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True)
 class SkippedRow:
-    """Records that are no item and no fault: `kind` says which, as in "blank" or "comment"."""
+    """Records without an item that are no error: `kind` is "blank", "comment" or the like."""
 
     kind: str
     records: int = 1
@@ -160,8 +160,8 @@ Item: TypeAlias = ListRow | HashChunk | RefusedRow | SkippedRow
 
 @dataclass(slots=True)
 class ReadCounts:
-    """Of one reading so far. Every record that was read is in one of `accepted`, `refused` and
-    `passed`; they make up `items`. A header is no record."""
+    """Counts of one pass so far. Every record is in one of `accepted`, `refused` and `skipped`;
+    accepted records make up `items`. A header is no record."""
 
     records: int = 0
     accepted: int = 0
@@ -171,6 +171,7 @@ class ReadCounts:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, item: Item) -> None:
+        """Count one item."""
         match item:
             case ListRow():
                 self._accept(1, item.records, int(item.about.withdrawn))
@@ -192,12 +193,12 @@ class ReadCounts:
 
 
 def refused_row(file: str, number: int, record: bytes, why: SimsearchError) -> RefusedRow:
-    """`record` is whole."""
+    """A refused row with its error; `record` must be the whole record."""
     return RefusedRow(file, number, shown(record), why.reason, why.message, record)
 
 
 def shown(record: bytes) -> str:
-    """How it begins, as text."""
+    """The beginning of a record as text, to be shown."""
     text = record[: 4 * RAW_CHARS_MAX].decode("utf-8", "replace").rstrip("\r\n")
     return text[:RAW_CHARS_MAX]
 

@@ -1,4 +1,7 @@
-"""Between the protos of simsearch.v1 and the domain's types, both ways. No network here."""
+"""Wire mapping between the protos of simsearch.v1 and the domain types, without a network.
+
+`x_to` makes a message of a domain value; `x_from` reads one.
+"""
 
 from simsearch.wire.banks import (
     bank_kind_from,

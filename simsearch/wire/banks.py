@@ -1,4 +1,4 @@
-"""Banks, entries and edits, both ways."""
+"""Wire mapping of banks, entries, changes and edits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bank_to(bank: Bank) -> bank_pb2.Bank:
 
 
 def bank_kind_from(number: int) -> BankKind:
-    """BANNED where it was left out."""
+    """BANNED where the field is not set. Raises BadRequest."""
     if number and number not in BANK_KINDS:
         raise BadRequest(f"there is no bank kind {number}: set BANNED or ALLOWED")
     return BANK_KINDS.get(number, BankKind.BANNED)
@@ -138,12 +138,12 @@ def _time_to(time_us: int) -> Timestamp:
 
 
 def time_to(time_us: int) -> Timestamp | None:
-    """None for 0: no time."""
+    """None for 0, which stands for no time."""
     return _time_to(time_us) if time_us else None
 
 
 def time_from(time: Timestamp) -> int:
-    """In microseconds; 0 where it was left out."""
+    """In microseconds since 1970; 0 where the field is not set."""
     return time.seconds * 1_000_000 + time.nanos // 1_000
 
 
@@ -167,7 +167,7 @@ def wait_to(wait: WaitUntil) -> bank_pb2.WaitUntil:
 
 
 def states_from(numbers: Iterable[int]) -> frozenset[EntryState]:
-    """Raises BadRequest; those left out are none."""
+    """Without unset ones. Raises BadRequest."""
     return frozenset(state for number in numbers if (state := state_from(number)))
 
 

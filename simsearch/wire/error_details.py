@@ -1,4 +1,4 @@
-"""Errors by their reason, both ways."""
+"""Wire mapping of errors, by their reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def reason_number(error: SimsearchError) -> int:
 
 
 def error_from(reason: str, message: str) -> SimsearchError:
-    """The error that a reason names; an unknown reason is a newer server's, kept in words."""
+    """The error of a reason; an unknown one, of a newer server, becomes a SimsearchError."""
     known = every_error().get(reason.removeprefix("ERROR_REASON_"))
     return known(message) if known else SimsearchError(f"{reason}: {message}")
 

@@ -1,4 +1,4 @@
-"""Policies, both ways."""
+"""Wire mapping of policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proposals and decisions, both ways."""
+"""Wire mapping of proposals and decisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENTRIES: Final = (ProposalKind.MOVE, ProposalKind.IMPORT)
 
 
 def proposal_to(proposal: Proposal, rows: ProposedRows, bank: str) -> proposal_pb2.Proposal:
-    """`rows`: those of its first part."""
+    """`rows`: those of the first part of the proposal."""
     moves = proposal.kind in _ENTRIES
     return proposal_pb2.Proposal(
         id=proposal.id,
@@ -72,7 +72,7 @@ def decision_to(decision: Decision) -> proposal_pb2.Decision:
 
 
 def proposal_state_from(number: int) -> ProposalState | None:
-    """None where it was left out."""
+    """None where the field is not set. Raises BadRequest."""
     try:
         return ProposalState(number) if number else None
     except ValueError:

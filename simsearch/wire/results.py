@@ -1,4 +1,4 @@
-"""Match options and results, both ways."""
+"""Wire mapping of match options and results."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
 
 
 def result_from(message: match_pb2.MatchResult) -> MatchResult:
-    """Raises NewerFormat where the server answers in words that this client does not know."""
+    """The result of a response. Raises NewerFormat for enum values that this client lacks."""
     return MatchResult(
         verdict=_enum_value(VERDICTS, message.verdict, "verdict"),
         hits=tuple(_hit_from(hit) for hit in message.hits),

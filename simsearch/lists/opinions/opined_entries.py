@@ -1,4 +1,4 @@
-"""Entries on which there are opinions: what most people hold of them, and every opinion in rows."""
+"""Entries with opinions: the consensus on an entry, and the export of every opinion as a row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class EntryWithOpinions:
-    """An entry on which there are opinions: all of them, oldest first, and those that stand."""
+    """An entry and its opinions: all of them, oldest first, and the newest of each person."""
 
     bank: str
     entry: Entry
@@ -45,12 +45,13 @@ class EntryWithOpinions:
 
     @property
     def source_ids(self) -> tuple[str, ...]:
+        """The ids of the entry in its source, its own one first."""
         return tuple(filter(None, (self.entry.source_id, *self.entry.aliases)))
 
 
 @dataclass(frozen=True)
 class OpinionsWritten:
-    """Entries of which something was written, and the records; others by why nothing was."""
+    """Counts of entries and records written, and of entries left out, by reason."""
 
     entries: int
     records: int
@@ -58,7 +59,7 @@ class OpinionsWritten:
 
 
 class Consensus(Enum):
-    """What more people hold than not. MISLABELLED: rightly hit, and the label is wrong."""
+    """Majority opinion on an entry. MISLABELLED: a correct hit with a wrong label."""
 
     RIGHT = "right"
     MISLABELLED = "mislabelled"
@@ -67,7 +68,7 @@ class Consensus(Enum):
 
 
 def consensus_of(opined: EntryWithOpinions) -> Consensus | None:
-    """None: nobody says whether the entry matched what it should."""
+    """The consensus, or None where no opinion is about the correctness of the hit."""
     kinds = Counter(opinion.said.kind for opinion in opined.standing)
     right, mislabelled = kinds[OpinionKind.TRUE_POSITIVE], kinds[OpinionKind.WRONG_LABEL]
     wrong = kinds[OpinionKind.FALSE_POSITIVE]
@@ -80,13 +81,13 @@ def consensus_of(opined: EntryWithOpinions) -> Consensus | None:
     return Consensus.MISLABELLED if mislabelled > right else Consensus.RIGHT
 
 
-# ---------------------------------------------------------------- everything, for people here
+# ---------------------------------------------------------------- all opinions
 
 
 def write_rows(
     entries: Iterable[EntryWithOpinions], file: BinaryIO, *, as_csv: bool
 ) -> OpinionsWritten:
-    """Every opinion: a row of CSV, with a head, or else a line of JSON each."""
+    """Write every opinion: as CSV with a header, or as JSON lines."""
     count = rows = 0
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
     try:

@@ -1,7 +1,7 @@
-"""Opinions on hits, in the shapes in which partners take them.
+"""Partner feedback formats: the consensus on each entry, for ThreatExchange, NCMEC and StopNCII.
 
-A partner is told what most people here hold of an item of its list, never who they are or what
-they noted. What cannot be said in a partner's words is counted, by why.
+Feedback never contains names or notes of people. Entries that a format cannot express are counted,
+by reason.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from simsearch.types import Signal
 
 
 class OpinionFormat(StrEnum):
+    """Formats of an export of opinions; see docs/formats.md."""
+
     JSONL = "jsonl"
     CSV = "csv"
     THREATEXCHANGE = "threatexchange"
@@ -40,11 +42,11 @@ SOURCES: Final[Mapping[OpinionFormat, str]] = {
     OpinionFormat.NCMEC: ncmec.SOURCE,
     OpinionFormat.STOPNCII: partners.STOPNCII,
 }
-"""Of each partner, what the entries of its lists have as their source."""
+"""The source of the entries of each partner's lists."""
 
 
 def opinion_format_named(name: str) -> OpinionFormat:
-    """Raises BadRequest."""
+    """The format of a name. Raises BadRequest."""
     try:
         return OpinionFormat(name)
     except ValueError:
@@ -78,7 +80,7 @@ def write_opinions(
     return OpinionsWritten(sorting.entries, sorting.written, dict(sorted(sorting.left_out.items())))
 
 
-# ---------------------------------------------------------------- what is held
+# ---------------------------------------------------------------- reasons to leave an entry out
 
 
 NO_CONSENSUS: Final = "nobody says whether it matched what it should"
@@ -94,11 +96,11 @@ _Maker: TypeAlias = Callable[[EntryWithOpinions, Consensus], Iterator[Mapping[st
 
 
 class _LeftOut(Exception):
-    """Why nothing is written of an entry."""
+    """The reason why an entry is left out."""
 
 
 class _RecordMaker:
-    """Entries to records of a partner, and the others counted."""
+    """Makes a partner's records of entries, and counts those left out."""
 
     def __init__(self, source: str, reason_guids: Mapping[str, str]) -> None:
         self._source = source

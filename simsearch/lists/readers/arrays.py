@@ -1,4 +1,4 @@
-"""Vectors and hashes in columns: .npy files and Parquet."""
+"""Reader of .npy files and Parquet: vectors and hashes in columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV: our own columns, and those of the threatexchange command line."""
+"""CSV reader: our own columns, and those of the threatexchange command line."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from simsearch.lists.rows import (
 from simsearch.types import Signal
 
 OPEN_LINES_MAX: Final = 200
-"""LineBlock that one quoted cell may go over; where a quote is not closed, its line is refused."""
+"""Lines that one quoted cell may span; the line of an unclosed quote is refused."""
 
 BLOCK_ROWS: Final = 128
-"""A row at fault is found among so many."""
+"""Rows of a block that is read in bulk again, to isolate a row at fault."""
 
 ABOUTS_KEPT_MAX: Final = 65_536
 
@@ -62,7 +62,7 @@ COLUMN_ALIASES: Final[Mapping[str, str]] = MappingProxyType(
         "expiry": "expires",
     }
 )
-"""Other words for our columns."""
+"""Other names of our columns."""
 
 OWN_COLUMNS: Final = frozenset(
     [
@@ -88,20 +88,20 @@ ID_COLUMNS: Final = frozenset(("source_id", "source_ids"))
 
 
 class Dialect(Protocol):
-    """How the columns of a table are read. Columns are called by our names, `names` says which of
-    theirs is which; `about` depends on the `about_columns` alone."""
+    """How the columns of a table are read. `names` maps column names to ours;
+    `about` depends on the `about_columns` alone."""
 
     names: Mapping[str, str]
     about_columns: frozenset[str]
 
     def about(self, row: Mapping[str, str], defaults: RowDefaults) -> About:
-        """But for the ids. Raises BadInput."""
+        """The details of a row, without source ids. Raises BadInput."""
         ...
 
     def contents(
         self, row: Mapping[str, str], about: About, defaults: RowDefaults
     ) -> tuple[RowContent, ...]:
-        """Raises BadInput."""
+        """The contents of a row. Raises BadInput."""
         ...
 
 
@@ -122,7 +122,7 @@ class OwnColumns:
 
 @dataclass(frozen=True)
 class Header:
-    """The first line of a table: where its columns are."""
+    """The first line of a table and its column names."""
 
     raw: bytes
     delimiter: str
@@ -211,7 +211,7 @@ class _Table:
     # ------------------------------------------------------------ in bulk
 
     def _in_blocks(self, first: int, rows: Sequence[Sequence[str]], data: bytes) -> Iterator[Item]:
-        """LineBlock that are a record each, of which some cannot be taken in bulk: their neighbours."""
+        """Lines of one record each, some of which cannot be read in bulk: by blocks."""
         raws = [raw for _, raw in numbered_lines(LineBlock(first, data))]
         for at in range(0, len(rows), BLOCK_ROWS):
             block = rows[at : at + BLOCK_ROWS]
@@ -223,7 +223,7 @@ class _Table:
                 yield from self._record(first + n, raws[n], cells)
 
     def _in_bulk(self, first: int, rows: Sequence[Sequence[str]]) -> list[Item] | None:
-        """LineBlock that are each one hash and an item of its own; None: there are others."""
+        """Lines that are each one hash and an item of its own; None: there are others."""
         if set(map(len, rows)) != {len(self.names)} or "value" not in self._at:
             return None
         last = self._last_of_group(rows)

@@ -1,4 +1,4 @@
-"""A folder of images, each an item, and the files of a folder in a stable order."""
+"""Image folder reader: each image is an item; files come in a stable order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON documents of partners, read record by record: pages, arrays of records, records alone."""
+"""JSON document reader for partners' lists: pages, arrays of records, single records."""
 
 from __future__ import annotations
 

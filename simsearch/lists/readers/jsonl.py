@@ -1,4 +1,4 @@
-"""JSON, a record of our own columns a line."""
+"""JSONL reader: a record of our own columns a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simsearch.lists.rows import Item, ListRow, SkippedRow, refused_row
 
 
 def read_jsonl(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
-    """LineBlock that begin with # are comments, as `RefusedRowsFile` writes them."""
+    """Lines that begin with # are comments, as `RefusedRowsFile` writes them."""
     grouping = ItemGrouper(defaults.limits)
     for lines in lines_of(stream, defaults.limits.line_bytes_max):
         if lines.cut:

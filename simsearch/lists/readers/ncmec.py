@@ -1,4 +1,4 @@
-"""NCMEC's hash sharing, version 2: XML, read as a stream, and hostile XML refused."""
+"""NCMEC reader: hash sharing XML, version 2, as a stream; hostile XML is refused."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _raw(entry: _Entry, fingerprints: list[tuple[str, str]]) -> bytes:
 
 
 class _Parser:
-    """Expat with every door shut: no DTD, no entities, bounded depth, bounded text."""
+    """Hardened expat parser: no DTD, no entities, bounded depth, bounded text."""
 
     def __init__(self, name: str, defaults: RowDefaults) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""The JSON records of StopNCII and of Tech Against Terrorism."""
+"""Record parsers for the JSON of StopNCII and Tech Against Terrorism."""
 
 from __future__ import annotations
 

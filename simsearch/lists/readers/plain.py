@@ -1,4 +1,4 @@
-"""Plain lists: one hash in hex a line, and texts, one a line."""
+"""Plain list reader: one hash in hex a line, or one text a line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _RETURN: Final = ord("\r")
 
 
 def read_hashes(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
-    """LineBlock of HEX, `SIGNAL HEX` or `SIGNAL:HEX`. Without a signal, 32 digits are an MD5."""
+    """Lines of HEX, `SIGNAL HEX` or `SIGNAL:HEX`. Without a signal, 32 digits are an MD5."""
     about = with_defaults(EMPTY_ABOUT, defaults)
     signal = defaults.signal or Signal.MD5
     for lines in lines_of(stream, defaults.limits.line_bytes_max):
@@ -100,7 +100,7 @@ def decode_line(line: bytes) -> str:
 
 
 def _whole(data: bytes, width: int) -> NDArray[np.uint8] | None:
-    """LineBlock that are nothing but hashes of one width, as (n, width); None: there are others."""
+    """Lines that are nothing but hashes of one width, as (n, width); None: there are others."""
     for ending in (b"\n", b"\r\n"):
         line_bytes = 2 * width + len(ending)
         if not len(data) % line_bytes and data[2 * width : line_bytes] == ending:

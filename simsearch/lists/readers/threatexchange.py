@@ -1,4 +1,4 @@
-"""What the open threatexchange tools and their API write: CSV tables, and JSON records."""
+"""ThreatExchange reader: the CSV tables of the open tools, and the JSON records of the API."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FRAME_QUALITY_MIN: Final = 50
 """PDQ's authors: frames under it are too plain to be matched."""
 
 NOT_HARMFUL: Final = frozenset(("NEGATIVE_CLASS", "NON_MALICIOUS", "REMOVED", "DELETED"))
-"""The source says that the item is none, or no longer: it is taken back."""
+"""Statuses by which the source withdraws an item."""
 
 UNSURE: Final = frozenset(("INVESTIGATION_SEED", "SUSPICIOUS", "UNKNOWN"))
-"""Kept, and labelled so in lower case."""
+"""Statuses of doubt: the item is kept, with the status as a label in lower case."""
 
 HARMFUL: Final = frozenset(("", "POSITIVE_CLASS", "MALICIOUS"))
 

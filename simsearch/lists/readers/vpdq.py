@@ -1,4 +1,4 @@
-"""Videos as the vpdq tool writes them: a frame a line, a file a video."""
+"""vPDQ reader: videos as the vpdq tool writes them, a frame a line, a file a video."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAME_FRAME: Final = "frame like one before it"
 
 
 def read_vpdq(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
-    """LineBlock of `frame,quality,hash,timestamp`. Frames of low quality, and those with the hash of
+    """Lines of `frame,quality,hash,timestamp`. Frames of low quality, and those with the hash of
     an earlier one, are counted. A video of more frames than an item may hold is several items."""
     about = with_defaults(EMPTY_ABOUT, defaults)
     grouping = ItemGrouper(defaults.limits)
