@@ -43,6 +43,7 @@ class Manifest:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
+        """The manifest as sorted, indented JSON, in UTF-8."""
         body = {"kind": KIND, "version": VERSION} | asdict(self)
         return (json.dumps(body, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
 

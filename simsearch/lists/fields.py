@@ -73,8 +73,8 @@ class Record(NamedTuple):
 
 def record_of(fields: Mapping[str, object], defaults: RowDefaults) -> Record:
     """A record from its columns by name, in lower case: `signal` and `value`, or `text`, or `space`
-    and `vector`; labels, source, source_id, source_ids, severity, note, action, withdrawn, state, expires,
-    entry. Raises BadInput."""
+    and `vector`; labels, source, source_id, source_ids, severity, note, action, withdrawn, state,
+    expires, entry. Raises BadInput."""
     about = about_of(fields, defaults)
     return Record(contents_of(fields, about, defaults), about, group_of(fields, defaults.limits))
 

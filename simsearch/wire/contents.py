@@ -120,6 +120,7 @@ def _modality_from(number: int) -> Modality | None:
 
 
 def hash_signal(number: int) -> Signal:
+    """The signal of a number. Raises BadRequest where it is unknown or not set."""
     signal = HASH_SIGNALS.get(number)
     if signal is None:
         raise BadRequest("the hash has no signal: set SHA256, MD5, TEXT_SHA256, PDQ or MINHASH")

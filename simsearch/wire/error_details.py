@@ -10,6 +10,7 @@ from simsearch.v1 import error_pb2
 
 
 def reason_number(error: SimsearchError) -> int:
+    """The enum number of the reason of an error."""
     return error_pb2.ErrorReason.Value(f"ERROR_REASON_{error.reason}")
 
 
@@ -20,5 +21,6 @@ def error_from(reason: str, message: str) -> SimsearchError:
 
 
 def item_error_from(error: error_pb2.ItemError) -> SimsearchError:
+    """The error of one item in a batch."""
     known = error_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(error.reason)
     return error_from(known.name if known else f"reason {error.reason}", error.message)

@@ -24,6 +24,7 @@ OPINION_KINDS: Mapping[int, OpinionKind] = {n: kind for kind, n in OPINION_KIND_
 
 
 def opinion_to(opinion: Opinion, bank: str, *, superseded: bool = False) -> feedback_pb2.Opinion:
+    """The message of an opinion on an entry of `bank`."""
     said = opinion.said
     return feedback_pb2.Opinion(
         bank=bank,
@@ -53,6 +54,7 @@ def opinion_kind_from(number: int) -> OpinionKind | None:
 
 
 def hits_to(hits: HitCounts) -> bank_pb2.EntryHits:
+    """The message of hit counts."""
     return bank_pb2.EntryHits(
         total=hits.total,
         block=hits.block,

@@ -58,6 +58,7 @@ def _bands(
 
 
 def policy_to(policy: Policy) -> policy_pb2.Policy:
+    """The message of a policy."""
     return policy_pb2.Policy(
         cosine=[
             policy_pb2.CosineThresholds(

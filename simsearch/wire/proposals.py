@@ -59,6 +59,7 @@ def _update_to(update: BankUpdate) -> proposal_pb2.BankUpdate:
 
 
 def decision_from(number: int) -> Decision:
+    """Raises BadRequest for an unknown number."""
     try:
         return Decision(number)
     except ValueError:
@@ -68,6 +69,7 @@ def decision_from(number: int) -> Decision:
 
 
 def decision_to(decision: Decision) -> proposal_pb2.Decision:
+    """The number of a decision."""
     return int(decision)  # type: ignore[return-value]  # they are numbered alike
 
 

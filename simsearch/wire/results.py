@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 
 def options_from(message: match_pb2.MatchOptions) -> MatchOptions:
+    """Match options, with defaults for fields that are not set."""
     return MatchOptions(
         banks=tuple(message.banks),
         hits_max=message.hits_max or HITS_DEFAULT,
@@ -43,6 +44,7 @@ def options_from(message: match_pb2.MatchOptions) -> MatchOptions:
 
 
 def options_to(options: MatchOptions) -> match_pb2.MatchOptions:
+    """The message of match options."""
     return match_pb2.MatchOptions(
         banks=options.banks,
         hits_max=options.hits_max,
@@ -53,6 +55,7 @@ def options_to(options: MatchOptions) -> match_pb2.MatchOptions:
 
 
 def result_to(result: MatchResult) -> match_pb2.MatchResult:
+    """The message of a match result."""
     return match_pb2.MatchResult(
         verdict=VERDICT_NUMBERS[result.verdict],
         hits=[_hit_to(hit) for hit in result.hits],
@@ -86,12 +89,14 @@ def _hit_to(hit: Hit) -> match_pb2.Hit:
 
 
 def report_to(report: SignalReport) -> match_pb2.SignalReport:
+    """The message of a signal report."""
     return match_pb2.SignalReport(
         signal=report.signal, state=SIGNAL_STATE_NUMBERS[report.state], detail=report.detail
     )
 
 
 def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
+    """The message of evidence; a withheld measure and its region are left out."""
     message = match_pb2.Evidence(
         signal=evidence.signal,
         band=BAND_NUMBERS[evidence.band],

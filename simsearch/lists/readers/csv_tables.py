@@ -112,11 +112,13 @@ class OwnColumns:
     about_columns = OWN_COLUMNS - {"signal", "value", "text", "entry"} - ID_COLUMNS
 
     def about(self, row: Mapping[str, str], defaults: RowDefaults) -> About:
+        """Details from our own columns."""
         return about_of(row, defaults)
 
     def contents(
         self, row: Mapping[str, str], about: About, defaults: RowDefaults
     ) -> tuple[RowContent, ...]:
+        """Contents from our own columns."""
         return contents_of(row, about, defaults)
 
 
@@ -129,6 +131,7 @@ class Header:
     names: tuple[str, ...]
 
     def has(self, *names: str) -> bool:
+        """Whether all of these columns are there."""
         return set(names) <= set(self.names)
 
 

@@ -33,6 +33,7 @@ _OF_THE_SYSTEM: Final = frozenset(("thumbs.db", "desktop.ini"))
 
 
 def is_image(path: Path) -> bool:
+    """Whether the name ends as that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 

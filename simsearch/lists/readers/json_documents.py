@@ -105,6 +105,7 @@ class JsonText:
         return True
 
     def pass_line(self) -> None:
+        """Skip to the end of the line."""
         while self.peek_any() not in ("\n", ""):
             self._at += 1
 
@@ -146,6 +147,7 @@ class JsonText:
                 self.refuse()
 
     def refuse(self) -> NoReturn:
+        """Raises BadContent, with the place in the file."""
         raise BadContent(f"{self.name} is no JSON, or cut off, after {self._where()}")
 
     def _where(self) -> str:

@@ -84,6 +84,7 @@ def numbered_lines(lines: LineBlock) -> Iterator[tuple[int, bytes]]:
 
 
 def refused_long_line(file: str, lines: LineBlock, defaults: RowDefaults) -> RefusedRow:
+    """The refusal of a line that was cut at the limit."""
     words = f"the line is longer than {defaults.limits.line_bytes_max} bytes"
     return RefusedRow(file, lines.first, shown(lines.data), LimitExceeded.reason, words)
 

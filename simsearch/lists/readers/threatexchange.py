@@ -50,6 +50,7 @@ class ThreatExchangeColumns:
     about_columns = frozenset(("source", "labels", "standing", "severity", "note"))
 
     def about(self, row: Mapping[str, str], defaults: RowDefaults) -> About:
+        """Details from the columns of the tools."""
         withdrawn, unsure = status_of([row.get("standing", "")])
         about = About(
             labels=(*row.get("labels", "").split(), *unsure),
@@ -63,6 +64,7 @@ class ThreatExchangeColumns:
     def contents(
         self, row: Mapping[str, str], about: About, defaults: RowDefaults
     ) -> tuple[RowContent, ...]:
+        """One signal, or the frames of a video."""
         return contents_of(row.get("signal", "").strip(), row.get("value", ""), defaults)
 
 
