@@ -1,1 +1,1 @@
-"""The batch side: works on a bank's directory, without a server. Nothing imports it."""
+"""Batch side: builds and checks on a bank's directory, without a server. Nothing imports it."""

@@ -1,4 +1,4 @@
-"""What a build has done so far, so that the next run after a kill goes on from there."""
+"""Build state: the finished steps of a build, on disk, so that a killed build can be resumed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import simsearch
-from index_builders.build.extract import Gathered
+from index_builders.build.extract import ExtractedRows
 from simsearch.index.snapshot.disk import REAL_DISK
 from simsearch.index.snapshot.manifest import FORMAT
 
 RELEASE = f"{simsearch.__version__}, format {FORMAT}"
-"""What a build is only taken up by."""
+"""A build is resumed by the same release alone."""
 
 STATE_FILE = "build.json"
 TEMPORARY = f"{STATE_FILE}.tmp"
 SCRATCH = (STATE_FILE, TEMPORARY)
-"""Files of a build that are none of its snapshot."""
+"""Files of a build that are not part of its snapshot."""
 
 _OF_SPACE = re.compile(r"[a-z]+-([0-9]+)[-.]")
 
 
 @dataclass(frozen=True)
 class BuildState:
-    """Written after each finished step; what it does not name is done again.
+    """What a build has finished. It is written after each step; a step that it lacks is repeated.
 
-    `spaces` are (id, count, dim) in the order of their numbers in file names, less those that were
-    `left_out` on request; `shards` are the
-    names of finished files; `recipes` say how each space's were made. `refused_at` is the recall
-    target that such shards were refused at; 0 where they were not.
+    `spaces` are (id, count, dim) in the order of their numbers in file names, without those
+    `left_out` on request. `shards` are the names of finished files; `recipes` describe how the
+    shards of each space were made. `refused_at` is the recall target that they missed, else 0.
     """
 
     store_id: str
@@ -46,49 +45,54 @@ class BuildState:
     release: str = RELEASE
 
     @classmethod
-    def of(cls, store_id: str, gathered: Gathered) -> BuildState:
+    def of(cls, store_id: str, extracted: ExtractedRows) -> BuildState:
+        """The state after extraction: no shard yet."""
         return cls(
             store_id,
-            gathered.built_through,
-            tuple((space, *size) for space, size in gathered.spaces.items()),
-            tuple(gathered.signals.items()),
-            gathered.without,
+            extracted.built_through,
+            tuple((space, *size) for space, size in extracted.spaces.items()),
+            tuple(extracted.signals.items()),
+            extracted.without,
         )
 
     def with_shard(self, name: str) -> BuildState:
+        """With one more finished file."""
         return dataclasses.replace(self, shards=(*self.shards, name))
 
     def stale_spaces(self, recipes: tuple[str, ...]) -> set[int]:
-        """The numbers of those whose files were not made by these."""
+        """The numbers of the spaces whose shards were made by other recipes than these."""
         before = self.recipes or ("",) * len(recipes)
         return {n for n, (old, new) in enumerate(zip(before, recipes, strict=True)) if old != new}
 
     def without(self, stale: set[int]) -> BuildState:
-        """Nothing is known of these spaces' shards."""
+        """Without the shards of these spaces."""
         kept = tuple(name for name in self.shards if space_number(name) not in stale)
         return dataclasses.replace(self, shards=kept, refused_at=0.0)
 
     def with_recipes(self, recipes: tuple[str, ...]) -> BuildState:
+        """With the recipes that the next shards are made by."""
         return dataclasses.replace(self, recipes=recipes)
 
     def refused(self, recall_target: float) -> BuildState:
+        """Marked as having missed this recall target."""
         return dataclasses.replace(self, refused_at=recall_target)
 
-    def gathered_files(self) -> set[str]:
+    def extracted_files(self) -> set[str]:
+        """The names of the files that extraction wrote."""
         kinds = [(str(number), "rows") for number in range(len(self.spaces))]
         kinds += [(signal, "bits") for signal, _ in self.signals]
         return {f"{kind}-{name}.npy" for name, rows in kinds for kind in (rows, "keys", "groups")}
 
 
 def space_number(name: str) -> int | None:
-    """Of a file that was made for one space, as `shard-<space>-<shard>.npy` was."""
+    """The space number in a file name such as `shard-<space>-<shard>.npy`, or None."""
     found = _OF_SPACE.match(name)
     return int(found[1]) if found else None
 
 
 def save(state: BuildState, directory: Path) -> None:
-    """All or nothing: a state that was cut off would be taken for the truth. The files that it
-    speaks of are on the disk before it is, or after a power cut they would be taken for finished.
+    """Write the state atomically. All files of the directory are synced first: after a power cut
+    the state must not name a file that was not written whole.
     """
     for path in directory.iterdir():
         REAL_DISK.sync_file(path)
@@ -101,21 +105,21 @@ def save(state: BuildState, directory: Path) -> None:
 
 
 def load(directory: Path) -> BuildState | None:
-    """None where no build got as far as having gathered its rows, or another release's did:
-    that one may have meant something else by the same files."""
+    """The saved state, or None: no extraction was finished, or another release wrote the state,
+    whose files may have another meaning."""
     try:
-        said = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
+        saved = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    if said.get("release") != RELEASE:
+    if saved.get("release") != RELEASE:
         return None
     return BuildState(
-        said["store_id"],
-        said["built_through"],
-        tuple((space, count, dim) for space, count, dim in said["spaces"]),
-        tuple((signal, count) for signal, count in said["signals"]),
-        tuple(said["left_out"]),
-        tuple(said["shards"]),
-        tuple(said["recipes"]),
-        said["refused_at"],
+        saved["store_id"],
+        saved["built_through"],
+        tuple((space, count, dim) for space, count, dim in saved["spaces"]),
+        tuple((signal, count) for signal, count in saved["signals"]),
+        tuple(saved["left_out"]),
+        tuple(saved["shards"]),
+        tuple(saved["recipes"]),
+        saved["refused_at"],
     )

@@ -1,4 +1,4 @@
-"""One builder at a time on one data_dir: two would fill one disk, and take up one dead build."""
+"""Builder lock: one build at a time on one data_dir, since two could resume the same dead build."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOCK_FILE = ".builder.lock"
 
 @contextmanager
 def only_builder(snapshots: Path) -> Iterator[None]:
-    """Holds an flock on a file in `snapshots`, let go by the kernel when the process dies.
+    """Hold an flock on a file in `snapshots`; the kernel releases it when the process dies.
 
-    Does not wait. Raises BankLocked with the pid of the builder at work, SnapshotFull.
+    Does not wait. Raises BankLocked with the pid of the running builder, SnapshotFull.
     """
     with full_disk_named(snapshots):
         make_durable_directory(snapshots)

@@ -1,4 +1,4 @@
-"""First stage of a build: the rows of one consistent state, from the bank into flat files.
+"""Extraction: the rows of one consistent state of the bank, written to flat files.
 
 Memory stays bounded whatever the size of the bank: entries are read in chunks and appended to
 .npy files, whose header is written again when the count is known.
@@ -43,20 +43,23 @@ class NpyAppender:
 
     @property
     def count(self) -> int:
+        """Rows so far."""
         return self._count
 
     def append(self, rows: NDArray[Any]) -> None:
+        """Write (n, *row_shape) rows at the end."""
         self._file.write(np.ascontiguousarray(rows, self._dtype).tobytes())
         self._count += len(rows)
 
     def close(self) -> None:
+        """Write the header with the final count, and close the file."""
         self._file.seek(0)
         self._write_header()
         assert self._file.tell() == self._header_bytes, "the header outgrew its padding"
         self._file.close()
 
     def drop(self) -> None:
-        """Let go of the file, written or not: an open one keeps its disk space when removed."""
+        """Close the file without its count; a removed file keeps its disk space while open."""
         with suppress(OSError):
             self._file.close()
 
@@ -70,29 +73,29 @@ class NpyAppender:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Rows by space and by binary signal, and the log position that they are the state of."""
+class ExtractedRows:
+    """What was extracted: counts by space and binary signal, and the state's log position."""
 
     built_through: int
     spaces: Mapping[str, tuple[int, int]]
     """Count and dim by space id, in the order of their numbers in file names."""
     signals: Mapping[str, int]
     without: tuple[str, ...] = ()
-    """Spaces that were left out, sorted."""
+    """Ids of the spaces left out on request, sorted."""
 
 
-Opened: TypeAlias = Callable[[str, tuple[int, ...], str], NpyAppender]
-"""The file of a name, for rows of a shape and a dtype."""
+OpenFile: TypeAlias = Callable[[str, tuple[int, ...], str], NpyAppender]
+"""Opens the file of a name for rows of a shape and a dtype."""
 
 
 class _Part:
     """The three files of one space or signal."""
 
-    def __init__(self, opened: Opened, name: str, kind: str, dim: int, dtype: str) -> None:
+    def __init__(self, open_file: OpenFile, name: str, kind: str, dim: int, dtype: str) -> None:
         self.dim = dim
-        self._rows = opened(f"{kind}-{name}.npy", (dim,), dtype)
-        self._keys = opened(f"keys-{name}.npy", (), "<i8")
-        self._groups = opened(f"groups-{name}.npy", (), "<u4")
+        self._rows = open_file(f"{kind}-{name}.npy", (dim,), dtype)
+        self._keys = open_file(f"keys-{name}.npy", (), "<i8")
+        self._groups = open_file(f"groups-{name}.npy", (), "<u4")
 
     @property
     def count(self) -> int:
@@ -107,7 +110,7 @@ class _Part:
 
 @dataclass
 class _Parts:
-    """What was met so far; of the spaces in `without` that they were."""
+    """The files written so far, and which of the spaces in `without` the bank has."""
 
     directory: Path
     without: Collection[str] = ()
@@ -116,7 +119,7 @@ class _Parts:
     left_out: set[str] = field(default_factory=set)
     files: list[NpyAppender] = field(default_factory=list)
 
-    def opened(self, name: str, row_shape: tuple[int, ...], dtype: str) -> NpyAppender:
+    def open_file(self, name: str, row_shape: tuple[int, ...], dtype: str) -> NpyAppender:
         self.files.append(NpyAppender(self.directory / name, row_shape, dtype))
         return self.files[-1]
 
@@ -127,11 +130,11 @@ class _Parts:
                 continue
             if space not in self.spaces:
                 name, dim = str(len(self.spaces)), entries[0][2].shape[1]
-                self.spaces[space] = _Part(self.opened, name, "rows", dim, "<f2")
+                self.spaces[space] = _Part(self.open_file, name, "rows", dim, "<f2")
             self.spaces[space].append(entries)
         for signal, entries in _by_name(chunk, lambda f: f.bits).items():
             if signal not in self.signals:
-                self.signals[signal] = _Part(self.opened, signal, "bits", BITS_BYTES, "u1")
+                self.signals[signal] = _Part(self.open_file, signal, "bits", BITS_BYTES, "u1")
             self.signals[signal].append(entries)
 
     def require_left_out(self) -> None:
@@ -140,12 +143,12 @@ class _Parts:
             raise BadConfig(f"--without {unknown[0]}: give a space by its id; the bank has {there}")
 
 
-def gather(
+def extract(
     reading: StateReader,
     directory: Path,
     progress: Progress = lambda _: None,
     without: Collection[str] = (),
-) -> Gathered:
+) -> ExtractedRows:
     """Write rows, keys and groups of every active entry, in key order, into `directory`.
 
     Raises OSError where there is no room, BadConfig where no entry has a row in a space of
@@ -162,7 +165,7 @@ def gather(
     finally:
         for file in parts.files:
             file.drop()
-    return Gathered(
+    return ExtractedRows(
         reading.seq,
         {space: (part.count, part.dim) for space, part in parts.spaces.items()},
         {str(signal): part.count for signal, part in parts.signals.items()},

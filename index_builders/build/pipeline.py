@@ -1,8 +1,8 @@
-"""From a bank to a snapshot: gather, plan, train, fill, verify. Publishing is a step of its own.
+"""Build pipeline: extract, plan, train, fill and verify. Publishing is a step of its own.
 
-Every finished step is on disk before the next begins; a build that was killed is taken up where
-it stopped. Rows are read in chunks, the training sample apart; filling holds one shard's codes, and
-verifying holds them all, as a server does.
+Every finished step is on disk before the next begins, so that a killed build can be resumed. Rows
+are read in chunks, except for the training sample. Filling holds the codes of one shard in memory;
+verifying holds those of all shards, as a server does.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from index_builders.build import build_state as states
 from index_builders.build.build_state import BuildState
-from index_builders.build.extract import gather
-from index_builders.build.resume import removed_when_full, take_up
-from index_builders.build.tune_nprobe import judge
+from index_builders.build.extract import extract
+from index_builders.build.resume import removed_when_full, resumable_build
+from index_builders.build.tune_nprobe import tune_nprobe
 from index_builders.report import build_report
-from index_builders.report.build_report import BuildReport, SpaceReport, Tried
-from index_builders.report.progress import Progress, counted
+from index_builders.report.build_report import BuildReport, NprobeResult, SpaceReport
+from index_builders.report.progress import Progress, count_progress
 from index_builders.report.resources import MemoryPeak, Stopwatch
 from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
@@ -47,7 +47,8 @@ STRAYS_MAX_SHARE = 0.01
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """`recall_target` at each of verify.FLOORS. `factories` overrule the plan of some spaces, by
+    """What to build. `recall_target` holds at each of index_recall.FLOORS. `factories` overrule
+    the plan of some spaces, by
     the id of the space or the model's name in front of its @. `without` are ids of spaces to be
     left out. `gpu`: for searching on GPUs."""
 
@@ -57,7 +58,7 @@ class BuildOptions:
     gpu: bool = False
 
     def check(self, spaces: Iterable[str]) -> None:
-        """Raises BadConfig where a factory is for no space of the bank."""
+        """Raises BadConfig for a factory of a space that the bank does not have."""
         known = {n for space in (*spaces, *self.without) for n in (space, _model(space))}
         for name in self.factories.keys() - known:
             raise BadConfig(
@@ -66,6 +67,7 @@ class BuildOptions:
             )
 
     def plan(self, space: str, count: int, dim: int) -> Plan:
+        """The plan of one space, with its factory overruled where an option says so."""
         override = self.factories.get(space) or self.factories.get(_model(space))
         return plan(count, dim, override=override, gpu=self.gpu)
 
@@ -76,7 +78,7 @@ def _model(space: str) -> str:
 
 @dataclass
 class Build:
-    """One build under way in its directory."""
+    """A running build and its directory."""
 
     writer: SnapshotWriter
     state: BuildState
@@ -88,27 +90,32 @@ class Build:
 
     @property
     def directory(self) -> Path:
+        """Where the build writes its files."""
         return self.writer.path("")
 
 
 def build(
     store: BankStore, snapshots: Path, options: BuildOptions, progress: Progress
 ) -> tuple[SnapshotWriter, ManifestDraft]:
-    """Everything but publishing, and its report beside the snapshots. A build without room leaves
-    nothing; any other that fails is taken up by the next, as far as that one wants the same.
+    """Build and verify a snapshot, and write the report beside the snapshots. A build that ran out
+    of disk space is removed; any other failed build can be resumed by one with the same options.
 
     Raises RecallTooLow, SnapshotFull, BadConfig, BankLocked.
     """
     with store.reading() as reading, MemoryPeak() as memory:
-        taken = take_up(snapshots, store.store_id, reading.seq, partial(_fits, options))
+        taken = resumable_build(
+            snapshots, store.store_id, reading.seq, partial(_can_resume, options)
+        )
         writer, state = taken or (_new_writer(snapshots, reading), None)
         with removed_when_full(writer):
             clock = Stopwatch()
-            state = state or _gathered(store.store_id, reading, writer, options, progress, clock)
+            state = state or _extract_rows(
+                store.store_id, reading, writer, options, progress, clock
+            )
             work = Build(writer, state, options, progress, clock)
-            tell = partial(_told, work, snapshots, memory, resumed=taken is not None)
+            tell = partial(_write_report, work, snapshots, memory, resumed=taken is not None)
             try:
-                draft = _drafted(work)
+                draft = _manifest_draft(work)
             except RecallTooLow as refusal:
                 states.save(work.state.refused(options.recall_target), work.directory)
                 raise RecallTooLow(f"{refusal}; see {tell(str(refusal))}") from None
@@ -116,8 +123,8 @@ def build(
             return writer, draft
 
 
-def _drafted(work: Build) -> ManifestDraft:
-    _settle_recipes(work)
+def _manifest_draft(work: Build) -> ManifestDraft:
+    _discard_stale_shards(work)
     with work.clock.stage("fill"):
         spaces = tuple(_build_space(work, number) for number in range(len(work.state.spaces)))
     return ManifestDraft(
@@ -131,15 +138,17 @@ def _drafted(work: Build) -> ManifestDraft:
     )
 
 
-def _told(work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resumed: bool) -> Path:
-    """Write the report; returns the path of its last file, the picture where there is one."""
+def _write_report(
+    work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resumed: bool
+) -> Path:
+    """Write the report; returns the path of its last file: the picture, if one was drawn."""
     state = work.state
     spaces = (
         work.measured.get(number, SpaceReport(space, count, dim, FLAT))
         for number, (space, count, dim) in enumerate(state.spaces)
     )
     files = (path for path in sorted(work.directory.iterdir()) if path.name not in states.SCRATCH)
-    told = BuildReport(
+    report = BuildReport(
         snapshot=work.directory.name.removeprefix(BUILDING),
         store_id=state.store_id,
         built_through=state.built_through,
@@ -153,14 +162,14 @@ def _told(work: Build, snapshots: Path, memory: MemoryPeak, refusal: str, resume
         bytes={path.name: path.stat().st_size for path in files},
         peak_memory_bytes=memory.bytes,
     )
-    return build_report.write(snapshots, told)[-1]
+    return build_report.write(snapshots, report)[-1]
 
 
 # ---------------------------------------------------------------- beginning
 
 
-def _fits(options: BuildOptions, state: BuildState) -> bool:
-    """Whether a dead build could become what is asked for, and was not refused as that."""
+def _can_resume(options: BuildOptions, state: BuildState) -> bool:
+    """Whether a dead build can be finished with these options, and was not refused with them."""
     if options.without != {*state.left_out}:
         return False
     try:
@@ -177,8 +186,8 @@ def _recipes(options: BuildOptions, state: BuildState) -> tuple[str, ...]:
     return tuple(f"{p.factory}, {p.shards} shards, {p.train_rows} to train" for p in plans)
 
 
-def _settle_recipes(work: Build) -> None:
-    """Shards that were made in another way than is asked for now are made again."""
+def _discard_stale_shards(work: Build) -> None:
+    """Remove shards that were made by other recipes than these options give."""
     recipes = _recipes(work.options, work.state)
     if recipes == work.state.recipes:
         return
@@ -186,7 +195,7 @@ def _settle_recipes(work: Build) -> None:
     work.state = work.state.without(stale)
     states.save(work.state, work.directory)
     for path in work.directory.iterdir():
-        is_of_shards = path.name not in work.state.gathered_files()
+        is_of_shards = path.name not in work.state.extracted_files()
         if is_of_shards and states.space_number(path.name) in stale:
             path.unlink()
     work.state = work.state.with_recipes(recipes)
@@ -194,13 +203,13 @@ def _settle_recipes(work: Build) -> None:
 
 
 def _new_writer(snapshots: Path, reading: StateReader) -> SnapshotWriter:
-    """Under the log position and the time; several in one second are numbered."""
+    """A writer named by log position and time; several in one second are numbered."""
     first = f"{reading.seq:012d}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
     names = (first if n == 1 else f"{first}-{n}" for n in itertools.count(1))
     return SnapshotWriter(snapshots, next(n for n in names if not (snapshots / n).exists()))
 
 
-def _gathered(
+def _extract_rows(
     store_id: str,
     reading: StateReader,
     writer: SnapshotWriter,
@@ -209,10 +218,10 @@ def _gathered(
     clock: Stopwatch,
 ) -> BuildState:
     total = sum(bank.active_entries for bank in reading.banks())
-    advance = counted(progress, "reading the bank", total, "entries")
+    advance = count_progress(progress, "reading the bank", total, "entries")
     with clock.stage("gather"):
-        gathered = gather(reading, writer.path(""), advance, options.without)
-    state = BuildState.of(store_id, gathered)
+        extracted = extract(reading, writer.path(""), advance, options.without)
+    state = BuildState.of(store_id, extracted)
     states.save(state, writer.path(""))
     return state
 
@@ -230,10 +239,10 @@ def _build_space(work: Build, number: int) -> SpacePart:
     begun = work.writer.path(_trained_name(number))
     files = [work.writer.path(name) for name in _shard_names(number, chosen)]
     strays = [_read(work, name) for name in _strays_names(number, chosen)]
-    _require_few(work.state.spaces[number][0], chosen, sum(map(len, strays)), count)
+    _require_few_strays(work.state.spaces[number][0], chosen, sum(map(len, strays)), count)
     shards = _Shards(rows, [faiss_io.read_own(begun, file) for file in files], strays)
     codec = train.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
-    nprobe = _enough_nprobe(work, number, chosen, shards, codec)
+    nprobe = _choose_nprobe(work, number, chosen, shards, codec)
     return SpacePart.named(
         number,
         space,
@@ -247,7 +256,7 @@ def _build_space(work: Build, number: int) -> SpacePart:
     )
 
 
-def _require_few(space: str, chosen: Plan, strays: int, rows: int) -> None:
+def _require_few_strays(space: str, chosen: Plan, strays: int, rows: int) -> None:
     """Strays are compared one by one, and held in memory whole. Raises RecallTooLow."""
     if strays > max(STRAYS_MAX, STRAYS_MAX_SHARE * rows):
         raise RecallTooLow(
@@ -302,7 +311,7 @@ def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float1
         if name not in work.state.shards:
             index = faiss_io.copy_of(begun)
             part = rows[bounds[k] : bounds[k + 1]]
-            filled = counted(work.progress, f"filling {name}", len(part), "rows")
+            filled = count_progress(work.progress, f"filling {name}", len(part), "rows")
             strays = train.fill(index, part, np.arange(len(part)), filled)
             work.writer.save_array(_strays_names(number, chosen)[k], strays)
             work.writer.save_lists(name, index)
@@ -311,7 +320,8 @@ def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float1
 
 
 def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) -> Any:
-    """Trained once: shards with different centroids could not be merged."""
+    """The trained index of a space. All shards share it, since shards with different centroids
+    could not be merged."""
     path = work.writer.path(_trained_name(number))
     name = path.name
     if name not in work.state.shards:
@@ -326,8 +336,8 @@ def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) 
     return faiss_io.read_own(path)
 
 
-def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, codec: Codec) -> int:
-    """The fewest lists, from the plan's on by doubling, that reach the recall target.
+def _choose_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, codec: Codec) -> int:
+    """The smallest nprobe that reaches the recall target, doubled from the plan's on.
 
     Raises RecallTooLow, saying by how much.
     """
@@ -337,22 +347,22 @@ def _enough_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
     with work.clock.stage("verify"):
         view_at = partial(shards.view, groups, codec)
         lists = (chosen.nprobe, chosen.nlist)
-        verdict = judge(view_at, shards.rows, groups, lists, target, work.progress)
+        choice = tune_nprobe(view_at, shards.rows, groups, lists, target, work.progress)
     work.measured[number] = SpaceReport(
         space=space,
         count=count,
         dim=dim,
         factory=chosen.factory,
         shards=chosen.shards,
-        nprobe=verdict.nprobe,
-        tried=tuple(Tried.of(*one) for one in verdict.curve),
+        nprobe=choice.nprobe,
+        tried=tuple(NprobeResult.of(*one) for one in choice.curve),
         codec_bias=codec.bias,
         codec_sd=codec.sd,
         gate_margin=GATE_SDS * codec.sd,
     )
-    if verdict.nprobe:
-        return verdict.nprobe
-    found = verdict.recall
+    if choice.nprobe:
+        return choice.nprobe
+    found = choice.recall
     raise RecallTooLow(
         f"space {space}: {chosen.factory} finds {found.worst:.4f} of what exact search finds, "
         f"{target - found.worst:.4f} under the target, with {found.false_hits} false hits: give it "
@@ -372,8 +382,8 @@ def _trained_name(number: int) -> str:
     return f"trained-{number}.faiss"
 
 
-def planned(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
-    """What a build would make of each space of the bank as it is now."""
+def planned_spaces(store: BankStore, options: BuildOptions) -> dict[str, Plan]:
+    """The plan of each space of the bank as it is now."""
     counts: dict[str, tuple[int, int]] = {}
     with store.reading() as reading:
         for _, _, fingerprint in reading.active_entries():

@@ -1,4 +1,4 @@
-"""After a build: put it in place, serve it, go back to an older one, clear the rest away."""
+"""Release of snapshots: seal a build, publish it, roll back, collect what is not needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from index_builders.build.build_state import SCRATCH
 from index_builders.build.resume import clear, removed_when_full
-from index_builders.report.progress import Progress, counted, silent
+from index_builders.report.progress import Progress, count_progress, silent
 from simsearch.errors import BadRequest, BadSnapshot
 from simsearch.index.snapshot.loader import (
     Manifest,
@@ -20,13 +20,13 @@ from simsearch.index.snapshot.loader import (
 
 
 def seal(writer: SnapshotWriter, draft: ManifestDraft, progress: Progress = silent) -> Path:
-    """The snapshot in its place, opened once as a server would; CURRENT is untouched.
+    """Put the snapshot in place and open it once as a server would; CURRENT is untouched.
 
     Raises BadSnapshot, SnapshotFull; a build that there is no room for is removed.
     """
     files = [path for path in writer.path("").iterdir() if path.name not in SCRATCH]
     total = sum(path.stat().st_size for path in files)
-    hashed = counted(progress, "hashing", total, "bytes")
+    hashed = count_progress(progress, "hashing", total, "bytes")
     with removed_when_full(writer):
         path = writer.publish(draft, SCRATCH, hashed)
     progress("opening as a server would", 0, 0)
@@ -35,7 +35,7 @@ def seal(writer: SnapshotWriter, draft: ManifestDraft, progress: Progress = sile
 
 
 def publish(snapshots: Path, snapshot_id: str, keep: int) -> list[str]:
-    """Serve it from now on, and clear old ones away; returns what was removed."""
+    """Make it the current snapshot and remove old ones; returns the names of those removed."""
     set_current(snapshots, snapshot_id)
     return clear(snapshots, keep)
 
@@ -50,7 +50,7 @@ def rollback(snapshots: Path, to: str | None = None) -> str:
 
 
 def named_or_current(snapshots: Path, name: str) -> str:
-    """Raises BadSnapshot where neither is given."""
+    """`name`, or the current snapshot where it is empty. Raises BadSnapshot if there is none."""
     chosen = name or current(snapshots)
     if chosen is None:
         raise BadSnapshot(f"nothing was published in {snapshots}: build a snapshot first")

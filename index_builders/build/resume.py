@@ -1,7 +1,7 @@
-"""What builds leave behind: taken up by the next one where it is of use, else removed.
+"""Resumption and removal of dead builds.
 
 A build that was killed, or refused for its recall, leaves its rows and finished shards. One that
-the disk had no room for leaves nothing: the same disk must take the next ban.
+the disk had no room for leaves nothing: the same disk must store the next ban.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from simsearch.index.snapshot.loader import SnapshotWriter, collect, current
 from simsearch.index.snapshot.writer import BUILDING, REPORTS
 
 
-def take_up(
+def resumable_build(
     snapshots: Path, store_id: str, seq: int, fits: Callable[[BuildState], bool]
 ) -> tuple[SnapshotWriter, BuildState] | None:
-    """The newest dead build that `fits`, is of this bank, which is at `seq`, and is not behind what
-    is served.
+    """The newest dead build of this bank that `fits`, is not ahead of `seq`, and is not behind the
+    current snapshot; None if there is none.
 
-    All other dead builds are removed, or each would keep its rows on the disk for ever.
+    All other dead builds are removed: each would keep its rows on the disk for ever.
     """
     found = None
     oldest = _served_through(snapshots)
@@ -51,7 +51,7 @@ def take_up(
 
 @contextmanager
 def removed_when_full(writer: SnapshotWriter) -> Iterator[None]:
-    """Raises SnapshotFull for a full disk, after removing the build and what was told of it."""
+    """Raises SnapshotFull for a full disk, after removing the build and its report."""
     directory = writer.path("")
     try:
         with full_disk_named(directory):
@@ -63,8 +63,8 @@ def removed_when_full(writer: SnapshotWriter) -> Iterator[None]:
 
 
 def clear(snapshots: Path, keep: int) -> list[str]:
-    """`collect`, and the reports of what is gone. A refused build's stays until a newer build is
-    served. Raises as `collect`."""
+    """Remove old snapshots as `collect` does, and the reports of removed ones. The report of a
+    refused build stays until a newer build is served. Returns the names removed."""
     removed = collect(snapshots, keep)
     served = current(snapshots) or ""
     for path in sorted((snapshots / REPORTS).glob("*")):

@@ -1,4 +1,4 @@
-"""How many lists a search must read: the fewest that find enough, and the curve around them."""
+"""Choice of nprobe: the smallest that reaches the recall target, and the recall curve around it."""
 
 from __future__ import annotations
 
@@ -10,56 +10,62 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builders.quality.verify import COPIES_OF_CURVE, Recall, Truth, recall_of, truth_of
-from index_builders.report.progress import Progress, counted
+from index_builders.quality.index_recall import (
+    COPIES_OF_CURVE,
+    ExactResults,
+    Recall,
+    exact_results,
+    measure_recall,
+)
+from index_builders.report.progress import Progress, count_progress
 from simsearch.index.index_protocol import CosineView
 
 NPROBE_TRIES = 5
-"""How often a search may read twice as many lists before the build is given up."""
+"""How often nprobe is doubled before the build is refused."""
 
 ViewAt: TypeAlias = Callable[[int], CosineView]
-"""The index as one view, of which a search reads so many lists."""
+"""The index as one view, searched with the given nprobe."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`nprobe`: the fewest of those tried that are enough, or 0; `recall` at it, or at the last one
-    tried. `curve`: recall by nprobe, ascending."""
+class NprobeChoice:
+    """`nprobe`: the smallest tried that reaches the target, or 0. `recall`: at it, or at the last
+    one tried. `curve`: (nprobe, recall), ascending."""
 
     nprobe: int
     recall: Recall
     curve: tuple[tuple[int, Recall], ...]
 
 
-def judge(
+def tune_nprobe(
     view_at: ViewAt,
     rows: NDArray[np.float16],
     groups: NDArray[np.integer],
     lists: tuple[int, int],
     target: float,
     progress: Progress,
-) -> Verdict:
-    """Against exact search over `rows`, whose row numbers are the keys of the views.
+) -> NprobeChoice:
+    """Measured against exact search over `rows`, (n, dim); row numbers are the keys of the views.
 
-    `lists` are the nprobe to begin with, doubled while it is not enough, and how many there are.
+    `lists` are the nprobe to begin with, doubled while it is too small, and the number of lists.
     """
-    compared = counted(progress, "comparing with exact search", len(rows), "rows")
-    truth = truth_of(rows, progress=compared)
-    tried = counted(progress, "measuring recall", 0, "settings of nprobe")
+    compared = count_progress(progress, "comparing with exact search", len(rows), "rows")
+    truth = exact_results(rows, progress=compared)
+    tried = count_progress(progress, "measuring recall", 0, "settings of nprobe")
 
-    def recall_at(nprobe: int, truth: Truth) -> Recall:
-        recall = recall_of(view_at(nprobe), groups, truth)
+    def recall_at(nprobe: int, truth: ExactResults) -> Recall:
+        recall = measure_recall(view_at(nprobe), groups, truth)
         tried(1)
         return recall
 
     curve = dict(_tries(partial(recall_at, truth=truth), lists, target))
     nprobe, recall = list(curve.items())[-1]
     if not _reaches(recall, target):
-        return Verdict(0, recall, tuple(curve.items()))
+        return NprobeChoice(0, recall, tuple(curve.items()))
     fewer = truth.thinned(COPIES_OF_CURVE)
     for other in _around(nprobe, lists[1]) - curve.keys():
         curve[other] = recall_at(other, fewer)
-    return Verdict(nprobe, recall, tuple(sorted(curve.items())))
+    return NprobeChoice(nprobe, recall, tuple(sorted(curve.items())))
 
 
 def _tries(

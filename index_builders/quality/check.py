@@ -1,4 +1,4 @@
-"""Is a bank whole? Every record read back, the log without a gap, every row found by itself.
+"""Integrity check of a bank: every record is readable, the log has no gap, every row finds itself.
 
 Works on one consistent state, beside a running server: an operator runs it after a crash, before
 an upgrade, or every night.
@@ -27,12 +27,12 @@ ENTRIES_AT_ONCE = 1024
 CHANGES_AT_ONCE = 10_000
 
 SELF_COSINE = 0.999
-"""What a stored vector must answer to its own float16 rounding."""
+"""Lowest cosine of a stored vector with its own float16 rounding."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked, and what is wrong with it; a whole bank has no `faults`."""
+    """Result of a check: counts of what was read, and the faults found."""
 
     seq: int
     entries: int
@@ -41,6 +41,7 @@ class Report:
 
     @property
     def whole(self) -> bool:
+        """Whether no fault was found."""
         return not self.faults
 
 
@@ -52,7 +53,7 @@ class _Findings:
 
 
 def check(store: BankStore, progress: Progress = lambda _: None) -> Report:
-    """Read all of it and search all of it, in chunks of bounded memory."""
+    """Check every entry, count and change of the bank, in chunks of bounded memory."""
     with store.reading() as reading:
         findings = _Findings()
         for part in (_check_entries, _check_counts, _check_log):

@@ -42,7 +42,7 @@ class Coverage:
 @dataclass(frozen=True)
 class Report:
     """Coverage and agreement by bank name; a bank without rules for both spaces has no verdicts
-    that could agree. `queries` is how many entries asked."""
+    that could agree. `queries` is the number of entries used as queries."""
 
     seq: int
     old: str
@@ -53,8 +53,8 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """Entries that ask in one bank, and the best cosine each has met in another entry so far."""
+class _QueryBatch:
+    """Query entries of one bank, and the best cosine of each with another entry so far."""
 
     bank: Bank
     entries: Sequence[tuple[int, Fingerprint]]
@@ -64,11 +64,14 @@ class _Asking:
 def compare_encoders(
     store: BankStore, old: str, new: str, queries_max: int = QUERIES, seed: int = 0
 ) -> Report:
-    """Raises BadRequest where no active entry has a row in one of the two spaces."""
+    """Coverage and agreement of two spaces, from a sample of up to `queries_max` entries.
+
+    Raises BadRequest where no active entry has a row in one of the two spaces.
+    """
     with store.reading() as reading:
         banks = {bank.id: bank for bank in reading.banks()}
         coverage = {bank.id: Coverage() for bank in banks.values()}
-        picked = _Picked(queries_max, random.Random(seed))
+        picked = _Reservoir(queries_max, random.Random(seed))
         for chunk in reading.active_chunks(ENTRIES_AT_ONCE):
             for key, bank_id, fingerprint in chunk:
                 has = (old in fingerprint.vectors, new in fingerprint.vectors)
@@ -76,30 +79,32 @@ def compare_encoders(
                 if all(has) and _rules(banks[bank_id], old, new):
                     picked.offer((key, bank_id, _only(fingerprint, old, new)))
         _require_rows(coverage, old, new)
-        asking = _asking(picked.kept, banks, old, new)
+        batches = _query_batches(picked.kept, banks, old, new)
         for chunk in reading.active_chunks(ENTRIES_AT_ONCE):
             for space in (old, new):
-                _search(space, chunk, asking)
+                _search(space, chunk, batches)
         return Report(
             reading.seq,
             old,
             new,
             len(picked.kept),
             {banks[bank_id].name: found for bank_id, found in coverage.items()},
-            {each.bank.name: _agreement(each, old, new) for each in asking.values()},
+            {each.bank.name: _agreement(each, old, new) for each in batches.values()},
         )
 
 
-def told(report: Report) -> dict[str, Any]:
+def report_as_json(report: Report) -> dict[str, Any]:
     """The report as plain values."""
     said: dict[str, Any] = {name: getattr(report, name) for name in ("seq", "old", "new")}
     said["queries"] = report.queries
     said["coverage"] = {name: asdict(found) for name, found in report.coverage.items()}
-    said["agreement"] = {name: _told(found) for name, found in report.agreement.items()}
+    said["agreement"] = {
+        name: _agreement_as_json(found) for name, found in report.agreement.items()
+    }
     return said
 
 
-def _told(agreement: Agreement) -> dict[str, Any]:
+def _agreement_as_json(agreement: Agreement) -> dict[str, Any]:
     low, high = agreement.interval()
     counts = ("judged", "agree", "only_old", "only_new", "other_band")
     table = {f"{old.name}→{new.name}": n for (old, new), n in sorted(agreement.table.items())}
@@ -110,7 +115,7 @@ def _told(agreement: Agreement) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- who has what, and who asks
+# ---------------------------------------------------------------- coverage and query sample
 
 
 def _count(coverage: Coverage, key: int, has_old: bool, has_new: bool) -> None:
@@ -123,7 +128,7 @@ def _count(coverage: Coverage, key: int, has_old: bool, has_new: bool) -> None:
 
 
 def _require_rows(coverage: Mapping[int, Coverage], old: str, new: str) -> None:
-    """A space that was misspelt would look like one that nobody covers."""
+    """A misspelt space would look like one without coverage. Raises BadRequest."""
     counts = {
         old: sum(c.old for c in coverage.values()),
         new: sum(c.new for c in coverage.values()),
@@ -136,7 +141,7 @@ def _require_rows(coverage: Mapping[int, Coverage], old: str, new: str) -> None:
             )
 
 
-class _Picked:
+class _Reservoir:
     """A uniform sample of what is offered, of at most `size` (Vitter's algorithm R)."""
 
     def __init__(self, size: int, random_source: random.Random) -> None:
@@ -157,26 +162,26 @@ def _only(fingerprint: Fingerprint, *spaces: str) -> Fingerprint:
     return Fingerprint(vectors={space: fingerprint.vectors[space] for space in spaces})
 
 
-def _asking(
+def _query_batches(
     picked: Sequence[tuple[int, int, Fingerprint]], banks: Mapping[int, Bank], old: str, new: str
-) -> dict[int, _Asking]:
+) -> dict[int, _QueryBatch]:
     by_bank: dict[int, list[tuple[int, Fingerprint]]] = {}
     for key, bank_id, fingerprint in picked:
         by_bank.setdefault(bank_id, []).append((key, fingerprint))
     return {
-        bank_id: _Asking(
+        bank_id: _QueryBatch(
             banks[bank_id], entries, {space: np.full(len(entries), -np.inf) for space in (old, new)}
         )
         for bank_id, entries in by_bank.items()
     }
 
 
-# ---------------------------------------------------------------- asking
+# ---------------------------------------------------------------- searching
 
 
-def _search(space: str, chunk: Chunk, asking: Mapping[int, _Asking]) -> None:
+def _search(space: str, chunk: Chunk, batches: Mapping[int, _QueryBatch]) -> None:
     """Each bank's entries of this chunk, in an index of their own, asked by its queries."""
-    for bank_id, each in asking.items():
+    for bank_id, each in batches.items():
         rows = [
             (key, f.vectors[space])
             for key, bank, f in chunk
@@ -186,7 +191,7 @@ def _search(space: str, chunk: Chunk, asking: Mapping[int, _Asking]) -> None:
             _search_bank(space, rows, each)
 
 
-def _search_bank(space: str, rows: Sequence[tuple[int, np.ndarray]], each: _Asking) -> None:
+def _search_bank(space: str, rows: Sequence[tuple[int, np.ndarray]], each: _QueryBatch) -> None:
     vectors = np.vstack([r for _, r in rows])
     keys = np.repeat([key for key, _ in rows], [len(r) for _, r in rows])
     index = ExactIndex(vectors.shape[1], rows_max=len(vectors))
@@ -202,7 +207,7 @@ def _search_bank(space: str, rows: Sequence[tuple[int, np.ndarray]], each: _Aski
     np.maximum.at(each.best[space], who[others], found.cosine[others])
 
 
-def _agreement(each: _Asking, old: str, new: str) -> Agreement:
+def _agreement(each: _QueryBatch, old: str, new: str) -> Agreement:
     bands = [[_band(_rule(each.bank, s), best) for best in each.best[s]] for s in (old, new)]
     return Agreement.of(zip(*bands, strict=True))
 

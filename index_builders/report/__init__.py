@@ -1,1 +1,1 @@
-"""What a build tells: progress, resources, JSON report, plots."""
+"""Reports of builds: progress, resources, JSON report, plots."""

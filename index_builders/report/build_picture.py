@@ -1,4 +1,4 @@
-"""A build's report as a picture: recall against lists read."""
+"""Recall plot of a build report: recall against nprobe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build tells of its snapshot: a JSON file and a picture, in `reports/` beside it.
+"""Build report: a JSON file and a picture for each build, in `reports/` beside the snapshots.
 
 `reports/<id>.json` and `.png` are of a snapshot; `<id>.refused.json` and `.png` of a build whose
 recall was too low, which left no snapshot.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from index_builders.quality.verify import Recall
+from index_builders.quality.index_recall import Recall
 from index_builders.report.build_picture import picture_of
 from simsearch.index.snapshot.disk import full_disk_named
 from simsearch.index.snapshot.writer import REPORTS, make_durable_directory
@@ -24,8 +24,8 @@ REFUSED = ".refused"
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What was found when a search read `nprobe` lists."""
+class NprobeResult:
+    """Recall measured at one nprobe."""
 
     nprobe: int
     recall: Mapping[str, float]
@@ -35,17 +35,18 @@ class Tried:
     false_hits: int
 
     @classmethod
-    def of(cls, nprobe: int, recall: Recall) -> Tried:
+    def of(cls, nprobe: int, recall: Recall) -> NprobeResult:
+        """Floors become texts such as "0.90", which JSON can have as keys."""
         by_floor = {f"{floor:.2f}": found for floor, found in recall.by_floor.items()}
         return cls(nprobe, by_floor, recall.itself, recall.false_hits)
 
 
 @dataclass(frozen=True)
 class SpaceReport:
-    """Of one space. One that is searched exactly has a `factory` and counts, and no measures.
+    """One space of a build. A space that is searched exactly has counts and a factory alone.
 
-    `nprobe` is 0 where no number of lists was enough. A row passes the gate if it scores no more
-    than `gate_margin` below what is expected of a row at the threshold.
+    `nprobe` is 0 where none reached the recall target. A row passes the gate if its score is at
+    most `gate_margin` below the expected score of a row at the threshold.
     """
 
     space: str
@@ -54,7 +55,7 @@ class SpaceReport:
     factory: str
     shards: int = 0
     nprobe: int = 0
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[NprobeResult, ...] = ()
     codec_bias: float = 0.0
     codec_sd: float = 0.0
     gate_margin: float = 0.0
@@ -62,9 +63,8 @@ class SpaceReport:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """`seconds` by stage are of the last run: a build that was taken up again did the rest of its
-    work before. `peak_memory_bytes` leaves mapped files out, and is None where the system does not
-    say."""
+    """All that is known of one build. `seconds` by stage are of the last run alone, where a build
+    was resumed. `peak_memory_bytes` leaves mapped files out; None: not known on this system."""
 
     snapshot: str
     store_id: str
@@ -80,16 +80,17 @@ class BuildReport:
     peak_memory_bytes: int | None
 
     def as_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         return dataclasses.asdict(self)
 
 
 def now() -> str:
+    """The time in UTC, in ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def manifest_lines(measured: Mapping[int, SpaceReport]) -> dict[str, float]:
-    """The few numbers that the manifest keeps, by the number of the space: what was found with the
-    chosen nprobe."""
+    """The numbers that the manifest keeps: recall with the chosen nprobe, by space number."""
     lines: dict[str, float] = {}
     for number, space in measured.items():
         (chosen,) = (one for one in space.tried if one.nprobe == space.nprobe)
@@ -99,8 +100,8 @@ def manifest_lines(measured: Mapping[int, SpaceReport]) -> dict[str, float]:
 
 
 def write(snapshots: Path, report: BuildReport) -> list[Path]:
-    """The files written, each all or nothing: the JSON file, and the picture where matplotlib is
-    installed. Raises SnapshotFull; `remove` takes away what was written by then."""
+    """Write the JSON file, and the picture where matplotlib is installed, each atomically; returns
+    their paths. Raises SnapshotFull; `remove` then deletes what was written."""
     directory = snapshots / REPORTS
     stem = report.snapshot + (REFUSED if report.refused else "")
     contents = {directory / f"{stem}.json": json.dumps(report.as_json(), indent=2).encode()}
@@ -124,6 +125,6 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def remove(snapshots: Path, snapshot_id: str) -> None:
-    """What was told of one build, or half told."""
+    """Delete the report of one build, and temporary files of it."""
     for path in (snapshots / REPORTS).glob(f"{snapshot_id}.*"):
         path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""PNG figures by matplotlib, which the extra `plots` brings: a build or a training runs without.
+"""PNG figures by matplotlib, an optional package: the extra `plots` brings it.
 
-The only module of this package that knows matplotlib, and it loads it when something is drawn.
+The only module of this package that imports matplotlib, and only when something is drawn.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ DPI: Final = 110
 
 
 def can_draw() -> bool:
-    """Asked without loading matplotlib: a build's peak of memory does not hold it."""
+    """Whether matplotlib is installed; it is not loaded, to keep it out of peak memory."""
     return find_spec("matplotlib") is not None
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """Only where `can_draw`."""
+    """An empty figure; call it only where `can_draw`."""
     from matplotlib.figure import Figure
 
     return Figure((width_inches, height_inches), layout="constrained")
 
 
 def twenty_colours() -> NDArray[np.float64]:
-    """(20, 4): RGBA, told apart where the usual ten are too few."""
+    """(20, 4) float64 RGBA, for plots where the usual ten colours are too few."""
     from matplotlib import colormaps
 
     colours: NDArray[np.float64] = colormaps["tab20"](np.arange(20))
@@ -43,6 +43,7 @@ def twenty_colours() -> NDArray[np.float64]:
 
 
 def png_of(figure: Figure) -> bytes:
+    """The figure as PNG."""
     out = BytesIO()
     figure.savefig(out, format="png", dpi=DPI)
     return out.getvalue()

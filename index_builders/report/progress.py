@@ -1,4 +1,4 @@
-"""How far a build is: a bar with the time that is left, or one line a stage where nobody looks."""
+"""Progress display: bars with the time left on a terminal, else one line for each stage."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rich.text import Text
 
 
 class Progress(Protocol):
-    """Called as often as something moved, on one thread."""
+    """Receives the progress of a job; called on one thread."""
 
     def __call__(self, what: str, done: int, total: int, unit: str = "") -> None:
-        """`what`: the stage, a new one whenever it changes; `done` of `total` things called
-        `unit`. A total of 0 is one that nobody knows."""
+        """`what` names the stage; another name begins a new one. `done` of `total` things
+        called `unit`; a total of 0 is unknown."""
         ...
 
 
 def silent(what: str, done: int, total: int, unit: str = "") -> None:
-    """For whoever does not want to know."""
+    """A Progress that shows nothing."""
 
 
-def counted(progress: Progress, what: str, total: int, unit: str) -> Callable[[int], None]:
-    """Told how many more are done, tells `progress` how many are. Says that the stage begins."""
+def count_progress(progress: Progress, what: str, total: int, unit: str) -> Callable[[int], None]:
+    """Begin the stage `what`; the function returned takes increments and reports their sum."""
     done = 0
 
     def advance(more: int) -> None:
@@ -47,8 +47,8 @@ def counted(progress: Progress, what: str, total: int, unit: str) -> Callable[[i
 
 
 @contextmanager
-def shown(stream: IO[str]) -> Iterator[Progress]:
-    """Progress on `stream`: bars on a terminal, else a line for each stage that has ended."""
+def show_progress(stream: IO[str]) -> Iterator[Progress]:
+    """A Progress that writes to `stream`: bars on a terminal, else a line for each ended stage."""
     console = Console(file=stream)
     if console.is_terminal:
         with Bars(*_columns(), console=console) as bars:
@@ -81,14 +81,14 @@ class _CountColumn(ProgressColumn):
 
 
 def count_of(done: int, total: int, unit: str) -> str:
-    """ "1,200/4,000 rows", without what is not known."""
+    """ "1,200/4,000 rows", without the parts that are unknown."""
     if not unit:
         return ""
     return f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}"
 
 
 class _Bars:
-    """A bar for each stage, below each other; those that ended stand still."""
+    """A bar for each stage, one below the other."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
@@ -109,7 +109,7 @@ class _Bars:
 
 
 class _Lines:
-    """For a log: what was done, how much of it, in how many seconds."""
+    """A log line for each ended stage: name, count, seconds."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""What a build costs: seconds by stage, and the most memory that it held."""
+"""Resources of a build: seconds by stage, and peak memory."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to stage `name`."""
         self._turn()
         self._running.append(name)
         try:
@@ -31,7 +32,7 @@ class Stopwatch:
             self._running.pop()
 
     def _turn(self) -> None:
-        """What passed since the last turn was the innermost stage's."""
+        """Add the time since the last turn to the innermost stage."""
         now = time.monotonic()
         if self._running:
             stage = self._running[-1]
@@ -40,9 +41,9 @@ class Stopwatch:
 
 
 class MemoryPeak:
-    """The most anonymous memory seen while it is entered, sampled on a thread of its own.
+    """Peak of anonymous memory within the block, sampled on a thread of its own.
 
-    Anonymous, since mapped files are page cache: the system takes that back whenever it wants.
+    Mapped files do not count: they are page cache, which the system can reclaim.
     """
 
     def __init__(self, status: Path = STATUS, every_s: float = EVERY_S) -> None:
@@ -54,7 +55,7 @@ class MemoryPeak:
 
     @property
     def bytes(self) -> int | None:
-        """None where the system does not say."""
+        """The peak; None where the system does not report it."""
         return self._highest or None
 
     def __enter__(self) -> MemoryPeak:

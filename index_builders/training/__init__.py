@@ -1,4 +1,4 @@
-"""Trains a small image encoder that open_clip loads: photographs in, a checkpoint and its card out.
+"""Training of a small image encoder for open_clip: photographs in, weights and model card out.
 
-The only part of the batch side that knows torch and open_clip.
+The only part of the batch side that imports torch and open_clip.
 """

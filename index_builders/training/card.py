@@ -1,4 +1,4 @@
-"""The model card: what the encoder was made of and how, what it can do, and what it is not for."""
+"""Model card: data, training, figures and limits of the encoder, in Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BEGAN = {
 
 
 def card_of(report: Mapping[str, Any]) -> str:
-    """Markdown."""
+    """The card of a report, in Markdown."""
     return "\n\n".join(
         (_OPENING, _what(report), _data(report), _training(report), _figures(report), _LIMITS)
     )
@@ -118,8 +118,8 @@ normalisation keeps its first statistics; the weights are a running mean (decay
 {t["average_decay"]})."""
 
 
-def is_same_exam(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two points of a curve were measured on the same photographs."""
+def is_same_evaluation(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two points of a learning curve were measured on the same photographs."""
     keys = ("banked", "negatives")
     return all(one["recall"].get(key) == other["recall"].get(key) for key in keys)
 
@@ -128,7 +128,7 @@ def _figures(report: Mapping[str, Any]) -> str:
     if not report["curve"]:
         return "## Figures\n\nNone was measured."
     last = report["curve"][-1]
-    first = next(point for point in report["curve"] if is_same_exam(point, last))
+    first = next(point for point in report["curve"] if is_same_evaluation(point, last))
     recall = last["recall"]
     attacks = "\n".join(
         f"| {name} | {100 * share:.0f} | {100 * first['recall']['by_attack'].get(name, 0):.0f} |"

@@ -1,6 +1,6 @@
-"""Where a run stands, on the disk: tensors in safetensors, the rest in JSON, never a pickle.
+"""Training checkpoint: tensors in safetensors, the rest in JSON, never a pickle.
 
-A checkpoint is a directory that was renamed into place when it was whole; the JSON file knows the
+A checkpoint is a directory that was renamed into place when it was whole; the JSON file holds the
 SHA-256 of the tensors. The newest two are kept.
 """
 
@@ -27,7 +27,7 @@ _TENSORS, _REST = "tensors.safetensors", "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` by group and name: weights, average, moments; `rest` is whatever JSON can say."""
+    """`tensors` by group and name: weights, average, moments; `rest` is any JSON object."""
 
     step: int
     tensors: Mapping[str, torch.Tensor]
@@ -35,7 +35,7 @@ class Checkpoint:
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> Path:
-    """All or nothing, and on the disk before it counts."""
+    """Write a checkpoint atomically and durably, remove old ones; returns its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{checkpoint.step:08d}"
     temporary = directory / f".{path.name}.tmp"
@@ -59,17 +59,17 @@ def save(directory: Path, checkpoint: Checkpoint) -> Path:
 
 
 def newest(directory: Path) -> Checkpoint | None:
-    """None where there is none yet. Raises Corrupt, naming the one that is damaged."""
+    """The newest checkpoint, or None. Raises Corrupt, which names the damaged one."""
     paths = _all(directory)
     return load(paths[-1]) if paths else None
 
 
 def load(path: Path) -> Checkpoint:
-    """Raises Corrupt."""
+    """The checkpoint at `path`. Raises Corrupt."""
     advice = f"remove {path} to go on from the one before it"
     try:
-        said = json.loads((path / _REST).read_text(encoding="utf-8"))
-        step, digest, rest = said["step"], said["sha256"], said["rest"]
+        saved = json.loads((path / _REST).read_text(encoding="utf-8"))
+        step, digest, rest = saved["step"], saved["sha256"], saved["rest"]
     except (OSError, ValueError, KeyError, TypeError):
         raise Corrupt(f"the checkpoint {path} has no readable {_REST}: {advice}") from None
     try:
@@ -82,7 +82,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def as_read(value: Any) -> Any:
-    """What JSON makes of it: tuples become lists, so that a written value equals a read one."""
+    """The value after a round trip through JSON: tuples become lists."""
     return json.loads(json.dumps(value))
 
 

@@ -1,6 +1,6 @@
-"""What is minimised: a copy lies nearest to its original, and all others lie apart.
+"""Training loss: InfoNCE, which brings the views of a photograph together, and KoLeo.
 
-Numbers are those of a trial: InfoNCE with temperature 0.05, half a KoLeo beside it.
+A trial chose temperature 0.05 and half a KoLeo.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch.nn import functional
 def pair_loss(
     light: torch.Tensor, heavy: torch.Tensor, temperature: float, koleo_share: float
 ) -> torch.Tensor:
-    """Of unit vectors (n, dim), row i of both from the same photograph."""
+    """The loss of unit vectors, (n, dim) each, row i of both from the same photograph."""
     spread = (koleo(light) + koleo(heavy)) / 2
     return contrast(light, heavy, temperature) + koleo_share * spread
 
 
 def contrast(light: torch.Tensor, heavy: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Symmetric InfoNCE over both kinds of view: each of the 2n views is to know its partner
+    """Symmetric InfoNCE over both kinds of view: each of the 2n views is to find its partner
     among the other 2n - 1 (NT-Xent: Chen et al. 2020, "A simple framework for contrastive
     learning of visual representations", equation 1)."""
     both = torch.cat([light, heavy])

@@ -1,4 +1,4 @@
-"""What a run gives away: the model as open_clip loads it, its card, a report, a picture."""
+"""Model export: weights for open_clip, model card, JSON report, learning curve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from index_builders.report import plots
-from index_builders.training.card import card_of, is_same_exam
+from index_builders.training.card import card_of, is_same_evaluation
 from index_builders.training.network import exported
 from index_builders.training.photos import Photos
 from index_builders.training.run_config import TRAIN
@@ -23,14 +23,14 @@ from index_builders.training.trainer import Trainer
 from simsearch.encode.encoders.clip_weights import SHIPPED, find_clip
 
 BYTES_MAX: Final = 16 * 1024 * 1024
-"""What a wheel may carry of it."""
+"""Size of the weights that the wheel may carry."""
 
 WEIGHTS, CONFIG, CARD = "open_clip_model.safetensors", "open_clip_config.json", "MODEL_CARD.md"
 REPORT, PICTURE = "report.json", "learning_curve.png"
 
 
 def export(trainer: Trainer, photos: Photos, out: Path) -> list[Path]:
-    """The files written, each all or nothing; the picture only where matplotlib is installed."""
+    """Write every file atomically; the picture needs matplotlib. Returns the paths."""
     weights = save(exported(trainer.model, trainer.average))
     report = report_of(trainer, photos, weights)
     model = out / SHIPPED
@@ -51,7 +51,7 @@ def export(trainer: Trainer, photos: Photos, out: Path) -> list[Path]:
 
 
 def report_of(trainer: Trainer, photos: Photos, weights: bytes) -> dict[str, Any]:
-    """Everything that the card says, as JSON: what was trained, on what, how long, how well."""
+    """The data of the model card, as JSON."""
     config = trainer.config
     steps, pairs = trainer.step, config.training.pairs
     trained = [p.source for p in photos.photos if not p.held_out]
@@ -96,12 +96,12 @@ def _write(path: Path, content: bytes) -> None:
     temporary.rename(path)
 
 
-def exams_apart(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The curve with a gap wherever photographs joined or left: what was measured before and after
-    are two exams, and no line leads from one to the other."""
+def split_by_evaluation(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The curve with a gap wherever the held-out photographs changed: points before and after
+    cannot be compared, and no line connects them."""
     apart: list[dict[str, Any]] = []
     for point in curve:
-        if apart and not is_same_exam(apart[-1], point):
+        if apart and not is_same_evaluation(apart[-1], point):
             nothing = {"mean": float("nan"), "by_attack": {}, "by_source": {}}
             apart.append({"step": point["step"], "recall": nothing})
         apart.append(point)
@@ -114,7 +114,7 @@ def picture_of(report: dict[str, Any]) -> bytes | None:
     if not plots.can_draw():
         return None
     figure = plots.new_figure(12.0, 4.6)
-    curve = exams_apart(report["curve"])
+    curve = split_by_evaluation(report["curve"])
     gap = "; after a gap other photographs are asked" if len(curve) > len(report["curve"]) else ""
     figure.suptitle(f"Recall of held-out photographs at image-FPR 1e-3, seed {report['seed']}{gap}")
     steps = [point["step"] for point in curve]

@@ -1,4 +1,4 @@
-"""The network that is trained: where it begins, how it computes quickly, what is exported of it."""
+"""Network in training: initial weights, fused convolutions, head whitening, export."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def preprocess_of(network: Any) -> Preprocess:
     return preprocess
 
 
-# ---------------------------------------------------------------- quick to train
+# ---------------------------------------------------------------- fused convolutions
 
 
-class Folded(nn.Module):
+class FusedConv(nn.Module):
     """A convolution and the normalisation after it in one pass.
 
     Normalisation that keeps its statistics is a factor and an offset by channel; taken into the
@@ -87,6 +87,7 @@ class Folded(nn.Module):
         self.out_float = out_float
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, channels, height, width) to the normalised output, before the activation."""
         norm: Any = self.norm
         factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight = (self.conv.weight * factor[:, None, None, None]).to(self.format)
@@ -97,7 +98,7 @@ class Folded(nn.Module):
         return out.float() if self.out_float else out
 
     def _padded(self, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """timm pads strided convolutions as TensorFlow does: what is left over, more behind."""
+        """timm pads strided convolutions as TensorFlow does: the remainder goes to the end."""
         if type(self.conv) is nn.Conv2d:
             return x, self.conv.padding
         pads = []
@@ -109,22 +110,23 @@ class Folded(nn.Module):
         return functional.pad(x, pads), 0
 
 
-def folded(tower: nn.Module, *, half: bool) -> nn.Module:
-    """The same image tower, on the same parameters, quicker to train; its training mode is
-    evaluation mode. Vectors differ from the tower's by rounding alone, or by bfloat16's."""
+def fused_tower(tower: nn.Module, *, half: bool) -> nn.Module:
+    """A copy of the image tower with fused convolutions, on the same parameters, always in
+    evaluation mode. Its vectors differ by rounding alone, in float32 or bfloat16."""
     shared = {id(t): t for t in [*tower.parameters(), *tower.buffers()]}
     twin = copy.deepcopy(tower, shared)
     for block in list(twin.modules()):
         for conv, norm in CONV_AND_NORM.get(type(block).__name__, ()):
             normed = getattr(block, norm)
             last = conv == "conv_head"
-            joined = Folded(getattr(block, conv), normed, half=half, out_float=last)
+            joined = FusedConv(getattr(block, conv), normed, half=half, out_float=last)
             setattr(block, conv, joined)
             setattr(block, norm, normed.act)
     return twin.eval()
 
 
 def wants_half(precision: str, device: str) -> bool:
+    """Whether a precision setting means bfloat16 on this device."""
     return precision == "bfloat16" or (precision == "auto" and device_has_bf16(device))
 
 
@@ -144,12 +146,12 @@ def normalised(views: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
     return views.permute(0, 3, 1, 2).to(torch.float32).div(255).sub(mean).div(std)
 
 
-# ---------------------------------------------------------------- its head
+# ---------------------------------------------------------------- head
 
 
 def whiten_head(tower: Any, pixels: torch.Tensor) -> None:
-    """Make the last layer PCA whitening of what `pixels`, (n, 3, height, width), give before it,
-    so that learning begins where every direction tells photographs apart as well as the next."""
+    """Make the last layer the PCA whitening of its inputs for `pixels`, (n, 3, height, width), so
+    that training begins with all directions equally informative."""
     head = tower.trunk.classifier
     with torch.inference_mode():
         chunks = [_before_head(tower, chunk) for chunk in torch.split(pixels, 64)]
@@ -171,11 +173,11 @@ def _before_head(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
     return out.float()
 
 
-# ---------------------------------------------------------------- out
+# ---------------------------------------------------------------- export
 
 
 def twin_with(tower: nn.Module, parameters: dict[str, torch.Tensor]) -> nn.Module:
-    """A tower of the same build with these parameters."""
+    """A copy of the tower with these parameters."""
     shared = {id(t): t for t in tower.buffers()}
     shared |= {
         id(p): nn.Parameter(parameters[name], requires_grad=False)
@@ -185,11 +187,12 @@ def twin_with(tower: nn.Module, parameters: dict[str, torch.Tensor]) -> nn.Modul
 
 
 def parameters_of(tower: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters by name."""
     return dict(tower.named_parameters())
 
 
 def exported(network: Any, tower: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """float16, under open_clip's names: the model with these parameters of the image tower."""
+    """The model with these parameters of the image tower, in float16, under open_clip's names."""
     state = network.state_dict() | {f"visual.{name}": t for name, t in tower.items()}
     return {
         name: (t.half() if t.is_floating_point() else t).contiguous().cpu()

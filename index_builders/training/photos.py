@@ -1,4 +1,4 @@
-"""Photographs, decoded once into one file of pixels that is mapped into memory."""
+"""Photograph cache: every picture decoded once into one file of pixels, mapped into memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from simsearch.errors import BadConfig, BadInput, Corrupt
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 DETAIL_MIN = 6.0
-"""Mean difference of neighbours, of 255, below which a tile is sky or wall: nothing to know it
-again by. Of its grey version at 16 × 16, so that neither noise nor a soft gradient counts."""
+"""Mean difference of neighbouring pixels, of 255, below which a tile is sky or wall and cannot be
+recognised. Measured in grey at 16 × 16, so that neither noise nor a soft gradient counts."""
 
 _DETAIL_PX = 16
 
@@ -43,7 +43,7 @@ class Photo:
 
 
 class Photos:
-    """Photographs by number; the pixels stay in the file until they are asked for."""
+    """Photographs by number; pixels are read from the file on access."""
 
     def __init__(self, photos: Sequence[Photo], pixels: npt.NDArray[np.uint8]) -> None:
         self.photos = tuple(photos)
@@ -60,9 +60,11 @@ class Photos:
         return flat.reshape(photo.height, photo.width, 3)
 
     def trained_on(self) -> Photos:
+        """The photographs of the training part."""
         return Photos([p for p in self.photos if not p.held_out], self._pixels)
 
     def held_out(self) -> Photos:
+        """The photographs of the held-out part."""
         return Photos([p for p in self.photos if p.held_out], self._pixels)
 
 
@@ -73,11 +75,11 @@ def is_held_out(file_name: str, source: Source, one_in: int) -> bool:
     return source.use != TRAIN or number % one_in == 0
 
 
-def gather(data: Path, config: DataConfig, cache: Path, progress: Progress = silent) -> Photos:
-    """Every photograph of every source, from `cache` if it was made of the same files.
+def load_photos(data: Path, config: DataConfig, cache: Path, progress: Progress = silent) -> Photos:
+    """Every photograph of every source, from `cache` if that was made of the same files.
 
-    Files that are no pictures are left out; a source without any is an error. Raises BadConfig
-    (naming the folder) and Corrupt (a cache of another length than it says).
+    Files that are not pictures are left out; a source without any is an error. Raises BadConfig
+    (naming the folder) and Corrupt (the cache has the wrong length).
     """
     files = [(source, path) for source in config.sources for path in _files(data, source)]
     digest = _digest(files, config)
@@ -158,7 +160,7 @@ def _pieces(path: Path, config: DataConfig) -> Iterator[Pixels]:
 
 
 def detail(pixels: Pixels) -> float:
-    """How much there is to see: see DETAIL_MIN."""
+    """Mean difference of neighbouring pixels, of 255: see DETAIL_MIN."""
     grey = Image.fromarray(pixels).convert("L").resize((_DETAIL_PX, _DETAIL_PX))
     values = np.asarray(grey, np.float32)
     across, down = (np.abs(np.diff(values, axis=axis)).mean() for axis in (0, 1))

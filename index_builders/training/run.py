@@ -1,4 +1,4 @@
-"""What `simsearch-build train-encoder` does: gather, go on from where the run stands, tell, export.
+"""Training run of `simsearch-build train-encoder`: load photographs, resume, train, log, export.
 
 Below OUT: `photos/`, decoded once; `checkpoints/`, the newest two of the run;
 `cooldown-<step>-<n>/`, those of a cool-down of n steps that began at a step, beside the run, which
@@ -22,8 +22,8 @@ import torch
 from index_builders.report.progress import Progress, silent
 from index_builders.training import checkpoint
 from index_builders.training.model_export import export
-from index_builders.training.photos import Photos, gather
-from index_builders.training.recall import Examination
+from index_builders.training.photo_recall import Evaluation
+from index_builders.training.photos import Photos, load_photos
 from index_builders.training.run_config import RunConfig
 from index_builders.training.trainer import CoolDown, Trainer
 from simsearch.errors import BadConfig
@@ -32,8 +32,8 @@ CHECKPOINTS, LOG = "checkpoints", "training.jsonl"
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a call is for. `cool_down_steps` of 0 goes on training; `export_only` trains nothing."""
+class RunRequest:
+    """What to do in a run. `cool_down_steps` of 0: go on training; `export_only`: train nothing."""
 
     seed: int
     device: str = "auto"
@@ -43,41 +43,43 @@ class Wish:
 
 
 def train(
-    config: RunConfig, data: Path, out: Path, wish: Wish, progress: Progress = silent
+    config: RunConfig, data: Path, out: Path, request: RunRequest, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Until the configured step, the end of the cool-down, or SIGINT or SIGTERM, whichever is
-    first: what was reached. The command given again goes on from there.
+    """Train until the configured step, the end of the cool-down, or SIGINT or SIGTERM, and return
+    what was reached, as JSON. The next run with the same `out` resumes from there.
 
     Raises BadConfig, Corrupt, WeightsMissing.
     """
-    torch.set_num_threads(wish.threads)
-    photos = gather(data, config.data, out / "photos", progress)
-    trainer, directory = _trainer(config, photos, out, wish)
+    torch.set_num_threads(request.threads)
+    photos = load_photos(data, config.data, out / "photos", progress)
+    trainer, directory = _trainer(config, photos, out, request)
     log = _Log(out / LOG, progress)
-    examination = Examination(photos.held_out(), config.evaluation, trainer.batches.side_px)
+    evaluation = Evaluation(photos.held_out(), config.evaluation, trainer.batches.side_px)
     until = trainer.cool_down.end if trainer.cool_down else config.training.steps
     with _stopped_by_signal() as stopped:
-        if not wish.export_only:
-            trainer.run(until, directory, examination, log, stopped, wish.threads)
+        if not request.export_only:
+            trainer.run(until, directory, evaluation, log, stopped, request.threads)
         whole = trainer.step >= until and not stopped()
-    told: dict[str, Any] = {"step": trainer.step, "of": until, "finished": whole}
-    if wish.export_only or (whole and trainer.cool_down):
-        trainer.examine(examination, log)
-        told["exported"] = [str(path) for path in export(trainer, photos, out)]
-    return told
+    reached: dict[str, Any] = {"step": trainer.step, "of": until, "finished": whole}
+    if request.export_only or (whole and trainer.cool_down):
+        trainer.evaluate(evaluation, log)
+        reached["exported"] = [str(path) for path in export(trainer, photos, out)]
+    return reached
 
 
-def _trainer(config: RunConfig, photos: Photos, out: Path, wish: Wish) -> tuple[Trainer, Path]:
-    """Where the run, or its cool-down, stands; and where its checkpoints go."""
-    device = _device(wish.device)
-    trainer = Trainer(config, photos, wish.seed, device)
+def _trainer(
+    config: RunConfig, photos: Photos, out: Path, request: RunRequest
+) -> tuple[Trainer, Path]:
+    """The trainer of the run, or of its cool-down, resumed; and its checkpoint folder."""
+    device = _device(request.device)
+    trainer = Trainer(config, photos, request.seed, device)
     directory = out / CHECKPOINTS
     saved = checkpoint.newest(directory)
-    if saved is None and (wish.cool_down_steps or wish.export_only):
+    if saved is None and (request.cool_down_steps or request.export_only):
         raise BadConfig(f"{directory} has no checkpoint: train first")
-    if saved is not None and wish.cool_down_steps:
-        trainer.cool_down = CoolDown(saved.step, wish.cool_down_steps)
-        directory = out / f"cooldown-{saved.step:08d}-{wish.cool_down_steps}"
+    if saved is not None and request.cool_down_steps:
+        trainer.cool_down = CoolDown(saved.step, request.cool_down_steps)
+        directory = out / f"cooldown-{saved.step:08d}-{request.cool_down_steps}"
         saved = checkpoint.newest(directory) or saved
     if saved is None:
         trainer.begin()

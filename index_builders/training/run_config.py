@@ -1,4 +1,4 @@
-"""What a training run is told: a TOML file, every key checked, and no key that nobody reads."""
+"""Training configuration: a TOML file with every key checked; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Source:
     """One folder of photographs, below the data folder.
 
     `use` is "train" (all but one photograph in `held_out_one_in`) or "evaluate" (none is ever
-    trained on). `origin` and `licence` are what the model card says of it. Before `from_step` a
-    run does not see it: so a run that has begun can be given more photographs.
+    trained on). `origin` and `licence` appear in the model card. A run does not use the source
+    before `from_step`, so that photographs can be added to a running training.
     """
 
     folder: str
@@ -33,8 +33,8 @@ class Source:
     use: str = TRAIN
     from_step: int = 0
 
-    def has_taught(self, steps: int) -> bool:
-        """Whether the weights after so many steps could have to do with it."""
+    def seen_by_step(self, steps: int) -> bool:
+        """Whether the weights after so many steps may depend on it."""
         return self.use == TRAIN and self.from_step < max(steps, 1)
 
 
@@ -90,29 +90,31 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
+    """The whole file."""
+
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 4.0
 
-    def what_is_trained(self, steps: int) -> dict[str, Any]:
-        """Everything that has changed the weights by then, as JSON would give it back: a run is
-        taken up again only by the same."""
+    def training_identity(self, steps: int) -> dict[str, Any]:
+        """Every setting that has changed the weights by then, as plain values: a run is resumed
+        only with the same."""
         training = dataclasses.asdict(self.training)
         del training["steps"]
         data = dataclasses.asdict(self.data)
-        data["sources"] = [_told(s) for s in self.data.sources if s.has_taught(steps)]
+        data["sources"] = [_source_identity(s) for s in self.data.sources if s.seen_by_step(steps)]
         return {"data": data, "training": training}
 
 
-def _told(source: Source) -> dict[str, Any]:
-    """As checkpoints from before `from_step` tell it, where it is 0."""
-    told = dataclasses.asdict(source)
-    return told if source.from_step else {k: v for k, v in told.items() if k != "from_step"}
+def _source_identity(source: Source) -> dict[str, Any]:
+    """Without `from_step` where it is 0, as in checkpoints from before that key."""
+    values = dataclasses.asdict(source)
+    return values if source.from_step else {k: v for k, v in values.items() if k != "from_step"}
 
 
 def load_config(path: Path) -> RunConfig:
-    """Raises BadConfig, naming the file and the key."""
+    """The configuration in a file. Raises BadConfig, which names the file and the key."""
     try:
         written = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as wrong:
@@ -163,7 +165,7 @@ def _check(config: RunConfig, path: Path) -> None:
             "a folder is named by two sources",
         ),
         (
-            not any(s.has_taught(0) for s in config.data.sources),
+            not any(s.seen_by_step(0) for s in config.data.sources),
             f"no source is there from step 0: give one use = {TRAIN!r} and no from_step",
         ),
         (any(s.from_step < 0 for s in config.data.sources), "from_step must not be below 0"),

@@ -1,5 +1,4 @@
-"""One run: from its newest checkpoint, or from the start, through steps that can be repeated bit
-for bit."""
+"""Trainer: the training loop, its optimizer and checkpoints; steps repeat bit for bit."""
 
 from __future__ import annotations
 
@@ -21,21 +20,21 @@ from index_builders.training.augment.view_batches import Batches
 from index_builders.training.augment.views import light_view
 from index_builders.training.checkpoint import Checkpoint
 from index_builders.training.loss import pair_loss
+from index_builders.training.photo_recall import Evaluation
 from index_builders.training.photos import Photos
-from index_builders.training.recall import Examination
 from index_builders.training.run_config import IMAGENET, RunConfig, TrainingConfig
 from simsearch.encode.encoder_protocol import Pixels
 from simsearch.errors import BadConfig
 from simsearch.types import Vectors
 
-Tell = Callable[[dict[str, Any]], None]
+EventLog = Callable[[dict[str, Any]], None]
 
 HEAD_VIEWS = 2_048
-"""Light views whose spread decides where the last layer begins."""
+"""Light views that the head is whitened with."""
 
 GRADIENT_NORM_MAX = 1.0
 _CHUNK = 128
-_TOLD_EVERY_SECONDS = 20.0
+_LOG_EVERY_SECONDS = 20.0
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -48,16 +47,18 @@ class CoolDown:
 
     @property
     def end(self) -> int:
+        """The step at which the rate is 0."""
         return self.begin + self.steps
 
     def factor(self, step: int) -> float:
+        """The share of the level rate at a step, 1 down to 0."""
         share = min(max((step - self.begin) / self.steps, 0.0), 1.0)
         return 0.5 * (1 + math.cos(math.pi * share))
 
 
 @dataclass
 class Trainer:
-    """`step` is how many are done. `curve` holds what was measured, by step."""
+    """State of a run. `step` counts finished steps; `curve` holds the evaluations by step."""
 
     config: RunConfig
     photos: Photos
@@ -78,17 +79,17 @@ class Trainer:
         self.early = {id(p) for p in network.early(self.tower, training.frozen_blocks)}
         self.batches = self._batches()
         self.optimizer = _optimizer(self.parameters, training)
-        self.quick = network.folded(self.tower, half=self.half)
+        self.quick = network.fused_tower(self.tower, half=self.half)
 
     def _batches(self) -> Batches:
         joins = {s.folder: s.from_step for s in self.config.data.sources if s.from_step}
         pairs, side_px = self.config.training.pairs, self.preprocess.size[0]
         return Batches(self.photos.trained_on(), pairs, side_px, self.seed, joins)
 
-    # ------------------------------------------------------------ begin
+    # ------------------------------------------------------------ start and checkpoints
 
     def begin(self) -> None:
-        """At step 0, with a head that fits the photographs if the weights are not our own."""
+        """Start at step 0; the head is whitened unless the weights are the shipped ones."""
         if self.config.training.init == IMAGENET:
             network.whiten_head(self.tower, self._head_pixels())
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
@@ -101,7 +102,7 @@ class Trainer:
         return self._normal(np.stack(seen))
 
     def resume(self, saved: Checkpoint) -> None:
-        """Raises BadConfig for a checkpoint of other settings, seed or photographs."""
+        """Go on from a checkpoint. Raises BadConfig for other settings, seed or photographs."""
         if saved.rest.get("identity") != self._identity(saved.step):
             raise BadConfig(
                 "the checkpoint is of a run with another seed, configuration or photographs: "
@@ -124,14 +125,15 @@ class Trainer:
                 }
 
     def _identity(self, steps: int) -> dict[str, Any]:
-        taught = {s.folder for s in self.config.data.sources if s.has_taught(steps)}
+        taught = {s.folder for s in self.config.data.sources if s.seen_by_step(steps)}
         names = [p.name for p in self.batches.photos.photos if p.source in taught]
         identity: dict[str, Any] = checkpoint.as_read(
-            {"seed": self.seed, "photos": names, **self.config.what_is_trained(steps)}
+            {"seed": self.seed, "photos": names, **self.config.training_identity(steps)}
         )
         return identity
 
     def save(self, directory: Path) -> None:
+        """Write a checkpoint of the run into `directory`."""
         tensors = {f"weights/{n}": p.detach() for n, p in self.parameters.items()}
         tensors |= {f"average/{n}": t for n, t in self.average.items()}
         for name, parameter in self.parameters.items():
@@ -144,36 +146,36 @@ class Trainer:
         }
         checkpoint.save(directory, Checkpoint(self.step, tensors, rest))
 
-    # ------------------------------------------------------------ learn
+    # ------------------------------------------------------------ training
 
     def run(
         self,
         until: int,
         directory: Path,
-        examination: Examination | None,
-        tell: Tell,
+        evaluation: Evaluation | None,
+        log: EventLog,
         stopped: Callable[[], bool],
         threads: int = 2,
     ) -> None:
-        """To step `until`, or until `stopped`; saves every few minutes and at the end."""
+        """Train to step `until`, or until `stopped`; save every few minutes and at the end."""
         views = self.batches.ahead(self.step, threads)
-        saved_at = told_at = time.monotonic()
-        told_step = self.step
-        if examination and not self.curve:
-            self.examine(examination, tell)
+        saved_at = logged_at = time.monotonic()
+        logged_step = self.step
+        if evaluation and not self.curve:
+            self.evaluate(evaluation, log)
         try:
             while self.step < until and not stopped():
                 begun = time.monotonic()
                 loss = self.learn(next(views))
                 self.views_seconds += time.monotonic() - begun
                 now = time.monotonic()
-                if now - told_at >= _TOLD_EVERY_SECONDS or self.step == until:
-                    speed = (self.step - told_step) / (now - told_at)
-                    tell(self._told(loss, speed, until))
-                    told_at, told_step = now, self.step
-                if examination and self.step % self.config.evaluation.every_steps == 0:
-                    self.examine(examination, tell)
-                    told_at, told_step = time.monotonic(), self.step
+                if now - logged_at >= _LOG_EVERY_SECONDS or self.step == until:
+                    speed = (self.step - logged_step) / (now - logged_at)
+                    log(self._step_event(loss, speed, until))
+                    logged_at, logged_step = now, self.step
+                if evaluation and self.step % self.config.evaluation.every_steps == 0:
+                    self.evaluate(evaluation, log)
+                    logged_at, logged_step = time.monotonic(), self.step
                 if now - saved_at >= 60 * self.config.checkpoint_minutes:
                     self.save(directory)
                     saved_at = time.monotonic()
@@ -181,7 +183,7 @@ class Trainer:
             views.close()  # type: ignore[attr-defined]
         self.save(directory)
 
-    def _told(self, loss: float, speed: float, until: int) -> dict[str, Any]:
+    def _step_event(self, loss: float, speed: float, until: int) -> dict[str, Any]:
         return {
             "event": "step",
             "step": self.step,
@@ -193,7 +195,7 @@ class Trainer:
         }
 
     def learn(self, views: Pixels) -> float:
-        """One step: the loss."""
+        """One step on (2 × pairs, side, side, 3) uint8 views; returns the loss."""
         training = self.config.training
         for parameter in self.parameters.values():
             frozen = id(parameter) in self.early and self.step < training.frozen_steps
@@ -215,30 +217,32 @@ class Trainer:
         return value
 
     def learning_rate(self) -> float:
-        """Of the next step: up, level, and down once cooling down."""
+        """The rate of the next step: warm-up, level, and half a cosine in a cool-down."""
         training = self.config.training
         rate = training.learning_rate * min(1.0, (self.step + 1) / training.warm_up_steps)
         return rate * self.cool_down.factor(self.step) if self.cool_down else rate
 
     @torch.no_grad()
     def _average(self) -> None:
-        """The first steps count for less: a mean that began with them would keep them long."""
+        """Update the mean weights. The decay begins low: the first steps soon lose weight."""
         decay = min(self.config.training.average_decay, (1 + self.step) / (10 + self.step))
         for name, parameter in self.parameters.items():
             self.average[name].lerp_(parameter, 1 - decay)
 
-    # ------------------------------------------------------------ measure
+    # ------------------------------------------------------------ evaluation
 
-    def examine(self, examination: Examination, tell: Tell) -> None:
-        """With the averaged weights, which are what is exported."""
+    def evaluate(self, evaluation: Evaluation, log: EventLog) -> None:
+        """Measure the averaged weights, which are exported, and add a point to the curve."""
         begun = time.monotonic()
         tower = network.twin_with(self.tower, self.average)
-        recall = examination.ask(self.encoder(network.folded(tower, half=self.half)))
+        recall = evaluation.measure(self.encoder(network.fused_tower(tower, half=self.half)))
         point = {"step": self.step, "recall": dataclasses.asdict(recall)}
         self.curve = [*(p for p in self.curve if p["step"] < self.step), point]
-        tell({"event": "recall", "seconds": round(time.monotonic() - begun, 1), **point})
+        log({"event": "recall", "seconds": round(time.monotonic() - begun, 1), **point})
 
     def encoder(self, tower: nn.Module) -> Callable[[np.ndarray], Vectors]:
+        """A function from (n, side, side, 3) uint8 views to (n, dim) unit vectors."""
+
         def encode(views: np.ndarray) -> Vectors:
             with torch.inference_mode():
                 chunks = [

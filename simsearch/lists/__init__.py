@@ -1,7 +1,7 @@
-"""Lists of known items in files, read and written as streams: no server, no bank.
+"""Hash lists and other lists of known items in files, read and written as streams.
 
-`read_list` gives the rows of any format of `docs/formats.md`, `RefusedRows` keeps those that could
-not be read, and `write_list` writes entries so that they can be read again.
+`read_list` reads every format of `docs/formats.md`, `RefusedRowsFile` keeps the rows that could not
+be used, and `write_list` writes entries so that they can be read again.
 """
 
 from simsearch.lists.export_manifest import (
@@ -12,38 +12,38 @@ from simsearch.lists.export_manifest import (
     read_manifest,
 )
 from simsearch.lists.formats import Format, format_named
-from simsearch.lists.list_reader import Reading, ReadOptions, read_list
+from simsearch.lists.list_reader import ListReader, ReadOptions, read_list
 from simsearch.lists.list_writer import ListEntry, write_entries, write_list
-from simsearch.lists.refused_rows import RefusedRows
+from simsearch.lists.refused_rows import RefusedRowsFile
 from simsearch.lists.rows import (
     About,
-    BadRow,
     HashChunk,
     ImageFile,
     Limits,
     ListRow,
+    ReadCounts,
+    RefusedRow,
     RowContent,
-    Tally,
     fingerprint_of,
 )
 
 __all__ = [
     "MANIFEST_NAME",
     "About",
-    "BadRow",
     "Format",
     "HashChunk",
     "ImageFile",
     "Limits",
     "ListEntry",
     "ListFile",
+    "ListReader",
     "ListRow",
     "Manifest",
+    "ReadCounts",
     "ReadOptions",
-    "Reading",
-    "RefusedRows",
+    "RefusedRow",
+    "RefusedRowsFile",
     "RowContent",
-    "Tally",
     "check_manifest",
     "fingerprint_of",
     "format_named",

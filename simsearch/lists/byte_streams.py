@@ -1,4 +1,4 @@
-"""The bytes of a list: a file or standard input, gzip or not, and whole lines of it."""
+"""Byte streams: a file or standard input, with or without gzip, and blocks of whole lines."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CHUNK_BYTES: Final = 512 << 10
 """Read at a time: about 8,000 lines of PDQ, fewer than one edit may add."""
 
 HEAD_BYTES: Final = 64 << 10
-"""Looked at to tell the format."""
+"""Read to detect the format."""
 
 _GZIP: Final = b"\x1f\x8b"
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Stream:
-    """Bytes in order, unpacked where they are gzip. `name` is for people."""
+class ByteStream:
+    """Bytes in order, unpacked if they are gzip. `name` stands in error messages."""
 
     def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
         self.name = name
@@ -45,17 +45,18 @@ class Stream:
 
     @property
     def head(self) -> bytes:
-        """How it begins; `read` gives it, too."""
+        """The first bytes; `read` returns them, too."""
         return self._begun
 
     def read(self, nbytes: int) -> bytes:
-        """About `nbytes`; nothing at the end. Raises BadContent, LimitExceeded."""
+        """About `nbytes`, or b"" at the end. Raises BadContent, LimitExceeded."""
         if self._begun:
             data, self._begun = self._begun, b""
             return data
         return self._some(nbytes)
 
     def chunks(self, nbytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """All of it, about `nbytes` at a time."""
         while data := self.read(nbytes):
             yield data
 
@@ -104,31 +105,31 @@ class Stream:
 
 
 @contextmanager
-def opened(source: Path | BinaryIO, name: str, limits: Limits) -> Iterator[Stream]:
-    """Raises BadContent where it cannot be read, LimitExceeded."""
+def open_stream(source: Path | BinaryIO, name: str, limits: Limits) -> Iterator[ByteStream]:
+    """The stream of a file or of an open binary file. Raises BadContent, LimitExceeded."""
     if not isinstance(source, Path):
-        yield Stream(name, source, limits)
+        yield ByteStream(name, source, limits)
         return
     try:
         file = source.open("rb")
     except OSError as fault:
         raise BadContent(f"cannot read {source}: {fault.strerror}") from None
     with file:
-        yield Stream(name, file, limits)
+        yield ByteStream(name, file, limits)
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
-    """Whole lines, the first of which is number `first`. `cut`: the beginning of one line that is
-    longer than the limit."""
+class LineBlock:
+    """Whole lines; `first` is the number of the first. `cut`: `data` is the beginning of one line
+    that is longer than the limit."""
 
     first: int
     data: bytes
     cut: bool = False
 
 
-def lines_of(stream: Stream, line_bytes_max: int) -> Iterator[Lines]:
-    """The file in order, without a byte-order mark. Raises BadContent for UTF-16."""
+def lines_of(stream: ByteStream, line_bytes_max: int) -> Iterator[LineBlock]:
+    """The blocks of the file in order, without a byte-order mark. Raises BadContent for UTF-16."""
     number, rest, skipping = 1, b"", False
     for chunk in _without_mark(stream):
         data = rest + chunk
@@ -141,23 +142,23 @@ def lines_of(stream: Stream, line_bytes_max: int) -> Iterator[Lines]:
             yield from _checked(number, whole + newline, line_bytes_max)
             number += whole.count(b"\n") + 1
         if len(rest) > line_bytes_max:
-            yield Lines(number, rest[:line_bytes_max], cut=True)
+            yield LineBlock(number, rest[:line_bytes_max], cut=True)
             rest, skipping = b"", True
     if rest:
         yield from _checked(number, rest, line_bytes_max)
 
 
-def _checked(first: int, data: bytes, line_bytes_max: int) -> Iterator[Lines]:
+def _checked(first: int, data: bytes, line_bytes_max: int) -> Iterator[LineBlock]:
     """A chunk may hold a line that is too long as a whole."""
     if len(data) <= line_bytes_max or max(map(len, data.split(b"\n"))) <= line_bytes_max:
-        yield Lines(first, data)
+        yield LineBlock(first, data)
         return
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), first):
         is_cut = len(line) > line_bytes_max
-        yield Lines(number, line[:line_bytes_max] if is_cut else line + b"\n", is_cut)
+        yield LineBlock(number, line[:line_bytes_max] if is_cut else line + b"\n", is_cut)
 
 
-def _without_mark(stream: Stream) -> Iterator[bytes]:
+def _without_mark(stream: ByteStream) -> Iterator[bytes]:
     if stream.head.startswith(_UTF16_MARKS):
         raise BadContent(f"{stream.name} is UTF-16 text: save it as UTF-8")
     for n, chunk in enumerate(stream.chunks()):
@@ -165,4 +166,5 @@ def _without_mark(stream: Stream) -> Iterator[bytes]:
 
 
 def without_mark(data: bytes) -> bytes:
+    """Without the UTF-8 byte-order mark."""
     return data.removeprefix(_UTF8_MARK)

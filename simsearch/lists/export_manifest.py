@@ -1,4 +1,4 @@
-"""The manifest of an export: its files with size and SHA-256, and what they hold."""
+"""Export manifest: the files of an export with size and SHA-256, and counts of their rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ListFile:
 @dataclass(frozen=True)
 class Manifest:
     """`signals` are rows by signal or space, `states` entries by state, `spaces` dims by id.
-    `notes` is what the exporter had to say, as of which bank and when."""
+    `notes` are free texts of the exporter, such as bank and time."""
 
     entries: int
     files: tuple[ListFile, ...]
@@ -43,6 +43,7 @@ class Manifest:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
+        """The manifest as sorted, indented JSON, in UTF-8."""
         body = {"kind": KIND, "version": VERSION} | asdict(self)
         return (json.dumps(body, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
@@ -63,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_manifest(folder: Path) -> Manifest:
-    """With every file held against it. Raises as `read_manifest`."""
+    """The manifest, with size and SHA-256 of every file verified. Raises as `read_manifest`."""
     manifest = read_manifest(folder)
     for file in manifest.files:
         if size_and_sha256(folder / file.name) != (file.size_bytes, file.sha256):
@@ -75,7 +76,7 @@ def check_manifest(folder: Path) -> Manifest:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether it is one of an export, sound or not."""
+    """Whether the file is the manifest of an export, valid or not."""
     try:
         return path.is_file() and _body(path).get("kind") == KIND
     except BadContent:

@@ -1,4 +1,4 @@
-"""One record of our own columns, read: its content, what is said of it, and its group."""
+"""Record fields: content, details and group of a record in our own columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simsearch.errors import (
     LimitExceeded,
     NoSignal,
 )
-from simsearch.lists.rows import NOTHING, About, Limits, RowContent
+from simsearch.lists.rows import EMPTY_ABOUT, About, Limits, RowContent
 from simsearch.types import BITS_BYTES, DIGESTS, HashContent, Signal, TextContent, VectorContent
 
 SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType(
@@ -36,62 +36,66 @@ SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType(
         "hash_video_sha256": Signal.SHA256,
     }
 )
-"""Hashes by what lists call them, in lower case."""
+"""Hash signals by the names that lists use, in lower case."""
 
 TEXTS: Final = frozenset(("text", "raw_text", "text_string"))
 STATES: Final = frozenset(("draft", "shadow", "active", "disputed", "quarantined", "retracted"))
-TAKES_BACK: Final = frozenset(
+WITHDRAW_ACTIONS: Final = frozenset(
     ("withdraw", "withdrawn", "retract", "retracted", "delete", "deleted", "remove", "removed")
 )
-ADDS: Final = frozenset(("", "add", "added", "ban", "active", "upsert"))
+ADD_ACTIONS: Final = frozenset(("", "add", "added", "ban", "active", "upsert"))
 _YES: Final = frozenset(("true", "yes", "1", "y"))
 _NO: Final = frozenset(("", "false", "no", "0", "n"))
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 NORM_TOLERANCE: Final = 0.01
-"""How far from 1 the length of a vector may be: what a server takes."""
+"""How far from 1 the length of a vector may be; servers allow the same."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What the caller says of every row, where the list does not."""
+class RowDefaults:
+    """Values of the caller for every row, where the list has none."""
 
     signal: Signal | None = None
     space: str = ""
-    about: About = NOTHING
+    about: About = EMPTY_ABOUT
     limits: Limits = Limits()  # noqa: RUF009  # frozen, so that sharing it is safe
 
 
 class Record(NamedTuple):
+    """A record that was read: its contents, their details, and the name of its group or ""."""
+
     contents: tuple[RowContent, ...]
     about: About
     group: str
 
 
-def record_of(fields: Mapping[str, object], given: Given) -> Record:
-    """Of columns by name, in lower case: `signal` and `value`, or `text`, or `space` and `vector`;
-    labels, source, source_id, source_ids, severity, note, action, withdrawn, state, expires, entry.
-    Raises BadInput."""
-    about = about_of(fields, given)
-    return Record(contents_of(fields, about, given), about, group_of(fields, given.limits))
+def record_of(fields: Mapping[str, object], defaults: RowDefaults) -> Record:
+    """A record from its columns by name, in lower case: `signal` and `value`, or `text`, or `space`
+    and `vector`; labels, source, source_id, source_ids, severity, note, action, withdrawn, state,
+    expires, entry. Raises BadInput."""
+    about = about_of(fields, defaults)
+    return Record(contents_of(fields, about, defaults), about, group_of(fields, defaults.limits))
 
 
-def contents_of(fields: Mapping[str, object], about: About, given: Given) -> tuple[RowContent, ...]:
+def contents_of(
+    fields: Mapping[str, object], about: About, defaults: RowDefaults
+) -> tuple[RowContent, ...]:
     """Raises BadInput."""
     name, value, text = _word(fields, "signal"), _word(fields, "value"), fields.get("text")
     if text not in (None, ""):
         if value:
             raise BadRequest("the row has both a text and a value: keep one of them")
-        return (text_content(text, given.limits),)
+        return (text_content(text, defaults.limits),)
     if fields.get("vector") is not None:
-        space = _word(fields, "space") or name or given.space
-        return (vector_content(space, _numbers(fields["vector"]), given.limits),)
+        space = _word(fields, "space") or name or defaults.space
+        return (vector_content(space, _numbers(fields["vector"]), defaults.limits),)
     if not value:
         if about.withdrawn and about.source_ids:
             return ()
         raise EmptyContent("the row has no value: give a hash, a text or a vector")
-    return (content_of(name, fields["value"], given),)
+    return (content_of(name, fields["value"], defaults),)
 
 
 def group_of(fields: Mapping[str, object], limits: Limits) -> str:
@@ -99,17 +103,17 @@ def group_of(fields: Mapping[str, object], limits: Limits) -> str:
     return _text(fields, "entry", limits.source_chars_max)
 
 
-def content_of(name: str, value: object, given: Given) -> RowContent:
-    """By the name of a signal, of `text`, or of a space. Raises BadInput."""
+def content_of(name: str, value: object, defaults: RowDefaults) -> RowContent:
+    """The content of a value, by the name of a signal, `text`, or a space. Raises BadInput."""
     if not isinstance(value, str):
         raise BadRequest("the value is not a text: write a hash in hex, a vector in base64")
     lower = name.lower()
     if lower in TEXTS:
-        return text_content(value, given.limits)
+        return text_content(value, defaults.limits)
     if "@" in name:
-        return vector_of(name, value, given.limits)
-    if not name and given.signal is not None:
-        return hash_of(given.signal, value)
+        return vector_of(name, value, defaults.limits)
+    if not name and defaults.signal is not None:
+        return hash_of(defaults.signal, value)
     return hash_of(signal_named(lower), value)
 
 
@@ -124,7 +128,7 @@ def signal_named(name: str) -> Signal:
 
 
 def width_of(signal: Signal) -> int:
-    """Of a value, in bytes."""
+    """Bytes of a value of this signal."""
     return DIGESTS.get(signal, BITS_BYTES)
 
 
@@ -144,7 +148,7 @@ def hash_of(signal: Signal, digits: str) -> HashContent:
 
 
 def vector_of(space: str, value: str, limits: Limits) -> VectorContent:
-    """Of little-endian float16 in base64. Raises BadVector."""
+    """A vector from little-endian float16 in base64. Raises BadVector."""
     try:
         data = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):
@@ -190,15 +194,15 @@ def text_content(text: object, limits: Limits) -> TextContent:
     return TextContent(text)
 
 
-# ---------------------------------------------------------------- what is said of it
+# ---------------------------------------------------------------- details
 
 
-def about_of(fields: Mapping[str, object], given: Given) -> About:
-    """With what the caller says of every row. Raises BadRequest, LimitExceeded."""
+def about_of(fields: Mapping[str, object], defaults: RowDefaults) -> About:
+    """The details in a row, completed by the defaults. Raises BadRequest, LimitExceeded."""
     state = _word(fields, "state").lower()
     if state and state not in STATES:
         raise BadRequest(f"there is no state {state[:40]!r}: {', '.join(sorted(STATES))}")
-    return completed(
+    return with_defaults(
         About(
             labels=tuple(_many(fields, "labels")),
             source=_string(fields, "source"),
@@ -209,7 +213,7 @@ def about_of(fields: Mapping[str, object], given: Given) -> About:
             withdrawn=_is_withdrawn(fields) or state == "retracted",
             expires_us=_time_us(_word(fields, "expires")),
         ),
-        given,
+        defaults,
     )
 
 
@@ -228,8 +232,8 @@ def _time_us(text: str) -> int:
     return max(1, time_us // timedelta(microseconds=1))
 
 
-def time_of(time_us: int) -> str:
-    """As `expires` is written; empty for 0."""
+def format_time(time_us: int) -> str:
+    """Microseconds since 1970 in ISO 8601, as `expires` is written; empty for 0."""
     if not time_us:
         return ""
     return (_EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
@@ -240,14 +244,15 @@ def ids_of(fields: Mapping[str, object]) -> tuple[str, ...]:
     return (*_many(fields, "source_ids"), _word(fields, "source_id"))
 
 
-def completed(about: About, given: Given) -> About:
-    """With what the caller says, tidied and checked. Raises BadRequest, LimitExceeded."""
-    default, limits = given.about, given.limits
+def with_defaults(about: About, defaults: RowDefaults) -> About:
+    """Completed by the caller's defaults, without duplicates, checked. Raises BadRequest,
+    LimitExceeded."""
+    default, limits = defaults.about, defaults.limits
     labels = tuple(dict.fromkeys(filter(None, (*default.labels, *about.labels))))
     check_count(len(labels), limits.labels_max, "labels")
     for label in labels:
         check_text(label, "a label", limits.label_chars_max)
-        if label.isspace() or not (label.isprintable() or any(map(_shows, label))):
+        if label.isspace() or not (label.isprintable() or any(map(_is_visible, label))):
             raise BadRequest("a label is blank: leave it out")
     source = about.source or default.source
     severity = about.severity or default.severity
@@ -258,19 +263,19 @@ def completed(about: About, given: Given) -> About:
     withdrawn = about.withdrawn or default.withdrawn
     expires_us = about.expires_us or default.expires_us
     full = About(labels, source, (), severity, note, about.state, withdrawn, expires_us)
-    return with_ids(full, about.source_ids, given)
+    return with_ids(full, about.source_ids, defaults)
 
 
-def with_ids(about: About, source_ids: Sequence[str], given: Given) -> About:
-    """Of a row that has no ids so far. Raises BadRequest, LimitExceeded."""
-    ids = tuple(dict.fromkeys(filter(None, (*given.about.source_ids, *source_ids))))
-    check_count(len(ids), given.limits.source_ids_max, "source ids")
+def with_ids(about: About, source_ids: Sequence[str], defaults: RowDefaults) -> About:
+    """With source ids, where it has none so far. Raises BadRequest, LimitExceeded."""
+    ids = tuple(dict.fromkeys(filter(None, (*defaults.about.source_ids, *source_ids))))
+    check_count(len(ids), defaults.limits.source_ids_max, "source ids")
     for name in ids:
-        check_text(name, "a source id", given.limits.source_chars_max)
+        check_text(name, "a source id", defaults.limits.source_chars_max)
     return replace(about, source_ids=ids)
 
 
-def _shows(char: str) -> bool:
+def _is_visible(char: str) -> bool:
     return char.isprintable() and not char.isspace()
 
 
@@ -287,21 +292,22 @@ def check_text(text: str, name: str, chars_max: int) -> None:
 
 
 def check_count(count: int, count_max: int, what: str) -> None:
+    """Raises LimitExceeded."""
     if count > count_max:
         raise LimitExceeded(f"{count} {what}: the limit is {count_max}")
 
 
 def _is_withdrawn(fields: Mapping[str, object]) -> bool:
     action = _word(fields, "action").lower()
-    if action not in ADDS and action not in TAKES_BACK:
+    if action not in ADD_ACTIONS and action not in WITHDRAW_ACTIONS:
         raise BadRequest(f"there is no action {action[:40]!r}: write add or withdraw")
     said = fields.get("withdrawn")
     if isinstance(said, bool):
-        return said or action in TAKES_BACK
+        return said or action in WITHDRAW_ACTIONS
     word = _word(fields, "withdrawn").lower()
     if word not in _YES and word not in _NO:
         raise BadRequest(f"withdrawn is {word[:40]!r}: write true or false")
-    return word in _YES or action in TAKES_BACK
+    return word in _YES or action in WITHDRAW_ACTIONS
 
 
 def _word(fields: Mapping[str, object], name: str) -> str:
@@ -326,7 +332,7 @@ def _string(fields: Mapping[str, object], name: str) -> str:
 
 
 def _many(fields: Mapping[str, object], name: str) -> Sequence[str]:
-    """A list, or a text as `joined` writes it."""
+    """A list, or a text as `join_cell` writes it."""
     value = fields.get(name)
     if not value:
         return ()
@@ -336,7 +342,7 @@ def _many(fields: Mapping[str, object], name: str) -> Sequence[str]:
 
 
 def split(text: str, name: str) -> Sequence[str]:
-    """What `joined` wrote, or words between semicolons. Raises BadRequest."""
+    """What `join_cell` wrote, or words between semicolons. Raises BadRequest."""
     if not text.startswith("["):
         return [part.strip() for part in text.split(";")]
     try:
@@ -345,14 +351,15 @@ def split(text: str, name: str) -> Sequence[str]:
         raise BadRequest(f"{name} begins with [ but is no JSON list of texts") from None
 
 
-def joined(words: Iterable[str]) -> str:
-    """In one cell: with semicolons, or as JSON where these would not tell them apart."""
+def join_cell(words: Iterable[str]) -> str:
+    """Words in one cell: between semicolons, or as JSON where semicolons would be ambiguous."""
     words = list(words)
     plain = ";".join(words)
     return plain if list(split_plain(plain)) == words else json.dumps(words, ensure_ascii=False)
 
 
 def split_plain(text: str) -> Sequence[str]:
+    """Words between semicolons; none where the cell is JSON."""
     if text.startswith("["):
         return []
     return [part.strip() for part in text.split(";") if part.strip()]

@@ -1,4 +1,4 @@
-"""The formats of lists by name, and how one is told from the beginning of a file."""
+"""List formats by name, and their detection from the beginning of a file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Final
 
 from simsearch.errors import BadRequest
 from simsearch.lists.byte_streams import without_mark
-from simsearch.lists.readers.csv_tables import NAMES, header_of
+from simsearch.lists.readers.csv_tables import COLUMN_ALIASES, header_of
 
 
 class Format(StrEnum):
+    """See docs/formats.md."""
+
     HASHES = "hashes"
     CSV = "csv"
     JSONL = "jsonl"
@@ -40,7 +42,7 @@ _JSON_KEYS: Final = (
 
 
 def format_named(name: str) -> Format:
-    """Raises BadRequest, which lists them."""
+    """The format of a name. Raises BadRequest, which lists the formats."""
     try:
         return Format(name)
     except ValueError:
@@ -48,8 +50,8 @@ def format_named(name: str) -> Format:
 
 
 def format_of(name: str, head: bytes) -> Format:
-    """Of a file that begins with `head`, unpacked. Content decides, never the name of the file:
-    texts and images must be asked for. Raises BadRequest, which lists the formats."""
+    """The format of a file that begins with `head`, unpacked. Content decides, not the file name;
+    texts and images are never detected. Raises BadRequest, which lists the formats."""
     if head.startswith(b"PAR1"):
         return Format.PARQUET
     if head.startswith(b"\x93NUMPY"):
@@ -89,7 +91,7 @@ def _of_table(head: bytes) -> Format | None:
         return None
     if header.has("signal_type", "signal_str") or header.has("indicator", "type"):
         return Format.THREATEXCHANGE_CSV
-    names = {NAMES.get(name, name) for name in header.names}
+    names = {COLUMN_ALIASES.get(name, name) for name in header.names}
     return Format.CSV if names & {"value", "text"} else None
 
 

@@ -1,4 +1,4 @@
-"""Records that stand next to each other and name one group, as one item."""
+"""Item grouping: adjacent records of the same group become one item."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from simsearch.lists.rows import About, Limits, ListRow, RowContent
 T = TypeVar("T", str, int)
 
 
-class Grouping:
-    """Takes rows of one record each, in order; gives those back that are complete. A group that
-    holds more contents than an item may goes on as another item of that name."""
+class ItemGrouper:
+    """Takes rows of one record each, in order, and returns completed items. A group with more
+    contents than an item may hold becomes several items of that name."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -26,12 +26,12 @@ class Grouping:
 
     @property
     def group(self) -> str:
-        """Of the item that is not complete; empty: there is none."""
+        """The group of the open item, or "" if there is none."""
         return self._first.group if self._first else ""
 
     def add(self, row: ListRow) -> Sequence[ListRow]:
-        """Raises BadRequest, LimitExceeded where the row does not go with those before it; then
-        nothing has changed."""
+        """Add a row; returns the items that it completes. Raises BadRequest and LimitExceeded,
+        without a change, where the row contradicts the open item."""
         if not row.group:
             return (*self.flush(), row)
         if row.group == self.group and not self._is_full(row):
@@ -42,7 +42,7 @@ class Grouping:
         return done
 
     def flush(self) -> Sequence[ListRow]:
-        """What there is, at the end of the list or of its group."""
+        """Complete the open item, if any, at the end of the list or of its group."""
         first, self._first = self._first, None
         if first is None:
             return ()
@@ -66,7 +66,7 @@ class Grouping:
 
 
 def merged(a: About, b: About, limits: Limits) -> About:
-    """What two records of one item say together. Raises BadRequest, LimitExceeded."""
+    """The details of two records of one item. Raises BadRequest, LimitExceeded."""
     if (a.withdrawn, a.state) != (b.withdrawn, b.state):
         raise BadRequest("the row and those of its entry before it differ in action or state")
     both = replace(

@@ -1,4 +1,4 @@
-"""`read_list`: the rows of a list in any format, as a stream, with a count of everything."""
+"""List reader: the rows of a list in any format, as a stream, with counts of all records."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import BinaryIO, Final
 
 from simsearch.errors import BadContent, BadRequest
-from simsearch.lists.byte_streams import Stream, opened
+from simsearch.lists.byte_streams import ByteStream, open_stream
 from simsearch.lists.export_manifest import MANIFEST_NAME, check_manifest, is_manifest
-from simsearch.lists.fields import Given
+from simsearch.lists.fields import RowDefaults
 from simsearch.lists.formats import Format, format_named, format_of
 from simsearch.lists.readers.arrays import read_npy, read_parquet
 from simsearch.lists.readers.csv_tables import OwnColumns, header_of, read_table
@@ -22,27 +22,27 @@ from simsearch.lists.readers.jsonl import read_jsonl
 from simsearch.lists.readers.ncmec import read_ncmec
 from simsearch.lists.readers.partners import record_of_stopncii, record_of_tat
 from simsearch.lists.readers.plain import read_hashes, read_texts
-from simsearch.lists.readers.threatexchange import ToolColumns, record_of_indicator
+from simsearch.lists.readers.threatexchange import ThreatExchangeColumns, record_of_indicator
 from simsearch.lists.readers.vpdq import read_vpdq
 from simsearch.lists.rows import (
-    NOTHING,
+    EMPTY_ABOUT,
     About,
-    BadRow,
     HashChunk,
     Item,
     Limits,
     ListRow,
-    Passed,
-    Tally,
+    ReadCounts,
+    RefusedRow,
+    SkippedRow,
 )
 from simsearch.types import Signal
 
-_READERS: Final = MappingProxyType[Format, Callable[[Stream, Given], Iterator[Item]]](
+_READERS: Final = MappingProxyType[Format, Callable[[ByteStream, RowDefaults], Iterator[Item]]](
     {
         Format.HASHES: read_hashes,
         Format.TEXTS: read_texts,
         Format.CSV: partial(read_table, dialect=OwnColumns()),
-        Format.THREATEXCHANGE_CSV: partial(read_table, dialect=ToolColumns()),
+        Format.THREATEXCHANGE_CSV: partial(read_table, dialect=ThreatExchangeColumns()),
         Format.JSONL: read_jsonl,
         Format.VPDQ: read_vpdq,
         Format.NCMEC: read_ncmec,
@@ -56,50 +56,50 @@ _READERS: Final = MappingProxyType[Format, Callable[[Stream, Given], Iterator[It
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """`format` None: told from the content. `signal` is that of hashes that name none, `space` that
-    of vectors that name none. `about` holds what is said of every row: its labels and source ids
-    come before the row's own, its source, severity and note stand where the row has none, and
-    where it is withdrawn, every row is."""
+    """How to read a list. `format` None: detected from the content. `signal` and `space` are those
+    of hashes and vectors that name none. `about` holds details for every row: its labels and source
+    ids come before the row's own; its source, severity and note apply where the row has none; if it
+    is withdrawn, every row is."""
 
     format: Format | None = None
     signal: Signal | None = None
     space: str = ""
-    about: About = NOTHING
+    about: About = EMPTY_ABOUT
     limits: Limits = Limits()  # noqa: RUF009  # frozen, so that sharing it is safe
 
 
-class Reading:
-    """One pass over a list. Iterating gives its rows one by one; `batches` gives hashes in bulk
-    where the list is of such. What is of one signal comes in the order of the file; a table of
-    several signals comes signal by signal, some thousand lines at a time.
+class ListReader:
+    """One pass over a list. Iteration yields rows one by one; `batches` yields hashes in bulk where
+    it can. Rows of one signal keep the order of the file; a table of several signals comes signal
+    by signal, some thousand lines at a time.
 
-    `tally` grows as it is read. `file` and `format` say what is read now; `header` is the first
-    line of the table that it is, else empty.
+    `counts` grow during the pass. `file` and `format` are those being read; `header` is the first
+    line of a table, else empty.
     """
 
     def __init__(self, source: Path | BinaryIO, name: str, options: ReadOptions) -> None:
         self._source = source
         self._name = name
         self._options = options
-        self._given = Given(options.signal, options.space, options.about, options.limits)
-        self.tally = Tally()
+        self._defaults = RowDefaults(options.signal, options.space, options.about, options.limits)
+        self.counts = ReadCounts()
         self.file = name
         self.format = options.format
         self.header = b""
 
-    def __iter__(self) -> Iterator[ListRow | BadRow]:
-        """See `read_list` for what it raises."""
+    def __iter__(self) -> Iterator[ListRow | RefusedRow]:
+        """Rows one by one. Raises as `read_list`."""
         for item in self.batches():
             if isinstance(item, HashChunk):
                 yield from item.rows()
             else:
                 yield item
 
-    def batches(self) -> Iterator[ListRow | HashChunk | BadRow]:
-        """See `read_list` for what it raises."""
+    def batches(self) -> Iterator[ListRow | HashChunk | RefusedRow]:
+        """Rows, and hashes in bulk. Raises as `read_list`."""
         for item in self._items():
-            self.tally.add(item)
-            if not isinstance(item, Passed):
+            self.counts.add(item)
+            if not isinstance(item, SkippedRow):
                 yield item
 
     def _items(self) -> Iterator[Item]:
@@ -109,24 +109,24 @@ class Reading:
             return
         if self._options.format is Format.IMAGES:
             raise BadRequest(f"{self._name} is no folder: images are read from a folder")
-        with opened(source, self._name, limits) as stream:
+        with open_stream(source, self._name, limits) as stream:
             yield from self._of_file(source, stream, self._options.format)
 
     def _of_file(
-        self, source: Path | BinaryIO, stream: Stream, asked: Format | None
+        self, source: Path | BinaryIO, stream: ByteStream, asked: Format | None
     ) -> Iterator[Item]:
         self.file = stream.name
         self.format = asked or format_of(stream.name, stream.head)
         if self.format is Format.PARQUET:
             if not isinstance(source, Path) or stream.is_packed:
                 raise BadRequest(f"{stream.name}: Parquet is read from a file, not packed by gzip")
-            yield from read_parquet(source, self._given)
+            yield from read_parquet(source, self._defaults)
             return
         header = None
         if self.format in (Format.CSV, Format.THREATEXCHANGE_CSV):
             header = header_of(stream.head)
         self.header = header.raw if header else b""
-        yield from _READERS[self.format](stream, self._given)
+        yield from _READERS[self.format](stream, self._defaults)
 
     def _of_folder(self, folder: Path) -> Iterator[Item]:
         """Images if that is asked for or any is there; an export, as its manifest says; or lists,
@@ -141,27 +141,27 @@ class Reading:
             paths = files_below(folder, limits)
             if asked is Format.IMAGES or (asked is None and any(map(is_image, paths))):
                 self.format = Format.IMAGES
-                yield from read_images(folder, self._given)
+                yield from read_images(folder, self._defaults)
                 return
             found = [(path, asked) for path in paths]
         if not found:
             raise BadContent(f"{folder} holds no files")
         for path, format in found:
-            with opened(path, str(path), limits) as stream:
+            with open_stream(path, str(path), limits) as stream:
                 yield from self._of_file(path, stream, format)
 
 
 def read_list(
     source: Path | BinaryIO, options: ReadOptions = ReadOptions(), *, name: str = ""
-) -> Reading:
+) -> ListReader:
     """The rows of a file, of a folder, or of a binary stream such as standard input, which `name`
     names. Nothing is read before the first row is asked for.
 
-    While it is read: rows that cannot be used come as `BadRow`; where the whole file cannot,
+    While it is read: rows that cannot be used come as `RefusedRow`; where the whole file cannot,
     BadContent (not readable, cut off, hostile, no such document), BadRequest (no format, or one
     that needs a signal or a space), BadVector (an array of another type or dim), LimitExceeded (a
     bomb), BadConfig (a package is missing) and Corrupt (an export that its manifest does not fit)
-    are raised. What was given before was read rightly; what is after is not known.
+    are raised. Rows before the error were read correctly.
     """
     shown = name or (str(source) if isinstance(source, Path) else "standard input")
-    return Reading(source, shown, replace(options))
+    return ListReader(source, shown, replace(options))

@@ -1,4 +1,4 @@
-"""Entries out, so that they can be read again: JSONL, CSV or Parquet, and a manifest.
+"""List writer: entries as JSONL, CSV or Parquet with a manifest, in a form that can be read again.
 
 An entry is named by its content and stands in the order of these names. So a list depends on
 what its entries are, not on their keys or on the order in which a bank took them up: a list that
@@ -27,7 +27,7 @@ import numpy as np
 
 from simsearch.errors import BadRequest, NoSignal
 from simsearch.lists.export_manifest import MANIFEST_NAME, ListFile, Manifest, size_and_sha256
-from simsearch.lists.fields import joined, time_of
+from simsearch.lists.fields import format_time, join_cell
 from simsearch.lists.formats import Format
 from simsearch.lists.readers.arrays import ROWS_AT_ONCE, VECTOR_PREFIX, pyarrow_parquet
 from simsearch.lists.rows import About
@@ -52,13 +52,13 @@ COLUMNS: Final = (
 _LISTS: Final = ("labels", "source_ids")
 _NAME_DIGITS: Final = 32
 
-Flat = dict[str, Any]
+OutputRow = dict[str, Any]
 """A row: the columns by name, `labels` and `source_ids` as lists."""
 
 
 @dataclass(frozen=True)
 class ListEntry:
-    """Of a bank. Vectors are written as float16, which is what a bank keeps."""
+    """An entry of a bank. Vectors are written as float16, as a bank stores them."""
 
     fingerprint: Fingerprint
     about: About
@@ -163,7 +163,7 @@ def _write(
 # ---------------------------------------------------------------- one entry
 
 
-def _rows_of(entry: ListEntry) -> list[Flat]:
+def _rows_of(entry: ListEntry) -> list[OutputRow]:
     """A row for each of its values, in the order of signal and value. Raises NoSignal."""
     values = sorted(_values(entry.fingerprint))
     if not values:
@@ -176,7 +176,7 @@ def _rows_of(entry: ListEntry) -> list[Flat]:
         "severity": about.severity,
         "note": about.note,
         "state": about.state or ("retracted" if about.withdrawn else ""),
-        "expires": time_of(about.expires_us),
+        "expires": format_time(about.expires_us),
     }
     return [{"signal": signal, "value": value} | said for signal, value in values]
 
@@ -191,13 +191,13 @@ def _values(fingerprint: Fingerprint) -> Iterator[tuple[str, str]]:
             yield space, base64.b64encode(row.tobytes()).decode()
 
 
-def _named(rows: list[Flat]) -> bytes:
+def _named(rows: list[OutputRow]) -> bytes:
     """A line of its own: the name, which tells entries apart that differ in anything, then them."""
     body = b"[" + b",".join(map(_json, rows)) + b"]"
     return hashlib.sha256(body).hexdigest()[:_NAME_DIGITS].encode() + b" " + body + b"\n"
 
 
-def _json(row: Flat) -> bytes:
+def _json(row: OutputRow) -> bytes:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -233,7 +233,7 @@ def _run(lines: Iterator[bytes]) -> list[bytes]:
     return sorted(found)
 
 
-def _flat(lines: Iterator[bytes]) -> Iterator[Flat]:
+def _flat(lines: Iterator[bytes]) -> Iterator[OutputRow]:
     """Entries that are the same in everything stay as many as they are, and are numbered."""
     for name, same in groupby(lines, key=lambda line: line[:_NAME_DIGITS].decode()):
         for n, line in enumerate(same, 1):
@@ -241,14 +241,14 @@ def _flat(lines: Iterator[bytes]) -> Iterator[Flat]:
             yield from (entry | row for row in json.loads(line[_NAME_DIGITS + 1 :]))
 
 
-def _write_csv(rows: Iterator[Flat], file: BinaryIO) -> None:
+def _write_csv(rows: Iterator[OutputRow], file: BinaryIO) -> None:
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
     try:
         writer = csv.writer(text, lineterminator="\n")
         quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         for row in rows:
-            lists = {name: joined(row[name]) for name in _LISTS}
+            lists = {name: join_cell(row[name]) for name in _LISTS}
             cells = [lists[name] if name in lists else row[name] for name in COLUMNS]
             # Left to itself, the writer would not quote a carriage return.
             (quoting if any("\r" in cell for cell in cells) else writer).writerow(cells)
@@ -256,7 +256,7 @@ def _write_csv(rows: Iterator[Flat], file: BinaryIO) -> None:
         text.detach()  # the file is the caller's to close
 
 
-def _write_parquet(rows: Iterator[Flat], file: BinaryIO, spaces: Mapping[str, int]) -> None:
+def _write_parquet(rows: Iterator[OutputRow], file: BinaryIO, spaces: Mapping[str, int]) -> None:
     parquet = pyarrow_parquet()
     import pyarrow as pa
 
@@ -272,7 +272,7 @@ def _write_parquet(rows: Iterator[Flat], file: BinaryIO, spaces: Mapping[str, in
             writer.write_table(pa.Table.from_pylist([_parted(row) for row in batch], schema))
 
 
-def _parted(row: Flat) -> Flat:
+def _parted(row: OutputRow) -> OutputRow:
     """Vectors go into the column of their space."""
     if row["signal"] in set(Signal):
         return row

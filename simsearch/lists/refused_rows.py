@@ -1,4 +1,4 @@
-"""Refused rows in a file that can be fixed and read again as the list was."""
+"""Refused rows file: the rows that could not be used, to be fixed and read again."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from types import TracebackType
 from typing import BinaryIO, Final
 
 from simsearch.lists.formats import Format
-from simsearch.lists.list_reader import Reading
+from simsearch.lists.list_reader import ListReader
 from simsearch.lists.readers.csv_tables import header_of
 from simsearch.lists.readers.ncmec import NAMESPACE
-from simsearch.lists.rows import BadRow
+from simsearch.lists.rows import RefusedRow
 
 ERROR_COLUMN: Final = "error"
-"""The first one of a table of refused rows; when it is read again, it is passed over."""
+"""The first column of a table of refused rows; it is ignored when the table is read again."""
 
 _TABLES: Final = (Format.CSV, Format.THREATEXCHANGE_CSV)
 _XML_BEGIN: Final = f'<?xml version="1.0" encoding="UTF-8"?>\n<queryResult xmlns="{NAMESPACE}">\n'
 _XML_END: Final = "</queryResult>\n"
 
 
-class RefusedRows:
-    """Writes to `path` what `reading` refuses; the file is made when there is a row to keep.
+class RefusedRowsFile:
+    """Writes the refused rows of `reading` to `path`; the file is created with the first row.
 
     Tables keep their header and get a first column `error`. Other lines and records stand below a
     comment that says why. XML entries keep only what was refused. Rows of which nothing can be
@@ -31,13 +31,13 @@ class RefusedRows:
     same format and options.
     """
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: ListReader) -> None:
         self.path = path
         self.count = 0
-        self._reading = reading
+        self._reader = reading
         self._file: BinaryIO | None = None
 
-    def __enter__(self) -> RefusedRows:
+    def __enter__(self) -> RefusedRowsFile:
         return self
 
     def __exit__(
@@ -52,8 +52,8 @@ class RefusedRows:
             self._file.write(_XML_END.encode())
         self._file.close()
 
-    def write(self, row: BadRow) -> None:
-        """Raises OSError."""
+    def write(self, row: RefusedRow) -> None:
+        """Append a row. Raises OSError."""
         if self._file is None:
             self._file = self.path.open("wb")
             self._file.write(self._beginning())
@@ -62,24 +62,24 @@ class RefusedRows:
 
     @property
     def _is_xml(self) -> bool:
-        return self._reading.format is Format.NCMEC
+        return self._reader.format is Format.NCMEC
 
     def _beginning(self) -> bytes:
         if self._is_xml:
             return _XML_BEGIN.encode()
-        if self._reading.format in _TABLES:
-            return ERROR_COLUMN.encode() + self._delimiter() + self._reading.header.rstrip() + b"\n"
+        if self._reader.format in _TABLES:
+            return ERROR_COLUMN.encode() + self._delimiter() + self._reader.header.rstrip() + b"\n"
         return b""
 
     def _delimiter(self) -> bytes:
-        header = header_of(self._reading.header)
+        header = header_of(self._reader.header)
         return (header.delimiter if header else ",").encode()
 
-    def _written(self, row: BadRow) -> bytes:
+    def _written(self, row: RefusedRow) -> bytes:
         why = f"{row.number}: {row.reason}: {row.words}"
         if self._is_xml:
             return f"<!-- {why.replace('--', '- -')} -->\n".encode() + (row.record or b"") + b"\n"
-        if self._reading.format in _TABLES:
+        if self._reader.format in _TABLES:
             return _cell(why) + self._delimiter() + (row.record or b"").rstrip(b"\r\n") + b"\n"
         comment = f"# {' '.join(why.split())}\n".encode()
         return comment if row.record is None else comment + row.record.rstrip(b"\r\n") + b"\n"

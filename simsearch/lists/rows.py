@@ -1,4 +1,4 @@
-"""What reading a list gives: rows, rows in bulk, refused rows, and the count of everything."""
+"""List rows: single rows, hashes in bulk, refused and skipped rows, and counts of all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from simsearch.types import (
 )
 
 RAW_CHARS_MAX = 200
-"""Of a refused row, to be shown."""
+"""Characters of a refused row that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a row and a file may hold; the defaults are those of a bank. `ratio_max` is how many
+    """Limits of a row and a file; the defaults are those of a bank. `ratio_max` is how many
     times its size a gzip file may grow to, once it has grown to `ratio_from_bytes`."""
 
     labels_max: int = 32
@@ -52,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a list says of an item. `state` is the state of an entry in an export, else empty;
+    """Details of an item in a list. `state` is the state of an entry in an export, else empty;
     `withdrawn`: the source takes the item back; `expires_us`: when its ban ends by itself, in
     microseconds since 1970 (0: never)."""
 
@@ -66,18 +66,18 @@ class About:
     expires_us: int = 0
 
 
-NOTHING = About()
+EMPTY_ABOUT = About()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image that stays on disk until it is wanted."""
+    """An image that stays on disk until it is loaded."""
 
     path: Path
     bytes_max: int
 
     def load(self) -> ImageContent:
-        """Raises EmptyContent, ContentTooLarge, BadContent."""
+        """Read the image. Raises EmptyContent, ContentTooLarge, BadContent."""
         try:
             with self.path.open("rb") as file:
                 data = file.read(self.bytes_max + 1)
@@ -103,7 +103,7 @@ class ListRow:
     file: str
     number: int
     contents: tuple[RowContent, ...]
-    about: About = NOTHING
+    about: About = EMPTY_ABOUT
     group: str = ""
     records: int = 1
 
@@ -135,7 +135,7 @@ class HashChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class BadRow:
+class RefusedRow:
     """A record that cannot be used, with the reason by name and in words. `raw` is how it begins;
     `record` is all of it, to be fixed and read again, or None where it is too long or no text."""
 
@@ -148,41 +148,42 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """Records that are no item and no fault: `kind` says which, as in "blank" or "comment"."""
+class SkippedRow:
+    """Records without an item that are no error: `kind` is "blank", "comment" or the like."""
 
     kind: str
     records: int = 1
 
 
-Item: TypeAlias = ListRow | HashChunk | BadRow | Passed
+Item: TypeAlias = ListRow | HashChunk | RefusedRow | SkippedRow
 
 
 @dataclass(slots=True)
-class Tally:
-    """Of one reading so far. Every record that was read is in one of `accepted`, `refused` and
-    `passed`; they make up `items`. A header is no record."""
+class ReadCounts:
+    """Counts of one pass so far. Every record is in one of `accepted`, `refused` and `skipped`;
+    accepted records make up `items`. A header is no record."""
 
     records: int = 0
     accepted: int = 0
     items: int = 0
     withdrawn: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    passed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, item: Item) -> None:
+        """Count one item."""
         match item:
             case ListRow():
                 self._accept(1, item.records, int(item.about.withdrawn))
             case HashChunk():
                 gone = np.array([about.withdrawn for about in item.abouts])
                 self._accept(len(item), len(item), int(gone[item.about_of].sum()))
-            case BadRow():
+            case RefusedRow():
                 self.records += 1
                 self.refused[item.reason] += 1
-            case Passed():
+            case SkippedRow():
                 self.records += item.records
-                self.passed[item.kind] += item.records
+                self.skipped[item.kind] += item.records
 
     def _accept(self, items: int, records: int, withdrawn: int) -> None:
         self.records += records
@@ -191,13 +192,13 @@ class Tally:
         self.withdrawn += withdrawn
 
 
-def bad_row(file: str, number: int, record: bytes, why: SimsearchError) -> BadRow:
-    """`record` is whole."""
-    return BadRow(file, number, shown(record), why.reason, why.message, record)
+def refused_row(file: str, number: int, record: bytes, why: SimsearchError) -> RefusedRow:
+    """A refused row with its error; `record` must be the whole record."""
+    return RefusedRow(file, number, shown(record), why.reason, why.message, record)
 
 
 def shown(record: bytes) -> str:
-    """How it begins, as text."""
+    """The beginning of a record as text, to be shown."""
     text = record[: 4 * RAW_CHARS_MAX].decode("utf-8", "replace").rstrip("\r\n")
     return text[:RAW_CHARS_MAX]
 

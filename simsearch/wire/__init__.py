@@ -1,4 +1,7 @@
-"""Between the protos of simsearch.v1 and the domain's types, both ways. No network here."""
+"""Wire mapping between the protos of simsearch.v1 and the domain types, without a network.
+
+`x_to` makes a message of a domain value; `x_from` reads one.
+"""
 
 from simsearch.wire.banks import (
     bank_kind_from,
@@ -9,7 +12,7 @@ from simsearch.wire.banks import (
     entry_to,
     four_eyes_from,
     kinds_from,
-    logged_to,
+    logged_change_to,
     signals_to,
     state_from,
     states_from,
@@ -65,7 +68,7 @@ __all__ = [
     "hits_to",
     "item_error_from",
     "kinds_from",
-    "logged_to",
+    "logged_change_to",
     "opinion_from",
     "opinion_kind_from",
     "opinion_to",

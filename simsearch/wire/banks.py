@@ -1,4 +1,4 @@
-"""Banks, entries and edits, both ways."""
+"""Wire mapping of banks, entries, changes and edits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from simsearch.wire.enums import (
 )
 from simsearch.wire.policies import policy_to
 
-WAIT_WORDS: Mapping[int, WaitUntil] = {
+WAIT_UNTILS: Mapping[int, WaitUntil] = {
     bank_pb2.WAIT_UNTIL_UNSPECIFIED: WaitUntil.VISIBLE,
     bank_pb2.WAIT_UNTIL_DURABLE: WaitUntil.DURABLE,
     bank_pb2.WAIT_UNTIL_VISIBLE: WaitUntil.VISIBLE,
@@ -41,6 +41,7 @@ WAIT_WORDS: Mapping[int, WaitUntil] = {
 
 
 def bank_to(bank: Bank) -> bank_pb2.Bank:
+    """The message of a bank."""
     return bank_pb2.Bank(
         name=bank.name,
         description=bank.description,
@@ -57,13 +58,14 @@ def bank_to(bank: Bank) -> bank_pb2.Bank:
 
 
 def bank_kind_from(number: int) -> BankKind:
-    """BANNED where it was left out."""
+    """BANNED where the field is not set. Raises BadRequest."""
     if number and number not in BANK_KINDS:
         raise BadRequest(f"there is no bank kind {number}: set BANNED or ALLOWED")
     return BANK_KINDS.get(number, BankKind.BANNED)
 
 
 def four_eyes_from(number: int) -> FourEyes:
+    """Raises BadRequest for an unknown number."""
     if number not in FOUR_EYES:
         raise BadRequest(f"there is no four_eyes {number}: set REQUIRED or OFF")
     return FOUR_EYES[number]
@@ -72,6 +74,7 @@ def four_eyes_from(number: int) -> FourEyes:
 def entry_to(
     entry: Entry, bank: str, content_id: str = "", hits: bank_pb2.EntryHits | None = None
 ) -> bank_pb2.Entry:
+    """The message of an entry of `bank`."""
     return bank_pb2.Entry(
         key=entry.key,
         bank=bank,
@@ -103,10 +106,12 @@ def entry_to(
 
 
 def signals_to(rows: Mapping[str, int]) -> list[bank_pb2.EntrySignal]:
+    """Rows by signal, sorted by name."""
     return [bank_pb2.EntrySignal(signal=s, rows=n) for s, n in sorted(rows.items())]
 
 
 def change_to(change: Change) -> bank_pb2.Change:
+    """The message of a change, as entries hold it."""
     return bank_pb2.Change(
         seq=change.seq,
         actor=change.actor,
@@ -117,7 +122,8 @@ def change_to(change: Change) -> bank_pb2.Change:
     )
 
 
-def logged_to(change: Change, bank: str, link: bytes) -> bank_pb2.LoggedChange:
+def logged_change_to(change: Change, bank: str, link: bytes) -> bank_pb2.LoggedChange:
+    """The message of a change in the log; `link` is its hash."""
     return bank_pb2.LoggedChange(
         seq=change.seq,
         kind=CHANGE_KIND_NUMBERS[change.kind],
@@ -138,36 +144,40 @@ def _time_to(time_us: int) -> Timestamp:
 
 
 def time_to(time_us: int) -> Timestamp | None:
-    """None for 0: no time."""
+    """None for 0, which stands for no time."""
     return _time_to(time_us) if time_us else None
 
 
 def time_from(time: Timestamp) -> int:
-    """In microseconds; 0 where it was left out."""
+    """In microseconds since 1970; 0 where the field is not set."""
     return time.seconds * 1_000_000 + time.nanos // 1_000
 
 
 def edit_from(message: bank_pb2.Edit) -> Edit:
+    """Actor and reason of an edit."""
     return Edit(message.actor, message.reason)
 
 
 def edit_to(edit: Edit) -> bank_pb2.Edit:
+    """The message of an edit."""
     return bank_pb2.Edit(actor=edit.actor, reason=edit.reason)
 
 
 def wait_from(number: int) -> WaitUntil:
-    if number not in WAIT_WORDS:
+    """VISIBLE where the field is not set. Raises BadRequest."""
+    if number not in WAIT_UNTILS:
         raise BadRequest(f"there is no wait_until {number}: set DURABLE or VISIBLE")
-    return WAIT_WORDS[number]
+    return WAIT_UNTILS[number]
 
 
 def wait_to(wait: WaitUntil) -> bank_pb2.WaitUntil:
+    """The number of a wait."""
     durable = wait is WaitUntil.DURABLE
     return bank_pb2.WAIT_UNTIL_DURABLE if durable else bank_pb2.WAIT_UNTIL_VISIBLE
 
 
 def states_from(numbers: Iterable[int]) -> frozenset[EntryState]:
-    """Raises BadRequest; those left out are none."""
+    """Without unset ones. Raises BadRequest."""
     return frozenset(state for number in numbers if (state := state_from(number)))
 
 
@@ -180,6 +190,7 @@ def kinds_from(numbers: Collection[int]) -> frozenset[ChangeKind]:
 
 
 def state_from(number: int) -> EntryState | None:
+    """None where the field is not set. Raises BadRequest."""
     if number and number not in ENTRY_STATES:
         raise BadRequest(f"there is no entry state {number}: set one of the enum's")
     return ENTRY_STATES.get(number)

@@ -1,4 +1,4 @@
-"""Submitted content, both ways."""
+"""Wire mapping of submitted content."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def content_from(message: content_pb2.Content, dim_of: Callable[[str], int]) -> 
 def contents_from(
     messages: Sequence[content_pb2.Content], dim_of: Callable[[str], int]
 ) -> list[Content | SimsearchError]:
-    """What a caller submitted, or why it cannot be read, in order; as `content_from`. Vectors that
-    say the same of themselves are read together, and are rows of one array."""
+    """Each content, or the error of `content_from` for it, in order. Vectors of the same space,
+    type, size and modality are read together and share one array."""
     read: list[Content | SimsearchError | None] = [None] * len(messages)
     alike: dict[tuple[str, int, int, int], list[int]] = {}
     data: dict[int, bytes] = {}
@@ -113,13 +113,14 @@ def _vector_from(message: content_pb2.Vector, dim_of: Callable[[str], int]) -> V
 
 
 def _modality_from(number: int) -> Modality | None:
-    """None where it is left out."""
+    """None where the field is not set."""
     if number and number not in MODALITIES:
         raise BadRequest(f"there is no modality {number}: set IMAGE or TEXT, or leave it out")
     return MODALITIES.get(number)
 
 
 def hash_signal(number: int) -> Signal:
+    """The signal of a number. Raises BadRequest where it is unknown or not set."""
     signal = HASH_SIGNALS.get(number)
     if signal is None:
         raise BadRequest("the hash has no signal: set SHA256, MD5, TEXT_SHA256, PDQ or MINHASH")
@@ -127,7 +128,7 @@ def hash_signal(number: int) -> Signal:
 
 
 def content_to(content: Content) -> content_pb2.Content:
-    """Raises BadContent for a text that UTF-8 cannot hold."""
+    """The message of a content. Raises BadContent for a text that UTF-8 cannot encode."""
     match content:
         case ImageContent(data):
             return content_pb2.Content(image=data)

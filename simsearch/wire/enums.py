@@ -1,4 +1,4 @@
-"""Enum numbers on the wire and the domain's words for them, both ways."""
+"""Enum tables: numbers on the wire and domain values, each way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opinions on hits and counts of hits, both ways."""
+"""Wire mapping of opinions on hits and of hit counts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ OPINION_KINDS: Mapping[int, OpinionKind] = {n: kind for kind, n in OPINION_KIND_
 
 
 def opinion_to(opinion: Opinion, bank: str, *, superseded: bool = False) -> feedback_pb2.Opinion:
+    """The message of an opinion on an entry of `bank`."""
     said = opinion.draft
     return feedback_pb2.Opinion(
         bank=bank,
@@ -38,7 +39,7 @@ def opinion_to(opinion: Opinion, bank: str, *, superseded: bool = False) -> feed
 
 
 def opinion_from(request: feedback_pb2.GiveOpinionRequest) -> OpinionDraft:
-    """Raises BadRequest where it says nothing that there is."""
+    """The opinion in a request. Raises BadRequest for a missing or unknown kind."""
     kind = opinion_kind_from(request.kind)
     if kind is None:
         raise BadRequest("the kind is missing: set TRUE_POSITIVE, FALSE_POSITIVE or another")
@@ -46,13 +47,14 @@ def opinion_from(request: feedback_pb2.GiveOpinionRequest) -> OpinionDraft:
 
 
 def opinion_kind_from(number: int) -> OpinionKind | None:
-    """None where it was left out."""
+    """None where the field is not set. Raises BadRequest."""
     if number and number not in OPINION_KINDS:
         raise BadRequest(f"there is no kind of opinion {number}: set one of the enum's")
     return OPINION_KINDS.get(number)
 
 
 def hits_to(hits: HitCounts) -> bank_pb2.EntryHits:
+    """The message of hit counts."""
     return bank_pb2.EntryHits(
         total=hits.total,
         block=hits.block,

@@ -1,4 +1,4 @@
-"""Policies, both ways."""
+"""Wire mapping of policies."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def _bands(
 
 
 def policy_to(policy: Policy) -> policy_pb2.Policy:
+    """The message of a policy."""
     return policy_pb2.Policy(
         cosine=[
             policy_pb2.CosineThresholds(

@@ -1,4 +1,4 @@
-"""Proposals and decisions, both ways."""
+"""Wire mapping of proposals and decisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENTRIES: Final = (ProposalKind.MOVE, ProposalKind.IMPORT)
 
 
 def proposal_to(proposal: Proposal, rows: ProposedRows, bank: str) -> proposal_pb2.Proposal:
-    """`rows`: those of its first part."""
+    """`rows`: those of the first part of the proposal."""
     moves = proposal.kind in _ENTRIES
     return proposal_pb2.Proposal(
         id=proposal.id,
@@ -59,6 +59,7 @@ def _update_to(update: BankUpdate) -> proposal_pb2.BankUpdate:
 
 
 def decision_from(number: int) -> Decision:
+    """Raises BadRequest for an unknown number."""
     try:
         return Decision(number)
     except ValueError:
@@ -68,11 +69,12 @@ def decision_from(number: int) -> Decision:
 
 
 def decision_to(decision: Decision) -> proposal_pb2.Decision:
+    """The number of a decision."""
     return int(decision)  # type: ignore[return-value]  # they are numbered alike
 
 
 def proposal_state_from(number: int) -> ProposalState | None:
-    """None where it was left out."""
+    """None where the field is not set. Raises BadRequest."""
     try:
         return ProposalState(number) if number else None
     except ValueError:

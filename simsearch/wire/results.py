@@ -1,4 +1,4 @@
-"""Match options and results, both ways."""
+"""Wire mapping of match options and results."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 
 def options_from(message: match_pb2.MatchOptions) -> MatchOptions:
+    """Match options, with defaults for fields that are not set."""
     return MatchOptions(
         banks=tuple(message.banks),
         hits_max=message.hits_max or HITS_DEFAULT,
@@ -43,6 +44,7 @@ def options_from(message: match_pb2.MatchOptions) -> MatchOptions:
 
 
 def options_to(options: MatchOptions) -> match_pb2.MatchOptions:
+    """The message of match options."""
     return match_pb2.MatchOptions(
         banks=options.banks,
         hits_max=options.hits_max,
@@ -53,6 +55,7 @@ def options_to(options: MatchOptions) -> match_pb2.MatchOptions:
 
 
 def result_to(result: MatchResult) -> match_pb2.MatchResult:
+    """The message of a match result."""
     return match_pb2.MatchResult(
         verdict=VERDICT_NUMBERS[result.verdict],
         hits=[_hit_to(hit) for hit in result.hits],
@@ -86,12 +89,14 @@ def _hit_to(hit: Hit) -> match_pb2.Hit:
 
 
 def report_to(report: SignalReport) -> match_pb2.SignalReport:
+    """The message of a signal report."""
     return match_pb2.SignalReport(
         signal=report.signal, state=SIGNAL_STATE_NUMBERS[report.state], detail=report.detail
     )
 
 
 def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
+    """The message of evidence; a withheld measure and its region are left out."""
     message = match_pb2.Evidence(
         signal=evidence.signal,
         band=BAND_NUMBERS[evidence.band],
@@ -112,14 +117,14 @@ def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
 
 
 def result_from(message: match_pb2.MatchResult) -> MatchResult:
-    """Raises NewerFormat where the server answers in words that this client does not know."""
+    """The result of a response. Raises NewerFormat for enum values that this client lacks."""
     return MatchResult(
-        verdict=_known(VERDICTS, message.verdict, "verdict"),
+        verdict=_enum_value(VERDICTS, message.verdict, "verdict"),
         hits=tuple(_hit_from(hit) for hit in message.hits),
         truncated=message.truncated,
         complete=message.complete,
         signals=tuple(
-            SignalReport(r.signal, _known(SIGNAL_STATES, r.state, "signal state"), r.detail)
+            SignalReport(r.signal, _enum_value(SIGNAL_STATES, r.state, "signal state"), r.detail)
             for r in message.signals
         ),
         snapshot=message.snapshot,
@@ -135,7 +140,7 @@ def _hit_from(message: match_pb2.Hit) -> Hit:
     return Hit(
         bank=message.bank,
         entry_key=message.entry_key,
-        band=_known(HIT_BANDS, message.band, "band"),
+        band=_enum_value(HIT_BANDS, message.band, "band"),
         evidence=tuple(_evidence_from(e) for e in message.evidence),
         labels=tuple(message.labels),
         source=message.source,
@@ -152,7 +157,7 @@ def _evidence_from(message: match_pb2.Evidence) -> Evidence:
         raise _newer(f"a measure of {message.signal!r}")
     return Evidence(
         signal=message.signal,
-        band=_known(HIT_BANDS, message.band, "band"),
+        band=_enum_value(HIT_BANDS, message.band, "band"),
         cosine=message.cosine if measure == "cosine" else None,
         hamming=message.hamming if measure == "hamming" else None,
         threshold=message.threshold if message.HasField("threshold") else None,
@@ -166,7 +171,7 @@ def _region_from(message: match_pb2.Region) -> Region:
     return Region(message.left, message.top, message.right, message.bottom)
 
 
-def _known(words: Mapping[int, T], number: int, what: str) -> T:
+def _enum_value(words: Mapping[int, T], number: int, what: str) -> T:
     if number not in words:
         raise _newer(f"{what} {number}")
     return words[number]

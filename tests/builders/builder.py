@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from index_builders import build_app
 from index_builders.build import release
-from index_builders.quality import verify
+from index_builders.commands import builds
+from index_builders.quality import index_recall
 from index_builders.report import progress
 from simsearch.index.ivf import plan
 from tests.builders.worlds import FACTORY
@@ -38,7 +38,7 @@ def main(data_dir: Path, log: Path) -> None:
     publish = release.publish
 
     @contextmanager
-    def shown(_: object) -> Iterator[Stages]:
+    def show_progress(_: object) -> Iterator[Stages]:
         yield stages
 
     def publishing_(snapshots: Path, snapshot_id: str, keep: int) -> list[str]:
@@ -46,13 +46,11 @@ def main(data_dir: Path, log: Path) -> None:
         return publish(snapshots, snapshot_id, keep)
 
     plan.SHARD_ROWS_MAX = SHARD_ROWS  # type: ignore[misc]
-    verify.COPIES, verify.QUERIES = 512, 64
-    progress.shown = shown  # type: ignore[assignment]
+    index_recall.COPIES, index_recall.QUERIES = 512, 64
+    progress.show_progress = show_progress  # type: ignore[assignment]
     release.publish = publishing_
     stages("starting")
-    build_app.run(
-        data_dir, recall=0.5, factory=[f"wide={FACTORY}r"]
-    )  # a refusal is not what is tried
+    builds.run(data_dir, recall=0.5, factory=[f"wide={FACTORY}r"])  # a refusal is not what is tried
     stages("ended")
 
 

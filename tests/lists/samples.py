@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsearch.lists import BadRow, ListRow, ReadOptions, Tally, read_list
+from simsearch.lists import ListRow, ReadCounts, ReadOptions, RefusedRow, read_list
 from simsearch.types import HashContent, Signal
 
 
 @dataclass(frozen=True)
 class Read:
     rows: list[ListRow]
-    bad: list[BadRow]
-    tally: Tally
+    bad: list[RefusedRow]
+    counts: ReadCounts
 
     def hexes(self) -> list[str]:
         """Of the hashes, in order."""
@@ -32,14 +32,14 @@ def read(source: bytes | str | Path, **options: Any) -> Read:
     reading = read_list(given, ReadOptions(**options))
     items = list(reading)
     rows = [item for item in items if isinstance(item, ListRow)]
-    bad = [item for item in items if isinstance(item, BadRow)]
-    tally = reading.tally
-    assert tally.records == tally.accepted + tally.refused.total() + tally.passed.total()
-    assert (tally.items, tally.refused.total()) == (len(rows), len(bad))
-    assert tally.accepted == sum(row.records for row in rows)
-    assert tally.withdrawn == sum(row.about.withdrawn for row in rows)
+    bad = [item for item in items if isinstance(item, RefusedRow)]
+    counts = reading.counts
+    assert counts.records == counts.accepted + counts.refused.total() + counts.skipped.total()
+    assert (counts.items, counts.refused.total()) == (len(rows), len(bad))
+    assert counts.accepted == sum(row.records for row in rows)
+    assert counts.withdrawn == sum(row.about.withdrawn for row in rows)
     assert all(len(row.raw) <= 200 for row in bad)
-    return Read(rows, bad, tally)
+    return Read(rows, bad, counts)
 
 
 def pdq(n: int) -> str:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from simsearch.errors import BadContent, BadRequest, Corrupt, NewerFormat, NoSignal
 from simsearch.lists import (
     About,
-    BadRow,
     Format,
     HashChunk,
     ListEntry,
     ReadOptions,
-    RefusedRows,
+    RefusedRow,
+    RefusedRowsFile,
     check_manifest,
     fingerprint_of,
     list_writer,
@@ -35,11 +35,11 @@ from tests.lists import samples
 from tests.lists.samples import md5, pdq, read
 
 SPACES = ("model@0123456789ab/prep/4", "other@0123456789ab/prep/2")
-NOTHING = About()
+EMPTY_ABOUT = About()
 WRITTEN = (Format.JSONL, Format.CSV, Format.PARQUET)
 
 
-def entry(seed: int, about: About = NOTHING) -> ListEntry:
+def entry(seed: int, about: About = EMPTY_ABOUT) -> ListEntry:
     rng = np.random.default_rng(seed)
     vectors = {}
     for space in SPACES[: seed % 3]:
@@ -207,7 +207,7 @@ def test_entries_go_to_standard_output(format: Format) -> None:
     file.seek(0)
     items = list(read_list(file).batches())
     assert any(isinstance(item, HashChunk) for item in items) == (format is Format.CSV)
-    assert not any(isinstance(item, BadRow) for item in items)
+    assert not any(isinstance(item, RefusedRow) for item in items)
 
 
 # ---------------------------------------------------------------- refused rows
@@ -217,11 +217,11 @@ def _refused(tmp_path: Path, text: str | bytes, **options: object) -> str:
     """The file of what is refused of a list."""
     data = text.encode() if isinstance(text, str) else text
     reading = read_list(io.BytesIO(data), ReadOptions(**options))  # type: ignore[arg-type]
-    with RefusedRows(tmp_path / "refused", reading) as refused:
+    with RefusedRowsFile(tmp_path / "refused", reading) as refused:
         for item in reading:
-            if isinstance(item, BadRow):
+            if isinstance(item, RefusedRow):
                 refused.write(item)
-    assert refused.count == reading.tally.refused.total()
+    assert refused.count == reading.counts.refused.total()
     return (tmp_path / "refused").read_text() if refused.count else ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index_builders.build.extract import gather
+from index_builders.build.extract import extract
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadConfig, BadSnapshot
 from simsearch.index.snapshot.loader import ManifestDraft, SignalPart, SnapshotWriter, SpacePart
@@ -52,7 +52,7 @@ def snapshot(store: BankStore, name: str, without: tuple[str, ...] = ()) -> Path
     root = store._environment.path / "snapshots"
     writer = SnapshotWriter(root, name)
     with store.reading() as reading:
-        rows = gather(reading, writer.path(""), without=without)
+        rows = extract(reading, writer.path(""), without=without)
     draft = ManifestDraft(
         store_id=store.store_id,
         built_through=rows.built_through,
@@ -220,4 +220,4 @@ def test_a_space_that_is_not_there_cannot_be_left_out(process: Process, tmp_path
     """A misspelt name would leave nothing out in silence."""
     both(process)
     with process.store.reading() as reading, pytest.raises(BadConfig, match="the bank has tiny@"):
-        gather(reading, tmp_path, without=("tiny",))
+        extract(reading, tmp_path, without=("tiny",))

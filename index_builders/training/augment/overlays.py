@@ -1,6 +1,7 @@
-"""What people lay over or put around a picture before they send it on: drawn anew every time.
+"""Overlays and frames: text, stickers, captions, screenshots and the like, drawn at random.
 
-Each takes an RGB image and a generator and gives an RGB image; sizes are shares of the picture's.
+Each function takes an RGB image and a generator and returns an RGB image; sizes are relative to
+the image.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def colour(rng: Rng) -> Colour:
-    """Black, white or any."""
+    """A random colour; black and white are frequent."""
     kind = rng.random()
     if kind < 0.3:
         return _WHITE
@@ -212,7 +213,7 @@ def _fill_bar(
 
 
 def screenshot(image: Image.Image, rng: Rng) -> Image.Image:
-    """Shown by an app: bars with icons above and below, lines of text, perhaps a side bar."""
+    """The screen of an app: bars with icons above and below, lines of text, perhaps a side bar."""
     dark = rng.random() < 0.4
     paper: Colour = (24, 26, 30) if dark else (250, 250, 252)
     ink: Colour = (225, 225, 225) if dark else (40, 40, 45)

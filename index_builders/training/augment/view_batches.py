@@ -1,7 +1,7 @@
-"""The photographs of each step and their views, made ahead on other threads.
+"""View batches: the photographs of each step and their views, made ahead on other threads.
 
-What a step sees is a function of the seed and its number alone: a run that was killed goes on with
-the very views it would have seen.
+The views of a step depend on the seed and the step number alone, so that a resumed run sees the
+same views.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ORDER, _VIEWS = 0, 1
 
 @dataclass(frozen=True)
 class _Stage:
-    """From step `begin` on these photographs, by number, are there."""
+    """The photographs, by number, that are available from step `begin` on."""
 
     begin: int
     there: np.ndarray
@@ -79,6 +79,7 @@ class Batches:
         return [_Stage(b, np.flatnonzero(joined <= b)) for b in sorted({0, *self.joins.values()})]
 
     def pair(self, step: int, place: int, number: int, others: list[int]) -> Pair:
+        """The light and heavy view of one photograph, for one place of a step."""
         rng = np.random.default_rng([self.seed, _VIEWS, step, place])
         photo = self.photos[number]
         beside = [self.photos[n] for n in rng.choice(others, OTHERS)]
@@ -99,7 +100,7 @@ class Batches:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _begun(self, pool: ThreadPoolExecutor, step: int) -> list[Future[Pair]]:
-        """Collages show no other photograph of the step: it would be told apart from itself."""
+        """Collages show no other photograph of the step: the loss would push it from itself."""
         numbers = self.numbers(step)
         shown = set(numbers)
         others = [n for n in self.there(step).tolist() if n not in shown] or numbers

@@ -1,5 +1,5 @@
-"""Two views of a photograph: a light one, as it might be banked, and a heavy one, as it might
-come back. The encoder learns to bring the two together.
+"""Views of a photograph: a light one, as it might be banked, and a heavy one, as it might be
+uploaded again. The encoder learns to bring the two together.
 
 A view is a function of the photograph, the generator and a few other photographs, of nothing
 else: the same seed gives the same views on any machine with the same Pillow.
@@ -150,11 +150,13 @@ def downscaled(image: Image.Image, rng: Rng) -> Image.Image:
 
 
 def noisy(image: Image.Image, rng: Rng) -> Image.Image:
+    """With Gaussian noise on each value."""
     noise = rng.normal(0, rng.uniform(4, 25), np.asarray(image).shape).astype(np.float32)
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
 
 def recompressed(image: Image.Image, rng: Rng, quality_min: int, quality_max: int) -> Image.Image:
+    """After JPEG of a random quality, `quality_max` excluded."""
     stream = BytesIO()
     image.save(stream, "JPEG", quality=int(rng.integers(quality_min, quality_max)))
     return Image.open(stream).convert("RGB")

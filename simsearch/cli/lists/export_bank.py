@@ -27,7 +27,7 @@ from simsearch.lists import (
     write_entries,
     write_list,
 )
-from simsearch.lists.rows import NOTHING
+from simsearch.lists.rows import EMPTY_ABOUT
 from simsearch.types import Edit, Entry, EntryState, Fingerprint, HashContent, VectorContent
 from simsearch.v1.bank_pb2 import ExportedEntry, ExportEntriesRequest, ExportEntriesResponse
 from simsearch.v1.content_pb2 import Content
@@ -174,7 +174,7 @@ def _served_entry(exported: ExportedEntry) -> ListEntry:
 def _fingerprint(messages: Iterable[Content]) -> Fingerprint:
     contents = (content_from(message, _dim_of) for message in messages)
     ready = tuple(c for c in contents if isinstance(c, HashContent | VectorContent))
-    return fingerprint_of(ListRow("the server's answer", 0, ready, NOTHING))
+    return fingerprint_of(ListRow("the server's answer", 0, ready, EMPTY_ABOUT))
 
 
 def _dim_of(space: str) -> int:

@@ -32,10 +32,10 @@ from simsearch.cli.oversight.proposals import waits
 from simsearch.errors import BadRequest, InternalFault, NotYetVisible
 from simsearch.lists import (
     About,
-    BadRow,
-    Reading,
+    ListReader,
     ReadOptions,
-    RefusedRows,
+    RefusedRow,
+    RefusedRowsFile,
     format_named,
     read_list,
 )
@@ -122,13 +122,13 @@ def import_(
         _check_apart(refused, path)
         import_id, lines = import_id_of(path, f"{bank} {options!r} {first} {revive}")
         reading = read_list(path, options, name="standard input" if source == STDIN else source)
-        kept = stack.enter_context(RefusedRows(refused, reading))
+        kept = stack.enter_context(RefusedRowsFile(refused, reading))
         client = stack.enter_context(connect(server))
         sending = _Sending(client, bank, import_id, kept, dry_run=dry_run, revive=revive)
         sending.edit(actor, reason)
         with _progress(lines, as_json) as (bar, task):
             for _ in sending.run(reading, first):
-                bar.update(task, completed=reading.tally.records)
+                bar.update(task, completed=reading.counts.records)
     _report(sending, reading, kept, bank, as_json=as_json, dry_run=dry_run)
     if sending.counts["refused"]:
         raise typer.Exit(3)
@@ -142,7 +142,7 @@ class _Sending:
         client: Client,
         bank: str,
         import_id: str,
-        kept: RefusedRows,
+        kept: RefusedRowsFile,
         *,
         dry_run: bool,
         revive: bool,
@@ -163,7 +163,7 @@ class _Sending:
     def edit(self, actor: str, reason: str) -> None:
         self._edit = edit_by(actor, reason)
 
-    def run(self, reading: Reading, state: EntryState) -> Iterator[None]:
+    def run(self, reading: ListReader, state: EntryState) -> Iterator[None]:
         """Yields now and then. The last part is sent alone, when all others are done: once it is
         seen by searches, so are they."""
         waiting: deque[tuple[Part, Future[bank_pb2.ImportEntriesResponse]]] = deque()
@@ -216,7 +216,7 @@ class _Sending:
                 self.counts[word] += count
         for refusal in answer.refused:
             error = refusal.error
-            row = BadRow(part.file, part.numbers[refusal.row], "", _word(error), error.message)
+            row = RefusedRow(part.file, part.numbers[refusal.row], "", _word(error), error.message)
             self._refuse(row)
         self.seq = max(self.seq, answer.seq)
         if answer.proposal_id and answer.proposal_id not in self.proposal_ids:
@@ -233,7 +233,7 @@ class _Sending:
                 answer.outcomes[row] = ROW_OUTCOME_DUPLICATE
             self._seen.add(name)
 
-    def _refuse(self, row: BadRow) -> None:
+    def _refuse(self, row: RefusedRow) -> None:
         self.counts["refused"] += 1
         self._kept.write(row)
 
@@ -293,17 +293,17 @@ def _progress(lines: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
 
 def _report(
     sending: _Sending,
-    reading: Reading,
-    kept: RefusedRows,
+    reading: ListReader,
+    kept: RefusedRowsFile,
     bank: str,
     *,
     as_json: bool,
     dry_run: bool,
 ) -> None:
     """Raises InternalFault where a row was lost: that must not end in silence."""
-    counts, tally = sending.counts, reading.tally
+    counts, tally = sending.counts, reading.counts
     answered = sum(counts.values()) - tally.refused.total()
-    counts["passed"] = sum(tally.passed.values())
+    counts["passed"] = sum(tally.skipped.values())
     if answered != tally.items:
         raise InternalFault(f"{tally.items} items were read and {answered} answered for")
     if as_json:

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from simsearch.errors import SimsearchError
-from simsearch.lists import About, BadRow, HashChunk, ImageFile, ListRow, Reading, RowContent
+from simsearch.lists import About, HashChunk, ImageFile, ListReader, ListRow, RefusedRow, RowContent
 from simsearch.types import Content, EntryState, HashContent, VectorContent
 from simsearch.v1 import bank_pb2, content_pb2
 from simsearch.wire import HASH_SIGNAL_NUMBERS, content_to, time_to
@@ -38,10 +38,10 @@ class Part:
     request: bank_pb2.ImportEntriesRequest
 
 
-Item: TypeAlias = Part | BadRow
+Item: TypeAlias = Part | RefusedRow
 
 
-def parts_of(reading: Reading, state: EntryState) -> Iterator[Item]:
+def parts_of(reading: ListReader, state: EntryState) -> Iterator[Item]:
     """In the order of the list, and the same ones for the same list: their numbers name them for
     good. Raises as `read_list`."""
     gathered = _Gathered(state)
@@ -52,7 +52,7 @@ def parts_of(reading: Reading, state: EntryState) -> Iterator[Item]:
                 yield from _hash_parts(item, state)
             case ListRow():
                 yield from gathered.add(item)
-            case BadRow():
+            case RefusedRow():
                 yield item
     yield from gathered.taken()
 
@@ -114,7 +114,7 @@ class _Gathered:
                 entry=_draft(row.about, contents, self._state), withdrawn=row.about.withdrawn
             )
         except SimsearchError as why:
-            yield BadRow(row.file, row.number, "", why.reason, why.message)
+            yield RefusedRow(row.file, row.number, "", why.reason, why.message)
             return
         size, encoded = item.ByteSize(), not all(map(_is_ready, contents))
         if row.file != self._file or self._bytes + size > PART_BYTES:

@@ -17,7 +17,7 @@ from simsearch.bank.edits.opinions import newest_by_person
 from simsearch.cli.common.options import Json
 from simsearch.cli.common.output import print_json, print_line, printable
 from simsearch.errors import BadRequest
-from simsearch.lists.opinions.opined_entries import OpinedEntry, OpinionsWritten
+from simsearch.lists.opinions.opined_entries import EntryWithOpinions, OpinionsWritten
 from simsearch.lists.opinions.partner_formats import opinion_format_named, write_opinions
 from simsearch.types import Opinion
 
@@ -73,13 +73,13 @@ def _guids(given: Sequence[str]) -> dict[str, str]:
     return {kind: guid for kind, _, guid in pairs}
 
 
-def _entries(store: BankStore, reading: StateReader, bank: str) -> Iterator[OpinedEntry]:
+def _entries(store: BankStore, reading: StateReader, bank: str) -> Iterator[EntryWithOpinions]:
     """Those of the bank on which there are opinions, as they are at this moment."""
     bank_id = store.bank(bank).id
     given = (o for o in _opinions(reading) if o.change.bank_id == bank_id)
     for key, some in groupby(given, key=lambda opinion: opinion.change.entry_key):
         opinions = tuple(some)
-        yield OpinedEntry(
+        yield EntryWithOpinions(
             bank,
             store.entry(bank, key),
             reading.fingerprints([key])[key],

@@ -1,1 +1,1 @@
-"""Opinions on hits, written in the formats of partners."""
+"""Export of opinions on hits, in formats of our own and of partners."""

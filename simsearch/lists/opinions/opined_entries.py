@@ -1,4 +1,4 @@
-"""Entries on which there are opinions: what most people hold of them, and every opinion in rows."""
+"""Entries with opinions: the consensus on an entry, and the export of every opinion as a row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, BinaryIO, Final
 
-from simsearch.lists.fields import joined
+from simsearch.lists.fields import join_cell
 from simsearch.types import Entry, Fingerprint, Opinion, OpinionKind
 
 COLUMNS: Final = (
@@ -34,8 +34,8 @@ COLUMNS: Final = (
 
 
 @dataclass(frozen=True)
-class OpinedEntry:
-    """An entry on which there are opinions: all of them, oldest first, and those that stand."""
+class EntryWithOpinions:
+    """An entry and its opinions: all of them, oldest first, and the newest of each person."""
 
     bank: str
     entry: Entry
@@ -45,20 +45,21 @@ class OpinedEntry:
 
     @property
     def source_ids(self) -> tuple[str, ...]:
+        """The ids of the entry in its source, its own one first."""
         return tuple(filter(None, (self.entry.source_id, *self.entry.aliases)))
 
 
 @dataclass(frozen=True)
 class OpinionsWritten:
-    """Entries of which something was written, and the records; others by why nothing was."""
+    """Counts of entries and records written, and of entries left out, by reason."""
 
     entries: int
     records: int
     left_out: Mapping[str, int]
 
 
-class Verdict(Enum):
-    """What more people hold than not. MISLABELLED: rightly hit, and the label is wrong."""
+class Consensus(Enum):
+    """Majority opinion on an entry. MISLABELLED: a correct hit with a wrong label."""
 
     RIGHT = "right"
     MISLABELLED = "mislabelled"
@@ -66,25 +67,27 @@ class Verdict(Enum):
     UNSURE = "unsure"
 
 
-def verdict_of(opined: OpinedEntry) -> Verdict | None:
-    """None: nobody says whether the entry matched what it should."""
+def consensus_of(opined: EntryWithOpinions) -> Consensus | None:
+    """The consensus, or None where no opinion is about the correctness of the hit."""
     kinds = Counter(opinion.draft.kind for opinion in opined.standing)
     right, mislabelled = kinds[OpinionKind.TRUE_POSITIVE], kinds[OpinionKind.WRONG_LABEL]
     wrong = kinds[OpinionKind.FALSE_POSITIVE]
     if not right + mislabelled + wrong:
         return None
     if right + mislabelled == wrong:
-        return Verdict.UNSURE
+        return Consensus.UNSURE
     if right + mislabelled < wrong:
-        return Verdict.WRONG
-    return Verdict.MISLABELLED if mislabelled > right else Verdict.RIGHT
+        return Consensus.WRONG
+    return Consensus.MISLABELLED if mislabelled > right else Consensus.RIGHT
 
 
-# ---------------------------------------------------------------- everything, for people here
+# ---------------------------------------------------------------- all opinions
 
 
-def write_rows(entries: Iterable[OpinedEntry], file: BinaryIO, *, as_csv: bool) -> OpinionsWritten:
-    """Every opinion: a row of CSV, with a head, or else a line of JSON each."""
+def write_rows(
+    entries: Iterable[EntryWithOpinions], file: BinaryIO, *, as_csv: bool
+) -> OpinionsWritten:
+    """Write every opinion: as CSV with a header, or as JSON lines."""
     count = rows = 0
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
     try:
@@ -107,7 +110,7 @@ def write_rows(entries: Iterable[OpinedEntry], file: BinaryIO, *, as_csv: bool) 
     return OpinionsWritten(count, rows, {})
 
 
-def _rows(opined: OpinedEntry) -> Iterator[dict[str, Any]]:
+def _rows(opined: EntryWithOpinions) -> Iterator[dict[str, Any]]:
     entry, stand = opined.entry, {opinion.change.seq for opinion in opined.standing}
     for opinion in opined.opinions:
         said, change = opinion.draft, opinion.change
@@ -132,4 +135,4 @@ def _rows(opined: OpinedEntry) -> Iterator[dict[str, Any]]:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return joined(value) if isinstance(value, list) else str(value)
+    return join_cell(value) if isinstance(value, list) else str(value)

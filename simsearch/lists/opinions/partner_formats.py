@@ -1,7 +1,7 @@
-"""Opinions on hits, in the shapes in which partners take them.
+"""Partner feedback formats: the consensus on each entry, for ThreatExchange, NCMEC and StopNCII.
 
-A partner is told what most people here hold of an item of its list, never who they are or what
-they noted. What cannot be said in a partner's words is counted, by why.
+Feedback never contains names or notes of people. Entries that a format cannot express are counted,
+by reason.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from xml.sax.saxutils import escape, quoteattr
 
 from simsearch.errors import BadRequest
 from simsearch.lists.opinions.opined_entries import (
-    OpinedEntry,
+    Consensus,
+    EntryWithOpinions,
     OpinionsWritten,
-    Verdict,
-    verdict_of,
+    consensus_of,
     write_rows,
 )
 from simsearch.lists.readers import ncmec, partners, threatexchange
@@ -28,6 +28,8 @@ from simsearch.types import Signal
 
 
 class OpinionFormat(StrEnum):
+    """Formats of an export of opinions; see docs/formats.md."""
+
     JSONL = "jsonl"
     CSV = "csv"
     THREATEXCHANGE = "threatexchange"
@@ -40,11 +42,11 @@ SOURCES: Final[Mapping[OpinionFormat, str]] = {
     OpinionFormat.NCMEC: ncmec.SOURCE,
     OpinionFormat.STOPNCII: partners.STOPNCII,
 }
-"""Of each partner, what the entries of its lists have as their source."""
+"""The source of the entries of each partner's lists."""
 
 
 def opinion_format_named(name: str) -> OpinionFormat:
-    """Raises BadRequest."""
+    """The format of a name. Raises BadRequest."""
     try:
         return OpinionFormat(name)
     except ValueError:
@@ -53,7 +55,7 @@ def opinion_format_named(name: str) -> OpinionFormat:
 
 
 def write_opinions(
-    entries: Iterable[OpinedEntry],
+    entries: Iterable[EntryWithOpinions],
     file: BinaryIO,
     format: OpinionFormat,
     *,
@@ -64,7 +66,7 @@ def write_opinions(
     says; `reason_guids`: NCMEC's id of the reason for a negative vote, by kind of fingerprint."""
     if format not in SOURCES:
         return write_rows(entries, file, as_csv=format is OpinionFormat.CSV)
-    sorting = _Sorting(source or SOURCES[format], reason_guids or {})
+    sorting = _RecordMaker(source or SOURCES[format], reason_guids or {})
     records = sorting.records(entries, format)
     match format:
         case OpinionFormat.THREATEXCHANGE:
@@ -78,27 +80,27 @@ def write_opinions(
     return OpinionsWritten(sorting.entries, sorting.written, dict(sorted(sorting.left_out.items())))
 
 
-# ---------------------------------------------------------------- what is held
+# ---------------------------------------------------------------- reasons to leave an entry out
 
 
-NO_VERDICT: Final = "nobody says whether it matched what it should"
+NO_CONSENSUS: Final = "nobody says whether it matched what it should"
 OTHER_SOURCE: Final = "of another source"
 NO_SOURCE_ID: Final = "without a source id"
-NOT_SAYABLE: Final = "in no word that this partner has"
+NOT_EXPRESSIBLE: Final = "in no word that this partner has"
 NO_HASH: Final = "without a hash that this partner takes"
 NO_REASON: Final = "doubted, and without the id of a reason that this partner asks for"
-STRANGE_ID: Final = "with a source id that is none of this partner's"
+FOREIGN_ID: Final = "with a source id that is none of this partner's"
 
 
-_Maker: TypeAlias = Callable[[OpinedEntry, Verdict], Iterator[Mapping[str, Any]]]
+_Maker: TypeAlias = Callable[[EntryWithOpinions, Consensus], Iterator[Mapping[str, Any]]]
 
 
-class _Unsaid(Exception):
-    """Why nothing is written of an entry."""
+class _LeftOut(Exception):
+    """The reason why an entry is left out."""
 
 
-class _Sorting:
-    """Entries to records of a partner, and the others counted."""
+class _RecordMaker:
+    """Makes a partner's records of entries, and counts those left out."""
 
     def __init__(self, source: str, reason_guids: Mapping[str, str]) -> None:
         self._source = source
@@ -107,7 +109,7 @@ class _Sorting:
         self.left_out: Counter[str] = Counter()
 
     def records(
-        self, entries: Iterable[OpinedEntry], format: OpinionFormat
+        self, entries: Iterable[EntryWithOpinions], format: OpinionFormat
     ) -> Iterator[Mapping[str, Any]]:
         makers: Mapping[OpinionFormat, _Maker] = {
             OpinionFormat.THREATEXCHANGE: _reactions,
@@ -116,39 +118,39 @@ class _Sorting:
         }
         for opined in entries:
             try:
-                made = list(makers[format](opined, self._verdict(opined)))
-            except _Unsaid as why:
+                made = list(makers[format](opined, self._consensus(opined)))
+            except _LeftOut as why:
                 self.left_out[str(why)] += 1
                 continue
             self.entries += 1
             self.written += len(made)
             yield from made
 
-    def _verdict(self, opined: OpinedEntry) -> Verdict:
+    def _consensus(self, opined: EntryWithOpinions) -> Consensus:
         if opined.entry.source != self._source:
-            raise _Unsaid(OTHER_SOURCE)
+            raise _LeftOut(OTHER_SOURCE)
         if not opined.source_ids:
-            raise _Unsaid(NO_SOURCE_ID)
-        verdict = verdict_of(opined)
-        if verdict is None:
-            raise _Unsaid(NO_VERDICT)
-        return verdict
+            raise _LeftOut(NO_SOURCE_ID)
+        consensus = consensus_of(opined)
+        if consensus is None:
+            raise _LeftOut(NO_CONSENSUS)
+        return consensus
 
 
 # ---------------------------------------------------------------- ThreatExchange
 
 _REACTIONS: Final = {
-    Verdict.RIGHT: ("POSITIVE_CLASS", "HELPFUL,SAW_THIS_TOO"),
-    Verdict.MISLABELLED: ("POSITIVE_CLASS", "HELPFUL,SAW_THIS_TOO,DISAGREE_WITH_TAGS"),
-    Verdict.WRONG: ("NEGATIVE_CLASS", "NOT_HELPFUL,DISAGREE_WITH_TAGS"),
-    Verdict.UNSURE: ("INVESTIGATION_SEED", "SAW_THIS_TOO"),
+    Consensus.RIGHT: ("POSITIVE_CLASS", "HELPFUL,SAW_THIS_TOO"),
+    Consensus.MISLABELLED: ("POSITIVE_CLASS", "HELPFUL,SAW_THIS_TOO,DISAGREE_WITH_TAGS"),
+    Consensus.WRONG: ("NEGATIVE_CLASS", "NOT_HELPFUL,DISAGREE_WITH_TAGS"),
+    Consensus.UNSURE: ("INVESTIGATION_SEED", "SAW_THIS_TOO"),
 }
 """The category that their open library knows opinions by, and the reactions that say the same."""
 
 
-def _reactions(opined: OpinedEntry, verdict: Verdict) -> Iterator[Mapping[str, Any]]:
+def _reactions(opined: EntryWithOpinions, consensus: Consensus) -> Iterator[Mapping[str, Any]]:
     """One for each descriptor: of an indicator the first id is its own, the others theirs."""
-    category, reactions = _REACTIONS[verdict]
+    category, reactions = _REACTIONS[consensus]
     for descriptor_id in opined.source_ids[1:] or opined.source_ids:
         yield {"descriptor_id": descriptor_id, "reactions": reactions, "category": category}
 
@@ -170,21 +172,21 @@ _VOTED: Final = {Signal.MD5: "MD5", Signal.PDQ: "PDQ"}
 
 
 def _votes(
-    reason_guids: Mapping[str, str], opined: OpinedEntry, verdict: Verdict
+    reason_guids: Mapping[str, str], opined: EntryWithOpinions, consensus: Consensus
 ) -> Iterator[Mapping[str, Any]]:
-    if verdict not in (Verdict.RIGHT, Verdict.WRONG):
-        raise _Unsaid(NOT_SAYABLE)
+    if consensus not in (Consensus.RIGHT, Consensus.WRONG):
+        raise _LeftOut(NOT_EXPRESSIBLE)
     member, dash, entry_id = opined.source_ids[0].partition("-")
     if not (dash and entry_id and member.isascii() and member.isdigit()):
-        raise _Unsaid(STRANGE_ID)
+        raise _LeftOut(FOREIGN_ID)
     kinds = [word for signal, word in _VOTED.items() if opined.fingerprint.rows().get(signal)]
     if not kinds:
-        raise _Unsaid(NO_HASH)
-    if verdict is Verdict.WRONG and not reason_guids.keys() >= set(kinds):
-        raise _Unsaid(NO_REASON)
+        raise _LeftOut(NO_HASH)
+    if consensus is Consensus.WRONG and not reason_guids.keys() >= set(kinds):
+        raise _LeftOut(NO_REASON)
     for kind in kinds:
         path = f"entries/{member}/{quote(entry_id, safe='')}/{kind}/feedback"
-        yield {"path": path, "guid": reason_guids[kind] if verdict is Verdict.WRONG else None}
+        yield {"path": path, "guid": reason_guids[kind] if consensus is Consensus.WRONG else None}
 
 
 def _write_puts(file: BinaryIO, records: Iterator[Mapping[str, Any]]) -> None:
@@ -202,24 +204,24 @@ def _write_puts(file: BinaryIO, records: Iterator[Mapping[str, Any]]) -> None:
 # ---------------------------------------------------------------- StopNCII
 
 _FEEDBACK: Final = {
-    Verdict.RIGHT: "Blocked",
-    Verdict.WRONG: "NotBlocked",
-    Verdict.UNSURE: "PendingReview",
+    Consensus.RIGHT: "Blocked",
+    Consensus.WRONG: "NotBlocked",
+    Consensus.UNSURE: "PendingReview",
 }
 
 
-def _hash_feedbacks(opined: OpinedEntry, verdict: Verdict) -> Iterator[Mapping[str, Any]]:
-    if verdict not in _FEEDBACK:
-        raise _Unsaid(NOT_SAYABLE)
+def _hash_feedbacks(opined: EntryWithOpinions, consensus: Consensus) -> Iterator[Mapping[str, Any]]:
+    if consensus not in _FEEDBACK:
+        raise _LeftOut(NOT_EXPRESSIBLE)
     prints = opined.fingerprint
     values = [row.tobytes().hex() for row in prints.bits.get(Signal.PDQ, ())]
     values += [digest.hex() for digest in prints.digests.get(Signal.MD5, ())]
     if not values:
-        raise _Unsaid(NO_HASH)
+        raise _LeftOut(NO_HASH)
     for value in values:
         yield {
             "hashValue": value,
-            "feedbackValue": _FEEDBACK[verdict],
-            "tags": list(opined.entry.labels) if verdict is Verdict.RIGHT else [],
+            "feedbackValue": _FEEDBACK[consensus],
+            "tags": list(opined.entry.labels) if consensus is Consensus.RIGHT else [],
             "caseNumbers": list(opined.source_ids),
         }

@@ -1,4 +1,4 @@
-"""Vectors and hashes in columns: .npy files and Parquet."""
+"""Reader of .npy files and Parquet: vectors and hashes in columns."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from simsearch.errors import (
     LimitExceeded,
     SimsearchError,
 )
-from simsearch.lists.byte_streams import Stream
+from simsearch.lists.byte_streams import ByteStream
 from simsearch.lists.fields import (
-    Given,
     Record,
+    RowDefaults,
     about_of,
     check_dim,
-    completed,
     record_of,
     vector_content,
+    with_defaults,
 )
-from simsearch.lists.item_groups import Grouping
-from simsearch.lists.readers.csv_tables import NAMES
-from simsearch.lists.rows import NOTHING, BadRow, Item, ListRow, shown
+from simsearch.lists.item_groups import ItemGrouper
+from simsearch.lists.readers.csv_tables import COLUMN_ALIASES
+from simsearch.lists.rows import EMPTY_ABOUT, Item, ListRow, RefusedRow, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,32 +57,32 @@ def pyarrow_parquet() -> Any:
 # ---------------------------------------------------------------- npy
 
 
-def read_npy(stream: Stream, given: Given) -> Iterator[Item]:
+def read_npy(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
     """Rows of one space, float16 or float32, each an item. Raises BadContent, BadVector."""
-    if not given.space:
+    if not defaults.space:
         raise BadRequest(f"{stream.name} does not say which space its vectors are of: name it")
-    about = completed(NOTHING, given)
+    about = with_defaults(EMPTY_ABOUT, defaults)
     file = cast(BinaryIO, _Buffered(stream))
     count, dim, dtype = _npy_header(stream.name, file)
-    check_dim(given.space, dim, given.limits)
+    check_dim(defaults.space, dim, defaults.limits)
     for first in range(0, count, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, count - first)
         data = file.read(rows * dim * dtype.itemsize)
         if len(data) != rows * dim * dtype.itemsize:
             raise BadContent(f"{stream.name} ends early: its header says {count} rows")
         for number, row in enumerate(np.frombuffer(data, dtype).reshape(rows, dim), first + 1):
-            yield _vector_row(stream.name, number, row, about, given)
+            yield _vector_row(stream.name, number, row, about, defaults)
     if file.read(1):
         raise BadContent(f"{stream.name} goes on after the {count} rows of its header")
 
 
 def _vector_row(
-    file: str, number: int, row: NDArray[np.floating], about: Any, given: Given
-) -> ListRow | BadRow:
+    file: str, number: int, row: NDArray[np.floating], about: Any, defaults: RowDefaults
+) -> ListRow | RefusedRow:
     try:
-        return ListRow(file, number, (vector_content(given.space, row, given.limits),), about)
+        return ListRow(file, number, (vector_content(defaults.space, row, defaults.limits),), about)
     except SimsearchError as refusal:
-        return BadRow(file, number, f"row {number}", refusal.reason, refusal.message)
+        return RefusedRow(file, number, f"row {number}", refusal.reason, refusal.message)
 
 
 def _npy_header(name: str, file: BinaryIO) -> tuple[int, int, np.dtype[Any]]:
@@ -108,7 +108,7 @@ def _npy_header(name: str, file: BinaryIO) -> tuple[int, int, np.dtype[Any]]:
 class _Buffered:
     """A stream as numpy reads it: exactly as many bytes as asked for, but at the end."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._rest = b""
 
@@ -125,28 +125,28 @@ class _Buffered:
 # ---------------------------------------------------------------- parquet
 
 
-def read_parquet(path: Path, given: Given) -> Iterator[Item]:
+def read_parquet(path: Path, defaults: RowDefaults) -> Iterator[Item]:
     """Our own columns; vectors in columns `vector:SPACE`, or in `vector` with a space of their
     own. Raises BadContent, BadConfig, LimitExceeded."""
     with path.open("rb") as file:
-        yield from _read_parquet(str(path), file, given)
+        yield from _read_parquet(str(path), file, defaults)
 
 
-def _read_parquet(name: str, file: BinaryIO, given: Given) -> Iterator[Item]:
+def _read_parquet(name: str, file: BinaryIO, defaults: RowDefaults) -> Iterator[Item]:
     parquet = pyarrow_parquet()
     import pyarrow
 
-    grouping = Grouping(given.limits)
+    grouping = ItemGrouper(defaults.limits)
     number = 0
     try:
         table = parquet.ParquetFile(file, pre_buffer=False)
         _check_row_groups(name, table)
         for batch in table.iter_batches(ROWS_AT_ONCE, use_threads=False):
-            for fields in _rows_of(name, batch, given):
+            for fields in _rows_of(name, batch, defaults):
                 number += 1
-                item = _row(name, number, fields, given)
+                item = _row(name, number, fields, defaults)
                 try:
-                    yield from (item,) if isinstance(item, BadRow) else grouping.add(item)
+                    yield from (item,) if isinstance(item, RefusedRow) else grouping.add(item)
                 except SimsearchError as refusal:
                     yield _bad(name, number, fields, refusal)
     except (pyarrow.ArrowException, OSError) as fault:
@@ -164,7 +164,7 @@ def _check_row_groups(name: str, table: pq.ParquetFile) -> None:
         )
 
 
-def _rows_of(name: str, batch: pa.RecordBatch, given: Given) -> Iterator[dict[str, Any]]:
+def _rows_of(name: str, batch: pa.RecordBatch, defaults: RowDefaults) -> Iterator[dict[str, Any]]:
     columns: dict[str, Sequence[Any]] = {}
     vectors: dict[str, Sequence[Any]] = {}
     for index, column_name in enumerate(batch.schema.names):
@@ -174,13 +174,13 @@ def _rows_of(name: str, batch: pa.RecordBatch, given: Given) -> Iterator[dict[st
         elif lower in ("vector", "embedding"):
             vectors[""] = _vectors(name, batch.column(index))
         else:
-            columns[NAMES.get(lower, lower)] = batch.column(index).to_pylist()
+            columns[COLUMN_ALIASES.get(lower, lower)] = batch.column(index).to_pylist()
     if not vectors and "value" not in columns and "text" not in columns:
         raise BadContent(f"{name} has no column value, text or vector")
     for n in range(batch.num_rows):
         fields: dict[str, Any] = {column: cells[n] for column, cells in columns.items()}
         fields["vectors"] = [
-            (space or str(fields.get("space") or given.space), rows[n])
+            (space or str(fields.get("space") or defaults.space), rows[n])
             for space, rows in vectors.items()
             if rows[n] is not None
         ]
@@ -201,28 +201,30 @@ def _vectors(name: str, column: pa.Array) -> Sequence[NDArray[np.floating] | Non
     ]
 
 
-def _row(file: str, number: int, fields: dict[str, Any], given: Given) -> ListRow | BadRow:
+def _row(
+    file: str, number: int, fields: dict[str, Any], defaults: RowDefaults
+) -> ListRow | RefusedRow:
     try:
-        record = _record(fields, given)
+        record = _record(fields, defaults)
         return ListRow(file, number, record.contents, record.about, record.group)
     except SimsearchError as refusal:
         return _bad(file, number, fields, refusal)
 
 
-def _record(fields: dict[str, Any], given: Given) -> Record:
+def _record(fields: dict[str, Any], defaults: RowDefaults) -> Record:
     vectors = fields.pop("vectors")
     if isinstance(fields.get("value"), bytes):
         fields["value"] = fields["value"].hex()
     if not vectors:
-        return record_of(fields, given)
+        return record_of(fields, defaults)
     if fields.get("value") or fields.get("text"):
         raise BadRequest("the row has both a vector and a value: keep one of them")
-    contents = tuple(vector_content(space, row, given.limits) for space, row in vectors)
+    contents = tuple(vector_content(space, row, defaults.limits) for space, row in vectors)
     group = str(fields.get("entry") or "")
-    return Record(contents, about_of(fields, given), group)
+    return Record(contents, about_of(fields, defaults), group)
 
 
-def _bad(file: str, number: int, fields: Mapping[str, Any], refusal: SimsearchError) -> BadRow:
+def _bad(file: str, number: int, fields: Mapping[str, Any], refusal: SimsearchError) -> RefusedRow:
     said = {k: v for k, v in fields.items() if k != "vectors" and v not in (None, "", [])}
     raw = shown(str(said).encode("utf-8", "replace"))
-    return BadRow(file, number, raw, refusal.reason, refusal.message)
+    return RefusedRow(file, number, raw, refusal.reason, refusal.message)

@@ -1,4 +1,4 @@
-"""CSV: our own columns, and those of the threatexchange command line."""
+"""CSV reader: our own columns, and those of the threatexchange command line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import BadContent, BadRequest, SimsearchError
-from simsearch.lists.byte_streams import HEAD_BYTES, Lines, Stream, lines_of, without_mark
+from simsearch.lists.byte_streams import HEAD_BYTES, ByteStream, LineBlock, lines_of, without_mark
 from simsearch.lists.fields import (
     SIGNALS,
-    Given,
+    RowDefaults,
     about_of,
     contents_of,
     group_of,
@@ -25,22 +25,30 @@ from simsearch.lists.fields import (
     width_of,
     with_ids,
 )
-from simsearch.lists.item_groups import Grouping
-from simsearch.lists.readers.plain import decoded, from_hex, numbered, too_long
-from simsearch.lists.rows import About, HashChunk, Item, ListRow, Passed, RowContent, bad_row
+from simsearch.lists.item_groups import ItemGrouper
+from simsearch.lists.readers.plain import decode_line, from_hex, numbered_lines, refused_long_line
+from simsearch.lists.rows import (
+    About,
+    HashChunk,
+    Item,
+    ListRow,
+    RowContent,
+    SkippedRow,
+    refused_row,
+)
 from simsearch.types import Signal
 
 OPEN_LINES_MAX: Final = 200
-"""Lines that one quoted cell may go over; where a quote is not closed, its line is refused."""
+"""Lines that one quoted cell may span; the line of an unclosed quote is refused."""
 
 BLOCK_ROWS: Final = 128
-"""A row at fault is found among so many."""
+"""Rows of a block that is read in bulk again, to isolate a row at fault."""
 
 ABOUTS_KEPT_MAX: Final = 65_536
 
 _DELIMITERS: Final = (",", ";", "\t")
 
-NAMES: Final[Mapping[str, str]] = MappingProxyType(
+COLUMN_ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "hash": "value",
         "label": "labels",
@@ -54,9 +62,9 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "expiry": "expires",
     }
 )
-"""Other words for our columns."""
+"""Other names of our columns."""
 
-OWN: Final = frozenset(
+OWN_COLUMNS: Final = frozenset(
     [
         "signal",
         "value",
@@ -76,51 +84,54 @@ OWN: Final = frozenset(
 )
 
 
-IDS: Final = frozenset(("source_id", "source_ids"))
+ID_COLUMNS: Final = frozenset(("source_id", "source_ids"))
 
 
 class Dialect(Protocol):
-    """How the columns of a table are read. Columns are called by our names, `names` says which of
-    theirs is which; `about` depends on the `about_columns` alone."""
+    """How the columns of a table are read. `names` maps column names to ours;
+    `about` depends on the `about_columns` alone."""
 
     names: Mapping[str, str]
     about_columns: frozenset[str]
 
-    def about(self, row: Mapping[str, str], given: Given) -> About:
-        """But for the ids. Raises BadInput."""
+    def about(self, row: Mapping[str, str], defaults: RowDefaults) -> About:
+        """The details of a row, without source ids. Raises BadInput."""
         ...
 
     def contents(
-        self, row: Mapping[str, str], about: About, given: Given
+        self, row: Mapping[str, str], about: About, defaults: RowDefaults
     ) -> tuple[RowContent, ...]:
-        """Raises BadInput."""
+        """The contents of a row. Raises BadInput."""
         ...
 
 
 class OwnColumns:
     """See docs/formats.md."""
 
-    names = NAMES
-    about_columns = OWN - {"signal", "value", "text", "entry"} - IDS
+    names = COLUMN_ALIASES
+    about_columns = OWN_COLUMNS - {"signal", "value", "text", "entry"} - ID_COLUMNS
 
-    def about(self, row: Mapping[str, str], given: Given) -> About:
-        return about_of(row, given)
+    def about(self, row: Mapping[str, str], defaults: RowDefaults) -> About:
+        """Details from our own columns."""
+        return about_of(row, defaults)
 
     def contents(
-        self, row: Mapping[str, str], about: About, given: Given
+        self, row: Mapping[str, str], about: About, defaults: RowDefaults
     ) -> tuple[RowContent, ...]:
-        return contents_of(row, about, given)
+        """Contents from our own columns."""
+        return contents_of(row, about, defaults)
 
 
 @dataclass(frozen=True)
 class Header:
-    """The first line of a table: where its columns are."""
+    """The first line of a table and its column names."""
 
     raw: bytes
     delimiter: str
     names: tuple[str, ...]
 
     def has(self, *names: str) -> bool:
+        """Whether all of these columns are there."""
         return set(names) <= set(self.names)
 
 
@@ -140,17 +151,17 @@ def header_of(data: bytes) -> Header | None:
     return Header(line, delimiter, names)
 
 
-def read_table(stream: Stream, given: Given, dialect: Dialect) -> Iterator[Item]:
+def read_table(stream: ByteStream, defaults: RowDefaults, dialect: Dialect) -> Iterator[Item]:
     """Raises BadContent where there is no header that can be read."""
     header = header_of(stream.head)
     if header is None or len(header.raw) >= HEAD_BYTES:
         raise BadContent(f"{stream.name} has no header: name its columns in the first line")
-    table = _Table(stream.name, header, given, dialect)
+    table = _Table(stream.name, header, defaults, dialect)
     held = b""
-    for lines in lines_of(stream, given.limits.line_bytes_max):
+    for lines in lines_of(stream, defaults.limits.line_bytes_max):
         if lines.cut:
             yield from table.read(lines.first, held, last=True)
-            yield too_long(stream.name, lines, given)
+            yield refused_long_line(stream.name, lines, defaults)
             held = b""
             continue
         first, data = lines.first, lines.data
@@ -167,20 +178,22 @@ def read_table(stream: Stream, given: Given, dialect: Dialect) -> Iterator[Item]
 class _Table:
     file: str
     header: Header
-    given: Given
+    defaults: RowDefaults
     dialect: Dialect
     next_number: int = 2
     abouts: dict[tuple[str, ...], About] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = tuple(self.dialect.names.get(name, name) for name in self.header.names)
-        twice = sorted({name for name in self.names if name in OWN and self.names.count(name) > 1})
+        twice = sorted(
+            {name for name in self.names if name in OWN_COLUMNS and self.names.count(name) > 1}
+        )
         if twice:
             raise BadContent(f"{self.file} has two columns for {', '.join(twice)}: keep one")
-        self.grouping = Grouping(self.given.limits)
+        self.grouping = ItemGrouper(self.defaults.limits)
         self._at = {name: n for n, name in enumerate(self.names)}
         self._about_at = self._places(self.dialect.about_columns)
-        self._ids_at = self._places(IDS)
+        self._ids_at = self._places(ID_COLUMNS)
         self._has_source_id_alone = "source_ids" not in self._at
 
     def _places(self, wanted: frozenset[str]) -> tuple[int, ...]:
@@ -201,8 +214,8 @@ class _Table:
     # ------------------------------------------------------------ in bulk
 
     def _in_blocks(self, first: int, rows: Sequence[Sequence[str]], data: bytes) -> Iterator[Item]:
-        """Lines that are a record each, of which some cannot be taken in bulk: their neighbours."""
-        raws = [raw for _, raw in numbered(Lines(first, data))]
+        """Lines of one record each, some of which cannot be read in bulk: by blocks."""
+        raws = [raw for _, raw in numbered_lines(LineBlock(first, data))]
         for at in range(0, len(rows), BLOCK_ROWS):
             block = rows[at : at + BLOCK_ROWS]
             items = self._in_bulk(first + at, block)
@@ -280,7 +293,7 @@ class _Table:
 
     def _signal(self, name: str) -> Signal | None:
         name = name.strip().lower()
-        return SIGNALS.get(name) if name else self.given.signal
+        return SIGNALS.get(name) if name else self.defaults.signal
 
     def _abouts(
         self, columns: Mapping[str, Sequence[str]], count: int
@@ -308,18 +321,18 @@ class _Table:
             if len(self.abouts) >= ABOUTS_KEPT_MAX:
                 self.abouts.clear()
             row = dict(zip((self.names[n] for n in self._about_at), words, strict=True))
-            about = self.abouts[words] = self.dialect.about(row, self.given)
+            about = self.abouts[words] = self.dialect.about(row, self.defaults)
         if not any(ids):
             return about
         if self._has_source_id_alone:
-            return with_ids(about, (ids[0].strip(),), self.given)
+            return with_ids(about, (ids[0].strip(),), self.defaults)
         row = dict(zip((self.names[n] for n in self._ids_at), ids, strict=True))
-        return with_ids(about, ids_of(row), self.given)
+        return with_ids(about, ids_of(row), self.defaults)
 
     # ------------------------------------------------------------ one by one
 
     def _one_by_one(self, first: int, data: bytes, last: bool) -> Generator[Item, None, bytes]:
-        lines = [line for _, line in numbered(Lines(first, data))]
+        lines = [line for _, line in numbered_lines(LineBlock(first, data))]
         at = 0
         while at < len(lines):
             count = self._lines_of_record(lines, at)
@@ -338,9 +351,9 @@ class _Table:
                 raise BadRequest("a quote is opened and never closed")
             cells = self._cells(raw)[0] if raw.strip() else []
         except csv.Error as fault:
-            yield bad_row(self.file, number, raw, BadRequest(f"the row is no CSV: {fault}"))
+            yield refused_row(self.file, number, raw, BadRequest(f"the row is no CSV: {fault}"))
         except SimsearchError as refusal:
-            yield bad_row(self.file, number, raw, refusal)
+            yield refused_row(self.file, number, raw, refusal)
         else:
             yield from self._record(number, raw, cells)
 
@@ -361,18 +374,18 @@ class _Table:
             return False
 
     def _cells(self, raw: bytes) -> list[list[str]]:
-        lines = io.StringIO(decoded(raw), newline="\n")  # which alone ends a line
+        lines = io.StringIO(decode_line(raw), newline="\n")  # which alone ends a line
         return list(csv.reader(lines, delimiter=self.header.delimiter, strict=True))
 
     def _record(self, number: int, raw: bytes, cells: Sequence[str]) -> Iterator[Item]:
         if not any(map(str.strip, cells)):
-            yield Passed("blank")
+            yield SkippedRow("blank")
             return
         try:
             row = self._row(number, cells)
             yield from self.grouping.add(row)
         except SimsearchError as refusal:
-            yield bad_row(self.file, number, raw, refusal)
+            yield refused_row(self.file, number, raw, refusal)
 
     def _row(self, number: int, cells: Sequence[str]) -> ListRow:
         if len(cells) != len(self.names):
@@ -380,5 +393,5 @@ class _Table:
         words = tuple([cells[n] for n in self._about_at])
         about = self._about(words, tuple([cells[n] for n in self._ids_at]))
         row = dict(zip(self.names, cells, strict=True))
-        contents = self.dialect.contents(row, about, self.given)
-        return ListRow(self.file, number, contents, about, group_of(row, self.given.limits))
+        contents = self.dialect.contents(row, about, self.defaults)
+        return ListRow(self.file, number, contents, about, group_of(row, self.defaults.limits))

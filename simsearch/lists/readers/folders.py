@@ -1,4 +1,4 @@
-"""A folder of images, each an item, and the files of a folder in a stable order."""
+"""Image folder reader: each image is an item; files come in a stable order."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from simsearch.errors import (
     LimitExceeded,
     SimsearchError,
 )
-from simsearch.lists.fields import Given, completed
+from simsearch.lists.fields import RowDefaults, with_defaults
 from simsearch.lists.rows import (
-    NOTHING,
+    EMPTY_ABOUT,
     RAW_CHARS_MAX,
-    BadRow,
     ImageFile,
     Item,
     Limits,
     ListRow,
-    Passed,
+    RefusedRow,
+    SkippedRow,
 )
 
 IMAGE_SUFFIXES: Final = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"))
@@ -33,6 +33,7 @@ _OF_THE_SYSTEM: Final = frozenset(("thumbs.db", "desktop.ini"))
 
 
 def is_image(path: Path) -> bool:
+    """Whether the name ends as that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -50,14 +51,14 @@ def files_below(folder: Path, limits: Limits) -> list[Path]:
     return sorted(found)
 
 
-def read_images(folder: Path, given: Given) -> Iterator[Item]:
+def read_images(folder: Path, defaults: RowDefaults) -> Iterator[Item]:
     """Files are counted from 1. Images are not opened before they are wanted."""
-    about = completed(NOTHING, given)
-    limits = given.limits
+    about = with_defaults(EMPTY_ABOUT, defaults)
+    limits = defaults.limits
     for number, path in enumerate(files_below(folder, limits), 1):
         name = str(path.relative_to(folder))
         if path.name.startswith(".") or path.name.lower() in _OF_THE_SYSTEM:
-            yield Passed("file of the system")
+            yield SkippedRow("file of the system")
         elif path.is_symlink() or not path.is_file():
             yield _bad(path, number, name, BadContent("it is a link or no file: copy the image"))
         elif not is_image(path):
@@ -73,5 +74,5 @@ def read_images(folder: Path, given: Given) -> Iterator[Item]:
             yield ListRow(str(path), number, (image,), about)
 
 
-def _bad(path: Path, number: int, name: str, why: SimsearchError) -> BadRow:
-    return BadRow(str(path), number, name[:RAW_CHARS_MAX], why.reason, why.message)
+def _bad(path: Path, number: int, name: str, why: SimsearchError) -> RefusedRow:
+    return RefusedRow(str(path), number, name[:RAW_CHARS_MAX], why.reason, why.message)

@@ -1,4 +1,4 @@
-"""JSON documents of partners, read record by record: pages, arrays of records, records alone."""
+"""JSON document reader for partners' lists: pages, arrays of records, single records."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from simsearch.errors import BadContent, LimitExceeded, SimsearchError
-from simsearch.lists.byte_streams import Stream, without_mark
-from simsearch.lists.fields import Given, Record
+from simsearch.lists.byte_streams import ByteStream, without_mark
+from simsearch.lists.fields import Record, RowDefaults
 from simsearch.lists.readers.jsonl import check_depth, decoder
-from simsearch.lists.rows import Item, Limits, ListRow, bad_row
+from simsearch.lists.rows import Item, Limits, ListRow, refused_row
 
 RECORDS_KEYS: Final = frozenset(("hashRecords", "data", "results", "threat_updates"))
 """Of a page: what its array of records is called."""
 
 PAGE_FIELDS_MAX: Final = 1_000
 
-Read = Callable[[Mapping[str, Any], Given], Record]
+RecordReader = Callable[[Mapping[str, Any], RowDefaults], Record]
 
 
-def read_records(stream: Stream, given: Given, read: Read) -> Iterator[Item]:
+def read_records(stream: ByteStream, defaults: RowDefaults, read: RecordReader) -> Iterator[Item]:
     """Records are counted from 1. Raises BadContent where the document is no JSON: what comes
     after a fault cannot be told apart."""
-    for number, value in enumerate(_records(JsonText(stream, given.limits)), 1):
+    for number, value in enumerate(_records(JsonText(stream, defaults.limits)), 1):
         try:
             if not isinstance(value, dict):
                 raise BadContent("the record is no JSON object")
-            check_depth(value, given.limits.nesting_max)
-            record = read(value, given)
+            check_depth(value, defaults.limits.nesting_max)
+            record = read(value, defaults)
         except SimsearchError as refusal:
-            yield bad_row(stream.name, number, _raw(value), refusal)
+            yield refused_row(stream.name, number, _raw(value), refusal)
         else:
             yield ListRow(stream.name, number, record.contents, record.about, record.group)
 
@@ -42,7 +42,7 @@ def _raw(value: Any) -> bytes:
 
 def _records(text: JsonText) -> Iterator[Any]:
     while following := text.peek():
-        if following == "#":  # as RefusedRows writes above a record
+        if following == "#":  # as RefusedRowsFile writes above a record
             text.pass_line()
         elif text.take("["):
             yield from _elements(text, lambda: _page_or_record(text))
@@ -83,7 +83,7 @@ def _elements(text: JsonText, element: Callable[[], Iterator[Any]]) -> Iterator[
 class JsonText:
     """A stream as JSON: one value at a time, none of them longer than the limit."""
 
-    def __init__(self, stream: Stream, limits: Limits) -> None:
+    def __init__(self, stream: ByteStream, limits: Limits) -> None:
         self.name = stream.name
         self._chars_max = limits.record_bytes_max
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
@@ -105,6 +105,7 @@ class JsonText:
         return True
 
     def pass_line(self) -> None:
+        """Skip to the end of the line."""
         while self.peek_any() not in ("\n", ""):
             self._at += 1
 
@@ -146,6 +147,7 @@ class JsonText:
                 self.refuse()
 
     def refuse(self) -> NoReturn:
+        """Raises BadContent, with the place in the file."""
         raise BadContent(f"{self.name} is no JSON, or cut off, after {self._where()}")
 
     def _where(self) -> str:

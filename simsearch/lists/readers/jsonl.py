@@ -1,4 +1,4 @@
-"""JSON, a record of our own columns a line."""
+"""JSONL reader: a record of our own columns a line."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from simsearch.errors import BadRequest, SimsearchError
-from simsearch.lists.byte_streams import Stream, lines_of
-from simsearch.lists.fields import Given, record_of
-from simsearch.lists.item_groups import Grouping
-from simsearch.lists.readers.csv_tables import NAMES
-from simsearch.lists.readers.plain import COMMENT, decoded, numbered, too_long
-from simsearch.lists.rows import Item, ListRow, Passed, bad_row
+from simsearch.lists.byte_streams import ByteStream, lines_of
+from simsearch.lists.fields import RowDefaults, record_of
+from simsearch.lists.item_groups import ItemGrouper
+from simsearch.lists.readers.csv_tables import COLUMN_ALIASES
+from simsearch.lists.readers.plain import COMMENT, decode_line, numbered_lines, refused_long_line
+from simsearch.lists.rows import Item, ListRow, SkippedRow, refused_row
 
 
-def read_jsonl(stream: Stream, given: Given) -> Iterator[Item]:
-    """Lines that begin with # are comments, as `RefusedRows` writes them."""
-    grouping = Grouping(given.limits)
-    for lines in lines_of(stream, given.limits.line_bytes_max):
+def read_jsonl(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
+    """Lines that begin with # are comments, as `RefusedRowsFile` writes them."""
+    grouping = ItemGrouper(defaults.limits)
+    for lines in lines_of(stream, defaults.limits.line_bytes_max):
         if lines.cut:
-            yield too_long(stream.name, lines, given)
+            yield refused_long_line(stream.name, lines, defaults)
             continue
-        for number, line in numbered(lines):
+        for number, line in numbered_lines(lines):
             word = line.strip()
             if not word or word.startswith(COMMENT):
-                yield Passed("comment" if word else "blank")
+                yield SkippedRow("comment" if word else "blank")
                 continue
             try:
-                record = record_of(_fields(decoded(word), given.limits.nesting_max), given)
+                record = record_of(
+                    _fields(decode_line(word), defaults.limits.nesting_max), defaults
+                )
                 row = ListRow(stream.name, number, record.contents, record.about, record.group)
                 yield from grouping.add(row)
             except SimsearchError as refusal:
-                yield bad_row(stream.name, number, line, refusal)
+                yield refused_row(stream.name, number, line, refusal)
     yield from grouping.flush()
 
 
@@ -40,7 +42,7 @@ def _fields(text: str, nesting_max: int) -> Mapping[str, object]:
     value = loads(text, nesting_max)
     if not isinstance(value, dict):
         raise BadRequest("the line is no JSON object")
-    return {NAMES.get(name.lower(), name.lower()): field for name, field in value.items()}
+    return {COLUMN_ALIASES.get(name.lower(), name.lower()): field for name, field in value.items()}
 
 
 def loads(text: str, nesting_max: int) -> Any:

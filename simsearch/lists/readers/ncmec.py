@@ -1,4 +1,4 @@
-"""NCMEC's hash sharing, version 2: XML, read as a stream, and hostile XML refused."""
+"""NCMEC reader: hash sharing XML, version 2, as a stream; hostile XML is refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final, NoReturn
 from xml.sax.saxutils import escape, quoteattr
 
 from simsearch.errors import BadContent, BadRequest, LimitExceeded, NoSignal, SimsearchError
-from simsearch.lists.byte_streams import Stream
-from simsearch.lists.fields import Given, completed, hash_of
-from simsearch.lists.rows import About, Item, ListRow, Passed, RowContent, bad_row
+from simsearch.lists.byte_streams import ByteStream
+from simsearch.lists.fields import RowDefaults, hash_of, with_defaults
+from simsearch.lists.rows import About, Item, ListRow, RowContent, SkippedRow, refused_row
 from simsearch.types import Signal
 
 SOURCE: Final = "ncmec"
@@ -38,42 +38,42 @@ class _Entry:
     fingerprints: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_ncmec(stream: Stream, given: Given) -> Iterator[Item]:
+def read_ncmec(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
     """Entries are counted from 1; a record is a fingerprint, or an entry that has none. Raises
     BadContent, LimitExceeded where the XML is broken, cut off or hostile."""
-    parser = _Parser(stream.name, given)
+    parser = _Parser(stream.name, defaults)
     number = 0
     for chunk in stream.chunks():
         for entry in parser.feed(chunk):
             number += 1
-            yield from _items(stream.name, number, entry, given)
+            yield from _items(stream.name, number, entry, defaults)
     parser.close()
 
 
-def _items(file: str, number: int, entry: _Entry, given: Given) -> Iterator[Item]:
+def _items(file: str, number: int, entry: _Entry, defaults: RowDefaults) -> Iterator[Item]:
     """The item that an entry is, and a refusal for each fingerprint that cannot be matched."""
     contents: list[RowContent] = []
     good: list[tuple[str, str]] = []
     for name, digits in entry.fingerprints:
         lower = name.lower()
         if lower in _UNMATCHABLE:
-            yield Passed(f"{lower} fingerprint")
+            yield SkippedRow(f"{lower} fingerprint")
             continue
         try:
             contents.append(_content(lower, digits))
             good.append((name, digits))
         except SimsearchError as refusal:
-            yield bad_row(file, number, _raw(entry, [(name, digits)]), refusal)
+            yield refused_row(file, number, _raw(entry, [(name, digits)]), refusal)
     withdrawn = entry.kind.startswith("deleted")
     if not contents and entry.fingerprints and not withdrawn:
         return
     try:
         if not contents and not withdrawn:
             raise NoSignal("the entry has no fingerprints")
-        about = _about(entry, withdrawn, given)
+        about = _about(entry, withdrawn, defaults)
     except SimsearchError as refusal:
         for kept in [[fingerprint] for fingerprint in good] or [[]]:
-            yield bad_row(file, number, _raw(entry, kept), refusal)
+            yield refused_row(file, number, _raw(entry, kept), refusal)
         return
     records = len(good) or int(not entry.fingerprints)
     yield ListRow(file, number, tuple(dict.fromkeys(contents)), about, records=records)
@@ -85,7 +85,7 @@ def _content(name: str, digits: str) -> RowContent:
     return hash_of(_SIGNALS[name], digits)
 
 
-def _about(entry: _Entry, withdrawn: bool, given: Given) -> About:
+def _about(entry: _Entry, withdrawn: bool, defaults: RowDefaults) -> About:
     if not entry.id or not entry.member:
         raise BadRequest("the entry has no id, or its member has none")
     kind = entry.kind.removeprefix("deleted").lower()
@@ -96,7 +96,7 @@ def _about(entry: _Entry, withdrawn: bool, given: Given) -> About:
         note=f"{kind} of member {entry.member} {entry.member_name}".rstrip(),
         withdrawn=withdrawn,
     )
-    return completed(about, given)
+    return with_defaults(about, defaults)
 
 
 def _raw(entry: _Entry, fingerprints: list[tuple[str, str]]) -> bytes:
@@ -113,11 +113,11 @@ def _raw(entry: _Entry, fingerprints: list[tuple[str, str]]) -> bytes:
 
 
 class _Parser:
-    """Expat with every door shut: no DTD, no entities, bounded depth, bounded text."""
+    """Hardened expat parser: no DTD, no entities, bounded depth, bounded text."""
 
-    def __init__(self, name: str, given: Given) -> None:
+    def __init__(self, name: str, defaults: RowDefaults) -> None:
         self._name = name
-        self._limits = given.limits
+        self._limits = defaults.limits
         self._done: list[_Entry] = []
         self._entry: _Entry | None = None
         self._path: list[str] = []

@@ -1,4 +1,4 @@
-"""The JSON records of StopNCII and of Tech Against Terrorism."""
+"""Record parsers for the JSON of StopNCII and Tech Against Terrorism."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from simsearch.errors import BadRequest, NoSignal
-from simsearch.lists.fields import Given, Record, completed, hash_of
+from simsearch.lists.fields import Record, RowDefaults, hash_of, with_defaults
 from simsearch.lists.rows import About, Limits
 from simsearch.types import Signal
 
@@ -19,7 +19,7 @@ _TAKEN_BACK: Final = frozenset(("Withdrawn", "Deleted"))
 _TAT_SIGNALS: Final = {"PDQ": Signal.PDQ, "MD5": Signal.MD5, "SHA256": Signal.SHA256}
 
 
-def record_of_stopncii(fields: Mapping[str, Any], given: Given) -> Record:
+def record_of_stopncii(fields: Mapping[str, Any], defaults: RowDefaults) -> Record:
     """Raises BadInput."""
     signal = _signal(_STOPNCII_SIGNALS, _text(fields, "signalType"))
     status = _text(fields, "hashStatus") or "Unknown"
@@ -28,19 +28,19 @@ def record_of_stopncii(fields: Mapping[str, Any], given: Given) -> Record:
     content = hash_of(signal, _text(fields, "hashValue"))
     cases = sorted(_cases(fields.get("caseNumbers")))
     feedback = _feedback(fields.get("CSPFeedbacks"))
-    ids, more = _as_many_as_fit(cases, given.limits)
+    ids, more = _as_many_as_fit(cases, defaults.limits)
     opinions = [f"{f['feedbackValue']} by {f.get('source') or 'unnamed'}" for f in feedback]
     about = About(
         labels=tuple(tag for f in feedback for tag in _strings(f.get("tags"), "tags")),
         source=STOPNCII,
         source_ids=ids,
-        note="; ".join([*more, *opinions])[: given.limits.note_chars_max],
+        note="; ".join([*more, *opinions])[: defaults.limits.note_chars_max],
         withdrawn=status in _TAKEN_BACK,
     )
-    return Record((content,), completed(about, given), "")
+    return Record((content,), with_defaults(about, defaults), "")
 
 
-def record_of_tat(fields: Mapping[str, Any], given: Given) -> Record:
+def record_of_tat(fields: Mapping[str, Any], defaults: RowDefaults) -> Record:
     """Raises BadInput."""
     signal = _signal(_TAT_SIGNALS, _text(fields, "algorithm").upper().replace("-", ""))
     deleted = fields.get("deleted", False)
@@ -54,7 +54,7 @@ def record_of_tat(fields: Mapping[str, Any], given: Given) -> Record:
         withdrawn=deleted,
     )
     content = hash_of(signal, _text(fields, "hash_digest"))
-    return Record((content,), completed(about, given), "")
+    return Record((content,), with_defaults(about, defaults), "")
 
 
 def _signal(names: Mapping[str, Signal], name: str) -> Signal:

@@ -1,4 +1,4 @@
-"""Plain lists: one hash in hex a line, and texts, one a line."""
+"""Plain list reader: one hash in hex a line, or one text a line."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import BadHash, BadRequest, LimitExceeded, SimsearchError
-from simsearch.lists.byte_streams import Lines, Stream, lines_of
-from simsearch.lists.fields import Given, completed, hash_of, signal_named, text_content, width_of
+from simsearch.lists.byte_streams import ByteStream, LineBlock, lines_of
+from simsearch.lists.fields import (
+    RowDefaults,
+    hash_of,
+    signal_named,
+    text_content,
+    width_of,
+    with_defaults,
+)
 from simsearch.lists.rows import (
-    NOTHING,
+    EMPTY_ABOUT,
     About,
-    BadRow,
     HashChunk,
     Item,
     ListRow,
-    Passed,
-    bad_row,
+    RefusedRow,
+    SkippedRow,
+    refused_row,
     shown,
 )
 from simsearch.types import HashContent, Signal
@@ -29,17 +36,17 @@ _NEWLINE: Final = ord("\n")
 _RETURN: Final = ord("\r")
 
 
-def read_hashes(stream: Stream, given: Given) -> Iterator[Item]:
+def read_hashes(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
     """Lines of HEX, `SIGNAL HEX` or `SIGNAL:HEX`. Without a signal, 32 digits are an MD5."""
-    about = completed(NOTHING, given)
-    signal = given.signal or Signal.MD5
-    for lines in lines_of(stream, given.limits.line_bytes_max):
+    about = with_defaults(EMPTY_ABOUT, defaults)
+    signal = defaults.signal or Signal.MD5
+    for lines in lines_of(stream, defaults.limits.line_bytes_max):
         if lines.cut:
-            yield too_long(stream.name, lines, given)
+            yield refused_long_line(stream.name, lines, defaults)
             continue
         values = _whole(lines.data, width_of(signal))
         if values is None:
-            yield from _one_by_one(stream.name, lines, given)
+            yield from _one_by_one(stream.name, lines, defaults)
             continue
         yield HashChunk(
             stream.name,
@@ -51,37 +58,38 @@ def read_hashes(stream: Stream, given: Given) -> Iterator[Item]:
         )
 
 
-def read_texts(stream: Stream, given: Given) -> Iterator[Item]:
+def read_texts(stream: ByteStream, defaults: RowDefaults) -> Iterator[Item]:
     """A text a line. A line that begins with # is a text, too."""
-    about = completed(NOTHING, given)
-    for lines in lines_of(stream, given.limits.line_bytes_max):
+    about = with_defaults(EMPTY_ABOUT, defaults)
+    for lines in lines_of(stream, defaults.limits.line_bytes_max):
         if lines.cut:
-            yield too_long(stream.name, lines, given)
+            yield refused_long_line(stream.name, lines, defaults)
             continue
-        for number, line in numbered(lines):
+        for number, line in numbered_lines(lines):
             if not line.strip():
-                yield Passed("blank")
+                yield SkippedRow("blank")
                 continue
             try:
-                text = text_content(decoded(line.strip()), given.limits)
+                text = text_content(decode_line(line.strip()), defaults.limits)
             except SimsearchError as refusal:
-                yield bad_row(stream.name, number, line, refusal)
+                yield refused_row(stream.name, number, line, refusal)
             else:
                 yield ListRow(stream.name, number, (text,), about)
 
 
-def numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(lines: LineBlock) -> Iterator[tuple[int, bytes]]:
     """Each line as it stands, with its number."""
     data = lines.data
     return enumerate((data[:-1] if data.endswith(b"\n") else data).split(b"\n"), lines.first)
 
 
-def too_long(file: str, lines: Lines, given: Given) -> BadRow:
-    words = f"the line is longer than {given.limits.line_bytes_max} bytes"
-    return BadRow(file, lines.first, shown(lines.data), LimitExceeded.reason, words)
+def refused_long_line(file: str, lines: LineBlock, defaults: RowDefaults) -> RefusedRow:
+    """The refusal of a line that was cut at the limit."""
+    words = f"the line is longer than {defaults.limits.line_bytes_max} bytes"
+    return RefusedRow(file, lines.first, shown(lines.data), LimitExceeded.reason, words)
 
 
-def decoded(line: bytes) -> str:
+def decode_line(line: bytes) -> str:
     """Raises BadRequest."""
     try:
         return line.decode()
@@ -131,12 +139,12 @@ def from_hex(digits: str, count: int, width: int) -> NDArray[np.uint8] | None:
 # ---------------------------------------------------------------- line by line
 
 
-def _one_by_one(file: str, lines: Lines, given: Given) -> Iterator[Item]:
+def _one_by_one(file: str, lines: LineBlock, defaults: RowDefaults) -> Iterator[Item]:
     """Hashes of one signal that follow each other are still given together."""
-    about = completed(NOTHING, given)
+    about = with_defaults(EMPTY_ABOUT, defaults)
     found: list[tuple[int, HashContent]] = []
-    for number, line in numbered(lines):
-        item = _line(file, number, line, given)
+    for number, line in numbered_lines(lines):
+        item = _line(file, number, line, defaults)
         if isinstance(item, HashContent):
             if found and found[0][1].signal is not item.signal:
                 yield _chunk(file, found, about)
@@ -151,24 +159,26 @@ def _one_by_one(file: str, lines: Lines, given: Given) -> Iterator[Item]:
         yield _chunk(file, found, about)
 
 
-def _line(file: str, number: int, line: bytes, given: Given) -> HashContent | BadRow | Passed:
+def _line(
+    file: str, number: int, line: bytes, defaults: RowDefaults
+) -> HashContent | RefusedRow | SkippedRow:
     word = line.strip()
     if not word:
-        return Passed("blank")
+        return SkippedRow("blank")
     if word.startswith(COMMENT):
-        return Passed("comment")
+        return SkippedRow("comment")
     try:
-        return _hash(decoded(word), given)
+        return _hash(decode_line(word), defaults)
     except SimsearchError as refusal:
-        return bad_row(file, number, line, refusal)
+        return refused_row(file, number, line, refusal)
 
 
-def _hash(word: str, given: Given) -> HashContent:
+def _hash(word: str, defaults: RowDefaults) -> HashContent:
     name, _, digits = word.replace(":", " ", 1).partition(" ")
     if digits:
         return hash_of(signal_named(name), digits)
-    if given.signal is not None:
-        return hash_of(given.signal, word)
+    if defaults.signal is not None:
+        return hash_of(defaults.signal, word)
     if len(word) == 64:
         raise BadHash("64 hex digits may be a PDQ or a SHA-256: say which signal the list holds")
     return hash_of(Signal.MD5, word)

@@ -1,4 +1,4 @@
-"""What the open threatexchange tools and their API write: CSV tables, and JSON records."""
+"""ThreatExchange reader: the CSV tables of the open tools, and the JSON records of the API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from simsearch.errors import BadRequest, NoSignal
-from simsearch.lists.fields import Given, Record, completed, content_of, hash_of
+from simsearch.lists.fields import Record, RowDefaults, content_of, hash_of, with_defaults
 from simsearch.lists.rows import About, RowContent
 from simsearch.types import HashContent, Signal
 
@@ -18,17 +18,17 @@ FRAME_QUALITY_MIN: Final = 50
 """PDQ's authors: frames under it are too plain to be matched."""
 
 NOT_HARMFUL: Final = frozenset(("NEGATIVE_CLASS", "NON_MALICIOUS", "REMOVED", "DELETED"))
-"""The source says that the item is none, or no longer: it is taken back."""
+"""Statuses by which the source withdraws an item."""
 
 UNSURE: Final = frozenset(("INVESTIGATION_SEED", "SUSPICIOUS", "UNKNOWN"))
-"""Kept, and labelled so in lower case."""
+"""Statuses of doubt: the item is kept, with the status as a label in lower case."""
 
 HARMFUL: Final = frozenset(("", "POSITIVE_CLASS", "MALICIOUS"))
 
 HASH_PREFIX: Final = "HASH_"
 
 
-class ToolColumns:
+class ThreatExchangeColumns:
     """`dataset -P --csv` gives signal_type, signal_str, collab, category, tags; `api … query` gives
     id, indicator, type, status, tags, owner_id and more that are asked for."""
 
@@ -49,8 +49,9 @@ class ToolColumns:
     )
     about_columns = frozenset(("source", "labels", "standing", "severity", "note"))
 
-    def about(self, row: Mapping[str, str], given: Given) -> About:
-        withdrawn, unsure = standing([row.get("standing", "")])
+    def about(self, row: Mapping[str, str], defaults: RowDefaults) -> About:
+        """Details from the columns of the tools."""
+        withdrawn, unsure = status_of([row.get("standing", "")])
         about = About(
             labels=(*row.get("labels", "").split(), *unsure),
             source=row.get("source", "").strip() or SOURCE,
@@ -58,19 +59,20 @@ class ToolColumns:
             note=row.get("note", ""),
             withdrawn=withdrawn,
         )
-        return completed(about, given)
+        return with_defaults(about, defaults)
 
     def contents(
-        self, row: Mapping[str, str], about: About, given: Given
+        self, row: Mapping[str, str], about: About, defaults: RowDefaults
     ) -> tuple[RowContent, ...]:
-        return contents_of(row.get("signal", "").strip(), row.get("value", ""), given)
+        """One signal, or the frames of a video."""
+        return contents_of(row.get("signal", "").strip(), row.get("value", ""), defaults)
 
 
-def contents_of(kind: str, value: str, given: Given) -> tuple[RowContent, ...]:
+def contents_of(kind: str, value: str, defaults: RowDefaults) -> tuple[RowContent, ...]:
     """By what they call a signal. Raises BadInput."""
     if kind.lower() in ("vpdq", "video_vpdq"):
         return frames_of(value)
-    return (content_of(kind, value, given),)
+    return (content_of(kind, value, defaults),)
 
 
 def frames_of(value: str) -> tuple[HashContent, ...]:
@@ -87,7 +89,7 @@ def frames_of(value: str) -> tuple[HashContent, ...]:
     return contents
 
 
-def standing(words: Iterable[str]) -> tuple[bool, Sequence[str]]:
+def status_of(words: Iterable[str]) -> tuple[bool, Sequence[str]]:
     """Whether an item is taken back, and labels for doubts, by every opinion there is on it. One
     that calls it harmful outweighs the others. Raises BadRequest."""
     said = {word.strip().upper() for word in words}
@@ -100,7 +102,7 @@ def standing(words: Iterable[str]) -> tuple[bool, Sequence[str]]:
     return bool(said) and not doubts, doubts
 
 
-def record_of_indicator(fields: Mapping[str, Any], given: Given) -> Record:
+def record_of_indicator(fields: Mapping[str, Any], defaults: RowDefaults) -> Record:
     """Of an indicator with its descriptors, or of one descriptor. Raises BadInput."""
     inner = fields.get("indicator")
     indicator: Mapping[str, Any] = inner if isinstance(inner, dict) else fields
@@ -108,13 +110,13 @@ def record_of_indicator(fields: Mapping[str, Any], given: Given) -> Record:
     value = indicator.get("indicator") or fields.get("raw_indicator")
     if not isinstance(kind, str) or not isinstance(value, str):
         raise BadRequest("the record has no type and indicator")
-    about = completed(_about(fields), given)
-    return Record(contents_of(kind, value, given), about, "")
+    about = with_defaults(_about(fields), defaults)
+    return Record(contents_of(kind, value, defaults), about, "")
 
 
 def _about(fields: Mapping[str, Any]) -> About:
     descriptors = _descriptors(fields)
-    withdrawn, unsure = standing([_word(d, "status") for d in descriptors])
+    withdrawn, unsure = status_of([_word(d, "status") for d in descriptors])
     if fields.get("should_delete") in (True, "true", 1) or not descriptors:
         withdrawn, unsure = True, ()
     tags = [tag for d in descriptors for tag in _tags(d.get("tags"))]

@@ -23,7 +23,7 @@ from simsearch.wire import (
     edit_from,
     entry_to,
     kinds_from,
-    logged_to,
+    logged_change_to,
     time_from,
     wait_from,
 )
@@ -51,7 +51,7 @@ def list_changes(
         )
     low, high = found.rest or (0, 0)
     return bank_pb2.ListChangesResponse(
-        changes=[logged_to(c, names[c.bank_id], link) for c, link in found.changes],
+        changes=[logged_change_to(c, names[c.bank_id], link) for c, link in found.changes],
         more=found.rest is not None,
         next_after_seq=low,
         next_before_seq=high,
@@ -71,7 +71,7 @@ def get_change(
     change, name = found.change, names[found.change.bank_id]
     entries = core.store.entries_by_key([change.entry_key]) if change.entry_key else {}
     return bank_pb2.GetChangeResponse(
-        change=logged_to(change, name, found.link),
+        change=logged_change_to(change, name, found.link),
         content=found.content.hex(),
         bank_before=bank_to(found.bank_before) if found.bank_before else None,
         entry=entry_to(entries[change.entry_key], name) if entries else None,
@@ -138,7 +138,7 @@ def _reverted_to(
 ) -> bank_pb2.RevertedChange:
     undone = reverted.by is not None
     return bank_pb2.RevertedChange(
-        change=logged_to(logged.change, names[logged.change.bank_id], logged.link),
+        change=logged_change_to(logged.change, names[logged.change.bank_id], logged.link),
         outcome=bank_pb2.REVERT_OUTCOME_UNDONE if undone else bank_pb2.REVERT_OUTCOME_SKIPPED,
         detail=reverted.why,
         seq=reverted.by.seq if reverted.by and not dry_run else 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index_builders.build.extract import NpyAppender, gather
+from index_builders.build.extract import NpyAppender, extract
 from simsearch.bank.store import BankStore
 from tests.flows.world import (
     EDIT,
@@ -54,10 +54,10 @@ def test_rows_keys_and_banks_of_active_entries_in_key_order(tmp_path: Path) -> N
     out = tmp_path / "out"
     out.mkdir()
     with BankStore.open(tmp_path / "bank", writer=False) as store, store.reading() as reading:
-        gathered = gather(reading, out)
-    assert gathered.built_through == 6
-    assert gathered.spaces == {SPACE.id: (3, 4)}
-    assert gathered.signals == {"pdq": 1}
+        extracted = extract(reading, out)
+    assert extracted.built_through == 6
+    assert extracted.spaces == {SPACE.id: (3, 4)}
+    assert extracted.signals == {"pdq": 1}
 
     def read(name: str) -> np.ndarray:
         return np.asarray(np.load(out / name, allow_pickle=False))
@@ -78,10 +78,10 @@ def test_a_space_is_left_out_on_request(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with process.store.reading() as reading:
-        gathered = gather(reading, out, without=[SPACE.id])
+        extracted = extract(reading, out, without=[SPACE.id])
     process.close()
-    assert gathered.spaces == {WIDE.id: (1, WIDE.dim)}
-    assert gathered.without == (SPACE.id,)
+    assert extracted.spaces == {WIDE.id: (1, WIDE.dim)}
+    assert extracted.without == (SPACE.id,)
     assert sorted(path.name for path in out.iterdir()) == [
         "groups-0.npy",
         "keys-0.npy",

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builders import build_app
 from index_builders.build.builder_lock import LOCK_FILE
 from index_builders.build.extract import NpyAppender
-from index_builders.quality import verify
+from index_builders.commands import builds
+from index_builders.commands import snapshots as snapshot_commands
+from index_builders.commands.options import SNAPSHOTS
+from index_builders.quality import index_recall
 from index_builders.report import build_report
 from simsearch.bank.store import BankStore
 from simsearch.errors import SnapshotFull
@@ -29,7 +31,6 @@ from simsearch.index.snapshot.writer import REPORTS
 from tests.builders.worlds import add, bank, cloud
 
 FACTORY = "IVF4,PQ16x4fsr"
-SNAPSHOTS = build_app.SNAPSHOTS
 
 
 @dataclass
@@ -82,10 +83,10 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Room:
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bank with a snapshot that is served, and entries that it does not have."""
     monkeypatch.setattr(build_report, "picture_of", lambda _: b"picture" * 9000)
-    monkeypatch.setattr(verify, "COPIES", 16)
-    monkeypatch.setattr(verify, "QUERIES", 16)
+    monkeypatch.setattr(index_recall, "COPIES", 16)
+    monkeypatch.setattr(index_recall, "QUERIES", 16)
     path = bank(tmp_path / "bank", 200)
-    build_app.run(path, factory=[f"wide={FACTORY}"])
+    builds.run(path, factory=[f"wide={FACTORY}"])
     with BankStore.open(path, writer=True) as store:
         add(store, cloud(200, seed=2))
     return path
@@ -100,7 +101,7 @@ def listing(path: Path) -> list[str]:
 def built(path: Path) -> bool:
     """False where there was no room."""
     try:
-        build_app.run(path, factory=[f"wide={FACTORY}"])
+        builds.run(path, factory=[f"wide={FACTORY}"])
     except SnapshotFull:
         return False
     return True
@@ -119,11 +120,11 @@ def test_wherever_the_room_ends_the_build_leaves_nothing(
             break  # the last step is the sync after CURRENT was renamed
         if room.refused[-1] in ("CURRENT.tmp", SNAPSHOTS) and listing(path) != before:
             room.left = 1 << 30
-            build_app.gc(path, keep=1)
+            snapshot_commands.gc(path, keep=1)
             before = listing(path)
         assert listing(path) == before, room.refused[-1]
     room.left = 1 << 30
-    build_app.run(path, factory=[f"wide={FACTORY}"])
+    builds.run(path, factory=[f"wide={FACTORY}"])
     assert enough > 40
     assert current(path / SNAPSHOTS) != old
     if stride == 1:
@@ -136,12 +137,12 @@ def test_the_refusal_says_what_to_do_and_the_next_run_succeeds(path: Path, room:
     """The snapshot that is served opens, before and after."""
     room.left = 30
     with pytest.raises(SnapshotFull, match="free some or collect old snapshots, then build again"):
-        build_app.run(path)
+        builds.run(path)
     old = current(path / SNAPSHOTS)
     assert old is not None
     open_snapshot(path / SNAPSHOTS / old)
     room.left = 1 << 30
-    build_app.run(path)
+    builds.run(path)
     assert {m.id for m in list_snapshots(path / SNAPSHOTS)} > {old}
 
 
@@ -163,7 +164,7 @@ def test_a_report_without_room_is_not_half_there(path: Path, room: Room) -> None
     for enough in range(40, 200):
         room.left = enough
         with pytest.raises(SnapshotFull):
-            build_app.run(path)
+            builds.run(path)
         assert listing(path) == before
         if room.refused[-1].endswith(".png.tmp"):
             break

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index_builders import build_app
 from index_builders.build import build_state
+from index_builders.commands.options import SNAPSHOTS
 from simsearch.bank.store import BankStore
 from simsearch.index.snapshot.loader import broken_snapshots, current, list_snapshots, open_snapshot
 from simsearch.index.snapshot.writer import BUILDING, REMOVING, REPORTS
@@ -61,7 +61,7 @@ class World:
 
     @property
     def snapshots(self) -> Path:
-        return self.path / build_app.SNAPSHOTS
+        return self.path / SNAPSHOTS
 
     @property
     def log(self) -> Path:

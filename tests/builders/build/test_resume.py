@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index_builders import build_app
 from index_builders.build import build_state, pipeline
 from index_builders.build.builder_lock import LOCK_FILE, only_builder
 from index_builders.build.pipeline import BuildOptions
 from index_builders.build.release import seal
-from index_builders.quality import verify
+from index_builders.commands import builds
+from index_builders.commands import snapshots as snapshot_commands
+from index_builders.commands.options import SNAPSHOTS
+from index_builders.quality import index_recall
 from index_builders.report import build_report
 from index_builders.report.progress import silent
 from simsearch.bank.store import BankStore
@@ -40,8 +42,8 @@ class Killed(Exception):
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards of a few hundred rows, and no time for pictures or many questions."""
     monkeypatch.setattr("simsearch.index.ivf.plan.SHARD_ROWS_MAX", 300)
-    monkeypatch.setattr(verify, "COPIES", 64)
-    monkeypatch.setattr(verify, "QUERIES", 32)
+    monkeypatch.setattr(index_recall, "COPIES", 64)
+    monkeypatch.setattr(index_recall, "QUERIES", 32)
     monkeypatch.setattr(build_report, "picture_of", lambda _: b"picture")
 
 
@@ -87,23 +89,23 @@ def kill_one(store: BankStore, path: Path, fills: Fills, wanted: BuildOptions) -
     """A build that dies with two of its three shards; returns its directory."""
     fills.kill_before = fills.done + 2
     with pytest.raises(Killed):
-        pipeline.build(store, path / build_app.SNAPSHOTS, wanted, silent)
+        pipeline.build(store, path / SNAPSHOTS, wanted, silent)
     fills.kill_before, fills.done = 99, 0
-    (directory,) = (path / build_app.SNAPSHOTS).glob(f"{BUILDING}*")
+    (directory,) = (path / SNAPSHOTS).glob(f"{BUILDING}*")
     return directory
 
 
 def finish(store: BankStore, path: Path, wanted: BuildOptions) -> str:
-    writer, draft = pipeline.build(store, path / build_app.SNAPSHOTS, wanted, silent)
+    writer, draft = pipeline.build(store, path / SNAPSHOTS, wanted, silent)
     return seal(writer, draft).name
 
 
 def served(path: Path) -> str | None:
-    return current(path / build_app.SNAPSHOTS)
+    return current(path / SNAPSHOTS)
 
 
 def dead(path: Path) -> list[str]:
-    snapshots = path / build_app.SNAPSHOTS
+    snapshots = path / SNAPSHOTS
     return [p.name for kind in (BUILDING, REMOVING) for p in snapshots.glob(f"{kind}*")]
 
 
@@ -120,7 +122,7 @@ def test_the_same_build_goes_on_where_it_stopped(
     assert set(before) == {"trained-0.faiss", "shard-0-0.npy", "shard-0-1.npy"}
     name = finish(store, path, options(recall=0.9))
     assert directory.name == f"{BUILDING}{name}"
-    after = {p.name: p.stat().st_mtime_ns for p in of_shards(path / build_app.SNAPSHOTS / name)}
+    after = {p.name: p.stat().st_mtime_ns for p in of_shards(path / SNAPSHOTS / name)}
     assert {file: after[file] for file in before} == before
     assert fills.done == 1
     assert dead(path) == []
@@ -135,7 +137,7 @@ def test_a_build_that_dies_while_its_files_are_hashed_goes_on(
         if what == "hashing" and done:
             raise Killed
 
-    writer, draft = pipeline.build(store, path / build_app.SNAPSHOTS, options(), silent)
+    writer, draft = pipeline.build(store, path / SNAPSHOTS, options(), silent)
     with pytest.raises(Killed):
         seal(writer, draft, killed)
     del writer
@@ -193,9 +195,9 @@ def test_half_a_removal_is_no_dead_build(
     with monkeypatch.context() as patched:
         patched.setattr("simsearch.index.snapshot.writer.shutil.rmtree", killed)
         with pytest.raises(Killed):
-            pipeline.build(store, path / build_app.SNAPSHOTS, options(), silent)
-    assert list((path / build_app.SNAPSHOTS).glob(f"{BUILDING}*")) == []
-    build_app.gc(path, keep=1)
+            pipeline.build(store, path / SNAPSHOTS, options(), silent)
+    assert list((path / SNAPSHOTS).glob(f"{BUILDING}*")) == []
+    snapshot_commands.gc(path, keep=1)
     assert dead(path) == []
 
 
@@ -207,8 +209,8 @@ def test_shards_of_another_factory_are_made_again(
     rows = (directory / "rows-0.npy").stat().st_ino
     name = finish(store, path, options(OTHER))
     assert fills.done == 3
-    assert (path / build_app.SNAPSHOTS / name / "rows-0.npy").stat().st_ino == rows
-    (part,) = list_snapshots(path / build_app.SNAPSHOTS)[0].spaces
+    assert (path / SNAPSHOTS / name / "rows-0.npy").stat().st_ino == rows
+    (part,) = list_snapshots(path / SNAPSHOTS)[0].spaces
     assert part.factory == OTHER
 
 
@@ -218,7 +220,7 @@ def test_shards_that_are_no_longer_wanted_are_removed(
     """An exact part has none, and a snapshot admits no file that it does not name."""
     kill_one(store, path, fills, options())
     name = finish(store, path, options("Flat"))
-    assert list(of_shards(path / build_app.SNAPSHOTS / name)) == []
+    assert list(of_shards(path / SNAPSHOTS / name)) == []
 
 
 def test_a_change_of_factory_that_is_killed_leaves_no_old_shard(
@@ -242,7 +244,7 @@ def test_a_change_of_factory_that_is_killed_leaves_no_old_shard(
 
         monkeypatch.setattr(build_state, "save", dying)
         with pytest.raises(Killed):
-            pipeline.build(store, path / build_app.SNAPSHOTS, options(OTHER), silent)
+            pipeline.build(store, path / SNAPSHOTS, options(OTHER), silent)
     monkeypatch.setattr(build_state, "save", save)
     assert finish(store, path, options(OTHER)) == directory.name.removeprefix(BUILDING)
     assert fills.done == 3
@@ -255,7 +257,7 @@ def test_another_release_begins_anew(
     kill_one(store, path, fills, options())
     with monkeypatch.context() as patched:
         patched.setattr("index_builders.build.build_state.RELEASE", "99.0")
-        pipeline.build(store, path / build_app.SNAPSHOTS, options(), silent)
+        pipeline.build(store, path / SNAPSHOTS, options(), silent)
     assert fills.done == 3
 
 
@@ -279,7 +281,7 @@ def test_a_build_behind_what_is_served_is_removed(
     directory = kill_one(store, path, fills, options())
     aside = directory.rename(path / "aside")
     add(store, cloud(50, seed=5))
-    build_app.publish_(path, finish(store, path, options()))
+    snapshot_commands.publish(path, finish(store, path, options()))
     aside.rename(directory)
     fills.done = 0
     assert finish(store, path, options()) > directory.name.removeprefix(BUILDING)
@@ -315,7 +317,7 @@ def test_a_build_that_lacks_a_space_that_is_asked_for_begins_anew(
     store.add_entries("alpha", [EntryDraft(Fingerprint(vectors={SPACE.id: row}))], EDIT)
     wanted = BuildOptions(0.9, {"wide": FACTORY, "tiny": "Flat"})
     finish(store, path, wanted)
-    (manifest,) = list_snapshots(path / build_app.SNAPSHOTS)
+    (manifest,) = list_snapshots(path / SNAPSHOTS)
     assert {part.space for part in manifest.spaces} >= {SPACE.id}
 
 
@@ -327,7 +329,7 @@ def test_what_was_refused_is_not_refused_for_ever(
     for _ in range(2):
         fills.done = 0
         with pytest.raises(RecallTooLow):
-            pipeline.build(store, path / build_app.SNAPSHOTS, options(recall=1.01), silent)
+            pipeline.build(store, path / SNAPSHOTS, options(recall=1.01), silent)
         assert fills.done >= 3
         add(store, cloud(1, seed=7))
     fills.done = 0
@@ -341,7 +343,7 @@ def test_what_was_refused_is_not_refused_for_ever(
 
 def test_a_second_builder_is_refused_by_name(path: Path) -> None:
     """With the process that is at work; when that one is done, or dead, the next may build."""
-    snapshots = path / build_app.SNAPSHOTS
+    snapshots = path / SNAPSHOTS
     holding = (
         "import sys; from pathlib import Path\n"
         "from index_builders.build.builder_lock import only_builder\n"
@@ -353,17 +355,17 @@ def test_a_second_builder_is_refused_by_name(path: Path) -> None:
     assert first.stdout is not None
     assert first.stdout.readline() == b"in\n"
     with pytest.raises(BankLocked, match=f"process {first.pid} is building in"):
-        build_app.run(path)
+        builds.run(path)
     assert {p.name for p in snapshots.iterdir()} == {LOCK_FILE}
     first.kill()
     first.communicate()
-    build_app.run(path)
+    builds.run(path)
     assert served(path) is not None
 
 
 def test_a_builder_that_failed_lets_the_next_one_in(path: Path) -> None:
     """Within one process too."""
-    snapshots = path / build_app.SNAPSHOTS
+    snapshots = path / SNAPSHOTS
     with pytest.raises(Killed), only_builder(snapshots):
         raise Killed
     with only_builder(snapshots), pytest.raises(BankLocked), only_builder(snapshots):

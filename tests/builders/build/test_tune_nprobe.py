@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from index_builders.build.tune_nprobe import NPROBE_TRIES, Verdict, judge
+from index_builders.build.tune_nprobe import NPROBE_TRIES, NprobeChoice, tune_nprobe
 from index_builders.report.progress import silent
 from simsearch.index.flat.cosine import ExactIndex, ExactView
 from tests.builders.worlds import cloud
@@ -29,8 +29,8 @@ class Lists:
         return index.freeze(1)
 
 
-def judged(lists: Lists, begin: int, nlist: int, target: float = 0.99) -> Verdict:
-    return judge(lists, ROWS, GROUPS, (begin, nlist), target, silent)
+def judged(lists: Lists, begin: int, nlist: int, target: float = 0.99) -> NprobeChoice:
+    return tune_nprobe(lists, ROWS, GROUPS, (begin, nlist), target, silent)
 
 
 def test_what_is_enough_at_once_is_chosen_at_once() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from index_builders.quality import compare_encoders as module
-from index_builders.quality.compare_encoders import Report, compare_encoders, told
+from index_builders.quality.compare_encoders import Report, compare_encoders, report_as_json
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadRequest
 from simsearch.match.agreement import Agreement
@@ -115,7 +115,7 @@ def test_a_sample_is_bounded_and_counts_what_it_asked(path: Path) -> None:
     """The same each time, so that two runs can be compared."""
     report = asked(path, queries=5)
     assert report.queries == sum(a.judged for a in report.agreement.values()) == 5
-    assert told(report) == told(asked(path, queries=5))
+    assert report_as_json(report) == report_as_json(asked(path, queries=5))
 
 
 def test_a_space_that_nobody_has_is_refused(path: Path) -> None:

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from index_builders import build_app
 from index_builders.build.pipeline import BuildOptions, build
 from index_builders.build.resume import clear
-from index_builders.quality.verify import FLOORS
+from index_builders.commands import builds
+from index_builders.commands.options import SNAPSHOTS
+from index_builders.quality.index_recall import FLOORS
 from index_builders.report import build_report
 from index_builders.report.build_picture import picture_of
 from index_builders.report.build_report import BuildReport, SpaceReport
@@ -59,8 +61,8 @@ def pixels(picture: bytes) -> tuple[int, int]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The snapshots of a bank with an IVF, served, with its report."""
     path = bank(tmp_path_factory.mktemp("built") / "bank", 2000)
-    build_app.run(path, factory=[f"wide={FACTORY}"])
-    return path / build_app.SNAPSHOTS
+    builds.run(path, factory=[f"wide={FACTORY}"])
+    return path / SNAPSHOTS
 
 
 def test_the_report_is_about_the_snapshot_that_is_served(built: Path) -> None:
@@ -129,18 +131,18 @@ def test_reports_are_no_snapshots(built: Path) -> None:
 def test_an_exact_bank_has_a_report_that_says_so(tmp_path: Path) -> None:
     """No curve, and a picture all the same."""
     path = bank(tmp_path / "bank", 50)
-    build_app.run(path)
-    name = current(path / build_app.SNAPSHOTS)
+    builds.run(path)
+    name = current(path / SNAPSHOTS)
     assert name is not None
-    (space,) = told(path / build_app.SNAPSHOTS, name)["spaces"]
+    (space,) = told(path / SNAPSHOTS, name)["spaces"]
     assert (space["factory"], space["tried"]) == ("Flat", [])
-    assert (path / build_app.SNAPSHOTS / REPORTS / f"{name}.png").exists()
+    assert (path / SNAPSHOTS / REPORTS / f"{name}.png").exists()
 
 
 def test_a_refused_build_shows_its_curve(tmp_path: Path) -> None:
     """The refusal names the picture; without a chosen nprobe it is drawn all the same."""
     path = bank(tmp_path / "bank", 1000)
-    snapshots = path / build_app.SNAPSHOTS
+    snapshots = path / SNAPSHOTS
     impossible = BuildOptions(recall_target=1.01, factories={"wide": FACTORY})
     with (
         BankStore.open(path, writer=False) as store,
@@ -161,8 +163,8 @@ def test_a_refused_build_shows_its_curve(tmp_path: Path) -> None:
 def test_reports_go_with_their_snapshots(tmp_path: Path) -> None:
     """Those of what is kept stay; a refused build's goes when a newer build is served."""
     path = bank(tmp_path / "bank", 20)
-    snapshots = path / build_app.SNAPSHOTS
-    build_app.run(path)
+    snapshots = path / SNAPSHOTS
+    builds.run(path)
     served = current(snapshots)
     names = {f"{served}.json", f"{served}.png"}
     reports = snapshots / REPORTS
@@ -170,7 +172,7 @@ def test_reports_go_with_their_snapshots(tmp_path: Path) -> None:
     for end in (".json", ".refused.json", ".png.tmp"):
         (reports / f"{old}{end}").write_text("{}")
     alive = "000000000009-20260101T000000"
-    (path / build_app.SNAPSHOTS / f"{BUILDING}{alive}").mkdir()
+    (path / SNAPSHOTS / f"{BUILDING}{alive}").mkdir()
     (reports / f"{alive}.json.tmp").write_text("half")
     newer = "999999999999-20990101T000000.refused.json"
     (reports / newer).write_text("{}")
@@ -193,12 +195,10 @@ def test_without_matplotlib_a_build_says_so_and_has_its_numbers(
     assert ran.exit_code == 0
     [line] = [said for said in ran.stderr.splitlines() if "picture" in said]
     assert 'pip install "simsearch[plots]"' in line
-    name = current(path / build_app.SNAPSHOTS)
+    name = current(path / SNAPSHOTS)
     assert json.loads(ran.stdout)["serving"] == name
-    assert [file.name for file in (path / build_app.SNAPSHOTS / REPORTS).iterdir()] == [
-        f"{name}.json"
-    ]
-    (space,) = told(path / build_app.SNAPSHOTS, str(name))["spaces"]
+    assert [file.name for file in (path / SNAPSHOTS / REPORTS).iterdir()] == [f"{name}.json"]
+    (space,) = told(path / SNAPSHOTS, str(name))["spaces"]
     assert space["tried"]
 
 

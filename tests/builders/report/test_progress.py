@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from index_builders.report.progress import count_of, counted, shown
+from index_builders.report.progress import count_of, count_progress, show_progress
 
 
 class Terminal(io.StringIO):
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 def test_a_log_gets_one_line_for_each_stage_that_ended() -> None:
     """With how much was done and the seconds it took; however often it was told."""
     log = io.StringIO()
-    with shown(log) as progress:
+    with show_progress(log) as progress:
         for done in (0, 1500, 3000):
             progress("reading the bank", done, 3000, "entries")
         progress("training", 0, 0)
@@ -36,7 +36,7 @@ def test_a_stage_that_failed_is_not_said_to_have_ended() -> None:
     log = io.StringIO()
 
     def fail() -> None:
-        with shown(log) as progress:
+        with show_progress(log) as progress:
             progress("reading", 1, 1)
             progress("filling", 1, 2)
             raise RuntimeError
@@ -52,7 +52,7 @@ def test_a_terminal_gets_a_bar_for_each_stage(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     terminal = Terminal()
-    with shown(terminal) as progress:
+    with show_progress(terminal) as progress:
         progress("reading the bank", 1500, 3000, "entries")
         progress("training", 0, 0)
         progress("filling", 20, 40, "rows")
@@ -77,7 +77,7 @@ def test_what_was_done_more_is_added_up() -> None:
     def progress(what: str, done: int, total: int, unit: str = "") -> None:
         told.append((what, done, total, unit))
 
-    advance = counted(progress, "filling", 5, "rows")
+    advance = count_progress(progress, "filling", 5, "rows")
     advance(2)
     advance(3)
     assert told == [("filling", done, 5, "rows") for done in (0, 2, 5)]

@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 from index_builders.build_app import app
 from index_builders.training import checkpoint, network
 from index_builders.training.augment.view_batches import Batches
-from index_builders.training.card import is_same_exam
+from index_builders.training.card import is_same_evaluation
 from index_builders.training.loss import contrast, koleo, pair_loss
-from index_builders.training.model_export import exams_apart
-from index_builders.training.photos import Photos, gather, is_held_out
-from index_builders.training.run import CHECKPOINTS, Wish, train
+from index_builders.training.model_export import split_by_evaluation
+from index_builders.training.photos import Photos, is_held_out, load_photos
+from index_builders.training.run import CHECKPOINTS, RunRequest, train
 from index_builders.training.run_config import DataConfig, RunConfig, Source, load_config
 from index_builders.training.trainer import CoolDown, Trainer
 from simsearch.encode.encoders.clip import load_clip
@@ -92,7 +92,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def photos(data: Path, config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    return gather(data, config.data, tmp_path_factory.mktemp("cache"))
+    return load_photos(data, config.data, tmp_path_factory.mktemp("cache"))
 
 
 def _nothing(event: dict[str, Any]) -> None: ...
@@ -270,7 +270,7 @@ def test_a_run_without_a_checkpoint_cannot_be_cooled(
 ) -> None:
     """Cooling the untrained would export what looks like a result."""
     with pytest.raises(BadConfig, match="train first"):
-        train(config, data, tmp_path, Wish(5, "cpu", 1, cool_down_steps=3))
+        train(config, data, tmp_path, RunRequest(5, "cpu", 1, cool_down_steps=3))
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -390,12 +390,12 @@ def test_a_curve_of_two_exams_is_not_drawn_as_one() -> None:
         return {"step": step, "recall": recall | {"banked": 5, "negatives": negatives}}
 
     curve = [point(0, 0.2, 10), point(4, 0.8, 10), point(6, 0.5, 30), point(8, 0.6, 30)]
-    drawn = exams_apart(curve)
+    drawn = split_by_evaluation(curve)
     assert [p["step"] for p in drawn] == [0, 4, 6, 6, 8]
     assert np.isnan(drawn[2]["recall"]["mean"])
-    assert exams_apart(curve[:2]) == curve[:2]
-    assert exams_apart([]) == []
-    assert [is_same_exam(p, curve[-1]) for p in curve] == [False, False, True, True]
+    assert split_by_evaluation(curve[:2]) == curve[:2]
+    assert split_by_evaluation([]) == []
+    assert [is_same_evaluation(p, curve[-1]) for p in curve] == [False, False, True, True]
 
 
 def test_decoded_photographs_are_used_again_until_the_files_change(
@@ -407,21 +407,21 @@ def test_decoded_photographs_are_used_again_until_the_files_change(
     def tell(what: str, done: int, total: int, unit: str = "") -> None:
         told.append(what)
 
-    first = gather(data, config.data, tmp_path, tell)
+    first = load_photos(data, config.data, tmp_path, tell)
     assert told
     told.clear()
-    again = gather(data, config.data, tmp_path, tell)
+    again = load_photos(data, config.data, tmp_path, tell)
     assert told == []
     assert all(np.array_equal(first[n], again[n]) for n in range(len(first)))
     pixels = tmp_path / "photos.bin"
     pixels.write_bytes(pixels.read_bytes()[:-1])
     with pytest.raises(Corrupt, match="remove"):
-        gather(data, config.data, tmp_path)
+        load_photos(data, config.data, tmp_path)
 
 
 def test_a_folder_without_photographs_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="nowhere has no photographs"):
-        gather(tmp_path, DataConfig((Source("nowhere", "", ""),)), tmp_path / "cache")
+        load_photos(tmp_path, DataConfig((Source("nowhere", "", ""),)), tmp_path / "cache")
 
 
 # ---------------------------------------------------------------- network and loss
@@ -430,7 +430,7 @@ def test_a_folder_without_photographs_is_named(tmp_path: Path) -> None:
 def test_the_folded_tower_is_the_same_tower() -> None:
     """In vectors and in every gradient, up to rounding; parameters are shared, not copied."""
     tower = network.starting_network("copyclip").visual
-    quick = network.folded(tower, half=False)
+    quick = network.fused_tower(tower, half=False)
     pixels = torch.randn(3, 3, 128, 128, generator=torch.manual_seed(1))
     gradients = []
     for each in (tower, quick):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_builders.training import recall
+from index_builders.training import photo_recall
 from index_builders.training.augment import overlays, views
 from index_builders.training.photos import Photo, Photos
 from index_builders.training.run_config import EvaluationConfig
@@ -126,7 +126,7 @@ def _held_out(count: int) -> Photos:
 def test_recall_is_one_for_an_encoder_that_knows_and_nought_for_one_that_does_not() -> None:
     """The threshold comes from the negatives; an encoder that maps everything to one vector
     finds nothing, because nothing lies above what the negatives score."""
-    examination = recall.Examination(_held_out(40), EvaluationConfig(1, 8, 30), 32)
+    evaluation = photo_recall.Evaluation(_held_out(40), EvaluationConfig(1, 8, 30), 32)
 
     def alike(pixels: np.ndarray) -> Vectors:
         return np.tile(np.eye(1, 4, dtype=np.float32), (len(pixels), 1))
@@ -136,16 +136,16 @@ def test_recall_is_one_for_an_encoder_that_knows_and_nought_for_one_that_does_no
         vectors: Vectors = flat / np.linalg.norm(flat, axis=1, keepdims=True)
         return vectors
 
-    blind, plain = examination.ask(alike), examination.ask(colours)
+    blind, plain = evaluation.measure(alike), evaluation.measure(colours)
     assert blind.mean == 0.0
     assert plain.by_attack["worn"] == 1.0
     assert plain.by_attack["rotate 90°"] < 0.5
     assert plain.mean == pytest.approx(np.mean(list(plain.by_attack.values())))
     assert plain.by_source == {"own": pytest.approx(plain.mean)}
-    assert examination.ask(colours) == plain
+    assert evaluation.measure(colours) == plain
 
 
 def test_banked_and_negative_photographs_are_different_files() -> None:
-    examination = recall.Examination(_held_out(40), EvaluationConfig(1, 8, 30), 32)
-    assert not set(examination.banked) & set(examination.negatives)
-    assert len(examination.banked) == 8
+    evaluation = photo_recall.Evaluation(_held_out(40), EvaluationConfig(1, 8, 30), 32)
+    assert not set(evaluation.banked) & set(evaluation.negatives)
+    assert len(evaluation.banked) == 8

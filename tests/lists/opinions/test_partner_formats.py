@@ -15,19 +15,19 @@ import pytest
 from simsearch.errors import BadRequest
 from simsearch.lists.opinions.opined_entries import (
     COLUMNS,
-    OpinedEntry,
+    Consensus,
+    EntryWithOpinions,
     OpinionsWritten,
-    Verdict,
-    verdict_of,
+    consensus_of,
 )
 from simsearch.lists.opinions.partner_formats import (
+    FOREIGN_ID,
+    NO_CONSENSUS,
     NO_HASH,
     NO_REASON,
     NO_SOURCE_ID,
-    NO_VERDICT,
-    NOT_SAYABLE,
+    NOT_EXPRESSIBLE,
     OTHER_SOURCE,
-    STRANGE_ID,
     OpinionFormat,
     opinion_format_named,
     write_opinions,
@@ -58,7 +58,7 @@ def opined(
     source: str,
     ids: tuple[str, ...] = (),
     prints: Fingerprint = PRINTS,
-) -> OpinedEntry:
+) -> EntryWithOpinions:
     """Each kind held by somebody else."""
     added = Change(1, ChangeKind.ENTRY_ADDED, 1, key, "importer", "a list", 1)
     labels = ("nude", "scam; poster")
@@ -75,11 +75,11 @@ def opined(
         )
         for n, kind in enumerate(kinds)
     )  # fmt: skip
-    return OpinedEntry("tx", entry, prints, opinions, opinions)
+    return EntryWithOpinions("tx", entry, prints, opinions, opinions)
 
 
 def written(
-    format: OpinionFormat, *entries: OpinedEntry, **given: object
+    format: OpinionFormat, *entries: EntryWithOpinions, **given: object
 ) -> tuple[str, OpinionsWritten]:
     file = io.BytesIO()
     done = write_opinions(entries, file, format, **given)  # type: ignore[arg-type]
@@ -90,22 +90,22 @@ def written(
 
 
 @pytest.mark.parametrize(
-    ("kinds", "verdict"),
+    ("kinds", "consensus"),
     [
-        ([], None), ([D, N, O], None), ([T], Verdict.RIGHT), ([F], Verdict.WRONG),
-        ([T, F], Verdict.UNSURE), ([L, F], Verdict.UNSURE), ([T, T, F], Verdict.RIGHT),
-        ([T, F, F, N], Verdict.WRONG), ([L], Verdict.MISLABELLED), ([L, T], Verdict.RIGHT),
-        ([L, L, T, F], Verdict.MISLABELLED),
+        ([], None), ([D, N, O], None), ([T], Consensus.RIGHT), ([F], Consensus.WRONG),
+        ([T, F], Consensus.UNSURE), ([L, F], Consensus.UNSURE), ([T, T, F], Consensus.RIGHT),
+        ([T, F, F, N], Consensus.WRONG), ([L], Consensus.MISLABELLED), ([L, T], Consensus.RIGHT),
+        ([L, L, T, F], Consensus.MISLABELLED),
     ],
 )  # fmt: skip
-def test_most_people_decide(kinds: list[OpinionKind], verdict: Verdict | None) -> None:
+def test_most_people_decide(kinds: list[OpinionKind], consensus: Consensus | None) -> None:
     """Of those who say whether it matched what it should; a wrong label is rightly matched."""
-    assert verdict_of(opined(1, *kinds, source="")) is verdict
+    assert consensus_of(opined(1, *kinds, source="")) is consensus
 
 
 def test_only_opinions_that_stand_decide() -> None:
     entry = opined(1, T, F, F, source="")
-    assert verdict_of(replace(entry, standing=entry.opinions[:1])) is Verdict.RIGHT
+    assert consensus_of(replace(entry, standing=entry.opinions[:1])) is Consensus.RIGHT
 
 
 # ---------------------------------------------------------------- partners
@@ -204,13 +204,13 @@ def test_what_is_not_said_is_counted_by_why() -> None:
             opined(9, T, source=source, ids=("x-7",)),
         ]
         text, done = written(format, *entries)
-        common = {OTHER_SOURCE: 1, NO_SOURCE_ID: 2, NO_VERDICT: 1}
+        common = {OTHER_SOURCE: 1, NO_SOURCE_ID: 2, NO_CONSENSUS: 1}
         assert done.left_out == dict(
             Counter(common)
             + {
                 TX: Counter(),
-                NCMEC: Counter({NOT_SAYABLE: 2, NO_HASH: 1, NO_REASON: 1, STRANGE_ID: 1}),
-                STOPNCII: Counter({NOT_SAYABLE: 1, NO_HASH: 1}),
+                NCMEC: Counter({NOT_EXPRESSIBLE: 2, NO_HASH: 1, NO_REASON: 1, FOREIGN_ID: 1}),
+                STOPNCII: Counter({NOT_EXPRESSIBLE: 1, NO_HASH: 1}),
             }[format]
         )
         assert done.entries + sum(done.left_out.values()) == len(entries)

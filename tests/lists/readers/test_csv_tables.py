@@ -44,7 +44,7 @@ def test_spreadsheets_write_tables_in_many_ways(delimiter: str, ending: str) -> 
     got = read(ending.join(delimiter.join(cells) for cells in lines))
     assert got.hexes() == [md5(1)]
     assert got.rows[0].about.source_ids == ("7",)
-    assert got.tally.passed == {"blank": 2}
+    assert got.counts.skipped == {"blank": 2}
 
 
 def test_a_clean_table_comes_in_bulk() -> None:
@@ -63,7 +63,7 @@ def test_a_clean_table_comes_in_bulk() -> None:
                 (hashed(chunk.signal, wanted),),
                 (f"l{n % 3}",),
             )
-    assert reading.tally.accepted == 99
+    assert reading.counts.accepted == 99
 
 
 def test_neighbours_of_one_entry_are_one_item() -> None:
@@ -249,7 +249,7 @@ def test_json_lines_say_the_same() -> None:
     assert isinstance(vector, VectorContent)
     assert (vector.space, vector.vectors.shape) == ("m@w/p/2", (1, 2))
     assert (got.rows[3].contents, got.rows[3].about.source_ids) == ((), ("x", "y"))
-    assert got.tally.passed == {"comment": 1, "blank": 1}
+    assert got.counts.skipped == {"comment": 1, "blank": 1}
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_video_is_one_item() -> None:
     got = read("\n".join([*lines, f"3,80,{pdq(0)},3.000", f"4,80,{pdq(4)[2:]},4", "5,80"]))
     assert got.hexes() == [pdq(0), pdq(2)]
     assert len(got.rows) == 1
-    assert got.tally.passed == {"frame of quality under 50": 1, "frame like one before it": 1}
+    assert got.counts.skipped == {"frame of quality under 50": 1, "frame like one before it": 1}
     assert [(bad.number, bad.reason) for bad in got.bad] == [(5, "BAD_HASH"), (6, "BAD_REQUEST")]
 
 

@@ -37,8 +37,8 @@ def test_ncmec_entries_are_items() -> None:
         (2, "BAD_HASH"),
         (3, "NO_SIGNAL"),
     ]
-    assert got.tally.passed == {"pdna fingerprint": 2}
-    assert got.tally.records == 9
+    assert got.counts.skipped == {"pdna fingerprint": 2}
+    assert got.counts.records == 9
 
 
 def test_ncmec_is_the_same_however_it_arrives() -> None:
@@ -245,4 +245,4 @@ def test_fields_of_another_type_never_break_a_list(
     """Each record is an item or refused, whatever stands in its fields."""
     wrong = [record | {name: value} for record in records for name in record]
     text = json.dumps([*wrong, value])
-    assert read(text, format=format).tally.records == len(wrong) + 1
+    assert read(text, format=format).counts.records == len(wrong) + 1

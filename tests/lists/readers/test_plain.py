@@ -37,8 +37,8 @@ def test_line_ends_marks_and_case_do_not_matter(ending: str, begin: bytes, last:
     got = read(begin + (ending.join(lines) + last).encode(), signal=Signal.PDQ)
     assert got.hexes() == [pdq(1), pdq(2), pdq(3)]
     assert [row.number for row in got.rows] == [1, 3, 5]
-    assert got.tally.passed["comment"] == 1
-    assert got.tally.passed["blank"] == 1 + (last == "\n\n")
+    assert got.counts.skipped["comment"] == 1
+    assert got.counts.skipped["blank"] == 1 + (last == "\n\n")
 
 
 def test_a_line_at_fault_is_refused_alone() -> None:

@@ -1,4 +1,4 @@
-"""Does an index find what exact search finds? Measured on copies of its own rows, before it serves.
+"""Recall of an index against exact search, measured on copies of its own rows before it serves.
 
 Queries are stored rows moved a little, so that each has true neighbours near the thresholds that
 banks use; the truth is the exact index over all rows, chunk by chunk.
@@ -32,19 +32,19 @@ Pairs: TypeAlias = set[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Queries, every pair that exact search finds at each floor, and copies of rows."""
+class ExactResults:
+    """Queries with every pair that exact search finds at each floor, and copies of rows."""
 
     queries: Vectors
     pairs: Mapping[float, Pairs]
     crowded: NDArray[np.bool_]
-    """Queries with more rows near them than any search returns: they judge nothing."""
+    """(queries,): those with more near rows than a search returns; they are left out."""
     copies: Vectors
     copied: NDArray[np.int64]
     """Exact copies of rows, and which."""
 
-    def thinned(self, copies: int) -> Truth:
-        """With about so many copies: a search for each is most of what judging costs."""
+    def thinned(self, copies: int) -> ExactResults:
+        """With about so many copies: searching for them is most of the cost of a measurement."""
         every = max(1, len(self.copied) // copies)
         return dataclasses.replace(self, copies=self.copies[::every], copied=self.copied[::every])
 
@@ -55,19 +55,20 @@ class Recall:
 
     by_floor: Mapping[float, float]
     itself: float
-    """Share of sampled rows that an exact copy finds: an average over near copies would hide the
-    few rows that their codes describe badly."""
+    """Share of sampled rows that an exact copy finds. An average over near copies would hide the
+    few rows with bad codes."""
     false_hits: int
 
     @property
     def worst(self) -> float:
+        """The lowest of all shares."""
         return min(*self.by_floor.values(), self.itself)
 
 
-def truth_of(
+def exact_results(
     rows: NDArray[np.float16], seed: int = 0, progress: Callable[[int], None] = lambda _: None
-) -> Truth:
-    """Exact search over all rows, in bounded memory; `progress` is told of rows compared."""
+) -> ExactResults:
+    """Exact search over all rows, (n, dim), in bounded memory; `progress` gets numbers of rows."""
     queries = moved_copies(rows, seed)
     found: dict[float, Pairs] = {floor: set() for floor in FLOORS}
     near_count = np.zeros(len(queries), np.int64)
@@ -87,11 +88,12 @@ def truth_of(
     found = {floor: {p for p in pairs if not crowded[p[0]]} for floor, pairs in found.items()}
     rng = np.random.default_rng(seed + 1)
     copied = np.sort(rng.choice(len(rows), min(COPIES, len(rows)), replace=False))
-    return Truth(queries, found, crowded, np.asarray(rows[copied], np.float32), copied)
+    return ExactResults(queries, found, crowded, np.asarray(rows[copied], np.float32), copied)
 
 
-def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Recall:
-    """The keys of `view` are the truth's row numbers, and none of its rows is retired."""
+def measure_recall(view: CosineView, groups: NDArray[np.integer], truth: ExactResults) -> Recall:
+    """Recall of `view`, whose keys are the row numbers of `truth`; no row may be retired.
+    `groups` are those of the rows, (n,)."""
     asked = {int(group): min(FLOORS) for group in np.unique(groups)}
     matches = view.search(truth.queries, asked)
     by_floor, false_hits = {}, 0
@@ -103,7 +105,9 @@ def recall_of(view: CosineView, groups: NDArray[np.integer], truth: Truth) -> Re
     return Recall(by_floor, _found_by_themselves(view, asked, truth), false_hits)
 
 
-def _found_by_themselves(view: CosineView, asked: Mapping[int, float], truth: Truth) -> float:
+def _found_by_themselves(
+    view: CosineView, asked: Mapping[int, float], truth: ExactResults
+) -> float:
     matches = view.search(truth.copies, {group: max(FLOORS) for group in asked})
     found = matches.truncated.copy()  # more rows than come out lie as near as itself
     found[matches.query[truth.copied[matches.query] == matches.key]] = True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index_builders.quality.verify import FLOORS, recall_of, truth_of
+from index_builders.quality.index_recall import FLOORS, exact_results, measure_recall
 from simsearch.index.flat.cosine import ExactIndex, ExactView
 from simsearch.index.index_protocol import ROWS_MAX
 from simsearch.index.union import UnionView
@@ -31,14 +31,14 @@ def view(missing: int) -> ExactView:
 
 def test_exact_search_is_the_truth() -> None:
     """Recall 1 at every floor, every row found by its copy, no false hit."""
-    recall = recall_of(view(0), GROUPS, truth_of(rows()))
+    recall = measure_recall(view(0), GROUPS, exact_results(rows()))
     assert dict(recall.by_floor) == dict.fromkeys(FLOORS, 1.0)
     assert (recall.itself, recall.false_hits, recall.worst) == (1.0, 0, 1.0)
 
 
 def test_rows_that_cannot_be_found_are_counted() -> None:
     """A tenth of the rows lost is a tenth of copies not found, and less recall at each floor."""
-    recall = recall_of(view(200), GROUPS, truth_of(rows()))
+    recall = measure_recall(view(200), GROUPS, exact_results(rows()))
     assert recall.itself == pytest.approx(0.9)
     assert all(0.8 < found < 1 for found in recall.by_floor.values())
     assert recall.worst < 1
@@ -46,7 +46,7 @@ def test_rows_that_cannot_be_found_are_counted() -> None:
 
 def test_the_truth_has_something_to_find() -> None:
     """Queries have neighbours at every floor, so that a recall is a share of many."""
-    truth = truth_of(rows())
+    truth = exact_results(rows())
     assert all(len(pairs) > 300 for pairs in truth.pairs.values())
 
 
@@ -58,14 +58,14 @@ def test_shards_are_judged_as_one_index() -> None:
         index = ExactIndex(32)
         index.append(made[stretch], np.arange(2000)[stretch], GROUPS[stretch])
         parts.append(index.freeze(0))
-    recall = recall_of(UnionView(parts), GROUPS, truth_of(rows()))
+    recall = measure_recall(UnionView(parts), GROUPS, exact_results(rows()))
     assert (recall.worst, recall.false_hits) == (1.0, 0)
 
 
 def test_progress_is_told_of_every_row() -> None:
     """Comparing is what a large build waits for."""
     told: list[int] = []
-    truth_of(rows(), progress=told.append)
+    exact_results(rows(), progress=told.append)
     assert sum(told) == 2000
 
 
@@ -77,15 +77,15 @@ def test_a_crowd_judges_nothing() -> None:
     index = ExactIndex(32)
     groups = np.zeros(len(made), np.int64)
     index.append(made.astype(np.float32), np.arange(len(made)), groups)
-    truth = truth_of(made)
+    truth = exact_results(made)
     assert 0 < truth.crowded.sum() < len(truth.queries)
     assert all(not truth.crowded[query] for pairs in truth.pairs.values() for query, _ in pairs)
-    recall = recall_of(index.freeze(0), groups, truth)
+    recall = measure_recall(index.freeze(0), groups, truth)
     assert (recall.worst, recall.false_hits) == (1.0, 0)
 
 
 def test_fewer_copies_are_still_copies_of_their_rows() -> None:
     """Spread over all of them."""
-    thinned = truth_of(rows()).thinned(100)
+    thinned = exact_results(rows()).thinned(100)
     assert 100 <= len(thinned.copied) < 200
     assert (thinned.copies == rows()[thinned.copied].astype(np.float32)).all()

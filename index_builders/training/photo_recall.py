@@ -1,7 +1,7 @@
-"""How well the encoder knows held-out photographs again: quick, for the learning curve.
+"""Recall of held-out photographs under attack: a quick measure for the learning curve.
 
-The attacks are made by the same code as the training views, with fixed strengths: they tell how
-learning goes. How good the encoder is against others' edits is for a benchmark to say.
+The attacks are made by the same code as the training views, with fixed strengths: they show
+the progress of learning. Benchmarks measure the encoder against independent edits.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ Attack = Callable[[Image.Image, list[Pixels], Rng], Image.Image]
 
 @dataclass(frozen=True)
 class Recall:
-    """Shares of attacked photographs that are found; `by_source` is the mean over the attacks."""
+    """Shares of attacked photographs found; `by_source` is the mean over the attacks."""
 
     mean: float
     by_attack: Mapping[str, float]
     by_source: Mapping[str, float]
     first: float
-    """Share whose own photograph scores highest, whatever the threshold."""
+    """Share whose own photograph scores highest, at any threshold."""
     threshold: float
     banked: int
     negatives: int
 
 
-class Examination:
-    """The held-out photographs, split once and attacked once; the encoder is asked many times."""
+class Evaluation:
+    """The held-out photographs, split and attacked once, for many measurements."""
 
     def __init__(self, held_out: Photos, config: EvaluationConfig, side_px: int) -> None:
         self._photos = held_out
@@ -68,7 +68,8 @@ class Examination:
             out.append(_squashed(image, self._side_px))
         return np.stack(out)
 
-    def ask(self, encode: Encode) -> Recall:
+    def measure(self, encode: Encode) -> Recall:
+        """Recall with this encoder, at the threshold of FALSE_POSITIVE_RATE."""
         bank = encode(self._bank)
         threshold = _threshold((encode(self._against) @ bank.T).max(axis=1))
         own = np.arange(len(bank))

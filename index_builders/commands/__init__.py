@@ -1,0 +1,1 @@
+"""Commands of `simsearch-build`, a module for each subject, imported when one is chosen."""
