@@ -1,4 +1,4 @@
-"""Structure figures of the code base: folder sizes, names, lines, long functions, cycles, docstrings.
+"""Structure figures: folder sizes, repeated names, lines, long functions, cycles, docstrings.
 
     python -m benchmarks.house [--json]
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("simsearch", "index_builders")
 GENERATED = frozenset({"v1", "storage"})
 LONG_LINES = 50
-# Nouns of the domain, which several layers must be able to use: a bank is stored, sent over the
-# wire, served and typed at a prompt. Everything else names a mechanism and stands once.
+# Nouns of the domain, which several layers need: a bank is stored, sent over the wire, served and
+# typed at a prompt. Everything else names a mechanism and stands once.
 DOMAIN_NOUNS = frozenset(
     {"banks", "content", "entries", "fingerprints", "opinions", "policy", "proposals", "results"}
 )

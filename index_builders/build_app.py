@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from index_builders.commands.command_table import COMMANDS
+from index_builders.commands.build_command_table import COMMANDS
 from simsearch.errors import SimsearchError
 from simsearch.lazy_commands import LazyGroup
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import house
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 GENERATED = {ROOT / "simsearch" / name for name in ("v1", "storage")}
+DOCUMENTED_MIN = 90.0
 
 
 def sources(*folders: str) -> list[Path]:
@@ -74,6 +77,28 @@ def test_nothing_is_printed_in_passing() -> None:
         and node.func.id == "print"
     ]
     assert found == []
+
+
+def test_no_folder_holds_more_than_a_dozen_modules() -> None:
+    """What does not fit into one look gets a sub-package."""
+    sizes = house.sizes_of(house.modules_of(*house.PRODUCT))
+    assert {folder: count for folder, count in sizes.items() if count > 12} == {}
+
+
+def test_the_name_of_a_mechanism_stands_once() -> None:
+    """Whoever looks for it opens the right file; nouns of the domain may repeat."""
+    assert house.repeated_names(house.modules_of(*house.PRODUCT)) == {}
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """Every module can be read after those that it imports."""
+    assert house.cycles() == []
+
+
+def test_public_functions_have_docstrings() -> None:
+    """Nine in ten at least."""
+    silent, public = house.undocumented(house.modules_of(*house.PRODUCT))
+    assert 100 * (1 - len(silent) / public) >= DOCUMENTED_MIN, silent
 
 
 def name_of(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from index_builders.commands.options import DataDir, Json, print_result
+from index_builders.commands.build_options import DataDir, Json, print_result
 from index_builders.quality import check as bank_check
 from index_builders.quality import compare_encoders as encoder_comparison
 from index_builders.report.progress import count_progress, show_progress

@@ -15,7 +15,7 @@ from msgspec import structs
 from index_builders.build import pipeline, release
 from index_builders.build.builder_lock import only_builder
 from index_builders.build.pipeline import BuildOptions
-from index_builders.commands.options import (
+from index_builders.commands.build_options import (
     SNAPSHOTS,
     DataDir,
     Json,

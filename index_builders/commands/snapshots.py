@@ -9,7 +9,7 @@ import typer
 
 from index_builders.build import release
 from index_builders.build.resume import clear
-from index_builders.commands.options import SNAPSHOTS, DataDir
+from index_builders.commands.build_options import SNAPSHOTS, DataDir
 from simsearch.config import IndexConfig
 from simsearch.index.snapshot.loader import open_snapshot
 

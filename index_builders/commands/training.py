@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from index_builders.commands.options import Json, print_result, warn_without_plots
+from index_builders.commands.build_options import Json, print_result, warn_without_plots
 from index_builders.report.progress import show_progress
 from index_builders.training.run_config import load_config
 

@@ -49,7 +49,7 @@ class BaseClient(ABC):
     """`addresses`: one "host:port" or several that serve the same banks. Of several, those that
     are ready take turns; a name in a list is resolved once, when the client makes its first call.
     `deadline_s` bounds every call, retries and waiting included; each method takes one of its own.
-    `token` and `tls`: who the caller is, and whom it trusts. `priority`: BULK lets interactive work go
+    `token`, `tls`: credentials and trust. `priority`: BULK lets interactive work go
     first."""
 
     def __init__(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from index_builders.commands.command_table import COMMANDS
+from index_builders.commands.build_command_table import COMMANDS
 from simsearch.lazy_commands import LazyCommand
 
 ROWS = {row.name: row for row in COMMANDS}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from index_builders.commands import builds
-from index_builders.commands.options import SNAPSHOTS
+from index_builders.commands.build_options import SNAPSHOTS
 from simsearch.config import IndexConfig
 from simsearch.errors import BadConfig
 from simsearch.index.snapshot.loader import list_snapshots

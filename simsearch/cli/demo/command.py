@@ -19,6 +19,6 @@ def demo(
 
     Example: simsearch demo --keep
     """
-    from simsearch.cli.demo.run import run_demo  # help works without the extra `demo`
+    from simsearch.cli.demo.story import run_demo  # help works without the extra `demo`
 
     raise typer.Exit(run_demo(keep=keep, as_json=as_json))

@@ -21,7 +21,7 @@ from index_builders.build.builder_lock import LOCK_FILE
 from index_builders.build.extract import NpyAppender
 from index_builders.commands import builds
 from index_builders.commands import snapshots as snapshot_commands
-from index_builders.commands.options import SNAPSHOTS
+from index_builders.commands.build_options import SNAPSHOTS
 from index_builders.quality import index_recall
 from index_builders.report import build_report
 from simsearch.bank.store import BankStore

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from index_builders.build import build_state
-from index_builders.commands.options import SNAPSHOTS
+from index_builders.commands.build_options import SNAPSHOTS
 from simsearch.bank.store import BankStore
 from simsearch.index.snapshot.loader import broken_snapshots, current, list_snapshots, open_snapshot
 from simsearch.index.snapshot.writer import BUILDING, REMOVING, REPORTS

@@ -17,7 +17,7 @@ from index_builders.build.pipeline import BuildOptions
 from index_builders.build.release import seal
 from index_builders.commands import builds
 from index_builders.commands import snapshots as snapshot_commands
-from index_builders.commands.options import SNAPSHOTS
+from index_builders.commands.build_options import SNAPSHOTS
 from index_builders.quality import index_recall
 from index_builders.report import build_report
 from index_builders.report.progress import silent

@@ -15,7 +15,7 @@ from index_builders import build_app
 from index_builders.build.pipeline import BuildOptions, build
 from index_builders.build.resume import clear
 from index_builders.commands import builds
-from index_builders.commands.options import SNAPSHOTS
+from index_builders.commands.build_options import SNAPSHOTS
 from index_builders.quality.index_recall import FLOORS
 from index_builders.report import build_report
 from index_builders.report.build_picture import picture_of

@@ -66,7 +66,7 @@ def test_show_is_who_did_what_the_newest_last(run: Run, server: str) -> None:
 def test_show_goes_through_every_page(
     run: Run, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simsearch.cli.oversight.audit.PAGE_SIZE", 1)
+    monkeypatch.setattr("simsearch.cli.oversight.audit_log.PAGE_SIZE", 1)
     found = shown(run, "audit", "show", "--server", server)
     assert [change["seq"] for change in found] == [1, 2, 3, 4]
 

@@ -10,7 +10,7 @@ import typer
 from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.options import SERVER_DEFAULT, Json, Reason, Server, edit_by, time_us
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
-from simsearch.cli.oversight.audit import Bank, Since, Until
+from simsearch.cli.oversight.audit_log import Bank, Since, Until
 from simsearch.cli.oversight.change_view import what, when
 from simsearch.v1.bank_pb2 import (
     REVERT_OUTCOME_UNDONE,
