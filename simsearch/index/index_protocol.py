@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.errors import SpaceMismatch
 from simsearch.types import Bits, Vectors
 
 ROWS_MAX = 1024
@@ -81,3 +82,12 @@ class HammingView(Protocol):
         `queries`: (n, 32) uint8. Raises BadHash where the width differs.
         """
         ...
+
+
+def require_dim(vectors: Vectors, dim: int) -> None:
+    """Raises SpaceMismatch unless `vectors` are (n, dim)."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise SpaceMismatch(
+            f"vectors have shape {vectors.shape}, the index holds (n, {dim}): "
+            "encode with the model the index was built for"
+        )

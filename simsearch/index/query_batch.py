@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from simsearch.types import Vectors
 
 
-class Nearest(NamedTuple):
+class NearestLists(NamedTuple):
     """Of each query the numbers of the lists with the nearest centres, nearest first, and their
     scores; both (n, nprobe)."""
 
     lists: NDArray[np.int64]
     scores: NDArray[np.float32]
 
-    def first(self, nprobe: int) -> Nearest:
-        return Nearest(self.lists[:, :nprobe], self.scores[:, :nprobe])
+    def first(self, nprobe: int) -> NearestLists:
+        return NearestLists(self.lists[:, :nprobe], self.scores[:, :nprobe])
 
-    def of(self, queries: slice | NDArray[np.bool_]) -> Nearest:
-        return Nearest(
+    def of(self, queries: slice | NDArray[np.bool_]) -> NearestLists:
+        return NearestLists(
             np.ascontiguousarray(self.lists[queries]), np.ascontiguousarray(self.scores[queries])
         )
 
 
-class Batch:
+class QueryBatch:
     """Queries (n, dim), for one search in one thread; `given` as they came.
 
     Comparing a query with the centres of 2,048 lists costs about as much as reading 16 of them:
@@ -41,7 +41,7 @@ class Batch:
         view reads."""
         self.given = given
         self._widest = widest
-        self._nearest: dict[int, tuple[object, Nearest]] = {}
+        self._nearest: dict[int, tuple[object, NearestLists]] = {}
 
     def __len__(self) -> int:
         return len(self.given)
@@ -57,7 +57,9 @@ class Batch:
         unit: Vectors = self.queries / lengths[:, np.newaxis]
         return unit
 
-    def nearest(self, centres: object, nprobe: int, find: Callable[[int], Nearest]) -> Nearest:
+    def nearest(
+        self, centres: object, nprobe: int, find: Callable[[int], NearestLists]
+    ) -> NearestLists:
         """The `nprobe` lists nearest to each query. `find` finds so many as it is told, the first
         time that these centres are asked for: as many as any part will read."""
         known = self._nearest.get(id(centres))

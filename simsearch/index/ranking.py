@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.index_protocol import CosineMatches
+
 NEVER = -np.inf
 """The limit of a group that is not asked: no gap is as small."""
 
@@ -122,3 +124,10 @@ class Closest:
         self.truncated[pairs.query[rank >= self._rows_max]] = True
         self._kept = [pairs[rank < self._rows_max]]
         self._pending = len(self._kept[0])
+
+
+def cosine_matches(pairs: Pairs, truncated: NDArray[np.bool_]) -> CosineMatches:
+    """`pairs` whose gap is minus their cosine, as the answer of a search."""
+    # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
+    cosine = 0.0 - pairs.gap
+    return CosineMatches(pairs.query, pairs.row, pairs.key, pairs.group, cosine, truncated)

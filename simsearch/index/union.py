@@ -17,8 +17,8 @@ from simsearch.index.index_protocol import (
     HammingMatches,
     HammingView,
 )
-from simsearch.index.query_batch import Batch
-from simsearch.index.ranking import NO_PAIRS, Closest, Pairs
+from simsearch.index.query_batch import QueryBatch
+from simsearch.index.ranking import NO_PAIRS, Closest, Pairs, cosine_matches
 from simsearch.types import Bits, Vectors
 
 V = TypeVar("V", CosineView, HammingView)
@@ -29,7 +29,7 @@ only how many rows are alive."""
 
 
 @runtime_checkable
-class SharesWork(Protocol):
+class BatchSearchable(Protocol):
     """A CosineView that can use what others have computed for a batch."""
 
     @property
@@ -37,7 +37,7 @@ class SharesWork(Protocol):
         """What stands for the centres of its lists, and how many of these a search reads."""
         ...
 
-    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches: ...
+    def search_batch(self, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches: ...
 
 
 class UnionView:
@@ -54,7 +54,7 @@ class UnionView:
         self._rows_max = rows_max
         self._widest: dict[int, int] = {}
         for part in self._parts:
-            if isinstance(part, SharesWork):
+            if isinstance(part, BatchSearchable):
                 centres, nprobe = part.probed
                 self._widest[id(centres)] = max(nprobe, self._widest.get(id(centres), 0))
         if any(part.dim != self._dim for part in self._parts):
@@ -78,13 +78,11 @@ class UnionView:
         """As CosineView.search."""
         if queries.ndim != 2 or queries.shape[1] != self._dim:
             self._parts[0].search(queries, floors)  # which refuses them
-        batch = Batch(queries, self._widest)
+        batch = QueryBatch(queries, self._widest)
         found = [_searched(part, batch, floors) for part in self._parts]
         pairs = [Pairs(m.query, m.row, m.key, m.group, -m.cosine) for m in found]
         best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
-        # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
-        cosine = 0.0 - best.gap
-        return CosineMatches(best.query, best.row, best.key, best.group, cosine, truncated)
+        return cosine_matches(best, truncated)
 
 
 class HammingUnionView:
@@ -110,8 +108,8 @@ class HammingUnionView:
         return HammingMatches(best.query, best.row, best.key, best.group, bits, truncated)
 
 
-def _searched(part: CosineView, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
-    if isinstance(part, SharesWork):
+def _searched(part: CosineView, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
+    if isinstance(part, BatchSearchable):
         return part.search_batch(batch, floors)
     return part.search(batch.given, floors)
 

@@ -125,7 +125,7 @@ class Follower:
                 self._incoming = None
             while not self._stopping and replica.step():
                 self._publish(replica)
-            if replica.tend():
+            if replica.maintain():
                 self._publish(replica)
             self._fault = None
         except SimsearchError as fault:
@@ -193,7 +193,7 @@ class Follower:
             while replica is not None and not self._stopping and replica.step():
                 time.sleep(LOAD_PAUSE_S)
             if replica is not None and not self._stopping:
-                replica.settle()
+                replica.wait_until_sealed()
             self._incoming = replica
         except Exception as fault:
             # The thread's edge: without this the new snapshot would be missing in silence.

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.index.flat.hamming import HammingIndex
-from simsearch.index.gpu.gpu_view import NO_GPUS, Gpus, accelerated
+from simsearch.index.gpu.gpu_view import NO_GPUS, Gpus, place_on_gpus
 from simsearch.index.index_protocol import CosineView, HammingView
-from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.calibration import Calibration
 from simsearch.index.ivf.faiss_io import from_bytes
-from simsearch.index.ivf.segment import Known, Mould
+from simsearch.index.ivf.segment import IndexParameters, SegmentTemplate
 from simsearch.index.snapshot.loader import Snapshot, SpaceRows
 from simsearch.live.space import LiveSpace
 from simsearch.types import Fingerprint, Signal
@@ -26,7 +26,7 @@ Added: TypeAlias = tuple[int, int, Fingerprint]
 """Entry key, bank id, fingerprint."""
 
 
-class LiveRows:
+class LiveIndexes:
     """Rows of all active entries: what a snapshot holds, and what was added after it.
 
     One thread appends, retires, tends and freezes; views are read by any.
@@ -43,7 +43,7 @@ class LiveRows:
         snapshot: Snapshot,
         spaces: Container[str] | None = None,
         gpus: Gpus | None = None,
-    ) -> LiveRows:
+    ) -> LiveIndexes:
         """The rows of a snapshot; `spaces` says of which spaces, None of all. Bases are searched on
         `gpus` as far as they can be."""
         rows = cls()
@@ -63,17 +63,17 @@ class LiveRows:
             space.append(np.asarray(rows.rows, np.float32), rows.keys, rows.groups)
             return space
         assert rows.trained is not None
-        known = Known(Codec(part.codec_bias, part.codec_sd), part.nprobe)
-        placed = accelerated(
+        known = IndexParameters(Calibration(part.score_bias, part.score_sd), part.nprobe)
+        placed = place_on_gpus(
             rows.shards,
-            codec=known.codec,
+            calibration=known.calibration,
             nprobe=known.nprobe,
             gpus=gpus or NO_GPUS,
             centres=rows.trained,
         )
         bases = [one.base for one in placed]
-        mould = Mould(partial(from_bytes, rows.trained), known, centres=rows.trained)
-        return LiveSpace(part.dim, self._sealer, bases, mould)
+        template = SegmentTemplate(partial(from_bytes, rows.trained), known, centres=rows.trained)
+        return LiveSpace(part.dim, self._sealer, bases, template)
 
     def append(self, added: Sequence[Added]) -> None:
         """Rows of new entries, in the order of their keys."""
@@ -100,15 +100,15 @@ class LiveRows:
         for signal in self._hamming.values():
             signal.compact(through)
 
-    def tend(self, through: int) -> bool:
+    def maintain(self, through: int) -> bool:
         """Seal what has grown large, in another thread; True where a view frozen from now on is
         searched faster. `through` is the position of the newest view."""
-        return any([space.tend(through) for space in self._cosine.values()])
+        return any([space.maintain(through) for space in self._cosine.values()])
 
-    def settle(self, through: int) -> None:
+    def wait_until_sealed(self, through: int) -> None:
         """Wait until everything is sealed that should be."""
         for space in self._cosine.values():
-            space.settle(through)
+            space.wait_until_sealed(through)
 
     def freeze(self, through: int) -> tuple[Mapping[str, CosineView], Mapping[Signal, HammingView]]:
         """What a search at log position `through` sees."""

@@ -16,7 +16,7 @@ from simsearch.bank.store import BankStore
 from simsearch.errors import BadSnapshot
 from simsearch.index.gpu.gpu_view import Gpus
 from simsearch.index.snapshot.loader import Manifest, open_snapshot
-from simsearch.live.indexes import Added, LiveRows
+from simsearch.live.indexes import Added, LiveIndexes
 from simsearch.live.view import View
 from simsearch.types import Bank, Change, ChangeKind, Fingerprint
 
@@ -25,7 +25,7 @@ CHANGES_AT_ONCE = 128
 """A step is Python throughout, about 10 ms of it: searches beside it wait no longer than that."""
 
 
-class Intake:
+class SpaceFilter:
     """Lets through the rows of the spaces that can be asked in, and counts the others.
 
     `spaces` None: all. Rows that nobody can ask about would cost memory, and say in no answer
@@ -35,7 +35,7 @@ class Intake:
     def __init__(self, spaces: Container[str] | None, uncounted: Collection[str] = ()) -> None:
         self._spaces = spaces
         self._uncounted = uncounted
-        self.aside: Counter[str] = Counter()
+        self.unsearchable: Counter[str] = Counter()
 
     def wants(self, space: str) -> bool:
         return self._spaces is None or space in self._spaces
@@ -52,7 +52,7 @@ class Intake:
 
     def put_aside(self, space: str, rows: int) -> None:
         if not self.wants(space) and space not in self._uncounted:
-            self.aside[space] += rows
+            self.unsearchable[space] += rows
 
     def _served(self, fingerprint: Fingerprint) -> Fingerprint:
         vectors = fingerprint.vectors
@@ -67,8 +67,8 @@ class Replica:
     def __init__(
         self,
         store: BankStore,
-        rows: LiveRows,
-        intake: Intake,
+        rows: LiveIndexes,
+        intake: SpaceFilter,
         seq: int,
         banks: Sequence[Bank],
         snapshot: str,
@@ -83,7 +83,7 @@ class Replica:
     @classmethod
     def from_bank(cls, store: BankStore, spaces: Container[str] | None = None) -> Replica:
         """Every active entry of the bank as it is now; of `spaces`, where they are given."""
-        rows, intake = LiveRows(), Intake(spaces)
+        rows, intake = LiveIndexes(), SpaceFilter(spaces)
         with store.reading() as reading:
             for chunk in _chunks(reading.active_entries(), LOAD_ENTRIES):
                 rows.append(intake.served(chunk))
@@ -104,7 +104,7 @@ class Replica:
         """
         snapshot = open_snapshot(path)
         manifest = snapshot.manifest
-        intake = Intake(spaces, uncounted=manifest.without)
+        intake = SpaceFilter(spaces, uncounted=manifest.without)
         _require_served(manifest, intake)
         with store.reading() as reading:
             if manifest.store_id != store.store_id or manifest.built_through > reading.seq:
@@ -115,7 +115,7 @@ class Replica:
             banks = reading.banks()
         for part in manifest.spaces:
             intake.put_aside(part.space, part.count)
-        rows = LiveRows.of(snapshot, spaces, gpus)
+        rows = LiveIndexes.of(snapshot, spaces, gpus)
         return cls(store, rows, intake, manifest.built_through, banks, manifest.id)
 
     @property
@@ -130,8 +130,8 @@ class Replica:
     def view(self) -> View:
         cosine, hamming = self._rows.freeze(self._seq)
         by_name = {bank.name: bank for bank in self._banks}
-        aside = {space: rows for space, rows in self._intake.aside.items() if rows}
-        return View(self._seq, self._snapshot, by_name, cosine, hamming, self._store, aside)
+        unsearchable = {space: rows for space, rows in self._intake.unsearchable.items() if rows}
+        return View(self._seq, self._snapshot, by_name, cosine, hamming, self._store, unsearchable)
 
     def step(self) -> bool:
         """Apply the next changes; False where there are none."""
@@ -144,7 +144,7 @@ class Replica:
             added = _added(reading, changes)
             gone = [c for c in changes if c.kind is ChangeKind.ENTRY_RETRACTED]
             self._rows.append(self._intake.served(added))
-            if gone and self._intake.aside:
+            if gone and self._intake.unsearchable:
                 ended = reading.fingerprints([c.entry_key for c in gone])
                 self._intake.count(ended.values(), -1)
             self._banks = reading.banks()
@@ -152,16 +152,16 @@ class Replica:
             self._rows.retire([c.entry_key for c in gone], [c.seq for c in gone])
             self._rows.compact(self._seq)
         self._seq = changes[-1].seq
-        self._rows.tend(self._seq)
+        self._rows.maintain(self._seq)
         return True
 
-    def tend(self) -> bool:
+    def maintain(self) -> bool:
         """What is done while nothing is edited; True where a new view is searched faster."""
-        return self._rows.tend(self._seq)
+        return self._rows.maintain(self._seq)
 
-    def settle(self) -> None:
+    def wait_until_sealed(self) -> None:
         """Wait until no rows are left that should be sealed."""
-        self._rows.settle(self._seq)
+        self._rows.wait_until_sealed(self._seq)
 
 
 def _added(reading: Reading, changes: Sequence[Change]) -> list[Added]:
@@ -171,7 +171,7 @@ def _added(reading: Reading, changes: Sequence[Change]) -> list[Added]:
     return [(c.entry_key, c.bank_id, f) for c, f in zip(grown, prints, strict=True)]
 
 
-def _require_served(manifest: Manifest, intake: Intake) -> None:
+def _require_served(manifest: Manifest, intake: SpaceFilter) -> None:
     """A space that was left out of the snapshot and is asked in would miss in silence."""
     for space in manifest.without:
         if intake.wants(space):

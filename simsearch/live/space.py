@@ -17,7 +17,7 @@ from simsearch.index.flat.row_log import Ints
 from simsearch.index.index_protocol import CosineView
 from simsearch.index.ivf.ivf_view import IvfBase
 from simsearch.index.ivf.plan import FLAT_ROWS_MAX
-from simsearch.index.ivf.segment import Mould, Segment
+from simsearch.index.ivf.segment import Segment, SegmentTemplate
 from simsearch.index.union import UnionView
 from simsearch.telemetry import EventLog
 from simsearch.types import Vectors
@@ -32,13 +32,17 @@ class LiveSpace:
     """One thread appends, retires, tends and freezes; views are read by any."""
 
     def __init__(
-        self, dim: int, sealer: Executor, bases: Sequence[IvfBase] = (), mould: Mould | None = None
+        self,
+        dim: int,
+        sealer: Executor,
+        bases: Sequence[IvfBase] = (),
+        template: SegmentTemplate | None = None,
     ) -> None:
         """`bases` never grow; `mould` is what segments are cast from, None where lists are to be
         drawn from the rows."""
         self._dim = dim
         self._bases = tuple(bases)
-        self._mould = mould
+        self._template = template
         self._segment: Segment | None = None
         self._waiting: tuple[ExactIndex, ...] = ()
         self._newest = ExactIndex(dim)
@@ -80,19 +84,19 @@ class LiveSpace:
 
     # ------------------------------------------------------------ sealing
 
-    def tend(self, through: int) -> bool:
+    def maintain(self, through: int) -> bool:
         """Take over what was sealed, and begin to seal what should be; True where a view frozen
         from now on is searched faster. Rows that ended by `through` are left out."""
         adopted = self._adopt()
         rows = len(self._newest) + sum(map(len, self._waiting))
-        enough = SEAL_ROWS if self._mould else FLAT_ROWS_MAX + 1
+        enough = SEAL_ROWS if self._template else FLAT_ROWS_MAX + 1
         if self._sealing is None and rows >= self._unsealable + enough:
             self._begin(through)
         return adopted
 
-    def settle(self, through: int) -> None:
+    def wait_until_sealed(self, through: int) -> None:
         """Wait until nothing is left to seal."""
-        while self.tend(through) or self._sealing is not None:
+        while self.maintain(through) or self._sealing is not None:
             if self._sealing is not None:
                 self._sealing.exception()
 
@@ -100,11 +104,11 @@ class LiveSpace:
         if len(self._newest):
             self._waiting = (*self._waiting, self._newest)
             self._newest = ExactIndex(self._dim)
-        parts = [index.living(through) for index in self._waiting]
+        parts = [index.live_rows(through) for index in self._waiting]
         vectors, keys, groups = (np.concatenate(column) for column in zip(*parts, strict=True))
         self._sealed_of = len(self._waiting)
         self._sealing = self._sealer.submit(
-            _sealed, self._segment, self._mould, vectors, keys, groups
+            _sealed, self._segment, self._template, vectors, keys, groups
         )
 
     def _adopt(self) -> bool:
@@ -118,7 +122,7 @@ class LiveSpace:
             return False
         self._unsealable = 0
         self._segment = sealing.result()
-        self._mould = self._segment.mould
+        self._template = self._segment.template
         self._waiting = self._waiting[self._sealed_of :]
         if self._ended:
             # As one: base by base and edit by edit, edits would wait for thousands of them.
@@ -135,8 +139,12 @@ class LiveSpace:
 
 
 def _sealed(
-    segment: Segment | None, mould: Mould | None, vectors: Vectors, keys: Ints, groups: Ints
+    segment: Segment | None,
+    template: SegmentTemplate | None,
+    vectors: Vectors,
+    keys: Ints,
+    groups: Ints,
 ) -> Segment:
     """In the sealer's thread."""
-    begun = segment or Segment(mould or Mould.drawn_from(vectors))
+    begun = segment or Segment(template or SegmentTemplate.from_rows(vectors))
     return begun.extended(vectors, keys, groups)

@@ -28,7 +28,7 @@ class View:
     cosine_views: Mapping[str, CosineView]
     hamming_views: Mapping[Signal, HammingView]
     lookup: Lookup
-    aside: Mapping[str, int] = field(default_factory=dict)
+    unsearchable: Mapping[str, int] = field(default_factory=dict)
     """Rows by space that the bank holds and nobody here can ask about; they are not loaded."""
 
     def cosine(self, space: str) -> CosineView | None:

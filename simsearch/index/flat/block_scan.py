@@ -8,25 +8,26 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.index.flat.row_blocks import FrozenBlock, FrozenRows, P, holds
+from simsearch.index.flat.row_blocks import FrozenBlock, FrozenRows, P
 from simsearch.index.ranking import NEVER, Closest, Limits, Pairs
+from simsearch.index.tombstones import contains
 
 P_contra = TypeVar("P_contra", bound=np.generic, contravariant=True)
 
 
-class Proposed(NamedTuple):
+class CandidatePairs(NamedTuple):
     """Pairs of a query and a row of one block, with a gap that need not be exact."""
 
     query: NDArray[np.intp]
     at: NDArray[np.intp]
     gap: NDArray[np.float64]
 
-    def only(self, which: NDArray[np.bool_]) -> Proposed:
-        return Proposed(self.query[which], self.at[which], self.gap[which])
+    def only(self, which: NDArray[np.bool_]) -> CandidatePairs:
+        return CandidatePairs(self.query[which], self.at[which], self.gap[which])
 
 
 _NOBODY = np.empty(0, np.intp)
-NOTHING = Proposed(_NOBODY, _NOBODY, np.empty(0, np.float64))
+NOTHING = CandidatePairs(_NOBODY, _NOBODY, np.empty(0, np.float64))
 
 
 class Kernel(Protocol[P_contra]):
@@ -40,11 +41,11 @@ class Kernel(Protocol[P_contra]):
         """How far a proposed gap may lie from the exact one."""
         ...
 
-    def propose(self, payload: NDArray[P_contra], widest: float) -> Proposed:
+    def propose(self, payload: NDArray[P_contra], widest: float) -> CandidatePairs:
         """Every pair whose proposed gap is at most `widest` + slack."""
         ...
 
-    def decide(self, payload: NDArray[P_contra], pairs: Proposed) -> NDArray[np.float64]:
+    def decide(self, payload: NDArray[P_contra], pairs: CandidatePairs) -> NDArray[np.float64]:
         """Their exact gaps."""
         ...
 
@@ -88,13 +89,13 @@ def _joined(
 def _matches(
     block: FrozenBlock[P],
     kernel: Kernel[P],
-    proposed: Proposed,
+    proposed: CandidatePairs,
     limit_of_slot: NDArray[np.float64],
     closest: Closest,
 ) -> Pairs:
     """The pairs whose row is alive, whose group is asked and whose exact gap is in its limit."""
     limit = limit_of_slot[block.slots(proposed.at)]
-    possible = (proposed.gap <= limit + kernel.slack) & ~holds(block.dead, proposed.at)
+    possible = (proposed.gap <= limit + kernel.slack) & ~contains(block.dead, proposed.at)
     proposed, limit = proposed.only(possible), limit[possible]
     worth = closest.worth_scoring(
         proposed.query, proposed.gap, sure=proposed.gap <= limit - kernel.slack

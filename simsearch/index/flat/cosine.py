@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.errors import BadVector, SpaceMismatch
-from simsearch.index.flat.block_scan import Proposed, scan_all
+from simsearch.errors import BadVector
+from simsearch.index.flat.block_scan import CandidatePairs, scan_all
 from simsearch.index.flat.row_blocks import FrozenRows
 from simsearch.index.flat.row_log import Ints, RowLog
-from simsearch.index.index_protocol import ROWS_MAX, CosineMatches
-from simsearch.index.ranking import Limits
+from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, require_dim
+from simsearch.index.ranking import Limits, cosine_matches
 from simsearch.index.rescore import exact_pairs
 from simsearch.types import Vectors
 
@@ -54,7 +54,7 @@ class ExactIndex:
 
         Raises SpaceMismatch where dim differs, BadVector where a length is not 1.
         """
-        _require_dim(vectors, self._dim)
+        require_dim(vectors, self._dim)
         rows = vectors.astype(np.float16).astype(np.float32)
         _require_unit(rows)
         self._log.append(rows, keys, groups)
@@ -67,9 +67,9 @@ class ExactIndex:
         """As RowLog.compact."""
         return self._log.compact(through)
 
-    def living(self, through: int) -> tuple[Vectors, NDArray[np.int64], NDArray[np.int64]]:
+    def live_rows(self, through: int) -> tuple[Vectors, NDArray[np.int64], NDArray[np.int64]]:
         """A copy of the rows alive at `through`: vectors (n, dim), keys, groups."""
-        return self._log.living(through)
+        return self._log.live_rows(through)
 
     def freeze(self, through: int) -> ExactView:
         """As RowLog.freeze."""
@@ -97,16 +97,14 @@ class ExactView:
 
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
         """As CosineView.search. Raises SpaceMismatch where dim differs."""
-        _require_dim(queries, self._dim)
+        require_dim(queries, self._dim)
         limits = Limits({group: -floor for group, floor in floors.items()})
         kernels = (
             _CosineKernel(queries[start : start + QUERIES_AT_ONCE])
             for start in range(0, len(queries), QUERIES_AT_ONCE)
         )
         found, truncated = scan_all(self._rows, kernels, limits, self._rows_max)
-        # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
-        cosine = 0.0 - found.gap
-        return CosineMatches(found.query, found.row, found.key, found.group, cosine, truncated)
+        return cosine_matches(found, truncated)
 
 
 class _CosineKernel:
@@ -123,22 +121,14 @@ class _CosineKernel:
     def queries(self) -> int:
         return len(self._queries)
 
-    def propose(self, payload: Vectors, widest: float) -> Proposed:
+    def propose(self, payload: Vectors, widest: float) -> CandidatePairs:
         gaps = payload @ self._minus_unit
         flat = np.flatnonzero(gaps.ravel() <= widest + MARGIN)
         at, query = np.divmod(flat, self.queries)
-        return Proposed(query, at, gaps.ravel()[flat].astype(np.float64))
+        return CandidatePairs(query, at, gaps.ravel()[flat].astype(np.float64))
 
-    def decide(self, payload: Vectors, pairs: Proposed) -> NDArray[np.float64]:
+    def decide(self, payload: Vectors, pairs: CandidatePairs) -> NDArray[np.float64]:
         return -exact_pairs(self._queries, payload, pairs.query, pairs.at)
-
-
-def _require_dim(vectors: Vectors, dim: int) -> None:
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise SpaceMismatch(
-            f"vectors have shape {vectors.shape}, the index holds (n, {dim}): "
-            "encode with the model the index was built for"
-        )
 
 
 def _require_unit(rows: Vectors) -> None:

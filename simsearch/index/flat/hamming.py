@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import BadHash
-from simsearch.index.flat.block_scan import NOTHING, Proposed, scan_all
+from simsearch.index.flat.block_scan import NOTHING, CandidatePairs, scan_all
 from simsearch.index.flat.row_blocks import FrozenRows
 from simsearch.index.flat.row_log import Ints, RowLog
 from simsearch.index.index_protocol import ROWS_MAX, HammingMatches
@@ -107,7 +107,7 @@ class _HammingKernel:
     def queries(self) -> int:
         return len(self._queries)
 
-    def propose(self, payload: Bits, widest: float) -> Proposed:
+    def propose(self, payload: Bits, widest: float) -> CandidatePairs:
         limit = int(min(widest, BITS))
         if not self._expects_pairs and not self._pairs_within(payload, limit):
             return NOTHING
@@ -115,7 +115,7 @@ class _HammingKernel:
         flat = np.flatnonzero(bits <= limit)
         self._expects_pairs = len(flat) > 0
         query, at = np.divmod(flat, len(payload))
-        return Proposed(query, at, bits[flat].astype(np.float64))
+        return CandidatePairs(query, at, bits[flat].astype(np.float64))
 
     def _pairs_within(self, payload: Bits, limit: int) -> int:
         queries, count = self._into_faiss
@@ -125,7 +125,7 @@ class _HammingKernel:
         )
         return int(self._count[0])
 
-    def decide(self, payload: Bits, pairs: Proposed) -> NDArray[np.float64]:
+    def decide(self, payload: Bits, pairs: CandidatePairs) -> NDArray[np.float64]:
         return pairs.gap
 
 

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.tombstones import Tombstones, contains
+
 P = TypeVar("P", bound=np.generic)
 
 BLOCK_ROWS_MAX = 65_536
@@ -35,29 +37,9 @@ class Rows(Generic[P]):
         return Rows(self.payload[at], self.keys[at], self.groups[at], ends)
 
 
-@dataclass(frozen=True)
-class Graves:
-    """Which rows of a block ended, ascending, and when."""
-
-    rows: NDArray[np.uint16]
-    seqs: NDArray[np.int64]
-    newest: int = 0
-
-    def until(self, through: int) -> NDArray[np.uint16]:
-        return self.rows if self.newest <= through else self.rows[self.seqs <= through]
-
-    def joined(self, rows: NDArray[np.intp], seqs: NDArray[np.int64]) -> Graves:
-        all_rows = np.concatenate((self.rows, rows.astype(np.uint16)))
-        all_seqs = np.concatenate((self.seqs, seqs))
-        order = np.argsort(all_rows)
-        return Graves(all_rows[order], all_seqs[order], int(all_seqs.max(initial=0)))
-
-
-NO_GRAVES = Graves(np.empty(0, np.uint16), np.empty(0, np.int64))
-
-
 class RowBlock(Generic[P]):
-    """A fixed room for rows. `count` is published last, `graves` and `groups` by replacement."""
+    """Storage for a fixed number of rows. One thread writes: `count` is published last, `tombstones`
+    and `groups` by replacement, so that readers need no lock."""
 
     def __init__(self, row_shape: tuple[int, ...], dtype: type[P], rows_max: int) -> None:
         # empty, not zeros: a page that no row has reached costs no memory
@@ -65,7 +47,7 @@ class RowBlock(Generic[P]):
         self.keys: NDArray[np.int64] = np.empty(rows_max, np.int64)
         self.slots: NDArray[np.uint16] = np.empty(rows_max, np.uint16)
         self.groups: tuple[int, ...] = ()
-        self.graves = NO_GRAVES
+        self.tombstones = Tombstones.none(np.uint16)
         self.count = 0
         self._slot_of: dict[int, int] = {}
         self._key_min, self._key_max = ALIVE, -ALIVE
@@ -76,8 +58,8 @@ class RowBlock(Generic[P]):
 
     @property
     def nbytes(self) -> int:
-        graves = self.graves.rows.nbytes + self.graves.seqs.nbytes
-        return self.payload.nbytes + self.keys.nbytes + self.slots.nbytes + graves
+        columns = self.payload.nbytes + self.keys.nbytes + self.slots.nbytes
+        return columns + self.tombstones.nbytes
 
     def append(self, rows: Rows[P]) -> None:
         start, end = self.count, self.count + len(rows.keys)
@@ -88,7 +70,7 @@ class RowBlock(Generic[P]):
         self._key_max = max(self._key_max, int(rows.keys.max()))
         if rows.ends is not None:
             ended = np.flatnonzero(rows.ends < ALIVE)
-            self.graves = self.graves.joined(start + ended, rows.ends[ended])
+            self.tombstones = self.tombstones.joined(start + ended, rows.ends[ended])
         self.count = end  # last: whoever sees the row sees all of it
 
     def _slots_of(self, groups: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -106,16 +88,18 @@ class RowBlock(Generic[P]):
         if low == high:
             return 0
         rows = np.flatnonzero(np.isin(self.keys[: self.count], keys[low:high]))
-        rows = rows[~holds(self.graves.rows, rows)]
+        rows = rows[~contains(self.tombstones.rows, rows)]
         if len(rows):
-            self.graves = self.graves.joined(rows, seqs[np.searchsorted(keys, self.keys[rows])])
+            self.tombstones = self.tombstones.joined(
+                rows, seqs[np.searchsorted(keys, self.keys[rows])]
+            )
         return len(rows)
 
     def freeze(self, start: int, through: int) -> FrozenBlock[P]:
-        return FrozenBlock(self, start, self.count, self.graves.until(through), self.groups)
+        return FrozenBlock(self, start, self.count, self.tombstones.until(through), self.groups)
 
     def live(self, through: int) -> int:
-        return self.count - len(self.graves.until(through))
+        return self.count - len(self.tombstones.until(through))
 
     def is_sparse(self, through: int, rows_max: int) -> bool:
         return 2 * self.live(through) <= rows_max
@@ -126,7 +110,7 @@ class RowBlock(Generic[P]):
     def rows_after(self, through: int) -> Rows[P]:
         """The rows still alive at `through`, with what is known of their end."""
         ends = np.full(self.count, ALIVE, np.int64)
-        ends[self.graves.rows] = self.graves.seqs
+        ends[self.tombstones.rows] = self.tombstones.seqs
         at = np.flatnonzero(ends > through)
         groups = np.asarray(self.groups, np.int64)[self.slots[at]]
         return Rows(self.payload[at], self.keys[at], groups, ends[at])
@@ -169,14 +153,3 @@ class FrozenRows(Generic[P]):
 
     def __len__(self) -> int:
         return sum(block.live for block in self.blocks)
-
-
-def holds(ascending: NDArray[np.uint16], values: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which of `values` are in `ascending`: np.isin for a sorted set, without its set-up."""
-    if not len(ascending):
-        return np.zeros(len(values), np.bool_)
-    # uint16 on both sides, or searchsorted would convert the whole set for each question
-    wanted = values.astype(np.uint16)
-    at = np.searchsorted(ascending, wanted)
-    found: NDArray[np.bool_] = ascending[np.minimum(at, len(ascending) - 1)] == wanted
-    return found

@@ -76,7 +76,7 @@ class RowLog(Generic[P]):
             tuple(b.freeze(s, through) for b, s in zip(self._blocks, starts, strict=False)),
         )
 
-    def living(self, through: int) -> tuple[NDArray[P], NDArray[np.int64], NDArray[np.int64]]:
+    def live_rows(self, through: int) -> tuple[NDArray[P], NDArray[np.int64], NDArray[np.int64]]:
         """Payload, keys and groups of the rows that `freeze` would show, in their order. For the
         writing thread."""
         parts = [block.rows_after(through) for block in self._blocks]

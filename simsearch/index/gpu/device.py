@@ -14,8 +14,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.index.gpu.tensors import Queries, is_tensor, joined, on_gpu, to_host
-from simsearch.index.ivf.ivf_view import one_thread
+from simsearch.index.gpu.tensors import Queries, concatenated, is_tensor, on_gpu, to_host
+from simsearch.index.ivf.faiss_io import one_thread
 from simsearch.index.ivf.plan import GPU_CODES
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
@@ -27,7 +27,7 @@ PROBES_MAX: Final = 2048
 FLOAT32_TABLES_CODES_MAX: Final = 48
 """A GPU keeps a table of 256 scores a code beside each list it scans, in 48 KiB."""
 
-Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
+ScoredRows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and rows, both (n, k), best first; row -1 where there are fewer."""
 
 
@@ -35,7 +35,7 @@ class GpuFault(Exception):
     """Why a GPU does not answer a question. It never leaves index/: the CPU answers then."""
 
 
-class Held(Protocol):
+class DeviceIndex(Protocol):
     """An index on a device. For the one thread that the device belongs to."""
 
     @property
@@ -43,7 +43,7 @@ class Held(Protocol):
         """On the device, by length."""
         ...
 
-    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> Proposed:
+    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> ScoredRows:
         """Of all parts, one below the other: unit vectors. Selectors are not known here. Raises
         whatever the device raises."""
         ...
@@ -55,12 +55,12 @@ class Device(Protocol):
     @property
     def name(self) -> str: ...
 
-    def hold(self, index: Any) -> Held:
+    def upload(self, index: Any) -> DeviceIndex:
         """A copy of a CPU index without a `why_not`. Raises whatever the device raises."""
         ...
 
 
-def why_not(index: Any) -> str:
+def unsupported_reason(index: Any) -> str:
     """Why a GPU cannot hold `index`, a filled CPU index; empty where it can."""
     if isinstance(index, (_faiss.IndexIVFPQFastScan, _faiss.IndexIVFAdditiveQuantizerFastScan)):
         return "its codes are for a CPU's fast scan: build it with a plan for GPUs"
@@ -71,10 +71,10 @@ def why_not(index: Any) -> str:
     quantizer = _faiss.downcast_index(index.quantizer)
     if not isinstance(quantizer, (_faiss.IndexFlat, _faiss.IndexFlatIP, _faiss.IndexFlatL2)):
         return "a graph over its lists cannot go to a GPU: build it with a plan for GPUs"
-    return _why_not_codes(index) if isinstance(index, _faiss.IndexIVFPQ) else ""
+    return _unsupported_codes(index) if isinstance(index, _faiss.IndexIVFPQ) else ""
 
 
-def _why_not_codes(index: Any) -> str:
+def _unsupported_codes(index: Any) -> str:
     if index.pq.nbits != 8 or index.pq.M not in GPU_CODES or not index.by_residual:
         return (
             f"a GPU has no {index.pq.M} codes of {index.pq.nbits} bits: "
@@ -104,11 +104,11 @@ class FaissGpu:
     def resources(self) -> Any:
         return self._resources
 
-    def hold(self, index: Any) -> Held:
+    def upload(self, index: Any) -> DeviceIndex:
         copy = _faiss.index_cpu_to_gpu(self._resources, self._number, index, cloner_options(index))
         if copy.ntotal != index.ntotal:
             raise GpuFault(f"took {copy.ntotal} of {index.ntotal} rows")
-        return _OnGpu(copy, self._number, bytes_on_device(index))
+        return _GpuIndex(copy, self._number, bytes_on_device(index))
 
 
 def cloner_options(ivf: Any) -> Any:
@@ -137,18 +137,18 @@ def _needs_float16_tables(ivf: Any) -> bool:
     return isinstance(ivf, _faiss.IndexIVFPQ) and ivf.pq.M > FLOAT32_TABLES_CODES_MAX
 
 
-class _OnGpu:
+class _GpuIndex:
     def __init__(self, index: Any, number: int, nbytes: int) -> None:
         self._index = index
         self._number = number
         self.nbytes = nbytes
 
-    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> Proposed:
+    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> ScoredRows:
         parameters = _faiss.SearchParametersIVF(nprobe=nprobe)
         if not any(map(is_tensor, parts)):
-            scores, rows = self._index.search(joined(parts), k, params=parameters)
+            scores, rows = self._index.search(concatenated(parts), k, params=parameters)
             return scores, rows
-        queries = on_gpu(joined(parts), self._number)
+        queries = on_gpu(concatenated(parts), self._number)
         scores = np.empty((len(queries), k), np.float32)
         rows = np.empty((len(queries), k), np.int64)
         self._index.search_c(
@@ -175,23 +175,23 @@ class HostDevice:
     def name(self) -> str:
         return self._name
 
-    def hold(self, index: Any) -> Held:
-        if refusal := why_not(index):
+    def upload(self, index: Any) -> DeviceIndex:
+        if refusal := unsupported_reason(index):
             raise RuntimeError(refusal)
-        return _OnHost(index)
+        return _HostIndex(index)
 
 
-class _OnHost:
+class _HostIndex:
     def __init__(self, index: Any) -> None:
         self._index = index
         self.nbytes = bytes_on_device(index)
 
-    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> Proposed:
+    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> ScoredRows:
         if k > CANDIDATES_MAX or nprobe > PROBES_MAX:
             raise RuntimeError(f"asked for {k} candidates of {nprobe} lists")
         parameters = _faiss.SearchParametersIVF(nprobe=nprobe)
         with one_thread():
-            scores, rows = self._index.search(to_host(joined(parts)), k, params=parameters)
+            scores, rows = self._index.search(to_host(concatenated(parts)), k, params=parameters)
         return scores, rows
 
 

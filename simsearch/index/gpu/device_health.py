@@ -25,7 +25,7 @@ class Health:
         self._clock = clock
         self._lock = threading.Lock()
         self._in_a_row = 0
-        self._asked_again_at = 0.0
+        self._retry_at = 0.0
         self._reason = ""
         self._is_off = False
         self.faults = 0
@@ -37,7 +37,7 @@ class Health:
     def refusal(self) -> str:
         """Why it is not asked now; empty where it is."""
         with self._lock:
-            waits = self._is_off or self._clock() < self._asked_again_at
+            waits = self._is_off or self._clock() < self._retry_at
             return self._reason if waits else ""
 
     def worked(self) -> None:
@@ -51,12 +51,12 @@ class Health:
         """Counted once for all who meet it: until the device is asked again, no more are."""
         reason = f"{self._name}: {reason[:REASON_CHARS_MAX]}"
         with self._lock:
-            if self._is_off or self._clock() < self._asked_again_at:
+            if self._is_off or self._clock() < self._retry_at:
                 return
             self.faults += 1
             self._reason = reason
             if self._in_a_row < len(BACK_OFF_S):
-                self._asked_again_at = self._clock() + BACK_OFF_S[self._in_a_row]
+                self._retry_at = self._clock() + BACK_OFF_S[self._in_a_row]
                 self._in_a_row += 1
             else:
                 self._is_off = True

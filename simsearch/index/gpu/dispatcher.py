@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from simsearch.index.gpu.device import Device, GpuFault, Held, Proposed
+from simsearch.index.gpu.device import Device, DeviceIndex, GpuFault, ScoredRows
 from simsearch.index.gpu.device_health import Health
 from simsearch.index.gpu.tensors import Queries, is_tensor
 
@@ -24,7 +24,7 @@ RESULTS_MAX: Final = 1 << 21
 
 WAITING_QUERIES_MAX: Final = 4 * QUERIES_MAX
 WAIT_S: Final = 1.0
-HOLD_WAIT_S: Final = 600.0
+UPLOAD_WAIT_S: Final = 600.0
 """Filling a GPU with a hundred million rows takes tens of seconds."""
 
 STOP_WAIT_S: Final = 5.0
@@ -36,11 +36,11 @@ class WrongAnswer(GpuFault):
 
 @dataclass(eq=False)
 class _Search:
-    held: Held
+    held: DeviceIndex
     queries: Queries
     k: int
     nprobe: int
-    future: Future[Proposed] = field(default_factory=Future)
+    future: Future[ScoredRows] = field(default_factory=Future)
 
     def joins(self, other: _Search) -> bool:
         """Whether both can be one search."""
@@ -131,8 +131,8 @@ class Dispatcher:
 
     # ------------------------------------------------------------ asking
 
-    def search(self, held: Held, queries: Queries, k: int, nprobe: int) -> Proposed:
-        """As Held.search, in one batch with others; within `wait_s`, or not at all."""
+    def search(self, held: DeviceIndex, queries: Queries, k: int, nprobe: int) -> ScoredRows:
+        """As DeviceIndex.search, in one batch with others; within `wait_s`, or not at all."""
         search = _Search(held, queries, k, nprobe)
         self._admit(search)
         try:
@@ -170,23 +170,23 @@ class Dispatcher:
 
     # ------------------------------------------------------------ holding
 
-    def hold(self, index: Any) -> Held:
+    def upload(self, index: Any) -> DeviceIndex:
         """Copy a CPU index to the device; searches of others go elsewhere meanwhile."""
         if self.health.is_off:
             raise GpuFault(self.health.refusal())
-        task = _Task(lambda: self._device.hold(index), "an index is being loaded")
+        task = _Task(lambda: self._device.upload(index), "an index is being loaded")
         if not self._put(task):
             raise GpuFault(f"{self.name}: its thread has ended")
         try:
-            held: Held = task.future.result(timeout=HOLD_WAIT_S)
+            held: DeviceIndex = task.future.result(timeout=UPLOAD_WAIT_S)
         except TimeoutError:
             task.future.cancel()
-            raise GpuFault(f"{self.name}: not loaded in {HOLD_WAIT_S:g} s") from None
+            raise GpuFault(f"{self.name}: not loaded in {UPLOAD_WAIT_S:g} s") from None
         with self._changed:
             self._nbytes += held.nbytes
         return held
 
-    def drop(self, held: list[Held]) -> None:
+    def drop(self, held: list[DeviceIndex]) -> None:
         """Empty a list of what nobody searches any more, on the device's thread: freeing is no
         safer than searching. May be called by the collector in the middle of anything."""
 
@@ -271,7 +271,7 @@ class Dispatcher:
         except BaseException as error:  # whatever it is, another can answer
             self._blame(error)
             for search in batch:
-                search.future.set_exception(GpuFault(f"{self.name}: {_said(error)}"))
+                search.future.set_exception(GpuFault(f"{self.name}: {_message_of(error)}"))
             return
         if self._clock() - begun <= self._wait_s:
             self.health.worked()
@@ -288,11 +288,11 @@ class Dispatcher:
         try:
             task.future.set_result(task.run())
         except BaseException as error:  # that there is no room for one index is no fault of others
-            task.future.set_exception(GpuFault(f"{self.name}: {_said(error)}"))
+            task.future.set_exception(GpuFault(f"{self.name}: {_message_of(error)}"))
 
     def _blame(self, error: BaseException) -> None:
         blame = self.health.off if isinstance(error, WrongAnswer) else self.health.fault
-        blame(_said(error))
+        blame(_message_of(error))
 
     def _fail_waiting(self) -> None:
         with self._changed:
@@ -305,6 +305,6 @@ class Dispatcher:
                 one.future.set_exception(GpuFault(f"{self.name}: its thread has ended"))
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     """FAISS's messages are long, and begin with where in its sources they come from."""
     return str(error).strip() or type(error).__name__

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import Corrupt
-from simsearch.index.gpu.device import CANDIDATES_MAX, GpuFault, Held, Proposed
+from simsearch.index.gpu.device import CANDIDATES_MAX, DeviceIndex, GpuFault, ScoredRows
 from simsearch.index.gpu.dispatcher import RESULTS_MAX, Dispatcher, WrongAnswer
 from simsearch.index.gpu.tensors import Queries, to_host
-from simsearch.index.ivf.calibration import GATE_SDS, Codec
-from simsearch.index.ivf.ivf_view import SCORE_MAX, one_thread
+from simsearch.index.ivf.calibration import GATE_SDS, Calibration
+from simsearch.index.ivf.faiss_io import one_thread
+from simsearch.index.ivf.ivf_view import SCORE_MAX
 from simsearch.index.ivf.train import calibrate
 from simsearch.types import Vectors
 
@@ -68,7 +69,7 @@ class Canary:
         sure = own - scores[:, SURE_AMONG - 1] > SCORE_TOLERANCE
         return cls(queries, some, is_own.any(1), sure, own, scores[:, 0])
 
-    def require(self, answer: Proposed) -> float:
+    def require(self, answer: ScoredRows) -> float:
         """How far the device's best scores lie from the CPU's at most. Raises WrongAnswer where
         that is too far, or it finds fewer of its rows."""
         scores, found = answer
@@ -81,11 +82,11 @@ class Canary:
         return off
 
 
-class Guarded:
+class CheckedIndex:
     """A held index that is asked, in each batch, a question more whose answer is known; and no
     answer passes that cannot be one. For the device's thread."""
 
-    def __init__(self, held: Held, count: int, canary: Canary) -> None:
+    def __init__(self, held: DeviceIndex, count: int, canary: Canary) -> None:
         """`count`: of the numbers that rows have, 0 to count - 1."""
         known = np.flatnonzero(canary.sure if canary.sure.any() else canary.found)
         known = known[:: max(1, len(known) // SENTINELS)]
@@ -100,8 +101,8 @@ class Guarded:
     def nbytes(self) -> int:
         return self._held.nbytes
 
-    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> Proposed:
-        """As Held.search. Raises WrongAnswer."""
+    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> ScoredRows:
+        """As DeviceIndex.search. Raises WrongAnswer."""
         self._turn = (self._turn + 1) % max(1, len(self._questions))
         one = self._questions[self._turn : self._turn + 1]
         scores, rows = self._held.search([*parts, one], k, nprobe)
@@ -134,38 +135,38 @@ class Guarded:
             raise WrongAnswer("answers candidates that are not in order")
 
 
-def codec_through(
+def calibrate_through(
     dispatcher: Dispatcher,
-    held: Held,
+    held: DeviceIndex,
     rows: NDArray[np.float16],
     nlist: int,
-    cpu: Codec,
+    cpu: Calibration,
     off: float,
-) -> Codec:
+) -> Calibration:
     """How the scores that a device gives lie around the cosines. Raises GpuFault.
 
     Where most rows have so many equals that a device does not propose them all, it cannot be
     measured: then as the CPU's lie, and `off` further.
     """
     try:
-        codec = calibrate(_Through(dispatcher, held, nlist), rows)
+        calibration = calibrate(_DispatchedIndex(dispatcher, held, nlist), rows)
     except Corrupt:
-        codec = Codec(cpu.bias, cpu.sd + off / GATE_SDS)
-    if not (math.isfinite(codec.bias) and math.isfinite(codec.sd)):
+        calibration = Calibration(cpu.bias, cpu.sd + off / GATE_SDS)
+    if not (math.isfinite(calibration.bias) and math.isfinite(calibration.sd)):
         raise GpuFault("its scores cannot be measured")
-    return codec
+    return calibration
 
 
 @dataclass(frozen=True)
-class _Through:
+class _DispatchedIndex:
     """What `calibrate` asks of an index. It wants the sampled rows alone, by a selector; here all
     rows come that there is room for, and it looks for each query's own among them."""
 
     dispatcher: Dispatcher
-    held: Held
+    held: DeviceIndex
     nlist: int
 
-    def search(self, queries: Vectors, k: int, params: Any) -> Proposed:
+    def search(self, queries: Vectors, k: int, params: Any) -> ScoredRows:
         step = RESULTS_MAX // CANDIDATES_MAX
         answers = [
             self.dispatcher.search(
@@ -174,4 +175,4 @@ class _Through:
             for start in range(0, len(queries), step)
         ]
         scores, rows = (np.concatenate(column) for column in zip(*answers, strict=True))
-        return cast(Proposed, (scores, rows))
+        return cast(ScoredRows, (scores, rows))

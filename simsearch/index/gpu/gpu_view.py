@@ -23,11 +23,11 @@ from simsearch.index.gpu.device import (
     CANDIDATES_MAX,
     PROBES_MAX,
     Device,
+    DeviceIndex,
     GpuFault,
-    Held,
-    Proposed,
+    ScoredRows,
     gpus_of_faiss,
-    why_not,
+    unsupported_reason,
 )
 from simsearch.index.gpu.dispatcher import (
     QUERIES_MAX,
@@ -37,21 +37,24 @@ from simsearch.index.gpu.dispatcher import (
     Dispatcher,
     GpuStatus,
 )
-from simsearch.index.gpu.gpu_canary import CANARY_CANDIDATES, Canary, Guarded, codec_through
-from simsearch.index.gpu.tensors import Asked, Queries, chosen, is_tensor, to_host
-from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, CosineView
-from simsearch.index.ivf.calibration import Codec
-from simsearch.index.ivf.ivf_store import IvfStore, Living, remembered
+from simsearch.index.gpu.gpu_canary import (
+    CANARY_CANDIDATES,
+    Canary,
+    CheckedIndex,
+    calibrate_through,
+)
+from simsearch.index.gpu.tensors import Queries, QueryArray, is_tensor, selected, to_host
+from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, CosineView, require_dim
+from simsearch.index.ivf.calibration import Calibration
+from simsearch.index.ivf.ivf_store import IvfStore, LiveRowSelector, memoized
 from simsearch.index.ivf.ivf_view import (
+    Candidates,
     IvfBase,
     IvfView,
-    _as_matches,
-    _Candidates,
-    _Question,
-    _require_dim,
+    SlotCriteria,
 )
-from simsearch.index.query_batch import Batch
-from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs
+from simsearch.index.query_batch import QueryBatch
+from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs, cosine_matches
 from simsearch.index.snapshot.loader import Shard
 from simsearch.index.union import UnionView
 from simsearch.telemetry import EventLog
@@ -129,103 +132,108 @@ NO_GPUS = Gpus((), GpuOptions(use=False), "GPUs are switched off in the configur
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedBase:
     """A base, and why the CPU alone answers for it; `reason` is empty where a GPU does."""
 
     base: IvfBase
     reason: str
 
 
-def accelerated(
+def place_on_gpus(
     shards: Sequence[Shard],
     *,
-    codec: Codec,
+    calibration: Calibration,
     nprobe: int,
     gpus: Gpus,
     centres: object | None = None,
     rows_max: int = ROWS_MAX,
-) -> list[Placed]:
+) -> list[PlacedBase]:
     """The bases of `shards`, on GPUs where they can be; `centres` as for IvfBase. Raises Corrupt,
     as IvfBase does."""
-    limits = {"codec": codec, "nprobe": nprobe, "centres": centres, "rows_max": rows_max}
-    return [_placed(shard, number, gpus, limits) for number, shard in enumerate(shards)]
+    limits = {
+        "calibration": calibration,
+        "nprobe": nprobe,
+        "centres": centres,
+        "rows_max": rows_max,
+    }
+    return [_place_shard(shard, number, gpus, limits) for number, shard in enumerate(shards)]
 
 
-def _placed(shard: Shard, number: int, gpus: Gpus, limits: dict[str, Any]) -> Placed:
+def _place_shard(shard: Shard, number: int, gpus: Gpus, limits: dict[str, Any]) -> PlacedBase:
     arrays = (shard.index, shard.rows, shard.keys, shard.groups)
-    codec, nprobe = limits["codec"], limits["nprobe"]
-    limits = limits | {"strays": shard.strays}
-    reason = gpus.reason or why_not(shard.index)
+    calibration, nprobe = limits["calibration"], limits["nprobe"]
+    limits = limits | {"outliers": shard.outliers}
+    reason = gpus.reason or unsupported_reason(shard.index)
     try:
         if not reason:
-            on_gpus = OnGpus.of(shard, gpus.for_shard(number), codec, nprobe)
-            return Placed(GpuBase(*arrays, **limits, on_gpus=on_gpus), "")
+            shard_on_gpus = ShardOnGpus.of(shard, gpus.for_shard(number), calibration, nprobe)
+            return PlacedBase(GpuBase(*arrays, **limits, shard_on_gpus=shard_on_gpus), "")
     except GpuFault as fault:
         reason = str(fault)
     log.info("gpu_not_used", shard=number, reason=reason)
-    return Placed(IvfBase(*arrays, **limits), reason)
+    return PlacedBase(IvfBase(*arrays, **limits), reason)
 
 
 # ---------------------------------------------------------------- one shard on GPUs
 
 
 @dataclass(frozen=True)
-class _Place:
+class _ShardCopy:
     dispatcher: Dispatcher
-    held: Held
-    codec: Codec
+    held: DeviceIndex
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
-class Fallbacks:
+class FallbackCounts:
     """How many queries a GPU has been asked, and of how many the CPU was: for a fault, with the
     latest reason, and because more rows were near than a GPU proposes."""
 
     queries: int = 0
     by_fault: int = 0
-    by_crowd: int = 0
+    by_overflow: int = 0
     reason: str = ""
 
 
-class OnGpus:
+class ShardOnGpus:
     """One shard on the GPUs that hold it; for any number of threads."""
 
-    def __init__(self, places: Sequence[_Place], nprobe: int) -> None:
-        self._places = tuple(places)
+    def __init__(self, places: Sequence[_ShardCopy], nprobe: int) -> None:
+        self._copies = tuple(places)
         self._nprobe = nprobe
         self._lock = threading.Lock()
-        self.fallbacks = Fallbacks()
+        self.fallbacks = FallbackCounts()
 
     @classmethod
     def of(
-        cls, shard: Shard, dispatchers: Sequence[Dispatcher], codec: Codec, nprobe: int
-    ) -> OnGpus:
+        cls, shard: Shard, dispatchers: Sequence[Dispatcher], calibration: Calibration, nprobe: int
+    ) -> ShardOnGpus:
         """On those of `dispatchers` that take it and answer as the CPU does, whose codec is
         `codec`. Raises GpuFault where none does."""
         nprobe = min(nprobe, int(shard.index.nlist), PROBES_MAX)
-        inside = np.delete(np.arange(len(shard.rows)), shard.strays)
+        inside = np.delete(np.arange(len(shard.rows)), shard.outliers)
         if not len(inside):
             raise GpuFault("there is no row to search")
         canary = Canary.of(shard.index, shard.rows, inside, nprobe)
         places, reasons = [], []
         for dispatcher in dispatchers:
             try:
-                places.append(_place(shard, dispatcher, codec, nprobe, canary))
+                places.append(_copy_to(shard, dispatcher, calibration, nprobe, canary))
             except GpuFault as fault:
                 reasons.append(str(fault))
         if not places:
             raise GpuFault("; ".join(reasons))
-        on_gpus = cls(places, nprobe)
+        shard_on_gpus = cls(places, nprobe)
         for place in places:
-            weakref.finalize(on_gpus, place.dispatcher.drop, [place.held]).atexit = False
-        return on_gpus
+            weakref.finalize(shard_on_gpus, place.dispatcher.drop, [place.held]).atexit = False
+        return shard_on_gpus
 
     @property
-    def codecs(self) -> tuple[Codec, ...]:
+    def calibrations(self) -> tuple[Calibration, ...]:
         """As measured through each GPU."""
-        return tuple(place.codec for place in self._places)
+        return tuple(place.calibration for place in self._copies)
 
-    def search(self, unit: Queries, k: int) -> Proposed:
+    def search(self, unit: Queries, k: int) -> ScoredRows:
         """The best `k` rows of each query by the codes; of all rows, dead ones too. Raises
         GpuFault with the reason of each GPU."""
         step = max(1, min(QUERIES_MAX, RESULTS_MAX // k))
@@ -235,9 +243,9 @@ class OnGpus:
         scores, rows = zip(*answers, strict=True)
         return (np.concatenate(scores), np.concatenate(rows)) if len(answers) > 1 else answers[0]
 
-    def _search(self, unit: Queries, k: int) -> Proposed:
+    def _search(self, unit: Queries, k: int) -> ScoredRows:
         reasons = []
-        for place in sorted(self._places, key=lambda place: place.dispatcher.load):
+        for place in sorted(self._copies, key=lambda place: place.dispatcher.load):
             try:
                 return place.dispatcher.search(place.held, unit, k, self._nprobe)
             except GpuFault as fault:
@@ -248,25 +256,27 @@ class OnGpus:
         """`reason` where the CPU answered all of them."""
         with self._lock:
             was = self.fallbacks
-            self.fallbacks = Fallbacks(
+            self.fallbacks = FallbackCounts(
                 was.queries + queries,
                 was.by_fault + (queries if reason else 0),
-                was.by_crowd + crowd,
+                was.by_overflow + crowd,
                 reason or was.reason,
             )
 
 
-def _place(shard: Shard, dispatcher: Dispatcher, cpu: Codec, nprobe: int, canary: Canary) -> _Place:
+def _copy_to(
+    shard: Shard, dispatcher: Dispatcher, cpu: Calibration, nprobe: int, canary: Canary
+) -> _ShardCopy:
     """Raises GpuFault. What fails after the index has been copied is given back."""
-    copy = dispatcher.hold(shard.index)
+    copy = dispatcher.upload(shard.index)
     try:
         off = canary.require(dispatcher.search(copy, canary.queries, CANARY_CANDIDATES, nprobe))
-        guarded = Guarded(copy, len(shard.rows), canary)
+        guarded = CheckedIndex(copy, len(shard.rows), canary)
         nlist = int(shard.index.nlist)
-        return _Place(
+        return _ShardCopy(
             dispatcher,
             guarded,
-            codec_through(dispatcher, guarded, shard.rows, nlist, cpu, off),
+            calibrate_through(dispatcher, guarded, shard.rows, nlist, cpu, off),
         )
     except GpuFault as fault:
         dispatcher.drop([copy])
@@ -286,32 +296,37 @@ class GpuBase(IvfBase):
         keys: NDArray[np.integer],
         groups: NDArray[np.integer],
         *,
-        on_gpus: OnGpus,
+        shard_on_gpus: ShardOnGpus,
         **limits: Any,
     ) -> None:
         super().__init__(index, rows, keys, groups, **limits)
-        self._on_gpus = on_gpus
+        self._on_gpus = shard_on_gpus
 
     @property
-    def fallbacks(self) -> Fallbacks:
+    def fallbacks(self) -> FallbackCounts:
         return self._on_gpus.fallbacks
 
     def freeze(self, through: int) -> CosineView:
         """As IvfBase.freeze; its search takes queries on a GPU, too."""
         view = super().freeze(through)
         parts = [
-            self._on_gpu(part) if isinstance(part, IvfView) else TakesTensors(part)
+            self._on_gpu(part) if isinstance(part, IvfView) else HostCopyView(part)
             for part in getattr(view, "parts", (view,))
         ]
         return parts[0] if len(parts) == 1 else UnionView(parts, self._rows_max)
 
     def _on_gpu(self, view: IvfView) -> GpuView:
         return GpuView(
-            self._store, self._living, self._codec, view.through, self._rows_max, self._on_gpus
+            self._store,
+            self._selector,
+            self._calibration,
+            view.through,
+            self._rows_max,
+            self._on_gpus,
         )
 
 
-class TakesTensors:
+class HostCopyView:
     """A CosineView of the CPU that copies queries to the host where they lie on a GPU."""
 
     def __init__(self, view: CosineView) -> None:
@@ -335,77 +350,77 @@ class GpuView(IvfView):
     def __init__(
         self,
         store: IvfStore,
-        living: Living,
-        codec: Codec,
+        selector: LiveRowSelector,
+        calibration: Calibration,
         through: int,
         rows_max: int,
-        on_gpus: OnGpus,
+        shard_on_gpus: ShardOnGpus,
     ) -> None:
-        super().__init__(store, living, codec, through, rows_max)
-        self._on_gpus = on_gpus
-        codecs = (codec, *on_gpus.codecs)
-        self._asked: Callable[[tuple[float, ...]], _Question | None]
-        self._asked = remembered(partial(_question, len(living) > 0, codecs))
+        super().__init__(store, selector, calibration, through, rows_max)
+        self._on_gpus = shard_on_gpus
+        calibrations = (calibration, *shard_on_gpus.calibrations)
+        self._gpu_criteria: Callable[[tuple[float, ...]], SlotCriteria | None]
+        self._gpu_criteria = memoized(partial(_criteria, len(selector) > 0, calibrations))
 
     def search(self, queries: Queries, floors: Mapping[int, float]) -> CosineMatches:
         """As IvfView.search."""
-        _require_dim(queries, self.dim)
-        asked = Asked(queries)
+        require_dim(queries, self.dim)
+        asked = QueryArray(queries)
         try:
             return self._by_gpu(asked, floors)
         except GpuFault as fault:
             self._on_gpus.count(len(asked), reason=str(fault))
-            return super().search_batch(Batch(asked.host()), floors)
+            return super().search_batch(QueryBatch(asked.host()), floors)
 
-    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
+    def search_batch(self, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
         """As `search`: the lists are found on the GPU."""
         return self.search(batch.given, floors)
 
-    def _by_gpu(self, asked: Asked, floors: Mapping[int, float]) -> CosineMatches:
+    def _by_gpu(self, asked: QueryArray, floors: Mapping[int, float]) -> CosineMatches:
         limits = Limits({group: -floor for group, floor in floors.items()})
-        question = self._asked(tuple(limits.of(self._store.groups)))
+        criteria = self._gpu_criteria(tuple(limits.of(self._store.groups)))
         truncated = np.zeros(len(asked), np.bool_)
-        if question is None:
-            return _as_matches(NO_PAIRS, truncated)
+        if criteria is None:
+            return cosine_matches(NO_PAIRS, truncated)
         found = []
         for start in range(0, len(asked), QUERIES_MAX):
             part = slice(start, start + QUERIES_MAX)
-            pairs, truncated[part] = self._of_part(asked.part(part), question, floors)
+            pairs, truncated[part] = self._of_part(asked.part(part), criteria, floors)
             found.append(pairs.numbered_from(start))
-        return _as_matches(Pairs.joined(found), truncated)
+        return cosine_matches(Pairs.joined(found), truncated)
 
     def _of_part(
-        self, asked: Asked, question: _Question, floors: Mapping[int, float]
+        self, asked: QueryArray, criteria: SlotCriteria, floors: Mapping[int, float]
     ) -> tuple[Pairs, NDArray[np.bool_]]:
         """The matches in order, and for which queries there may have been more."""
         closest = Closest(len(asked), self._rows_max, slack=0.0)
         waiting, unit = np.arange(len(asked)), asked.unit()
         for count in CANDIDATES:
             scores, rows = self._on_gpus.search(unit, count)
-            is_cut = scores[:, -1] >= question.lowest_gate
+            is_cut = scores[:, -1] >= criteria.lowest_gate
             scores[is_cut] = -np.inf  # these are asked again
-            proposed = _Candidates(waiting, scores, rows)
-            closest.add(self._matches(cast(Vectors, asked), proposed, question))
-            waiting, unit = waiting[is_cut], chosen(unit, is_cut)
+            proposed = Candidates(waiting, scores, rows)
+            closest.add(self._matches(cast(Vectors, asked), proposed, criteria))
+            waiting, unit = waiting[is_cut], selected(unit, is_cut)
             if not len(waiting):
                 break
         self._on_gpus.count(len(asked), crowd=len(waiting))
         if len(waiting):
-            by_cpu = super().search_batch(Batch(asked[waiting]), floors)
+            by_cpu = super().search_batch(QueryBatch(asked[waiting]), floors)
             closest.add(_pairs(by_cpu, waiting))
             closest.truncated[waiting] |= by_cpu.truncated
         return closest.ranked(), closest.truncated
 
 
-def _question(
-    is_alive: bool, codecs: Sequence[Codec], limits: tuple[float, ...]
-) -> _Question | None:
+def _criteria(
+    is_alive: bool, calibrations: Sequence[Calibration], limits: tuple[float, ...]
+) -> SlotCriteria | None:
     """As that of IvfView, with the lowest gates of all codecs and no selectors."""
     widest = np.array(limits, np.float64)
     if not is_alive or not (widest > NEVER).any():
         return None
-    gates = np.minimum.reduce([codec.gate(-widest) for codec in codecs])
-    return _Question(widest, gates, float(gates.min()), None, None)
+    gates = np.minimum.reduce([calibration.gate(-widest) for calibration in calibrations])
+    return SlotCriteria(widest, gates, float(gates.min()), None, None)
 
 
 def _pairs(matches: CosineMatches, asked: NDArray[np.intp]) -> Pairs:

@@ -20,7 +20,7 @@ COMPARED_ROWS: Final = 16_384
 """Rows compared with all centres at a time: 4 GiB for 65,536 lists."""
 
 
-class Evener:
+class RowRescaler:
     """For one trained index: `centres` (nlist, dim) of its lists, `words` (m, 256, dim / m) of its
     codes of residuals. `device` is torch's name of where to compute."""
 
@@ -32,14 +32,14 @@ class Evener:
         self._words = torch.from_numpy(np.ascontiguousarray(words)).to(self._device)
         self._half_lengths = (self._words**2).sum(2) / 2
 
-    def evened(self, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
-        """As ivf_build._evened: the scaled vectors, and which of them are strays."""
+    def rescaled(self, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+        """As ivf_build._evened: the scaled vectors, and which of them are outliers."""
         import torch
 
         with torch.inference_mode():
             parts = [self._part(part) for part in np.array_split(vectors, self._parts(vectors))]
-        scaled, strays = zip(*parts, strict=True)
-        return np.concatenate(scaled), np.concatenate(strays)
+        scaled, outliers = zip(*parts, strict=True)
+        return np.concatenate(scaled), np.concatenate(outliers)
 
     @staticmethod
     def _parts(vectors: Vectors) -> int:
@@ -52,20 +52,20 @@ class Evener:
         centres = self._centres[(own @ self._centres.T).argmax(1)]
         scales = torch.ones(len(own), 1, device=self._device)
         best, best_score = scales.clone(), torch.full_like(scales, -torch.inf)
-        low, high = train.SCALES
-        for _ in range(train.EVENED_ROUNDS):
+        low, high = train.SCALE_BOUNDS
+        for _ in range(train.RESCALE_ROUNDS):
             decoded = self._decoded(scales * own - centres)
             score = ((centres + decoded) * own).sum(1, keepdim=True)
-            miss = (score - train.EVENED_TO).abs()
-            better = miss < (best_score - train.EVENED_TO).abs()
+            miss = (score - train.RESCALE_TARGET).abs()
+            better = miss < (best_score - train.RESCALE_TARGET).abs()
             best, best_score = (
                 torch.where(better, scales, best),
                 torch.where(better, score, best_score),
             )
-            rescaled = (scales * train.EVENED_TO / score.clamp(min=0.1)).clamp(low, high)
-            scales = torch.where(miss > train.EVENED_WITHIN, rescaled, scales)
-        is_stray = best_score < train.EVENED_TO - train.STRAY_SHORT
-        return cast(Vectors, (best * own).cpu().numpy()), is_stray[:, 0].cpu().numpy()
+            rescaled = (scales * train.RESCALE_TARGET / score.clamp(min=0.1)).clamp(low, high)
+            scales = torch.where(miss > train.RESCALE_TOLERANCE, rescaled, scales)
+        is_outlier = best_score < train.RESCALE_TARGET - train.OUTLIER_SHORTFALL
+        return cast(Vectors, (best * own).cpu().numpy()), is_outlier[:, 0].cpu().numpy()
 
     def _decoded(self, residuals: Any) -> Any:
         """What their codes stand for: of each piece the nearest word."""

@@ -32,7 +32,7 @@ def to_host(queries: Queries) -> Vectors:
     return np.ascontiguousarray(queries, np.float32)
 
 
-def joined(parts: Sequence[Queries]) -> Queries:
+def concatenated(parts: Sequence[Queries]) -> Queries:
     """One below the other: a tensor on the device of the first tensor, where there is one."""
     tensors = [part for part in parts if is_tensor(part)]
     if not tensors:
@@ -43,7 +43,7 @@ def joined(parts: Sequence[Queries]) -> Queries:
     return torch.cat([_tensor(part).to(device) for part in parts])
 
 
-def chosen(queries: Queries, which: NDArray[np.bool_]) -> Queries:
+def selected(queries: Queries, which: NDArray[np.bool_]) -> Queries:
     if not is_tensor(queries):
         return queries[which]
     import torch
@@ -61,7 +61,7 @@ def on_gpu(queries: Queries, number: int) -> Any:
     return tensor
 
 
-class Asked:
+class QueryArray:
     """The queries of one search, wherever they lie. `asked[rows]` copies those rows to the host,
     which the exact routine does with the few that have a candidate."""
 
@@ -83,8 +83,8 @@ class Asked:
         few, place = np.unique(rows, return_inverse=True)
         return to_host(self._queries[torch.from_numpy(few).to(self._queries.device)])[place]
 
-    def part(self, at: slice) -> Asked:
-        return Asked(self._queries[at])
+    def part(self, at: slice) -> QueryArray:
+        return QueryArray(self._queries[at])
 
     def unit(self) -> Queries:
         """Of unit length, where they lie; work of other threads waits for a tensor's."""

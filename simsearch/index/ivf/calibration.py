@@ -18,7 +18,7 @@ the bias of a row further away is smaller, and of a copy larger."""
 
 
 @dataclass(frozen=True)
-class Codec:
+class Calibration:
     """Score minus exact cosine of near pairs: its mean at a cosine of .9, and the standard
     deviation around the line that goes through it and through no error at a right angle."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from mmap import mmap
 from typing import Any, TypeVar
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from simsearch.errors import Corrupt
 from simsearch.index.ivf.mapped_lists import lists_nbytes
-from simsearch.index.query_batch import Batch, Nearest
+from simsearch.index.query_batch import NearestLists, QueryBatch
+from simsearch.index.tombstones import contains
 from simsearch.types import Vectors
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
@@ -25,7 +25,7 @@ T = TypeVar("T")
 Bitmap = NDArray[np.uint8]
 """A bit for each row, lowest first: what FAISS reads as a selector."""
 
-REMEMBERED_MAX = 8
+MEMOIZED_MAX = 8
 """Sets of asked groups that are remembered; each costs a bit a row."""
 
 FEW_DEAD = 0.01
@@ -38,7 +38,7 @@ EF_PER_PROBE = 4
 class IvfStore:
     """Rows of one index: resident are the codes, 1 or 2 bytes of group, and 4 of key where keys
     fit, or none where they are a memmap. A group is known by its slot, its place in `groups`.
-    `strays` are the rows that the index does not hold, ascending. Stores with equal centres of
+    `outliers` are the rows that the index does not hold, ascending. Stores with equal centres of
     lists may share one object as `centres`, which stands for them.
     """
 
@@ -48,13 +48,13 @@ class IvfStore:
         rows: NDArray[np.float16],
         keys: NDArray[np.integer],
         groups: NDArray[np.integer],
-        strays: NDArray[np.int64],
+        outliers: NDArray[np.int64],
         centres: object | None,
     ) -> None:
-        _require_same_rows(index, rows, keys, groups, strays)
+        _require_same_rows(index, rows, keys, groups, outliers)
         self.index = index
         self.centres = index if centres is None else centres
-        self.strays = strays
+        self.outliers = outliers
         self.dim = int(index.d)
         self.rows = rows.view(np.ndarray)  # a memmap's own indexing is slow
         self.keys = keys.view(np.ndarray) if _is_on_disk(keys) else _narrowed(keys)
@@ -63,11 +63,11 @@ class IvfStore:
         self.group_of_slot = values.astype(np.int64)
         self.slots = slots.astype(np.min_scalar_type(max(len(values) - 1, 0)))
         self._by_key = _order(self.keys)
-        self.bitmap: Callable[[bytes], Bitmap] = remembered(partial(_bitmap, self.slots))
+        self.bitmap: Callable[[bytes], Bitmap] = memoized(partial(_bitmap, self.slots))
 
     def __len__(self) -> int:
         """Rows in the index."""
-        return len(self.keys) - len(self.strays)
+        return len(self.keys) - len(self.outliers)
 
     @property
     def nbytes(self) -> int:
@@ -75,18 +75,18 @@ class IvfStore:
         in_memory = (a.nbytes for a in (self.rows, self.keys) if not _is_on_disk(a))
         return int(index_nbytes(self.index) + self.slots.nbytes + order + sum(in_memory))
 
-    def nearest(self, batch: Batch, parameters: Any) -> Nearest:
+    def nearest(self, batch: QueryBatch, parameters: Any) -> NearestLists:
         """The lists that a search with `parameters` reads for each query."""
 
-        def find(count: int) -> Nearest:
+        def find(count: int) -> NearestLists:
             coarse = parameters.quantizer_params
             scores, lists = self.index.quantizer.search(batch.unit, count, params=coarse)
-            return Nearest(lists, scores)
+            return NearestLists(lists, scores)
 
         return batch.nearest(self.centres, int(parameters.nprobe), find)
 
     def scan(
-        self, unit: Vectors, nearest: Nearest, count: int, parameters: Any
+        self, unit: Vectors, nearest: NearestLists, count: int, parameters: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores and rows of the best `count` in the lists `nearest` to each query, (n, count)."""
         scores = np.empty((len(unit), count), np.float32)
@@ -111,40 +111,11 @@ class IvfStore:
         ends = np.cumsum(counts)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
         rows = (at if self._by_key is None else self._by_key[at]).astype(np.int64)
-        held = ~holds(self.strays, rows)
+        held = ~contains(self.outliers, rows)
         return rows[held], np.repeat(place, counts)[held]
 
 
-@dataclass(frozen=True)
-class Tombs:
-    """Which rows ended, ascending, and when."""
-
-    rows: NDArray[np.int64]
-    seqs: NDArray[np.int64]
-    newest: int = 0
-
-    def until(self, through: int) -> NDArray[np.int64]:
-        return self.rows if self.newest <= through else self.rows[self.seqs <= through]
-
-    def joined(self, rows: NDArray[np.int64], seqs: NDArray[np.int64]) -> Tombs:
-        """With more rows; of two ends of a row the one already known counts, then the lower."""
-        order = np.lexsort((seqs, rows))
-        rows, first = np.unique(rows[order], return_index=True)
-        seqs = seqs[order][first]
-        is_new = ~holds(self.rows, rows)
-        if not is_new.any():
-            return self
-        at = np.searchsorted(self.rows, rows[is_new])
-        newest = max(self.newest, int(seqs[is_new].max()))
-        return Tombs(
-            np.insert(self.rows, at, rows[is_new]), np.insert(self.seqs, at, seqs[is_new]), newest
-        )
-
-
-NO_TOMBS = Tombs(np.empty(0, np.int64), np.empty(0, np.int64))
-
-
-class Living:
+class LiveRowSelector:
     """A store less its dead rows, as search parameters for FAISS; for any number of threads."""
 
     def __init__(self, store: IvfStore, dead: NDArray[np.int64], nprobe: int) -> None:
@@ -152,7 +123,7 @@ class Living:
         self.nprobe = min(nprobe, int(store.index.nlist))
         self._count = len(store) - len(dead)
         self.parameters: Callable[[bytes], Any]
-        self.parameters = remembered(partial(_parameters, store, dead, nprobe))
+        self.parameters = memoized(partial(_parameters, store, dead, nprobe))
         self._unselected = _unselected(store, nprobe)
 
     def first_parameters(self, asked: bytes) -> Any:
@@ -165,10 +136,10 @@ class Living:
         return self._count
 
 
-def remembered(function: Callable[[K], T]) -> Callable[[K], T]:
+def memoized(function: Callable[[K], T]) -> Callable[[K], T]:
     """`function`, with its latest answers kept; safe for threads. It must not hold on to the owner
     of the memory, or both would outlive their last use until the collector comes by."""
-    return lru_cache(REMEMBERED_MAX)(function)
+    return lru_cache(MEMOIZED_MAX)(function)
 
 
 def _bitmap(slots: NDArray[np.integer], asked: bytes) -> Bitmap:
@@ -204,13 +175,6 @@ def _without(bitmap: Bitmap, dead: NDArray[np.int64]) -> Bitmap:
     return alive
 
 
-def holds(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of `values` are in `ascending`."""
-    at = np.searchsorted(ascending, values)
-    found: NDArray[np.bool_] = np.append(ascending, -1)[at] == values
-    return found
-
-
 def index_nbytes(index: Any) -> int:
     """Of codes, ids and centroids, by their lengths; FAISS may have allocated more."""
     return lists_nbytes(index) + 4 * int(index.nlist) * int(index.d)
@@ -238,12 +202,12 @@ def _require_same_rows(
     rows: NDArray[np.float16],
     keys: NDArray[np.integer],
     groups: NDArray[np.integer],
-    strays: NDArray[np.int64],
+    outliers: NDArray[np.int64],
 ) -> None:
-    held = index.ntotal + len(strays)
+    held = index.ntotal + len(outliers)
     if not held == len(rows) == len(keys) == len(groups) or rows.shape[1] != index.d:
         raise Corrupt(
-            f"an index of {index.ntotal} rows of {index.d} numbers and {len(strays)} strays came "
-            f"with vectors of shape {rows.shape}, {len(keys)} keys and {len(groups)} groups: "
+            f"an index of {index.ntotal} rows of {index.d} numbers and {len(outliers)} outliers "
+            f"came with vectors of shape {rows.shape}, {len(keys)} keys and {len(groups)} groups: "
             "rebuild the snapshot"
         )

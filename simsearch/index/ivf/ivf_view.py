@@ -8,7 +8,6 @@ into is `nprobe`'s to say: a match in another list is missed, and nothing else i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -17,15 +16,17 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.errors import InternalFault, SpaceMismatch
+from simsearch.errors import InternalFault
 from simsearch.index.flat.cosine import ExactIndex
 from simsearch.index.flat.row_log import Ints
-from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, CosineView
-from simsearch.index.ivf.calibration import Codec
-from simsearch.index.ivf.ivf_store import NO_TOMBS, IvfStore, Living, holds, remembered
-from simsearch.index.query_batch import Batch, Nearest
-from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs
+from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, CosineView, require_dim
+from simsearch.index.ivf.calibration import Calibration
+from simsearch.index.ivf.faiss_io import one_thread
+from simsearch.index.ivf.ivf_store import IvfStore, LiveRowSelector, memoized
+from simsearch.index.query_batch import NearestLists, QueryBatch
+from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs, cosine_matches
 from simsearch.index.rescore import exact_pairs
+from simsearch.index.tombstones import Tombstones, contains
 from simsearch.index.union import UnionView
 from simsearch.types import Vectors
 
@@ -37,7 +38,7 @@ CANDIDATES = (16, 256, 4096)
 at last no more. The last is above ROWS_MAX, and with QUERIES_AT_ONCE bounds a step to a million
 candidates."""
 
-NO_STRAYS = np.empty(0, np.int64)
+NO_OUTLIERS = np.empty(0, np.int64)
 
 SCORE_MAX = 4.0
 """A score is a cosine with an error that is smaller than 1."""
@@ -49,7 +50,7 @@ class IvfBase:
     `index` is a trained and filled FAISS IVF index for inner products whose ids are the row
     numbers 0 to n-1 of `rows` (n, dim) float16, `keys` (n,) and `groups` (n,), which are integers
     of any width. Rows and keys may be memmaps and then stay on disk: they are read of what may
-    match alone. Groups are copied. `strays` are the row numbers, ascending, that ivf_build.fill
+    match alone. Groups are copied. `outliers` are the row numbers, ascending, that ivf_build.fill
     left out of the index: they are searched exactly. One shard of a snapshot is one base;
     UnionView joins them. Bases whose lists have equal centres may be given one object that stands
     for the `centres`: then a union compares queries with them once. Raises Corrupt where the
@@ -63,62 +64,71 @@ class IvfBase:
         keys: NDArray[np.integer],
         groups: NDArray[np.integer],
         *,
-        codec: Codec,
+        calibration: Calibration,
         nprobe: int,
-        strays: NDArray[np.int64] = NO_STRAYS,
+        outliers: NDArray[np.int64] = NO_OUTLIERS,
         centres: object | None = None,
         rows_max: int = ROWS_MAX,
     ) -> None:
-        self._store = IvfStore(index, rows, keys, groups, strays, centres)
-        self._aside = ExactIndex(self._store.dim, block_rows=len(strays) or 1, rows_max=rows_max)
-        self._aside.append(rows[strays].astype(np.float32), keys[strays], groups[strays])
-        self._codec = codec
+        self._store = IvfStore(index, rows, keys, groups, outliers, centres)
+        self._outlier_index = ExactIndex(
+            self._store.dim, block_rows=len(outliers) or 1, rows_max=rows_max
+        )
+        self._outlier_index.append(
+            rows[outliers].astype(np.float32), keys[outliers], groups[outliers]
+        )
+        self._calibration = calibration
         self._nprobe = nprobe
         self._rows_max = rows_max
-        self._tombs = NO_TOMBS
-        self._living = Living(self._store, NO_TOMBS.rows, nprobe)
+        self._tombstones = Tombstones.none(np.int64)
+        self._selector = LiveRowSelector(self._store, self._tombstones.rows, nprobe)
 
     def __len__(self) -> int:
         """All rows, retired ones too."""
-        return len(self._store) + len(self._store.strays)
+        return len(self._store) + len(self._store.outliers)
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory, by length: codes, ids, centroids, groups, strays; keys and rows that
+        """Bytes in memory, by length: codes, ids, centroids, groups, outliers; keys and rows that
         are no memmap. What FAISS allocates beyond that is not seen here."""
-        return self._store.nbytes + self._aside.nbytes
+        return self._store.nbytes + self._outlier_index.nbytes
 
     def retire(self, keys: Ints, seqs: Ints) -> int:
         """As RowLog.retire."""
         rows, place = self._store.rows_of(np.asarray(keys, np.int64))
-        before = len(self._tombs.rows)
-        self._tombs = self._tombs.joined(rows, np.asarray(seqs, np.int64)[place])
-        return len(self._tombs.rows) - before + self._aside.retire(keys, seqs)
+        before = len(self._tombstones)
+        self._tombstones = self._tombstones.joined(rows, np.asarray(seqs, np.int64)[place])
+        return len(self._tombstones) - before + self._outlier_index.retire(keys, seqs)
 
     def freeze(self, through: int) -> CosineView:
         """The rows, less those that ended at or before `through`. Views share everything but the
         dead rows' selectors, and those too until a row dies."""
-        dead = self._tombs.until(through)
-        if dead is not self._living.dead and not np.array_equal(dead, self._living.dead):
-            self._living = Living(self._store, dead, self._nprobe)
-        view = IvfView(self._store, self._living, self._codec, through, self._rows_max)
-        if not len(self._store.strays):
+        dead = self._tombstones.until(through)
+        if dead is not self._selector.dead and not np.array_equal(dead, self._selector.dead):
+            self._selector = LiveRowSelector(self._store, dead, self._nprobe)
+        view = IvfView(self._store, self._selector, self._calibration, through, self._rows_max)
+        if not len(self._store.outliers):
             return view
-        return UnionView([view, self._aside.freeze(through)], self._rows_max)
+        return UnionView([view, self._outlier_index.freeze(through)], self._rows_max)
 
 
 class IvfView:
     """A CosineView: the rows of a base that were alive at `through`, for any number of threads."""
 
     def __init__(
-        self, store: IvfStore, living: Living, codec: Codec, through: int, rows_max: int
+        self,
+        store: IvfStore,
+        selector: LiveRowSelector,
+        calibration: Calibration,
+        through: int,
+        rows_max: int,
     ) -> None:
         self._store = store
-        self._living = living
+        self._selector = selector
         self._through = through
         self._rows_max = rows_max
-        self._question: Callable[[tuple[float, ...]], _Question | None]
-        self._question = remembered(partial(_question, living, codec))
+        self._criteria: Callable[[tuple[float, ...]], SlotCriteria | None]
+        self._criteria = memoized(partial(_criteria, selector, calibration))
 
     @property
     def dim(self) -> int:
@@ -130,43 +140,43 @@ class IvfView:
 
     @property
     def probed(self) -> tuple[object, int]:
-        """As SharesWork.probed."""
-        return self._store.centres, self._living.nprobe
+        """As BatchSearchable.probed."""
+        return self._store.centres, self._selector.nprobe
 
     def __len__(self) -> int:
-        return len(self._living)
+        return len(self._selector)
 
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
         """As CosineView.search, in the lists that are read. Raises SpaceMismatch where dim
         differs. `truncated` is also set where more candidates passed the gate than were looked
         at, the last of CANDIDATES."""
-        _require_dim(queries, self.dim)
-        return self.search_batch(Batch(queries), floors)
+        require_dim(queries, self.dim)
+        return self.search_batch(QueryBatch(queries), floors)
 
-    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
+    def search_batch(self, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
         """As `search`; `batch` may have been through other views of this dim before."""
         limits = Limits({group: -floor for group, floor in floors.items()})
-        question = self._question(tuple(limits.of(self._store.groups)))
+        criteria = self._criteria(tuple(limits.of(self._store.groups)))
         truncated = np.zeros(len(batch), np.bool_)
-        if question is None or not len(batch):
-            return _as_matches(NO_PAIRS, truncated)
+        if criteria is None or not len(batch):
+            return cosine_matches(NO_PAIRS, truncated)
         found = []
         with one_thread():
-            nearest = self._store.nearest(batch, question.parameters)
+            nearest = self._store.nearest(batch, criteria.parameters)
             for start in range(0, len(batch), QUERIES_AT_ONCE):
                 part = slice(start, start + QUERIES_AT_ONCE)
-                asked = _Asked(batch.queries[part], batch.unit[part], nearest.of(part))
-                pairs, truncated[part] = self._closest(asked, question)
+                asked = _QueryChunk(batch.queries[part], batch.unit[part], nearest.of(part))
+                pairs, truncated[part] = self._closest(asked, criteria)
                 if len(pairs):
                     found.append(pairs.numbered_from(start))
-        return _as_matches(Pairs.joined(found) if found else NO_PAIRS, truncated)
+        return cosine_matches(Pairs.joined(found) if found else NO_PAIRS, truncated)
 
-    def _closest(self, asked: _Asked, question: _Question) -> _Closest:
+    def _closest(self, asked: _QueryChunk, criteria: SlotCriteria) -> _Closest:
         """The matches in order, and for which queries there may have been more."""
         closest = Closest(len(asked.queries), self._rows_max, slack=0.0)
         found = [
-            self._matches(asked.queries, candidates, question)
-            for candidates in self._candidates(asked, question, closest.truncated)
+            self._matches(asked.queries, candidates, criteria)
+            for candidates in self._candidates(asked, criteria, closest.truncated)
         ]
         if not any(map(len, found)):
             return NO_PAIRS, closest.truncated
@@ -174,40 +184,40 @@ class IvfView:
         return closest.ranked(), closest.truncated
 
     def _candidates(
-        self, asked: _Asked, question: _Question, truncated: NDArray[np.bool_]
-    ) -> Iterator[_Candidates]:
+        self, asked: _QueryChunk, criteria: SlotCriteria, truncated: NDArray[np.bool_]
+    ) -> Iterator[Candidates]:
         """What may match; marks the queries of which not all could be had."""
         _, unit, nearest = asked
         waiting = np.arange(len(unit))
-        parameters = question.first_parameters
+        parameters = criteria.first_parameters
         for count in CANDIDATES:
             scores, rows = self._store.scan(unit, nearest, count, parameters)
             best = float(scores[:, 0].max(initial=-np.inf))
-            if best < question.lowest_gate:
+            if best < criteria.lowest_gate:
                 return
             _require_possible(best)
-            is_cut = scores[:, -1] >= question.lowest_gate
+            is_cut = scores[:, -1] >= criteria.lowest_gate
             if count < CANDIDATES[-1]:
                 scores[is_cut] = -np.inf  # these are asked again
-            yield _Candidates(waiting, scores, rows)
+            yield Candidates(waiting, scores, rows)
             waiting, unit, nearest = waiting[is_cut], unit[is_cut], nearest.of(is_cut)
             if not len(waiting):
                 return
-            parameters = question.parameters
+            parameters = criteria.parameters
         truncated[waiting] = True
 
-    def _matches(self, queries: Vectors, proposed: _Candidates, question: _Question) -> Pairs:
+    def _matches(self, queries: Vectors, proposed: Candidates, criteria: SlotCriteria) -> Pairs:
         """The pairs whose exact cosine is at the floor of the row's group or above."""
         store = self._store
-        good = np.flatnonzero((proposed.scores >= question.lowest_gate) & (proposed.rows >= 0))
+        good = np.flatnonzero((proposed.scores >= criteria.lowest_gate) & (proposed.rows >= 0))
         row, score = proposed.rows.ravel()[good], proposed.scores.ravel()[good]
         query = proposed.query[good // proposed.scores.shape[1]]
         slot = store.slots[row]
-        worth = (score >= question.gates[slot]) & ~holds(self._living.dead, row)
+        worth = (score >= criteria.gates[slot]) & ~contains(self._selector.dead, row)
         query, row, slot = query[worth], row[worth], slot[worth]
         # float16 rows are as good: each pair is widened to float64 before it is compared
         gap = -exact_pairs(queries, cast(Vectors, store.rows), query, row)
-        inside = gap <= question.limits[slot]
+        inside = gap <= criteria.limits[slot]
         query, row, slot = query[inside], row[inside], slot[inside]
         key = store.keys[row].astype(np.int64)
         return Pairs(query, row, key, store.group_of_slot[slot], gap[inside])
@@ -216,15 +226,15 @@ class IvfView:
 _Closest: TypeAlias = tuple[Pairs, NDArray[np.bool_]]
 
 
-class _Asked(NamedTuple):
+class _QueryChunk(NamedTuple):
     """Some queries, (n, dim), as they are and with length 1, and the lists to read for them."""
 
     queries: Vectors
     unit: Vectors
-    nearest: Nearest
+    nearest: NearestLists
 
 
-class _Candidates(NamedTuple):
+class Candidates(NamedTuple):
     """What the index proposes for the queries numbered `query`, (m,): both others are (m, k)."""
 
     query: NDArray[np.intp]
@@ -233,7 +243,7 @@ class _Candidates(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Question:
+class SlotCriteria:
     """Of each slot the widest gap and the lowest score, infinite where it is not asked. The first
     parameters may let dead rows pass, which must not take the places of others later."""
 
@@ -244,36 +254,17 @@ class _Question:
     parameters: Any
 
 
-def _question(living: Living, codec: Codec, limits: tuple[float, ...]) -> _Question | None:
+def _criteria(
+    selector: LiveRowSelector, calibration: Calibration, limits: tuple[float, ...]
+) -> SlotCriteria | None:
     """`limits` by slot; None where no living row is asked."""
     widest = np.array(limits, np.float64)
     asked = widest > NEVER
-    if not len(living) or not asked.any():
+    if not len(selector) or not asked.any():
         return None
-    gates, key = codec.gate(-widest), asked.tobytes()
-    first = living.first_parameters(key)
-    return _Question(widest, gates, float(gates.min()), first, living.parameters(key))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """FAISS computes in the calling thread alone; other threads, and this one later, keep theirs.
-
-    OpenMP's setting belongs to the thread that makes it. With more than one on each of many
-    small searches, their threads fight: 30 questions a second were answered instead of thousands.
-    """
-    before = _faiss.omp_get_max_threads()
-    _faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        _faiss.omp_set_num_threads(before)
-
-
-def _as_matches(pairs: Pairs, truncated: NDArray[np.bool_]) -> CosineMatches:
-    # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
-    cosine = 0.0 - pairs.gap
-    return CosineMatches(pairs.query, pairs.row, pairs.key, pairs.group, cosine, truncated)
+    gates, key = calibration.gate(-widest), asked.tobytes()
+    first = selector.first_parameters(key)
+    return SlotCriteria(widest, gates, float(gates.min()), first, selector.parameters(key))
 
 
 def _require_possible(score: float) -> None:
@@ -283,12 +274,4 @@ def _require_possible(score: float) -> None:
         raise InternalFault(
             f"the index scores a row {score:.3g}, which no code can: verify the snapshot, and "
             "rebuild it with more links in its graph (IVF<lists>_HNSW<links>)"
-        )
-
-
-def _require_dim(vectors: Vectors, dim: int) -> None:
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise SpaceMismatch(
-            f"vectors have shape {vectors.shape}, the index holds (n, {dim}): "
-            "encode with the model the index was built for"
         )

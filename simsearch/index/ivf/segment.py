@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from simsearch.index.flat.row_log import Ints
 from simsearch.index.ivf import faiss_io, train
-from simsearch.index.ivf.calibration import Codec
-from simsearch.index.ivf.ivf_view import IvfBase, one_thread
+from simsearch.index.ivf.calibration import Calibration
+from simsearch.index.ivf.faiss_io import one_thread
+from simsearch.index.ivf.ivf_view import IvfBase
 from simsearch.index.ivf.plan import NPROBE, plan
 from simsearch.types import Vectors
 
@@ -28,31 +29,31 @@ ROOM_ROWS_MIN = 4096
 
 
 @dataclass(frozen=True)
-class Known:
+class IndexParameters:
     """Of an index: how its scores lie, and how many lists a search is to read."""
 
-    codec: Codec
+    calibration: Calibration
     nprobe: int
 
 
 @dataclass(frozen=True)
-class Mould:
+class SegmentTemplate:
     """`empty` makes a trained index without rows. `known` is None where no rows have been searched
     with it yet. `centres` stands for the centres of its lists, as in IvfBase."""
 
     empty: Callable[[], Any]
-    known: Known | None = None
+    known: IndexParameters | None = None
     centres: object | None = None
 
     @staticmethod
-    def drawn_from(rows: NDArray[np.floating]) -> Mould:
+    def from_rows(rows: NDArray[np.floating]) -> SegmentTemplate:
         """As `plan` says for so many `rows` (n, dim), with some of them as the centres of lists.
         Takes about a second. Raises BadConfig where they are few enough to be compared each."""
         chosen = plan(len(rows), rows.shape[1])
         rng = np.random.default_rng(0)
         picked = np.sort(rng.choice(len(rows), chosen.train_rows, replace=False))
         index = train.train(chosen.factory, rows[picked], drawn_lists=True)
-        return Mould(lambda: index)
+        return SegmentTemplate(lambda: index)
 
 
 class Segment:
@@ -60,13 +61,13 @@ class Segment:
     as it is for the views that have it. Each may be extended once. What was retired in this one
     is alive in the larger one until it is retired there too. `bases` is empty or the one base."""
 
-    def __init__(self, mould: Mould, index: Any = None) -> None:
+    def __init__(self, template: SegmentTemplate, index: Any = None) -> None:
         """`index`: filled, instead of an empty one."""
-        self.mould = mould
-        self._index = mould.empty() if index is None else index
-        self._room = _Room(int(self._index.d))
+        self.template = template
+        self._index = template.empty() if index is None else index
+        self._room = _GrowableRows(int(self._index.d))
         self._count = 0
-        self._strays = np.empty(0, np.int64)
+        self._outliers = np.empty(0, np.int64)
         self._measured_rows = MEASURED_ROWS_MIN // 2
         self.bases: tuple[IvfBase, ...] = ()
 
@@ -76,46 +77,49 @@ class Segment:
     def extended(self, rows: Vectors, keys: Ints, groups: Ints) -> Segment:
         """With (n, dim) more rows; computes in the calling thread alone. About .1 ms a row and
         .1 ms for a thousand rows that were there before, which are copied."""
-        larger = Segment(self.mould, faiss_io.copy_of(self._index))
+        larger = Segment(self.template, faiss_io.copy_of(self._index))
         larger._room = self._room.with_rows(self._count, rows, keys, groups)
         larger._count = self._count + len(rows)
         larger._measured_rows = self._measured_rows
         with one_thread():
             numbers = np.arange(self._count, larger._count)
-            strays = train.fill(larger._index, rows, numbers)
-            larger._strays = np.concatenate((self._strays, strays))
+            outliers = train.fill(larger._index, rows, numbers)
+            larger._outliers = np.concatenate((self._outliers, outliers))
             larger._measure()
-        known = larger.mould.known
+        known = larger.template.known
         assert known is not None, "it has just been measured"
         larger.bases = (
             IvfBase(
                 larger._index,
                 *larger._room.filled(larger._count),
-                codec=known.codec,
+                calibration=known.calibration,
                 nprobe=known.nprobe,
-                strays=larger._strays,
-                centres=self.mould.centres,
+                outliers=larger._outliers,
+                centres=self.template.centres,
             ),
         )
         return larger
 
     def _measure(self) -> None:
         """Anew whenever there are twice as many rows. What was known is kept where it is wider."""
-        known = self.mould.known
+        known = self.template.known
         if known is not None and self._count < 2 * self._measured_rows:
             return
         rows, _, _ = self._room.filled(self._count)
-        codec = train.calibrate(self._index, rows)
+        calibration = train.calibrate(self._index, rows)
         nprobe = max(NPROBE, train.nprobe_for(self._index, rows))
         if known is not None:
-            codec = Codec(min(codec.bias, known.codec.bias), max(codec.sd, known.codec.sd))
+            calibration = Calibration(
+                min(calibration.bias, known.calibration.bias),
+                max(calibration.sd, known.calibration.sd),
+            )
             nprobe = max(nprobe, known.nprobe)
-        measured = Known(codec, min(nprobe, int(self._index.nlist)))
-        self.mould = replace(self.mould, known=measured)
+        measured = IndexParameters(calibration, min(nprobe, int(self._index.nlist)))
+        self.template = replace(self.template, known=measured)
         self._measured_rows = self._count
 
 
-class _Room:
+class _GrowableRows:
     """Arrays with room to spare. What lies behind a segment's count is not seen through it, so
     the next one may write there."""
 
@@ -129,12 +133,12 @@ class _Room:
     ) -> tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.int64]]:
         return self._rows[:count], self._keys[:count], self._groups[:count]
 
-    def with_rows(self, count: int, rows: Vectors, keys: Ints, groups: Ints) -> _Room:
+    def with_rows(self, count: int, rows: Vectors, keys: Ints, groups: Ints) -> _GrowableRows:
         """Itself, where `rows` fit behind the first `count`; else a larger one with both."""
         end = count + len(rows)
         room = self
         if end > len(self._keys):
-            room = _Room(self._rows.shape[1], max(2 * end, ROOM_ROWS_MIN))
+            room = _GrowableRows(self._rows.shape[1], max(2 * end, ROOM_ROWS_MIN))
             room._rows[:count], room._keys[:count] = self._rows[:count], self._keys[:count]
             room._groups[:count] = self._groups[:count]
         room._rows[count:end] = rows

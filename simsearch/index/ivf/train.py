@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import Corrupt
-from simsearch.index.ivf.calibration import BIAS_COSINE, Codec
+from simsearch.index.ivf.calibration import BIAS_COSINE, Calibration
 from simsearch.index.rescore import exact_cosines
 from simsearch.types import Vectors
 
@@ -19,19 +19,19 @@ _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 FILL_ROWS: Final = 16_384
 """Rows widened to float32 at a time."""
 
-EVENED_TO: Final = 0.8
-PLAIN_EVENED_TO: Final = 0.7
-"""Of codes of whole rows, which reach no more: at .75 there were 25 times as many strays."""
-EVENED_WITHIN: Final = 0.002
-EVENED_ROUNDS: Final = 6
-SCALES: Final = (0.5, 3.0)
+RESCALE_TARGET: Final = 0.8
+PLAIN_RESCALE_TARGET: Final = 0.7
+"""Of codes of whole rows, which reach no more: at .75 there were 25 times as many outliers."""
+RESCALE_TOLERANCE: Final = 0.002
+RESCALE_ROUNDS: Final = 6
+SCALE_BOUNDS: Final = (0.5, 3.0)
 
-STRAY_SHORT: Final = 0.05
-"""A row whose code scores it further below what it was evened to than this is a stray. A gate lies
+OUTLIER_SHORTFALL: Final = 0.05
+"""A row whose code scores it further below what it was evened to than this is an outlier. A gate lies
 some .06 below what a near pair is expected to score: of sentence vectors 2 in 10,000 came that
 close."""
 
-WHOLE_SHORT: Final = 0.01
+SCALAR_SHORTFALL: Final = 0.01
 """The same of codes that are whole numbers, and score a row 1 less some thousandths: rows beyond
 the range that was seen in training are clipped, and lose much more."""
 
@@ -81,29 +81,29 @@ def fill(
 ) -> NDArray[np.int64]:
     """Add `rows` (n, dim; may be a memmap) under `ids`: for IvfBase, their row numbers.
 
-    Returns the ids of strays, which are left out: rows that their codes describe so badly that a
+    Returns the ids of outliers, which are left out: rows that their codes describe so badly that a
     search could miss them. They are to be searched exactly. `progress` is called with how many
     more rows are done.
 
     Only add_with_ids will do: add_preassigned and add_core corrupt a fast-scan index silently.
     """
-    strays = [np.empty(0, np.int64)]
+    outliers = [np.empty(0, np.int64)]
     for start in range(0, len(rows), FILL_ROWS):
         wide = np.ascontiguousarray(rows[start : start + FILL_ROWS], np.float32)
         numbers = np.ascontiguousarray(ids[start : start + FILL_ROWS], np.int64)
-        evened, is_stray = _evened(index, wide)
+        rescaled, is_outlier = _rescaled(index, wide)
         # Named, so that they live until FAISS, which is given their addresses, has returned.
-        kept, kept_numbers = evened[~is_stray], numbers[~is_stray]
+        kept, kept_numbers = rescaled[~is_outlier], numbers[~is_outlier]
         if len(kept):
             index.add_with_ids(kept, kept_numbers)
-        strays.append(numbers[is_stray])
+        outliers.append(numbers[is_outlier])
         progress(len(numbers))
-    return np.concatenate(strays)
+    return np.concatenate(outliers)
 
 
-def _evened(index: Any, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
-    """`vectors`, each scaled so that its code scores it as EVENED_TO says when it is itself asked
-    for, and which of them no scale brings near that: the strays.
+def _rescaled(index: Any, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+    """`vectors`, each scaled so that its code scores it as RESCALE_TARGET says when it is itself asked
+    for, and which of them no scale brings near that: the outliers.
 
     Codes of residuals shrink rows unequally: one near the centre of its list hardly, one far away
     by a third. A gate that lets the most shrunk one pass lets crowds of others pass too. Scaling a
@@ -112,24 +112,24 @@ def _evened(index: Any, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
     scale, and an exact cosine is taken from `rows`, never from codes.
     """
     if not hasattr(index, "pq"):
-        return vectors, _own_scores(index, vectors) < 1 - WHOLE_SHORT
+        return vectors, _own_scores(index, vectors) < 1 - SCALAR_SHORTFALL
     centres = _centres_of(index, vectors)
-    evened_to = EVENED_TO if index.by_residual else PLAIN_EVENED_TO
+    target = RESCALE_TARGET if index.by_residual else PLAIN_RESCALE_TARGET
     scales = np.ones((len(vectors), 1), np.float32)
     best, best_score = scales.copy(), np.full((len(vectors), 1), -np.inf, np.float32)
     waiting = np.arange(len(vectors))
-    for _ in range(EVENED_ROUNDS):
+    for _ in range(RESCALE_ROUNDS):
         own = vectors[waiting]
         codes = index.pq.compute_codes(scales[waiting] * own - centres[waiting])
         score = ((centres[waiting] + index.pq.decode(codes)) * own).sum(1, keepdims=True)
-        miss = np.abs(score - evened_to)
-        better = (miss < np.abs(best_score[waiting] - evened_to))[:, 0]
+        miss = np.abs(score - target)
+        better = (miss < np.abs(best_score[waiting] - target))[:, 0]
         best[waiting[better]] = scales[waiting[better]]
         best_score[waiting[better]] = score[better]
-        rescaled = scales[waiting] * evened_to / np.maximum(score, 0.1)
-        scales[waiting] = np.clip(rescaled, *SCALES)
-        waiting = waiting[miss[:, 0] > EVENED_WITHIN]
-    return best * vectors, (best_score < evened_to - STRAY_SHORT)[:, 0]
+        rescaled = scales[waiting] * target / np.maximum(score, 0.1)
+        scales[waiting] = np.clip(rescaled, *SCALE_BOUNDS)
+        waiting = waiting[miss[:, 0] > RESCALE_TOLERANCE]
+    return best * vectors, (best_score < target - OUTLIER_SHORTFALL)[:, 0]
 
 
 def _own_scores(index: Any, vectors: Vectors) -> NDArray[np.float32]:
@@ -165,7 +165,7 @@ def nprobe_for(index: Any, rows: NDArray[np.floating], seed: int = 0) -> int:
     return int(np.quantile(rank, PROBED_SHARE, method="higher"))
 
 
-def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Codec:
+def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Calibration:
     """How the index's scores of near pairs lie around their cosines.
 
     The pairs: stored rows and queries turned away from them to a cosine of .85 to .95, half of
@@ -184,7 +184,7 @@ def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Codec:
         )
     cosines = exact_cosines(queries[seen], near[seen])
     slope = float((scores[seen] / cosines).mean())
-    return Codec(BIAS_COSINE * (slope - 1), _spread(scores[seen] - slope * cosines))
+    return Calibration(BIAS_COSINE * (slope - 1), _spread(scores[seen] - slope * cosines))
 
 
 def _spread(errors: NDArray[np.float64]) -> float:

@@ -60,13 +60,13 @@ __all__ = [
 @dataclass(frozen=True, eq=False)
 class Shard:
     """A FAISS index and its own stretch of a space's rows: id i in the index is row i here. Rows
-    numbered `strays` (ascending) are not in the index."""
+    numbered `outliers` (ascending) are not in the index."""
 
     index: Any
     rows: NDArray[np.float16]
     keys: NDArray[np.int64]
     groups: NDArray[np.uint32]
-    strays: NDArray[np.int64]
+    outliers: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,22 +125,22 @@ def _open_space(path: Path, part: SpacePart) -> SpaceRows:
     keys, groups = _open_owners(path, part)
     if not part.shards:
         return SpaceRows(part, rows, keys, groups, (), None)
-    strays = list(_open_strays(path, part))
-    read = read_shards([path / name for name in part.shards], part, rows, strays)
+    outliers = list(_open_outliers(path, part))
+    read = read_shards([path / name for name in part.shards], part, rows, outliers)
     shards = tuple(
         Shard(index, rows[at], keys[at], groups[at], own)
-        for (index, at), own in zip(read, strays, strict=True)
+        for (index, at), own in zip(read, outliers, strict=True)
     )
     trained = np.memmap(path / part.trained, np.uint8, "r")
     return SpaceRows(part, rows, keys, groups, shards, trained)
 
 
-def _open_strays(path: Path, part: SpacePart) -> Iterator[NDArray[np.int64]]:
-    for name, count, rows in zip(part.strays, part.stray_counts, part.shard_rows, strict=True):
-        strays = load_npy(path / name, np.int64, (count,))
-        if count and (strays[0] < 0 or strays[-1] >= rows or (np.diff(strays) <= 0).any()):
+def _open_outliers(path: Path, part: SpacePart) -> Iterator[NDArray[np.int64]]:
+    for name, count, rows in zip(part.outliers, part.outlier_counts, part.shard_rows, strict=True):
+        outliers = load_npy(path / name, np.int64, (count,))
+        if count and (outliers[0] < 0 or outliers[-1] >= rows or (np.diff(outliers) <= 0).any()):
             raise ValueError(f"{name} does not hold ascending numbers of rows")
-        yield strays
+        yield outliers
 
 
 def _open_signal(path: Path, part: SignalPart) -> SignalRows:

@@ -39,8 +39,8 @@ class SpacePart:
     one after the other, with ids from 0 on in every shard.
 
     `factory` is "Flat" where there are no shards, else FAISS's; `nprobe` is 0 unless it is an
-    IVF. `codec_bias`, `codec_sd`: mean and spread of proposed less exact cosine. `strays` names
-    for each shard the file with the numbers of those `stray_counts` rows of its stretch which it
+    IVF. `score_bias`, `score_sd`: mean and spread of proposed less exact cosine. `outliers` names
+    for each shard the file with the numbers of those `outlier_counts` rows of its stretch which it
     does not hold and which are to be searched exactly. `trained` is the empty index that the
     shards were begun with; "" without shards.
     """
@@ -50,13 +50,13 @@ class SpacePart:
     count: int
     factory: str
     nprobe: int
-    codec_bias: float
-    codec_sd: float
+    score_bias: float
+    score_sd: float
     shards: tuple[str, ...]
     shard_rows: tuple[int, ...]
     trained: str
-    strays: tuple[str, ...]
-    stray_counts: tuple[int, ...]
+    outliers: tuple[str, ...]
+    outlier_counts: tuple[int, ...]
     rows: str
     keys: str
     groups: str
@@ -70,34 +70,34 @@ class SpacePart:
         count: int,
         *,
         factory: str = EXACT,
-        stray_counts: tuple[int, ...] = (),
+        outlier_counts: tuple[int, ...] = (),
         nprobe: int = 0,
-        codec_bias: float = 0.0,
-        codec_sd: float = 0.0,
+        score_bias: float = 0.0,
+        score_sd: float = 0.0,
     ) -> SpacePart:
         """With the usual file names; `number` tells the snapshot's spaces apart. There are as many
-        shards as `stray_counts`."""
-        shards = len(stray_counts)
+        shards as `outlier_counts`."""
+        shards = len(outlier_counts)
         return cls(
             space=space,
             dim=dim,
             count=count,
             factory=factory,
             nprobe=nprobe,
-            codec_bias=codec_bias,
-            codec_sd=codec_sd,
+            score_bias=score_bias,
+            score_sd=score_sd,
             shards=tuple(f"shard-{number}-{k}.npy" for k in range(shards)),
             shard_rows=stretches(count, shards),
             trained=f"trained-{number}.faiss" if shards else "",
-            strays=tuple(f"strays-{number}-{k}.npy" for k in range(shards)),
-            stray_counts=stray_counts,
+            outliers=tuple(f"outliers-{number}-{k}.npy" for k in range(shards)),
+            outlier_counts=outlier_counts,
             rows=f"rows-{number}.npy",
             keys=f"keys-{number}.npy",
             groups=f"groups-{number}.npy",
         )
 
     def file_names(self) -> tuple[str, ...]:
-        of_shards = (*self.shards, *self.strays, self.trained) if self.shards else ()
+        of_shards = (*self.shards, *self.outliers, self.trained) if self.shards else ()
         return (*of_shards, self.rows, self.keys, self.groups)
 
 
@@ -288,7 +288,7 @@ def _faults(manifest: Manifest) -> Iterator[str]:
 
 def _part_faults(manifest: Manifest) -> Iterator[str]:
     for part in manifest.spaces:
-        if part.dim < 1 or part.count < 0 or part.nprobe < 0 or part.codec_sd < 0:
+        if part.dim < 1 or part.count < 0 or part.nprobe < 0 or part.score_sd < 0:
             yield f"has numbers out of range for space {part.space}"
         if (part.factory == EXACT) != (not part.shards):
             yield f"has shards for space {part.space} that its factory {part.factory} does not need"
@@ -307,9 +307,9 @@ def _part_faults(manifest: Manifest) -> Iterator[str]:
 
 def _shard_faults(part: SpacePart) -> Iterator[str]:
     shards = len(part.shards)
-    if not shards == len(part.shard_rows) == len(part.strays) == len(part.stray_counts):
+    if not shards == len(part.shard_rows) == len(part.outliers) == len(part.outlier_counts):
         yield f"does not say of each shard of space {part.space} what it holds"
-    elif not all(0 <= s <= n for s, n in zip(part.stray_counts, part.shard_rows, strict=True)):
+    elif not all(0 <= s <= n for s, n in zip(part.outlier_counts, part.shard_rows, strict=True)):
         yield f"has shards of space {part.space} with numbers of rows out of range"
     if shards and sum(part.shard_rows) != part.count:
         yield f"has shards of {sum(part.shard_rows)} rows for the {part.count} of {part.space}"

@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.ivf.faiss_io import one_thread
 from simsearch.index.ivf.mapped_lists import ids_of, map_lists
 from simsearch.index.rescore import exact_cosines
 from simsearch.index.snapshot.manifest import SpacePart
@@ -47,16 +48,16 @@ def read_shards(
     paths: Sequence[Path],
     part: SpacePart,
     rows: NDArray[np.float16],
-    strays: Sequence[NDArray[np.int64]],
+    outliers: Sequence[NDArray[np.int64]],
 ) -> list[tuple[Any, slice]]:
     """Each shard of `part` with its stretch of `rows`, checked against them; none holds the rows
-    of its stretch that are numbered in its `strays`.
+    of its stretch that are numbered in its `outliers`.
 
     The lists stay in their files, mapped. Raises ValueError with what is wrong.
     """
     found = []
     start = 0
-    for path, count, own in zip(paths, part.shard_rows, strays, strict=True):
+    for path, count, own in zip(paths, part.shard_rows, outliers, strict=True):
         shard = _begun(path.parent / part.trained, part)
         at = slice(start, start + count)
         try:
@@ -81,9 +82,9 @@ def _begun(path: Path, part: SpacePart) -> Any:
     return trained
 
 
-def _check(shard: Any, rows: NDArray[np.float16], strays: NDArray[np.int64]) -> None:
+def _check(shard: Any, rows: NDArray[np.float16], outliers: NDArray[np.int64]) -> None:
     held = np.ones(len(rows), np.bool_)
-    held[strays] = False
+    held[outliers] = False
     if not _holds_each(ids_of(shard), held):
         raise ValueError(f"has other ids than those of its rows, 0 to {len(rows) - 1}")
     _check_canary(shard, rows, np.flatnonzero(held))
@@ -138,21 +139,11 @@ def _check_canary(shard: Any, rows: NDArray[np.float16], held: NDArray[np.int64]
         return
     some = held[np.linspace(0, len(held) - 1, CANARY_ROWS).astype(np.int64)]
     queries = rows[some].astype(np.float32)
-    found = _search_alone(shard, queries, min(CANARY_CANDIDATES, len(rows)))
+    with one_thread():  # a few queries on many threads stall a server that is busy
+        found = shard.search(queries, min(CANARY_CANDIDATES, len(rows)))[1]
     for query, row, candidates in zip(queries, some, found, strict=True):
         if row not in candidates and _best_cosine(query, rows, candidates) < CANARY_COSINE:
             raise ValueError(f"does not find its row {row} when asked for that row")
-
-
-def _search_alone(shard: Any, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """On this thread only: a few queries on many threads stall a server that is busy."""
-    threads = _faiss.omp_get_max_threads()
-    _faiss.omp_set_num_threads(1)
-    try:
-        ids: NDArray[np.int64] = shard.search(queries, count)[1]
-        return ids
-    finally:
-        _faiss.omp_set_num_threads(threads)
 
 
 def _best_cosine(

@@ -219,7 +219,7 @@ def _index(page: Page, core: Core) -> None:
     for signal in BINARY:
         bits = view.hamming(signal)
         page.set("simsearch_index_rows", len(bits) if bits else 0, signal)
-    for space, count in view.aside.items():
+    for space, count in view.unsearchable.items():
         page.set("simsearch_index_rows_aside", count, space)
 
 
