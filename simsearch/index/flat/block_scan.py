@@ -1,4 +1,4 @@
-"""The walk over a view's blocks that exact and Hamming search share."""
+"""Block scan: the loop over the blocks of a view that cosine and Hamming search share."""
 
 from __future__ import annotations
 
@@ -16,37 +16,40 @@ P_contra = TypeVar("P_contra", bound=np.generic, contravariant=True)
 
 
 class CandidatePairs(NamedTuple):
-    """Pairs of a query and a row of one block, with a gap that need not be exact."""
+    """Candidate pairs of a query and a row of one block (`at`), with an approximate gap."""
 
     query: NDArray[np.intp]
     at: NDArray[np.intp]
     gap: NDArray[np.float64]
 
     def only(self, which: NDArray[np.bool_]) -> CandidatePairs:
+        """Those that `which` selects."""
         return CandidatePairs(self.query[which], self.at[which], self.gap[which])
 
 
-_NOBODY = np.empty(0, np.intp)
-NOTHING = CandidatePairs(_NOBODY, _NOBODY, np.empty(0, np.float64))
+_NO_INDICES = np.empty(0, np.intp)
+NO_CANDIDATES = CandidatePairs(_NO_INDICES, _NO_INDICES, np.empty(0, np.float64))
 
 
 class Kernel(Protocol[P_contra]):
-    """The arithmetic of one scale, for the few queries it was made with."""
+    """The arithmetic of one distance measure, for the few queries it was made with."""
 
     @property
-    def queries(self) -> int: ...
+    def queries(self) -> int:
+        """How many queries it was made with."""
+        ...
 
     @property
     def slack(self) -> float:
-        """How far a proposed gap may lie from the exact one."""
+        """How far an approximate gap may lie from the exact one."""
         ...
 
     def propose(self, payload: NDArray[P_contra], widest: float) -> CandidatePairs:
-        """Every pair whose proposed gap is at most `widest` + slack."""
+        """Every pair whose approximate gap is at most `widest` + slack."""
         ...
 
     def decide(self, payload: NDArray[P_contra], pairs: CandidatePairs) -> NDArray[np.float64]:
-        """Their exact gaps."""
+        """The exact gaps of `pairs`."""
         ...
 
 
@@ -93,7 +96,7 @@ def _matches(
     limit_of_slot: NDArray[np.float64],
     closest: Closest,
 ) -> Pairs:
-    """The pairs whose row is alive, whose group is asked and whose exact gap is in its limit."""
+    """The pairs whose row is alive and whose exact gap is within the limit of its group."""
     limit = limit_of_slot[block.slots(proposed.at)]
     possible = (proposed.gap <= limit + kernel.slack) & ~contains(block.dead, proposed.at)
     proposed, limit = proposed.only(possible), limit[possible]

@@ -1,7 +1,7 @@
-"""What one GPU does for an index: it holds it, and searches it.
+"""GPU devices: copying an index to one, and searching it there.
 
-`FaissGpu` is a GPU; `HostDevice` does the same on this machine's CPU, within the bounds of a GPU,
-for tests and rehearsals. FaissGpu is unverified on a GPU: its names and arguments were checked
+`FaissGpu` is a GPU; `HostDevice` does the same on the CPU, within the limits of a GPU, for tests
+and rehearsals. FaissGpu is unverified on a GPU: its names and arguments were checked
 against a GPU build of FAISS, and nothing of it has run.
 """
 
@@ -22,46 +22,49 @@ _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 CANDIDATES_MAX: Final = 2048
 PROBES_MAX: Final = 2048
-"""What FAISS's own kernels take at most of either."""
+"""The limits of FAISS's own kernels (without cuVS)."""
 
 FLOAT32_TABLES_CODES_MAX: Final = 48
-"""A GPU keeps a table of 256 scores a code beside each list it scans, in 48 KiB."""
+"""A GPU keeps a table of 256 scores per code for each list it scans, in 48 KiB of shared memory."""
 
 ScoredRows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and rows, both (n, k), best first; row -1 where there are fewer."""
 
 
 class GpuFault(Exception):
-    """Why a GPU does not answer a question. It never leaves index/: the CPU answers then."""
+    """A GPU cannot answer a search. It is caught within index/, where the CPU answers instead."""
 
 
 class DeviceIndex(Protocol):
-    """An index on a device. For the one thread that the device belongs to."""
+    """An index on a device. For the thread that owns the device only."""
 
     @property
     def nbytes(self) -> int:
-        """On the device, by length."""
+        """Bytes on the device, by length."""
         ...
 
     def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> ScoredRows:
-        """Of all parts, one below the other: unit vectors. Selectors are not known here. Raises
-        whatever the device raises."""
+        """The best `k` rows of each query in `parts`, unit vectors, one part after the other. There
+        are no selectors. Raises any exception of the device."""
         ...
 
 
 class Device(Protocol):
-    """One GPU. For one thread."""
+    """One GPU. For one thread only."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For logs and status."""
+        ...
 
     def upload(self, index: Any) -> DeviceIndex:
-        """A copy of a CPU index without a `why_not`. Raises whatever the device raises."""
+        """A copy on the device of a CPU index that is supported. Raises any exception of the
+        device."""
         ...
 
 
 def unsupported_reason(index: Any) -> str:
-    """Why a GPU cannot hold `index`, a filled CPU index; empty where it can."""
+    """Why a GPU cannot search a filled CPU index; empty where it can."""
     if isinstance(index, (_faiss.IndexIVFPQFastScan, _faiss.IndexIVFAdditiveQuantizerFastScan)):
         return "its codes are for a CPU's fast scan: build it with a plan for GPUs"
     if not isinstance(
@@ -89,7 +92,7 @@ def _unsupported_codes(index: Any) -> str:
 
 
 class FaissGpu:
-    """GPU `number`. `temp_bytes` are taken from it at once, for searches. Unverified on a GPU."""
+    """GPU `number`. `temp_bytes` are allocated on it at once, for searches. Unverified on a GPU."""
 
     def __init__(self, number: int, temp_bytes: int) -> None:
         self._number = number
@@ -98,13 +101,16 @@ class FaissGpu:
 
     @property
     def name(self) -> str:
+        """For logs and status."""
         return f"GPU {self._number}"
 
     @property
     def resources(self) -> Any:
+        """FAISS's StandardGpuResources."""
         return self._resources
 
     def upload(self, index: Any) -> DeviceIndex:
+        """Raises GpuFault where rows are missing in the copy, RuntimeError of FAISS."""
         copy = _faiss.index_cpu_to_gpu(self._resources, self._number, index, cloner_options(index))
         if copy.ntotal != index.ntotal:
             raise GpuFault(f"took {copy.ntotal} of {index.ntotal} rows")
@@ -112,19 +118,19 @@ class FaissGpu:
 
 
 def cloner_options(ivf: Any) -> Any:
-    """How `ivf` is copied to a GPU."""
+    """FAISS's options for the copy of `ivf` to a GPU."""
     options = _faiss.GpuClonerOptions()
     options.indicesOptions = _faiss.INDICES_32_BIT if _ids_fit(ivf) else _faiss.INDICES_64_BIT
     options.useFloat16 = _needs_float16_tables(ivf)
     options.usePrecomputed = False  # tables of (lists, codes, 256): more than the codes themselves
     options.allowCpuCoarseQuantizer = False
     if hasattr(options, "use_cuvs"):
-        options.use_cuvs = False  # its limits and its arithmetic are others
+        options.use_cuvs = False  # cuVS has other limits and other arithmetic
     return options
 
 
 def bytes_on_device(ivf: Any) -> int:
-    """Of codes, ids and centres, by length."""
+    """Bytes of its codes, ids and centres on a GPU, by length."""
     id_bytes = 4 if _ids_fit(ivf) else 8
     return int(ivf.ntotal) * (int(ivf.code_size) + id_bytes) + 4 * int(ivf.nlist) * int(ivf.d)
 
@@ -162,20 +168,22 @@ class _GpuIndex:
         return scores, rows
 
 
-# ---------------------------------------------------------------- in its place
+# ---------------------------------------------------------------- the stand-in
 
 
 class HostDevice:
-    """The CPU in the place of a GPU."""
+    """The CPU in place of a GPU."""
 
     def __init__(self, name: str = "CPU for a GPU") -> None:
         self._name = name
 
     @property
     def name(self) -> str:
+        """For logs and status."""
         return self._name
 
     def upload(self, index: Any) -> DeviceIndex:
+        """The CPU index itself. Raises RuntimeError where a GPU could not hold it."""
         if refusal := unsupported_reason(index):
             raise RuntimeError(refusal)
         return _HostIndex(index)
@@ -196,7 +204,7 @@ class _HostIndex:
 
 
 def gpus_of_faiss(temp_bytes: int) -> tuple[list[FaissGpu], str]:
-    """All there are, or why there are none."""
+    """All GPUs of this machine, or why there are none."""
     if not hasattr(_faiss, "get_num_gpus") or not hasattr(_faiss, "StandardGpuResources"):
         return [], "this FAISS is built for CPUs: install simsearch[gpu] in place of [cpu]"
     count = int(_faiss.get_num_gpus())

@@ -1,7 +1,7 @@
-"""Making an index with a GPU's help: the lists' centres, the scale of each row, lists and codes.
+"""Index building on a GPU: clustering, rescaling of rows, and coding into lists.
 
-What comes out is a CPU's index, of the same kind as that of `ivf_build`. Unverified on a GPU: here
-it has run with this machine's CPU in the place of a GPU.
+The result is a CPU index as `ivf.train` makes. Unverified on a GPU: it has run with the CPU in
+place of a GPU only.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from simsearch.types import Vectors
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 FILL_ROWS: Final = 65_536
-"""Rows that are added at a time."""
+"""Rows added at a time. Chosen, not measured."""
 
 TEMP_BYTES: Final = 1 << 30
 
 
 class BuildDevice(Protocol):
-    """Where an index is filled: a GPU, or in its place this CPU."""
+    """Device that an index is built on: a GPU, or the CPU in its place."""
 
     @property
-    def torch_device(self) -> str: ...
+    def torch_device(self) -> str:
+        """Torch's name of the device."""
+        ...
 
     def flat_index(self, dim: int) -> Any:
-        """An empty exact index for inner products."""
+        """An empty exact index for inner products, on the device."""
         ...
 
     def to_device(self, index: Any) -> Any:
-        """A copy of a CPU index, to add to."""
+        """A copy of a CPU index on the device, to add rows to."""
         ...
 
     def from_device(self, index: Any) -> Any:
-        """A CPU index of what is there."""
+        """A CPU index with the same rows."""
         ...
 
 
@@ -54,44 +56,50 @@ class GpuBuildDevice:
     torch_device: str = "cuda:0"
 
     def flat_index(self, dim: int) -> Any:
+        """An IndexFlatIP on the device."""
         return self.to_device(_faiss.IndexFlatIP(dim))
 
     def to_device(self, index: Any) -> Any:
+        """By FAISS's cloner."""
         return _faiss.index_cpu_to_gpu(self.gpu.resources, 0, index, cloner_options(index))
 
     def from_device(self, index: Any) -> Any:
+        """By FAISS's cloner."""
         return _faiss.index_gpu_to_cpu(index)
 
 
 class CpuBuildDevice:
-    """This machine's CPU in the place of a GPU."""
+    """The CPU in place of a GPU."""
 
     torch_device = "cpu"
 
     def flat_index(self, dim: int) -> Any:
+        """An IndexFlatIP on the device."""
         return _faiss.IndexFlatIP(dim)
 
     def to_device(self, index: Any) -> Any:
+        """A clone."""
         return _faiss.clone_index(index)
 
     def from_device(self, index: Any) -> Any:
+        """The index itself."""
         return index
 
 
 def gpu_build_device() -> tuple[GpuBuildDevice | None, str]:
-    """A GPU to build on, or why there is none."""
+    """A GPU to build on, or why filled is none."""
     try:
         gpus, reason = gpus_of_faiss(TEMP_BYTES)
-    except Exception as error:  # whatever ails it, a build goes on without
+    except Exception as error:  # of any kind: a build can run on the CPU
         gpus, reason = [], f"the GPU cannot be used: {error}"
     return (GpuBuildDevice(gpus[0]), "") if gpus else (None, reason)
 
 
 @contextmanager
 def clustering_on(device: BuildDevice, index: Any) -> Iterator[None]:
-    """While `index` is trained, the centres of its lists are found there: nearly all of training.
+    """Runs the clustering of `index`, nearly all of its training, on `device` within the block.
 
-    Raises RuntimeError from within where the GPU fails; the index can then be trained without.
+    Training raises RuntimeError where the GPU fails; the index can then be trained on the CPU.
     """
     clustering = device.flat_index(int(index.d))
     index.clustering_index = clustering  # which FAISS does not own: it must live as long
@@ -108,11 +116,11 @@ def fill_on(
     ids: NDArray[np.int64],
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Any, NDArray[np.int64]]:
-    """A filled CPU index and the ids of its outliers, as `ivf_build.fill` makes of a copy of
-    `trained`. Raises RuntimeError where the GPU fails, and ValueError where it cannot hold it."""
+    """A filled CPU index and the ids of its outliers, as `train.fill` makes of a copy of
+    `trained`. Raises RuntimeError where the GPU fails, ValueError where it does not support it."""
     if refusal := unsupported_reason(trained):
         raise ValueError(refusal)
-    there = device.to_device(trained)
+    filled = device.to_device(trained)
     rescaler = (
         RowRescaler(*_geometry(trained), device.torch_device) if hasattr(trained, "pq") else None
     )
@@ -126,16 +134,16 @@ def fill_on(
         # Named, so that they live until FAISS, which is given their addresses, has returned.
         kept, kept_numbers = wide[~is_outlier], numbers[~is_outlier]
         if len(kept):
-            there.add_with_ids(kept, kept_numbers)
+            filled.add_with_ids(kept, kept_numbers)
         outliers.append(numbers[is_outlier])
         progress(len(numbers))
-    return device.from_device(there), np.concatenate(outliers)
+    return device.from_device(filled), np.concatenate(outliers)
 
 
 def _geometry(trained: Any) -> tuple[Vectors, Vectors]:
-    """The lists' centres (nlist, dim) and what codes stand for (m, 256, dim / m)."""
+    """The centres of the lists (nlist, dim) and the codebooks (m, 256, dim / m)."""
     quantizer = _faiss.downcast_index(trained.quantizer)
     centres = quantizer.reconstruct_n(0, int(trained.nlist))
     pq = trained.pq
-    words = _faiss.vector_to_array(pq.centroids).reshape(int(pq.M), int(pq.ksub), int(pq.dsub))
-    return centres, words
+    codebooks = _faiss.vector_to_array(pq.centroids).reshape(int(pq.M), int(pq.ksub), int(pq.dsub))
+    return centres, codebooks

@@ -1,9 +1,8 @@
-"""A base whose codes a GPU reads: the GPU proposes, this machine decides, and answers alone where
-the GPU cannot.
+"""GPU base and view: a GPU finds candidates, the CPU re-ranks them and is the fallback.
 
-The answer is that of IvfBase. A GPU takes no selectors, so that dead rows and rows of groups that
-are not asked come too and are dropped here; where they fill the GPU's last place, the CPU's index
-is asked. It stays loaded: a fault of the GPU costs time, never a match. Unverified on a GPU.
+The result is that of IvfBase. A GPU takes no selectors, so that dead rows and rows of other groups
+are candidates too and are dropped here; where they fill all places, the CPU's index is searched.
+It stays loaded: a fault of the GPU costs time, never a match. Unverified on a GPU.
 """
 
 from __future__ import annotations
@@ -63,12 +62,12 @@ from simsearch.types import Vectors
 log = EventLog(__name__)
 
 CANDIDATES: Final = (16, 256, CANDIDATES_MAX)
-"""As those of the CPU's index, up to what a GPU gives; beyond, the CPU is asked."""
+"""Candidates per try, as ivf_view.CANDIDATES, up to the limit of a GPU; beyond, the CPU is used."""
 
 
 class Placement(StrEnum):
     """SHARDED: each shard on one GPU, in turn. REPLICATED: each on all of them, and the GPU with
-    the least to do is asked."""
+    the shortest queue is used."""
 
     SHARDED = "sharded"
     REPLICATED = "replicated"
@@ -76,8 +75,8 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """`wait_s`: how long a search waits for a GPU before it asks the CPU. `temp_bytes` are taken
-    of each GPU for searches."""
+    """Settings of GPU search. `wait_s`: how long a search waits for a GPU before the CPU is used.
+    `temp_bytes` are allocated on each GPU for searches."""
 
     use: bool = True
     placement: Placement = Placement.SHARDED
@@ -87,7 +86,7 @@ class GpuOptions:
 
 
 class Gpus:
-    """The GPUs of this machine, each with its thread: one for the process, whatever is searched."""
+    """The GPUs of this machine, each with its dispatcher; one object for the process."""
 
     def __init__(self, devices: Sequence[Device], options: GpuOptions, reason: str = "") -> None:
         """`reason`: why there are none."""
@@ -102,12 +101,12 @@ class Gpus:
 
     @classmethod
     def found(cls, options: GpuOptions) -> Gpus:
-        """All there are, unless `options` say to use none."""
+        """All GPUs of this machine, unless `options` say to use none."""
         if not options.use:
             return cls((), options, "GPUs are switched off in the configuration")
         try:
             devices, reason = gpus_of_faiss(options.temp_bytes)
-        except Exception as error:  # whatever ails them, a server starts without them
+        except Exception as error:  # of any kind: a server can run on the CPU
             devices, reason = [], f"the GPUs cannot be used: {error}"
         log.info("gpus_found", count=len(devices), reason=reason)
         return cls(devices, options, reason)
@@ -116,13 +115,16 @@ class Gpus:
         return len(self._dispatchers)
 
     def status(self) -> tuple[GpuStatus, ...]:
+        """The state of each GPU."""
         return tuple(dispatcher.status() for dispatcher in self._dispatchers)
 
     def stop(self) -> None:
+        """Stop all dispatchers."""
         for dispatcher in self._dispatchers:
             dispatcher.stop()
 
     def for_shard(self, number: int) -> tuple[Dispatcher, ...]:
+        """The GPUs that shard `number` is to be copied to."""
         if self.options.placement is Placement.REPLICATED or not self._dispatchers:
             return self._dispatchers
         return (self._dispatchers[number % len(self._dispatchers)],)
@@ -133,7 +135,7 @@ NO_GPUS = Gpus((), GpuOptions(use=False), "GPUs are switched off in the configur
 
 @dataclass(frozen=True)
 class PlacedBase:
-    """A base, and why the CPU alone answers for it; `reason` is empty where a GPU does."""
+    """A base, and the reason why it is searched on the CPU alone; empty where a GPU is used."""
 
     base: IvfBase
     reason: str
@@ -148,8 +150,8 @@ def place_on_gpus(
     centres: object | None = None,
     rows_max: int = ROWS_MAX,
 ) -> list[PlacedBase]:
-    """The bases of `shards`, on GPUs where they can be; `centres` as for IvfBase. Raises Corrupt,
-    as IvfBase does."""
+    """The bases of `shards`, on GPUs where possible; `centres` as for IvfBase. Raises Corrupt as
+    IvfBase does."""
     limits = {
         "calibration": calibration,
         "nprobe": nprobe,
@@ -180,14 +182,14 @@ def _place_shard(shard: Shard, number: int, gpus: Gpus, limits: dict[str, Any]) 
 @dataclass(frozen=True)
 class _ShardCopy:
     dispatcher: Dispatcher
-    held: DeviceIndex
+    device_index: DeviceIndex
     calibration: Calibration
 
 
 @dataclass(frozen=True)
 class FallbackCounts:
-    """How many queries a GPU has been asked, and of how many the CPU was: for a fault, with the
-    latest reason, and because more rows were near than a GPU proposes."""
+    """Queries in all, and those of them that the CPU answered: after a fault (`by_fault`, with the
+    latest `reason`), and because there were more candidates than a GPU returns (`by_overflow`)."""
 
     queries: int = 0
     by_fault: int = 0
@@ -196,10 +198,10 @@ class FallbackCounts:
 
 
 class ShardOnGpus:
-    """One shard on the GPUs that hold it; for any number of threads."""
+    """The copies of one shard on GPUs; for any number of threads."""
 
-    def __init__(self, places: Sequence[_ShardCopy], nprobe: int) -> None:
-        self._copies = tuple(places)
+    def __init__(self, copies: Sequence[_ShardCopy], nprobe: int) -> None:
+        self._copies = tuple(copies)
         self._nprobe = nprobe
         self._lock = threading.Lock()
         self.fallbacks = FallbackCounts()
@@ -208,33 +210,35 @@ class ShardOnGpus:
     def of(
         cls, shard: Shard, dispatchers: Sequence[Dispatcher], calibration: Calibration, nprobe: int
     ) -> ShardOnGpus:
-        """On those of `dispatchers` that take it and answer as the CPU does, whose codec is
-        `codec`. Raises GpuFault where none does."""
+        """Copies on those of `dispatchers` that pass the canary. `calibration` is the CPU's. Raises
+        GpuFault where none does."""
         nprobe = min(nprobe, int(shard.index.nlist), PROBES_MAX)
         inside = np.delete(np.arange(len(shard.rows)), shard.outliers)
         if not len(inside):
             raise GpuFault("there is no row to search")
         canary = Canary.of(shard.index, shard.rows, inside, nprobe)
-        places, reasons = [], []
+        copies, reasons = [], []
         for dispatcher in dispatchers:
             try:
-                places.append(_copy_to(shard, dispatcher, calibration, nprobe, canary))
+                copies.append(_copy_to(shard, dispatcher, calibration, nprobe, canary))
             except GpuFault as fault:
                 reasons.append(str(fault))
-        if not places:
+        if not copies:
             raise GpuFault("; ".join(reasons))
-        shard_on_gpus = cls(places, nprobe)
-        for place in places:
-            weakref.finalize(shard_on_gpus, place.dispatcher.drop, [place.held]).atexit = False
+        shard_on_gpus = cls(copies, nprobe)
+        for copy in copies:
+            weakref.finalize(
+                shard_on_gpus, copy.dispatcher.drop, [copy.device_index]
+            ).atexit = False
         return shard_on_gpus
 
     @property
     def calibrations(self) -> tuple[Calibration, ...]:
-        """As measured through each GPU."""
-        return tuple(place.calibration for place in self._copies)
+        """The calibration of each copy."""
+        return tuple(copy.calibration for copy in self._copies)
 
     def search(self, unit: Queries, k: int) -> ScoredRows:
-        """The best `k` rows of each query by the codes; of all rows, dead ones too. Raises
+        """The best `k` rows of each query by their codes; of all rows, dead ones too. Raises
         GpuFault with the reason of each GPU."""
         step = max(1, min(QUERIES_MAX, RESULTS_MAX // k))
         answers = [
@@ -245,15 +249,15 @@ class ShardOnGpus:
 
     def _search(self, unit: Queries, k: int) -> ScoredRows:
         reasons = []
-        for place in sorted(self._copies, key=lambda place: place.dispatcher.load):
+        for copy in sorted(self._copies, key=lambda copy: copy.dispatcher.load):
             try:
-                return place.dispatcher.search(place.held, unit, k, self._nprobe)
+                return copy.dispatcher.search(copy.device_index, unit, k, self._nprobe)
             except GpuFault as fault:
                 reasons.append(str(fault))
         raise GpuFault("; ".join(reasons))
 
     def count(self, queries: int, *, crowd: int = 0, reason: str = "") -> None:
-        """`reason` where the CPU answered all of them."""
+        """Count searched queries; with a `reason` where the CPU answered all of them."""
         with self._lock:
             was = self.fallbacks
             self.fallbacks = FallbackCounts(
@@ -267,16 +271,16 @@ class ShardOnGpus:
 def _copy_to(
     shard: Shard, dispatcher: Dispatcher, cpu: Calibration, nprobe: int, canary: Canary
 ) -> _ShardCopy:
-    """Raises GpuFault. What fails after the index has been copied is given back."""
+    """A checked and calibrated copy. Raises GpuFault; the copy is dropped then."""
     copy = dispatcher.upload(shard.index)
     try:
         off = canary.require(dispatcher.search(copy, canary.queries, CANARY_CANDIDATES, nprobe))
-        guarded = CheckedIndex(copy, len(shard.rows), canary)
+        checked = CheckedIndex(copy, len(shard.rows), canary)
         nlist = int(shard.index.nlist)
         return _ShardCopy(
             dispatcher,
-            guarded,
-            calibrate_through(dispatcher, guarded, shard.rows, nlist, cpu, off),
+            checked,
+            calibrate_through(dispatcher, checked, shard.rows, nlist, cpu, off),
         )
     except GpuFault as fault:
         dispatcher.drop([copy])
@@ -287,7 +291,7 @@ def _copy_to(
 
 
 class GpuBase(IvfBase):
-    """As IvfBase, with GPUs to ask first."""
+    """IvfBase that is searched on GPUs first."""
 
     def __init__(
         self,
@@ -304,10 +308,11 @@ class GpuBase(IvfBase):
 
     @property
     def fallbacks(self) -> FallbackCounts:
+        """Counts since the base was placed."""
         return self._on_gpus.fallbacks
 
     def freeze(self, through: int) -> CosineView:
-        """As IvfBase.freeze; its search takes queries on a GPU, too."""
+        """The view at log position `through`; its queries may be on a GPU."""
         view = super().freeze(through)
         parts = [
             self._on_gpu(part) if isinstance(part, IvfView) else HostCopyView(part)
@@ -327,25 +332,27 @@ class GpuBase(IvfBase):
 
 
 class HostCopyView:
-    """A CosineView of the CPU that copies queries to the host where they lie on a GPU."""
+    """CosineView of the CPU that copies queries on a GPU to the host."""
 
     def __init__(self, view: CosineView) -> None:
         self._view = view
 
     @property
     def dim(self) -> int:
+        """Numbers in a vector."""
         return self._view.dim
 
     def __len__(self) -> int:
         return len(self._view)
 
     def search(self, queries: Queries, floors: Mapping[int, float]) -> CosineMatches:
-        """As CosineView.search."""
+        """Search the wrapped view."""
         return self._view.search(to_host(queries) if is_tensor(queries) else queries, floors)
 
 
 class GpuView(IvfView):
-    """As IvfView, which it is where no GPU answers. Queries may lie on a GPU."""
+    """IvfView that is searched on GPUs, and on the CPU where none answers. Queries may be on
+    a GPU."""
 
     def __init__(
         self,
@@ -363,50 +370,50 @@ class GpuView(IvfView):
         self._gpu_criteria = memoized(partial(_criteria, len(selector) > 0, calibrations))
 
     def search(self, queries: Queries, floors: Mapping[int, float]) -> CosineMatches:
-        """As IvfView.search."""
+        """The matches, of the GPU or else of the CPU. Raises SpaceMismatch where dim differs."""
         require_dim(queries, self.dim)
-        asked = QueryArray(queries)
+        query_array = QueryArray(queries)
         try:
-            return self._by_gpu(asked, floors)
+            return self._by_gpu(query_array, floors)
         except GpuFault as fault:
-            self._on_gpus.count(len(asked), reason=str(fault))
-            return super().search_batch(QueryBatch(asked.host()), floors)
+            self._on_gpus.count(len(query_array), reason=str(fault))
+            return super().search_batch(QueryBatch(query_array.host()), floors)
 
     def search_batch(self, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
-        """As `search`: the lists are found on the GPU."""
+        """As `search`: the cache of `batch` is not used, as the GPU finds the lists."""
         return self.search(batch.given, floors)
 
-    def _by_gpu(self, asked: QueryArray, floors: Mapping[int, float]) -> CosineMatches:
+    def _by_gpu(self, query_array: QueryArray, floors: Mapping[int, float]) -> CosineMatches:
         limits = Limits({group: -floor for group, floor in floors.items()})
         criteria = self._gpu_criteria(tuple(limits.of(self._store.groups)))
-        truncated = np.zeros(len(asked), np.bool_)
+        truncated = np.zeros(len(query_array), np.bool_)
         if criteria is None:
             return cosine_matches(NO_PAIRS, truncated)
         found = []
-        for start in range(0, len(asked), QUERIES_MAX):
+        for start in range(0, len(query_array), QUERIES_MAX):
             part = slice(start, start + QUERIES_MAX)
-            pairs, truncated[part] = self._of_part(asked.part(part), criteria, floors)
+            pairs, truncated[part] = self._of_part(query_array.part(part), criteria, floors)
             found.append(pairs.numbered_from(start))
         return cosine_matches(Pairs.joined(found), truncated)
 
     def _of_part(
-        self, asked: QueryArray, criteria: SlotCriteria, floors: Mapping[int, float]
+        self, query_array: QueryArray, criteria: SlotCriteria, floors: Mapping[int, float]
     ) -> tuple[Pairs, NDArray[np.bool_]]:
         """The matches in order, and for which queries there may have been more."""
-        closest = Closest(len(asked), self._rows_max, slack=0.0)
-        waiting, unit = np.arange(len(asked)), asked.unit()
+        closest = Closest(len(query_array), self._rows_max, slack=0.0)
+        waiting, unit = np.arange(len(query_array)), query_array.unit()
         for count in CANDIDATES:
             scores, rows = self._on_gpus.search(unit, count)
             is_cut = scores[:, -1] >= criteria.lowest_gate
-            scores[is_cut] = -np.inf  # these are asked again
+            scores[is_cut] = -np.inf  # these queries are searched again
             proposed = Candidates(waiting, scores, rows)
-            closest.add(self._matches(cast(Vectors, asked), proposed, criteria))
+            closest.add(self._matches(cast(Vectors, query_array), proposed, criteria))
             waiting, unit = waiting[is_cut], selected(unit, is_cut)
             if not len(waiting):
                 break
-        self._on_gpus.count(len(asked), crowd=len(waiting))
+        self._on_gpus.count(len(query_array), crowd=len(waiting))
         if len(waiting):
-            by_cpu = super().search_batch(QueryBatch(asked[waiting]), floors)
+            by_cpu = super().search_batch(QueryBatch(query_array[waiting]), floors)
             closest.add(_pairs(by_cpu, waiting))
             closest.truncated[waiting] |= by_cpu.truncated
         return closest.ranked(), closest.truncated
@@ -415,7 +422,7 @@ class GpuView(IvfView):
 def _criteria(
     is_alive: bool, calibrations: Sequence[Calibration], limits: tuple[float, ...]
 ) -> SlotCriteria | None:
-    """As that of IvfView, with the lowest gates of all codecs and no selectors."""
+    """As that of IvfView, with the lowest gates of all calibrations and no selectors."""
     widest = np.array(limits, np.float64)
     if not is_alive or not (widest > NEVER).any():
         return None
@@ -423,7 +430,7 @@ def _criteria(
     return SlotCriteria(widest, gates, float(gates.min()), None, None)
 
 
-def _pairs(matches: CosineMatches, asked: NDArray[np.intp]) -> Pairs:
-    """`matches` of the queries numbered `asked`."""
-    query = asked[matches.query].astype(np.int64)
+def _pairs(matches: CosineMatches, numbers: NDArray[np.intp]) -> Pairs:
+    """`matches` of the queries numbered `numbers`."""
+    query = numbers[matches.query].astype(np.int64)
     return Pairs(query, matches.row, matches.key, matches.group, -matches.cosine)

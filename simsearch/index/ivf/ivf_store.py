@@ -1,4 +1,5 @@
-"""What all views of one IVF base share, and which of its rows a search may return."""
+"""IVF store: the index, rows, keys and groups that all views of a base share; and the live-row
+selector that a search passes to FAISS."""
 
 from __future__ import annotations
 
@@ -26,20 +27,21 @@ Bitmap = NDArray[np.uint8]
 """A bit for each row, lowest first: what FAISS reads as a selector."""
 
 MEMOIZED_MAX = 8
-"""Sets of asked groups that are remembered; each costs a bit a row."""
+"""Sets of searched groups whose bitmap is cached; each costs a bit a row. Chosen, not measured."""
 
 FEW_DEAD = 0.01
-"""Up to this share of a base, dead rows are taken out after the scan instead of in it."""
+"""Up to this share of a base, dead rows are dropped after the scan instead of by a selector in it.
+Chosen; what a selector costs is at LiveRowSelector.first_parameters."""
 
 EF_PER_PROBE = 4
-"""How many lists an HNSW over the lists looks at for each that it returns."""
+"""efSearch of an HNSW coarse quantizer, in multiples of nprobe. Chosen, not measured."""
 
 
 class IvfStore:
-    """Rows of one index: resident are the codes, 1 or 2 bytes of group, and 4 of key where keys
-    fit, or none where they are a memmap. A group is known by its slot, its place in `groups`.
-    `outliers` are the rows that the index does not hold, ascending. Stores with equal centres of
-    lists may share one object as `centres`, which stands for them.
+    """Rows of one index. In memory are the codes, 1 or 2 bytes of group, and 4 bytes of key where
+    keys fit, or none where they are a memmap. The slot of a row is the place of its group in
+    `groups`. `outliers` are the rows that are not in the index, ascending. `centres` is any object
+    that identifies the coarse quantizer: stores with equal centres of lists may share one.
     """
 
     def __init__(
@@ -71,12 +73,13 @@ class IvfStore:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in memory, by length."""
         order = 0 if self._by_key is None else self._by_key.nbytes
         in_memory = (a.nbytes for a in (self.rows, self.keys) if not _is_on_disk(a))
         return int(index_nbytes(self.index) + self.slots.nbytes + order + sum(in_memory))
 
     def nearest(self, batch: QueryBatch, parameters: Any) -> NearestLists:
-        """The lists that a search with `parameters` reads for each query."""
+        """The lists that a search with `parameters` reads for each query; cached in `batch`."""
 
         def find(count: int) -> NearestLists:
             coarse = parameters.quantizer_params
@@ -111,12 +114,12 @@ class IvfStore:
         ends = np.cumsum(counts)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
         rows = (at if self._by_key is None else self._by_key[at]).astype(np.int64)
-        held = ~contains(self.outliers, rows)
-        return rows[held], np.repeat(place, counts)[held]
+        indexed = ~contains(self.outliers, rows)
+        return rows[indexed], np.repeat(place, counts)[indexed]
 
 
 class LiveRowSelector:
-    """A store less its dead rows, as search parameters for FAISS; for any number of threads."""
+    """Live rows of a store as FAISS search parameters; for any number of threads."""
 
     def __init__(self, store: IvfStore, dead: NDArray[np.int64], nprobe: int) -> None:
         self.dead = dead
@@ -126,38 +129,45 @@ class LiveRowSelector:
         self.parameters = memoized(partial(_parameters, store, dead, nprobe))
         self._unselected = _unselected(store, nprobe)
 
-    def first_parameters(self, asked: bytes) -> Any:
-        """As `parameters`, but dead rows may come too where they are few: a selector, were it for
-        one row, costs single questions 5 % (1M rows; in batches less than can be measured)."""
+    def first_parameters(self, slots_searched: bytes) -> Any:
+        """As `parameters`, but without a selector where dead rows are few, which then may be
+        returned too. A selector costs single queries 5 % (on 1M rows, not in
+        benchmarks/README.md), and batches nothing that shows."""
         few_dead = len(self.dead) <= FEW_DEAD * self._count
-        return self._unselected if few_dead and all(asked) else self.parameters(asked)
+        return (
+            self._unselected
+            if few_dead and all(slots_searched)
+            else self.parameters(slots_searched)
+        )
 
     def __len__(self) -> int:
         return self._count
 
 
 def memoized(function: Callable[[K], T]) -> Callable[[K], T]:
-    """`function`, with its latest answers kept; safe for threads. It must not hold on to the owner
-    of the memory, or both would outlive their last use until the collector comes by."""
+    """`function` with an LRU cache of MEMOIZED_MAX results; thread-safe. It must not refer to the
+    object that stores the result: that cycle would keep both alive until a garbage collection."""
     return lru_cache(MEMOIZED_MAX)(function)
 
 
-def _bitmap(slots: NDArray[np.integer], asked: bytes) -> Bitmap:
-    """The rows of the asked groups; `asked` is a bool for each slot."""
-    return np.packbits(np.frombuffer(asked, np.bool_)[slots], bitorder="little")
+def _bitmap(slots: NDArray[np.integer], slots_searched: bytes) -> Bitmap:
+    """The rows of some groups; `slots_searched` is a bool for each slot."""
+    return np.packbits(np.frombuffer(slots_searched, np.bool_)[slots], bitorder="little")
 
 
-def _parameters(store: IvfStore, dead: NDArray[np.int64], nprobe: int, asked: bytes) -> Any:
-    """SearchParametersIVF that let the living rows of the asked groups pass."""
+def _parameters(
+    store: IvfStore, dead: NDArray[np.int64], nprobe: int, slots_searched: bytes
+) -> Any:
+    """SearchParametersIVF that select the live rows of the `slots_searched` groups."""
     parameters = _unselected(store, nprobe)
-    if len(dead) or not all(asked):
-        parameters.sel = _faiss.IDSelectorBitmap(_without(store.bitmap(asked), dead))
+    if len(dead) or not all(slots_searched):
+        parameters.sel = _faiss.IDSelectorBitmap(_without(store.bitmap(slots_searched), dead))
     return parameters
 
 
 def _unselected(store: IvfStore, nprobe: int) -> Any:
-    """SearchParametersIVF, which a search only reads, so that threads may share it."""
-    # Asked for more lists than there are, a fast scan of residuals answers nonsense.
+    """SearchParametersIVF without a selector; a search only reads it, so threads may share it."""
+    # With more lists than there are, a fast scan of residuals returns wrong scores.
     nprobe = min(nprobe, int(store.index.nlist))
     parameters = _faiss.SearchParametersIVF(nprobe=nprobe)
     if isinstance(_faiss.downcast_index(store.index.quantizer), _faiss.IndexHNSW):
@@ -181,13 +191,13 @@ def index_nbytes(index: Any) -> int:
 
 
 def _narrowed(keys: NDArray[np.integer]) -> NDArray[np.integer]:
-    """As uint32 where all fit: a store has one key a row, and little else."""
+    """As uint32 where all fit, to save memory."""
     fits = len(keys) > 0 and int(keys.min()) >= 0 and int(keys.max()) <= np.iinfo(np.uint32).max
     return np.ascontiguousarray(keys, np.uint32 if fits else np.int64)
 
 
 def _order(keys: NDArray[np.integer]) -> NDArray[np.uint32] | None:
-    """None where the rows stand in the order of their keys, as a snapshot is written."""
+    """The rows ordered by key; None where they are so already, as in a snapshot."""
     if (keys[1:] >= keys[:-1]).all():
         return None
     return np.argsort(keys, kind="stable").astype(np.uint32)
@@ -204,8 +214,8 @@ def _require_same_rows(
     groups: NDArray[np.integer],
     outliers: NDArray[np.int64],
 ) -> None:
-    held = index.ntotal + len(outliers)
-    if not held == len(rows) == len(keys) == len(groups) or rows.shape[1] != index.d:
+    count = index.ntotal + len(outliers)
+    if not count == len(rows) == len(keys) == len(groups) or rows.shape[1] != index.d:
         raise Corrupt(
             f"an index of {index.ntotal} rows of {index.d} numbers and {len(outliers)} outliers "
             f"came with vectors of shape {rows.shape}, {len(keys)} keys and {len(groups)} groups: "

@@ -1,8 +1,8 @@
-"""A base of many rows: codes in lists propose, the exact routine decides.
+"""IVF base and its views: codes in inverted lists find candidates, exact re-ranking decides.
 
-The lists hold product-quantised codes in memory; the vectors themselves may stay on disk, and of
-them only those are read whose code scores high enough to be a match. Which lists a query looks
-into is `nprobe`'s to say: a match in another list is missed, and nothing else is.
+The lists hold quantised codes in memory; the vectors themselves may stay on disk, and only those
+are read whose code scores at least the gate of their group. A query reads the `nprobe` lists with
+the nearest centres; a match in another list is missed.
 """
 
 from __future__ import annotations
@@ -34,27 +34,28 @@ _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 QUERIES_AT_ONCE = 256
 CANDIDATES = (16, 256, 4096)
-"""How many are asked for; again, where the last of them is still good enough to be a match, and
-at last no more. The last is above ROWS_MAX, and with QUERIES_AT_ONCE bounds a step to a million
-candidates."""
+"""How many candidates a scan returns at the first, second and third try: a query is scanned again
+where the last candidate could still be a match. The last count is above ROWS_MAX, and with
+QUERIES_AT_ONCE bounds a step to a million candidates. Chosen, not measured."""
 
 NO_OUTLIERS = np.empty(0, np.int64)
 
 SCORE_MAX = 4.0
-"""A score is a cosine with an error that is smaller than 1."""
+"""No valid score is as high: a score is a cosine with an error that is smaller than 1."""
 
 
 class IvfBase:
-    """The writing side: one thread retires and freezes; views are for any thread.
+    """Immutable IVF index with tombstones. One thread retires and freezes; any thread may search
+    its views.
 
     `index` is a trained and filled FAISS IVF index for inner products whose ids are the row
     numbers 0 to n-1 of `rows` (n, dim) float16, `keys` (n,) and `groups` (n,), which are integers
-    of any width. Rows and keys may be memmaps and then stay on disk: they are read of what may
-    match alone. Groups are copied. `outliers` are the row numbers, ascending, that ivf_build.fill
-    left out of the index: they are searched exactly. One shard of a snapshot is one base;
-    UnionView joins them. Bases whose lists have equal centres may be given one object that stands
-    for the `centres`: then a union compares queries with them once. Raises Corrupt where the
-    numbers of rows differ.
+    of any width. Rows and keys may be memmaps and then stay on disk: only candidates are read.
+    Groups are copied. `outliers` are the row numbers, ascending, that train.fill left out of the
+    index: they are searched exactly. One shard of a snapshot is one base; UnionView joins them.
+    `centres` is any object that identifies the coarse quantizer: bases that share it have equal
+    centres, and a union compares queries with these once. Raises Corrupt where the numbers of rows
+    differ.
     """
 
     def __init__(
@@ -90,19 +91,19 @@ class IvfBase:
     @property
     def nbytes(self) -> int:
         """Bytes in memory, by length: codes, ids, centroids, groups, outliers; keys and rows that
-        are no memmap. What FAISS allocates beyond that is not seen here."""
+        are no memmap. What FAISS allocates beyond that is not counted."""
         return self._store.nbytes + self._outlier_index.nbytes
 
     def retire(self, keys: Ints, seqs: Ints) -> int:
-        """As RowLog.retire."""
+        """End the rows of keys[i] at seqs[i]; returns how many ended (RowLog.retire)."""
         rows, place = self._store.rows_of(np.asarray(keys, np.int64))
         before = len(self._tombstones)
         self._tombstones = self._tombstones.joined(rows, np.asarray(seqs, np.int64)[place])
         return len(self._tombstones) - before + self._outlier_index.retire(keys, seqs)
 
     def freeze(self, through: int) -> CosineView:
-        """The rows, less those that ended at or before `through`. Views share everything but the
-        dead rows' selectors, and those too until a row dies."""
+        """The view at log position `through`: all rows but those that ended by then. Views share
+        everything but the selector of live rows, and that too until a row ends."""
         dead = self._tombstones.until(through)
         if dead is not self._selector.dead and not np.array_equal(dead, self._selector.dead):
             self._selector = LiveRowSelector(self._store, dead, self._nprobe)
@@ -113,7 +114,7 @@ class IvfBase:
 
 
 class IvfView:
-    """A CosineView: the rows of a base that were alive at `through`, for any number of threads."""
+    """CosineView of the rows of a base that were alive at `through`; for any number of threads."""
 
     def __init__(
         self,
@@ -132,29 +133,30 @@ class IvfView:
 
     @property
     def dim(self) -> int:
+        """Numbers in a vector."""
         return self._store.dim
 
     @property
     def through(self) -> int:
+        """The log position it was frozen at."""
         return self._through
 
     @property
     def probed(self) -> tuple[object, int]:
-        """As BatchSearchable.probed."""
+        """The object that identifies its coarse quantizer, and nprobe."""
         return self._store.centres, self._selector.nprobe
 
     def __len__(self) -> int:
         return len(self._selector)
 
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
-        """As CosineView.search, in the lists that are read. Raises SpaceMismatch where dim
-        differs. `truncated` is also set where more candidates passed the gate than were looked
-        at, the last of CANDIDATES."""
+        """The matches in the lists that are read. Raises SpaceMismatch where dim differs.
+        `truncated` is also set where more than CANDIDATES[-1] candidates passed the gate."""
         require_dim(queries, self.dim)
         return self.search_batch(QueryBatch(queries), floors)
 
     def search_batch(self, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
-        """As `search`; `batch` may have been through other views of this dim before."""
+        """As `search`; `batch` may have been used with other views of this dim before."""
         limits = Limits({group: -floor for group, floor in floors.items()})
         criteria = self._criteria(tuple(limits.of(self._store.groups)))
         truncated = np.zeros(len(batch), np.bool_)
@@ -165,18 +167,18 @@ class IvfView:
             nearest = self._store.nearest(batch, criteria.parameters)
             for start in range(0, len(batch), QUERIES_AT_ONCE):
                 part = slice(start, start + QUERIES_AT_ONCE)
-                asked = _QueryChunk(batch.queries[part], batch.unit[part], nearest.of(part))
-                pairs, truncated[part] = self._closest(asked, criteria)
+                chunk = _QueryChunk(batch.queries[part], batch.unit[part], nearest.of(part))
+                pairs, truncated[part] = self._closest(chunk, criteria)
                 if len(pairs):
                     found.append(pairs.numbered_from(start))
         return cosine_matches(Pairs.joined(found) if found else NO_PAIRS, truncated)
 
-    def _closest(self, asked: _QueryChunk, criteria: SlotCriteria) -> _Closest:
+    def _closest(self, chunk: _QueryChunk, criteria: SlotCriteria) -> _Closest:
         """The matches in order, and for which queries there may have been more."""
-        closest = Closest(len(asked.queries), self._rows_max, slack=0.0)
+        closest = Closest(len(chunk.queries), self._rows_max, slack=0.0)
         found = [
-            self._matches(asked.queries, candidates, criteria)
-            for candidates in self._candidates(asked, criteria, closest.truncated)
+            self._matches(chunk.queries, candidates, criteria)
+            for candidates in self._candidates(chunk, criteria, closest.truncated)
         ]
         if not any(map(len, found)):
             return NO_PAIRS, closest.truncated
@@ -184,10 +186,10 @@ class IvfView:
         return closest.ranked(), closest.truncated
 
     def _candidates(
-        self, asked: _QueryChunk, criteria: SlotCriteria, truncated: NDArray[np.bool_]
+        self, chunk: _QueryChunk, criteria: SlotCriteria, truncated: NDArray[np.bool_]
     ) -> Iterator[Candidates]:
-        """What may match; marks the queries of which not all could be had."""
-        _, unit, nearest = asked
+        """Candidates of all queries; sets `truncated` where there are more than CANDIDATES[-1]."""
+        _, unit, nearest = chunk
         waiting = np.arange(len(unit))
         parameters = criteria.first_parameters
         for count in CANDIDATES:
@@ -198,7 +200,7 @@ class IvfView:
             _require_possible(best)
             is_cut = scores[:, -1] >= criteria.lowest_gate
             if count < CANDIDATES[-1]:
-                scores[is_cut] = -np.inf  # these are asked again
+                scores[is_cut] = -np.inf  # these queries are scanned again
             yield Candidates(waiting, scores, rows)
             waiting, unit, nearest = waiting[is_cut], unit[is_cut], nearest.of(is_cut)
             if not len(waiting):
@@ -215,7 +217,7 @@ class IvfView:
         slot = store.slots[row]
         worth = (score >= criteria.gates[slot]) & ~contains(self._selector.dead, row)
         query, row, slot = query[worth], row[worth], slot[worth]
-        # float16 rows are as good: each pair is widened to float64 before it is compared
+        # float16 rows are exact enough: each pair is widened to float64 before it is compared
         gap = -exact_pairs(queries, cast(Vectors, store.rows), query, row)
         inside = gap <= criteria.limits[slot]
         query, row, slot = query[inside], row[inside], slot[inside]
@@ -227,7 +229,7 @@ _Closest: TypeAlias = tuple[Pairs, NDArray[np.bool_]]
 
 
 class _QueryChunk(NamedTuple):
-    """Some queries, (n, dim), as they are and with length 1, and the lists to read for them."""
+    """Some queries of a batch, (n, dim), as given and with length 1, and the lists to read."""
 
     queries: Vectors
     unit: Vectors
@@ -235,7 +237,7 @@ class _QueryChunk(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What the index proposes for the queries numbered `query`, (m,): both others are (m, k)."""
+    """Candidates of the queries numbered `query` (m,): their scores and rows, both (m, k)."""
 
     query: NDArray[np.intp]
     scores: NDArray[np.float32]
@@ -244,8 +246,9 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class SlotCriteria:
-    """Of each slot the widest gap and the lowest score, infinite where it is not asked. The first
-    parameters may let dead rows pass, which must not take the places of others later."""
+    """What a search accepts: per slot the largest gap (`limits`) and the lowest score (`gates`),
+    infinite where a slot is not searched; and FAISS parameters. The first parameters may let dead
+    rows pass, which must not take the places of others in later scans."""
 
     limits: NDArray[np.float64]
     gates: NDArray[np.float64]
@@ -257,19 +260,19 @@ class SlotCriteria:
 def _criteria(
     selector: LiveRowSelector, calibration: Calibration, limits: tuple[float, ...]
 ) -> SlotCriteria | None:
-    """`limits` by slot; None where no living row is asked."""
+    """From the `limits` of each slot; None where no live row is searched."""
     widest = np.array(limits, np.float64)
-    asked = widest > NEVER
-    if not len(selector) or not asked.any():
+    searched = widest > NEVER
+    if not len(selector) or not searched.any():
         return None
-    gates, key = calibration.gate(-widest), asked.tobytes()
+    gates, key = calibration.gate(-widest), searched.tobytes()
     first = selector.first_parameters(key)
     return SlotCriteria(widest, gates, float(gates.min()), first, selector.parameters(key))
 
 
 def _require_possible(score: float) -> None:
-    """A fast scan of residuals answers scores of 1e31 where a list is missing from the graph over
-    the lists: better no answer than one without matches."""
+    """A fast scan of residuals returns scores of 1e31 where a list is missing from the graph over
+    the lists: an error is better than an answer that misses matches."""
     if score > SCORE_MAX:
         raise InternalFault(
             f"the index scores a row {score:.3g}, which no code can: verify the snapshot, and "

@@ -1,8 +1,8 @@
-"""Rows added after a base was built, sealed into an IVF that is cast from the base's own mould.
+"""Segment: an IVF index in memory of the rows added after a base was built.
 
 Nothing is trained for a segment: it has the centres and codebooks of the base. Where there is no
-base to take them from, lists are drawn from the rows themselves. What may have changed with the
-rows, how far scores lie from cosines and how many lists must be read, is measured as it grows.
+base, some of the rows are taken as the centres of lists. Calibration and nprobe, which may change
+with the rows, are measured again as it grows.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from simsearch.index.ivf.plan import NPROBE, plan
 from simsearch.types import Vectors
 
 MEASURED_ROWS_MIN = 2048
-"""Fewer rows tell less about scores than what the mould says of those it was made for."""
+"""With fewer rows the calibration of the template is more reliable. Chosen, not measured."""
 
-ROOM_ROWS_MIN = 4096
+CAPACITY_ROWS_MIN = 4096
 
 
 @dataclass(frozen=True)
 class IndexParameters:
-    """Of an index: how its scores lie, and how many lists a search is to read."""
+    """Search parameters of an index: its score calibration, and how many lists a search reads."""
 
     calibration: Calibration
     nprobe: int
@@ -38,17 +38,18 @@ class IndexParameters:
 
 @dataclass(frozen=True)
 class SegmentTemplate:
-    """`empty` makes a trained index without rows. `known` is None where no rows have been searched
-    with it yet. `centres` stands for the centres of its lists, as in IvfBase."""
+    """Template of a segment: `empty` makes a trained index without rows; `parameters` are those of
+    such an index, None before any were measured; `centres` identifies its coarse quantizer, as in
+    IvfBase."""
 
     empty: Callable[[], Any]
-    known: IndexParameters | None = None
+    parameters: IndexParameters | None = None
     centres: object | None = None
 
     @staticmethod
     def from_rows(rows: NDArray[np.floating]) -> SegmentTemplate:
-        """As `plan` says for so many `rows` (n, dim), with some of them as the centres of lists.
-        Takes about a second. Raises BadConfig where they are few enough to be compared each."""
+        """A template trained on `rows` (n, dim) by `plan`, with some of them as the centres of
+        lists. Takes about a second. Raises BadConfig where they are too few for an IVF."""
         chosen = plan(len(rows), rows.shape[1])
         rng = np.random.default_rng(0)
         picked = np.sort(rng.choice(len(rows), chosen.train_rows, replace=False))
@@ -57,15 +58,15 @@ class SegmentTemplate:
 
 
 class Segment:
-    """An IVF base in memory that can be had larger: `extended` gives another, and this one stays
-    as it is for the views that have it. Each may be extended once. What was retired in this one
-    is alive in the larger one until it is retired there too. `bases` is empty or the one base."""
+    """IVF base in memory that is replaced by a larger one: `extended` returns a new segment, and
+    views of this one stay valid. Each may be extended once. Tombstones are not carried over: rows
+    retired here must be retired in the new one too. `bases` is empty or the one base."""
 
     def __init__(self, template: SegmentTemplate, index: Any = None) -> None:
-        """`index`: filled, instead of an empty one."""
+        """`index`: a filled index, instead of an empty one."""
         self.template = template
         self._index = template.empty() if index is None else index
-        self._room = _GrowableRows(int(self._index.d))
+        self._storage = _GrowableRows(int(self._index.d))
         self._count = 0
         self._outliers = np.empty(0, np.int64)
         self._measured_rows = MEASURED_ROWS_MIN // 2
@@ -75,10 +76,10 @@ class Segment:
         return self._count
 
     def extended(self, rows: Vectors, keys: Ints, groups: Ints) -> Segment:
-        """With (n, dim) more rows; computes in the calling thread alone. About .1 ms a row and
-        .1 ms for a thousand rows that were there before, which are copied."""
+        """A segment with (n, dim) more rows; computes in the calling thread alone. About .1 ms per
+        new row, and .1 ms per thousand rows copied (not in benchmarks/README.md)."""
         larger = Segment(self.template, faiss_io.copy_of(self._index))
-        larger._room = self._room.with_rows(self._count, rows, keys, groups)
+        larger._storage = self._storage.with_rows(self._count, rows, keys, groups)
         larger._count = self._count + len(rows)
         larger._measured_rows = self._measured_rows
         with one_thread():
@@ -86,14 +87,14 @@ class Segment:
             outliers = train.fill(larger._index, rows, numbers)
             larger._outliers = np.concatenate((self._outliers, outliers))
             larger._measure()
-        known = larger.template.known
-        assert known is not None, "it has just been measured"
+        parameters = larger.template.parameters
+        assert parameters is not None, "it has just been measured"
         larger.bases = (
             IvfBase(
                 larger._index,
-                *larger._room.filled(larger._count),
-                calibration=known.calibration,
-                nprobe=known.nprobe,
+                *larger._storage.filled(larger._count),
+                calibration=parameters.calibration,
+                nprobe=parameters.nprobe,
                 outliers=larger._outliers,
                 centres=self.template.centres,
             ),
@@ -101,27 +102,28 @@ class Segment:
         return larger
 
     def _measure(self) -> None:
-        """Anew whenever there are twice as many rows. What was known is kept where it is wider."""
-        known = self.template.known
-        if known is not None and self._count < 2 * self._measured_rows:
+        """Measure the parameters again whenever the rows have doubled. The old ones are kept where
+        they let more through."""
+        parameters = self.template.parameters
+        if parameters is not None and self._count < 2 * self._measured_rows:
             return
-        rows, _, _ = self._room.filled(self._count)
+        rows, _, _ = self._storage.filled(self._count)
         calibration = train.calibrate(self._index, rows)
         nprobe = max(NPROBE, train.nprobe_for(self._index, rows))
-        if known is not None:
+        if parameters is not None:
             calibration = Calibration(
-                min(calibration.bias, known.calibration.bias),
-                max(calibration.sd, known.calibration.sd),
+                min(calibration.bias, parameters.calibration.bias),
+                max(calibration.sd, parameters.calibration.sd),
             )
-            nprobe = max(nprobe, known.nprobe)
+            nprobe = max(nprobe, parameters.nprobe)
         measured = IndexParameters(calibration, min(nprobe, int(self._index.nlist)))
-        self.template = replace(self.template, known=measured)
+        self.template = replace(self.template, parameters=measured)
         self._measured_rows = self._count
 
 
 class _GrowableRows:
-    """Arrays with room to spare. What lies behind a segment's count is not seen through it, so
-    the next one may write there."""
+    """Arrays with spare capacity, shared by a segment and its successor: a segment reads only up
+    to its own count, so the next one may write behind it."""
 
     def __init__(self, dim: int, capacity: int = 0) -> None:
         self._rows = np.empty((capacity, dim), np.float16)
@@ -134,14 +136,14 @@ class _GrowableRows:
         return self._rows[:count], self._keys[:count], self._groups[:count]
 
     def with_rows(self, count: int, rows: Vectors, keys: Ints, groups: Ints) -> _GrowableRows:
-        """Itself, where `rows` fit behind the first `count`; else a larger one with both."""
+        """Itself, where `rows` fit behind the first `count`; else a larger copy."""
         end = count + len(rows)
-        room = self
+        storage = self
         if end > len(self._keys):
-            room = _GrowableRows(self._rows.shape[1], max(2 * end, ROOM_ROWS_MIN))
-            room._rows[:count], room._keys[:count] = self._rows[:count], self._keys[:count]
-            room._groups[:count] = self._groups[:count]
-        room._rows[count:end] = rows
-        room._keys[count:end] = keys
-        room._groups[count:end] = groups
-        return room
+            storage = _GrowableRows(self._rows.shape[1], max(2 * end, CAPACITY_ROWS_MIN))
+            storage._rows[:count], storage._keys[:count] = self._rows[:count], self._keys[:count]
+            storage._groups[:count] = self._groups[:count]
+        storage._rows[count:end] = rows
+        storage._keys[count:end] = keys
+        storage._groups[count:end] = groups
+        return storage

@@ -1,4 +1,4 @@
-"""Making an IVF index: train, fill, and measure how far its codes' scores lie from the truth."""
+"""Training of an IVF index: train, fill, calibrate scores, and choose nprobe."""
 
 from __future__ import annotations
 
@@ -17,26 +17,37 @@ from simsearch.types import Vectors
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 FILL_ROWS: Final = 16_384
-"""Rows widened to float32 at a time."""
+"""Rows converted to float32 at a time. Chosen, not measured."""
 
 RESCALE_TARGET: Final = 0.8
+"""The score that every row gets with itself, for codes of residuals. Chosen: what nearly all rows
+reach. The outliers that are left are in benchmarks/README.md, index_search."""
+
 PLAIN_RESCALE_TARGET: Final = 0.7
-"""Of codes of whole rows, which reach no more: at .75 there were 25 times as many outliers."""
+"""The same for codes of rows themselves, which reach less: at .75 there were 25 times as many
+outliers (not in benchmarks/README.md)."""
+
 RESCALE_TOLERANCE: Final = 0.002
 RESCALE_ROUNDS: Final = 6
 SCALE_BOUNDS: Final = (0.5, 3.0)
+"""How near the target is near enough, how often a scale is adjusted, and its range. Chosen, not
+measured."""
 
 OUTLIER_SHORTFALL: Final = 0.05
-"""A row whose code scores it further below what it was evened to than this is an outlier. A gate lies
-some .06 below what a near pair is expected to score: of sentence vectors 2 in 10,000 came that
-close."""
+"""A row whose code scores it further below the target than this is an outlier. Chosen: a gate lies
+some .06 below the expected score of a near pair. Of sentence vectors 2 in 10,000 are outliers
+(benchmarks/README.md, index_search)."""
 
 SCALAR_SHORTFALL: Final = 0.01
-"""The same of codes that are whole numbers, and score a row 1 less some thousandths: rows beyond
-the range that was seen in training are clipped, and lose much more."""
+"""The same for scalar-quantised codes, which score a row with itself at 1 less some thousandths.
+Rows beyond the range seen in training are clipped, and lose much more. Chosen, not measured."""
 
 PAIRS: Final = 4096
+"""Pairs that a calibration measures. Chosen, not measured."""
+
 SD_MIN: Final = 0.002
+"""The least standard deviation of a calibration: of few pairs it may be 0 by chance. Chosen."""
+
 TAIL: Final = 0.001
 TAIL_SDS: Final = 3.09
 """Of a normal distribution 1 in 1,000 lies more than 3.09 standard deviations below the mean."""
@@ -44,11 +55,14 @@ TAIL_SDS: Final = 3.09
 PAIR_COSINES: Final = (0.85, 0.95)
 PAIR_CANDIDATES: Final = 64
 PAIR_NPROBE: Final = 64
+"""The cosines of the pairs, and how they are searched for. Chosen, not measured."""
 
 PROBED_COSINES: Final = (0.9, 1.0)
 PROBED_SHARE: Final = 0.995
-"""What a build asks of its base, too."""
+"""The share of near copies whose list must be read: the recall that a build requires, too."""
+
 NPROBE_MAX: Final = 256
+"""Chosen, not measured."""
 
 
 def train(
@@ -57,15 +71,17 @@ def train(
     """An empty index of `factory` for inner products, trained on `sample` (n, dim), which should
     be Plan.train_rows rows drawn at random. All cores are used; equal input gives an equal index.
 
-    `drawn_lists`: rows of the sample are taken for the centres of lists as they are. It spares
-    the k-means, which is nearly all of training, and costs a search some more lists to read.
+    `drawn_lists`: rows of the sample become the centres of lists. This saves the k-means, which is
+    nearly all of training, and a search must read some more lists.
     """
     index = _faiss.index_factory(sample.shape[1], factory, _faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed
     if hasattr(index, "pq"):
         index.pq.cp.seed = seed
     if hasattr(index, "do_polysemous_training"):
-        index.do_polysemous_training = False  # annealing: minutes to hours, for a use not ours
+        index.do_polysemous_training = (
+            False  # annealing takes minutes to hours, and helps a search we do not use
+        )
     if drawn_lists:
         drawn = np.random.default_rng(seed).choice(len(sample), index.nlist, replace=False)
         index.quantizer.add(np.ascontiguousarray(sample[drawn], np.float32))
@@ -81,11 +97,11 @@ def fill(
 ) -> NDArray[np.int64]:
     """Add `rows` (n, dim; may be a memmap) under `ids`: for IvfBase, their row numbers.
 
-    Returns the ids of outliers, which are left out: rows that their codes describe so badly that a
-    search could miss them. They are to be searched exactly. `progress` is called with how many
+    Returns the ids of outliers, which are not added: rows that their codes describe so badly that
+    a search could miss them. They are to be searched exactly. `progress` is called with how many
     more rows are done.
 
-    Only add_with_ids will do: add_preassigned and add_core corrupt a fast-scan index silently.
+    It uses add_with_ids, as add_preassigned and add_core corrupt a fast-scan index silently.
     """
     outliers = [np.empty(0, np.int64)]
     for start in range(0, len(rows), FILL_ROWS):
@@ -102,14 +118,15 @@ def fill(
 
 
 def _rescaled(index: Any, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
-    """`vectors`, each scaled so that its code scores it as RESCALE_TARGET says when it is itself asked
-    for, and which of them no scale brings near that: the outliers.
+    """Rescale each row so that the inner product with its own reconstruction equals the target;
+    returns the rows, and a mask of the outliers, for which no scale does.
 
     Codes of residuals shrink rows unequally: one near the centre of its list hardly, one far away
-    by a third. A gate that lets the most shrunk one pass lets crowds of others pass too. Scaling a
-    row before it is coded evens this out, and costs a search nothing: on sentence vectors the
-    standard deviation of scores fell from .067 to .016. The list of a row does not depend on its
-    scale, and an exact cosine is taken from `rows`, never from codes.
+    by a third. A gate that the most shrunk row passes is passed by many others that do not match.
+    Rescaling before coding makes the shrinkage equal, and costs a search nothing: on sentence
+    vectors the standard deviation of scores fell from .067 to .016 (not in
+    benchmarks/README.md). The list of a row does not depend on its scale, and exact cosines are
+    computed from `rows`, never from codes.
     """
     if not hasattr(index, "pq"):
         return vectors, _own_scores(index, vectors) < 1 - SCALAR_SHORTFALL
@@ -139,7 +156,7 @@ def _own_scores(index: Any, vectors: Vectors) -> NDArray[np.float32]:
 
 
 def _centres_of(index: Any, vectors: Vectors) -> Vectors:
-    """What codes are taken from: each row's nearest centre, or nothing."""
+    """What is subtracted from each row before coding: its nearest centre, or zeros."""
     if not index.by_residual:
         return np.zeros_like(vectors)
     quantizer = _faiss.downcast_index(index.quantizer)
@@ -148,10 +165,10 @@ def _centres_of(index: Any, vectors: Vectors) -> Vectors:
 
 
 def nprobe_for(index: Any, rows: NDArray[np.floating], seed: int = 0) -> int:
-    """How many lists a search must read so that PROBED_SHARE of near copies find their row's list.
+    """The nprobe at which PROBED_SHARE of near copies read the list of their row.
 
-    Counted on copies of `rows` (some of those in the index) turned to cosines of .9 to 1: the
-    list of the row itself among those nearest to the copy.
+    Measured on copies of `rows` (some of those in the index) rotated to cosines of .9 to 1: the
+    rank of the row's own list among those nearest to the copy.
     """
     rng = np.random.default_rng(seed)
     at = np.sort(rng.choice(len(rows), min(PAIRS, len(rows)), replace=False))
@@ -166,11 +183,11 @@ def nprobe_for(index: Any, rows: NDArray[np.floating], seed: int = 0) -> int:
 
 
 def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Calibration:
-    """How the index's scores of near pairs lie around their cosines.
+    """The calibration of the index, measured on near pairs.
 
-    The pairs: stored rows and queries turned away from them to a cosine of .85 to .95, half of
-    them towards another row (as a rewording is), half in any direction (as noise is). Raises
-    Corrupt where the index does not find rows that it holds.
+    The pairs are stored rows and queries rotated away from them to a cosine of .85 to .95, half of
+    them towards another row (as a rewording is), half in a random direction (as noise is). Raises
+    Corrupt where the index does not find its own rows.
     """
     rng = np.random.default_rng(seed)
     at = np.sort(rng.choice(len(rows), min(PAIRS, len(rows)), replace=False))
@@ -189,7 +206,7 @@ def calibrate(index: Any, rows: NDArray[np.float16], seed: int = 0) -> Calibrati
 
 def _spread(errors: NDArray[np.float64]) -> float:
     """The standard deviation, or where the lower tail is longer than a normal one, that of the
-    normal distribution with such a tail. Of few pairs either may be nearly nothing by chance."""
+    normal distribution with such a tail; SD_MIN at least."""
     return float(max(errors.std(), -np.quantile(errors, TAIL) / TAIL_SDS, SD_MIN))
 
 
