@@ -41,10 +41,16 @@ from benchmarks import vectors
 from benchmarks.report import machine
 from benchmarks.vectors import Half, near_copies
 from simsearch.index.gpu.device import HostDevice, gpus_of_faiss
-from simsearch.index.gpu.gpu_build import OnCpu, Workshop, centres_found_in, filled_in, workshop
-from simsearch.index.gpu.gpu_view import GpuBase, GpuOptions, Gpus, accelerated
+from simsearch.index.gpu.gpu_build import (
+    BuildDevice,
+    CpuBuildDevice,
+    clustering_on,
+    fill_on,
+    gpu_build_device,
+)
+from simsearch.index.gpu.gpu_view import GpuBase, GpuOptions, Gpus, place_on_gpus
 from simsearch.index.index_protocol import CosineView
-from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.calibration import Calibration
 from simsearch.index.ivf.ivf_view import IvfBase
 from simsearch.index.ivf.plan import Plan, plan
 from simsearch.index.ivf.train import calibrate
@@ -107,12 +113,12 @@ class Bench:
     torch_device: str
     rehearse: bool
     gpus: Gpus
-    shop: Workshop
+    build_device: BuildDevice
     real: vectors.Real | None = None
     bank: Half = field(default_factory=lambda: np.empty((0, 0), np.float16))
     plan: Plan | None = None
     shard: Shard | None = None
-    codec: Codec | None = None
+    calibration: Calibration | None = None
     base: IvfBase | None = None
     view: CosineView | None = None
 
@@ -148,20 +154,22 @@ def main() -> None:
 
 def rehearsal(cache: Path) -> Bench:
     gpus = Gpus([HostDevice()], GpuOptions(wait_s=30.0))
-    return Bench(REHEARSAL, cache / "rehearsal", "cpu", True, gpus, OnCpu())
+    return Bench(REHEARSAL, cache / "rehearsal", "cpu", True, gpus, CpuBuildDevice())
 
 
 def on_gpu(rows: int, cache: Path) -> Bench | str:
     """Or why there is none."""
     _, reason = gpus_of_faiss(1 << 20)
-    shop, why_not = workshop()
-    if reason or shop is None:
-        return reason or why_not
+    build_device, no_gpu = gpu_build_device()
+    if reason or build_device is None:
+        return reason or no_gpu
     import torch
 
     if not torch.cuda.is_available():
         return "torch finds no GPU"
-    return Bench(full(rows), cache, "cuda:0", False, Gpus.found(GpuOptions(wait_s=5.0)), shop)
+    return Bench(
+        full(rows), cache, "cuda:0", False, Gpus.found(GpuOptions(wait_s=5.0)), build_device
+    )
 
 
 class Report:
@@ -342,45 +350,45 @@ def build(bench: Bench) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     sample = rows[np.sort(rng.choice(len(rows), made.train_rows, replace=False))]
     begun = time.monotonic()
-    trained = _trained(bench.shop, made.factory, sample)
+    trained = _trained(bench.build_device, made.factory, sample)
     filling = time.monotonic()
-    index, strays = filled_in(bench.shop, trained, rows, np.arange(len(rows)))
+    index, outliers = fill_on(bench.build_device, trained, rows, np.arange(len(rows)))
     ended = time.monotonic()
     keys = np.arange(1, len(rows) + 1)
-    bench.shard = Shard(index, rows, keys, (keys % GROUPS).astype(np.uint32), strays)
-    bench.codec = calibrate(index, rows)
+    bench.shard = Shard(index, rows, keys, (keys % GROUPS).astype(np.uint32), outliers)
+    bench.calibration = calibrate(index, rows)
     return {
         "factory": made.factory,
         "nprobe": made.nprobe,
         "train_s": round(filling - begun, 1),
         "fill_rows_per_s": round(len(rows) / (ended - filling)),
         "rows_per_s": round(len(rows) / (ended - begun)),
-        "strays": len(strays),
-        "codec": asdict(bench.codec),
+        "outliers": len(outliers),
+        "calibration": asdict(bench.calibration),
     }
 
 
-def _trained(shop: Workshop, factory: str, sample: Half) -> Any:
+def _trained(build_device: BuildDevice, factory: str, sample: Half) -> Any:
     """As ivf_build.train, whose index is not to be had before it is trained."""
     import faiss
 
     empty: Any = faiss.index_factory(sample.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     if hasattr(empty, "do_polysemous_training"):
         empty.do_polysemous_training = False
-    with centres_found_in(shop, empty):
+    with clustering_on(build_device, empty):
         empty.train(np.ascontiguousarray(sample, np.float32))
     return empty
 
 
 def place(bench: Bench) -> dict[str, Any]:
-    bench.needs("shard", "codec", "plan")
+    bench.needs("shard", "calibration", "plan")
     assert bench.shard
-    assert bench.codec
+    assert bench.calibration
     assert bench.plan
     before = free_bytes(bench)
     begun = time.monotonic()
-    [placed] = accelerated(
-        [bench.shard], codec=bench.codec, nprobe=bench.plan.nprobe, gpus=bench.gpus
+    [placed] = place_on_gpus(
+        [bench.shard], calibration=bench.calibration, nprobe=bench.plan.nprobe, gpus=bench.gpus
     )
     seconds = time.monotonic() - begun
     bench.base, bench.view = placed.base, placed.base.freeze(0)
@@ -425,7 +433,7 @@ def recall(bench: Bench) -> dict[str, Any]:
     for floor in FLOORS:
         matches = bench.view.search(queries, _floors(floor))
         whole = ~matches.truncated
-        # by key, which is the row's number and 1: strays are numbered as another part
+        # by key, which is the row's number and 1: outliers are numbered as another part
         hits = set(zip(matches.query.tolist(), (matches.key - 1).tolist(), strict=True))
         wanted = truth.at(floor)
         of_whole = {pair for pair in wanted if whole[pair[0]]}
@@ -455,7 +463,7 @@ def truth_on(torch_device: str, rows: Half, queries: Vectors, lowest: float) -> 
 def _as_the_cpu(bench: Bench, queries: Vectors) -> dict[str, int]:
     """How many matches both give, and how many only one."""
     assert bench.shard
-    assert bench.codec
+    assert bench.calibration
     assert bench.plan
     assert bench.view
     shard = bench.shard
@@ -464,9 +472,9 @@ def _as_the_cpu(bench: Bench, queries: Vectors) -> dict[str, int]:
         shard.rows,
         shard.keys,
         shard.groups,
-        codec=bench.codec,
+        calibration=bench.calibration,
         nprobe=bench.plan.nprobe,
-        strays=shard.strays,
+        outliers=shard.outliers,
     ).freeze(0)
     sides = (view.search(queries, _floors(FLOORS[0])) for view in (bench.view, cpu))
     gpu, other = (set(zip(m.query.tolist(), m.key.tolist(), strict=True)) for m in sides)

@@ -135,14 +135,20 @@ def _built(bank: Half, chosen: Plan) -> Clock:
         empty = train(chosen.factory, np.asarray(bank[sample], np.float32))
     with clock.stage("fill"):
         index = copy_of(empty)
-        strays = fill(index, bank, np.arange(len(bank)))
+        outliers = fill(index, bank, np.arange(len(bank)))
     with clock.stage("calibrate"):
-        codec = calibrate(index, bank)
-    if index.ntotal + len(strays) != len(bank):
-        raise SystemExit(f"{index.ntotal} rows and {len(strays)} strays are not {len(bank)}")
+        calibration = calibrate(index, bank)
+    if index.ntotal + len(outliers) != len(bank):
+        raise SystemExit(f"{index.ntotal} rows and {len(outliers)} outliers are not {len(bank)}")
     numbers = np.arange(len(bank))
     base = IvfBase(
-        index, bank, numbers, 0 * numbers, codec=codec, nprobe=chosen.nprobe, strays=strays
+        index,
+        bank,
+        numbers,
+        0 * numbers,
+        calibration=calibration,
+        nprobe=chosen.nprobe,
+        outliers=outliers,
     )
     at = np.sort(rng.choice(len(bank), COPIES, replace=False))
     found = base.freeze(0).search(np.asarray(bank[at], np.float32), {0: 0.95})

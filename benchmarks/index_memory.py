@@ -52,7 +52,7 @@ from simsearch.index.ivf.plan import plan
 from simsearch.index.npy_files import write_npy
 from simsearch.index.snapshot.loader import current, open_snapshot
 from simsearch.index.snapshot.writer import BUILDING
-from simsearch.live.indexes import LiveRows
+from simsearch.live.indexes import LiveIndexes
 from simsearch.types import BITS_BYTES, Bits, Policy, Signal
 
 T = TypeVar("T", bound=np.generic)
@@ -253,7 +253,7 @@ def _phase(snapshots: Path) -> str:
         return "gather"
     if "trained-0.faiss" not in names:
         return "train"
-    return "verify" if any(name.startswith("strays-") for name in names) else "fill"
+    return "verify" if any(name.startswith("outliers-") for name in names) else "fill"
 
 
 # ---------------------------------------------------------------- what is served
@@ -297,7 +297,7 @@ def _lists_bytes(snapshot: Path) -> int:
 class Held:
     """What a server keeps of a snapshot, and how many rows found themselves of those asked."""
 
-    live: LiveRows
+    live: LiveIndexes
     views: tuple[Sized, ...]
     rows: int
     found: int
@@ -305,7 +305,7 @@ class Held:
 
 def _searched(path: Path) -> Held:
     snapshot = open_snapshot(path)
-    live = LiveRows.of(snapshot)
+    live = LiveIndexes.of(snapshot)
     cosine, hamming = live.freeze(snapshot.manifest.built_through)
     groups, found = range(1, GROUPS + 1), 0
     for space, view in cosine.items():

@@ -51,12 +51,12 @@ from benchmarks.vectors import (
     truth_of,
 )
 from simsearch.index.index_protocol import CosineMatches, CosineView
-from simsearch.index.ivf.calibration import Codec
-from simsearch.index.ivf.faiss_io import copy_of, read_own
+from simsearch.index.ivf.calibration import Calibration
+from simsearch.index.ivf.faiss_io import copy_of, read_trusted
 from simsearch.index.ivf.ivf_view import IvfBase
 from simsearch.index.ivf.mapped_lists import write_lists
 from simsearch.index.ivf.plan import Plan, plan
-from simsearch.index.ivf.segment import Known, Mould
+from simsearch.index.ivf.segment import IndexParameters, SegmentTemplate
 from simsearch.index.ivf.train import calibrate, fill, train
 from simsearch.live.space import LiveSpace
 from simsearch.types import Vectors
@@ -135,8 +135,8 @@ class World:
     plan: Plan
     index: Any
     empty: Any
-    codec: Codec
-    strays: NDArray[np.int64]
+    calibration: Calibration
+    outliers: NDArray[np.int64]
     keys: NDArray[np.int64]
     copies: Asked
     benign: Asked
@@ -154,9 +154,9 @@ class World:
             self.bank,
             self.keys,
             self.keys % GROUPS,
-            codec=self.codec,
+            calibration=self.calibration,
             nprobe=self.plan.nprobe,
-            strays=self.strays,
+            outliers=self.outliers,
             centres=self.empty,
         )
 
@@ -181,21 +181,21 @@ def made_world(real: Real, rows: int, cache: Path, nprobe: int | None) -> World:
     if nprobe:
         chosen = replace(chosen, nprobe=nprobe)
     name = f"{real.source}-{rows}-{chosen.factory.replace(',', '-')}"
-    index, empty, strays = _index(bank, chosen, cache / name)
-    codec = calibrate(index, bank)
+    index, empty, outliers = _index(bank, chosen, cache / name)
+    calibration = calibrate(index, bank)
     keys = _keys(rows, cache)
     rng = np.random.default_rng(2)
     at = np.sort(rng.choice(rows, COPIES))
     copies = near_copies(np.asarray(bank[at], np.float32), real, rng.uniform(0.9, 1, COPIES), rng)
     sides = rng.permutation(copies), real.benign[:BENIGN], real.alike[:BENIGN]
     near, benign, alike = (Asked.of(bank, side.astype(np.float32)) for side in sides)
-    parts = bank, chosen, index, empty, codec, strays, keys
+    parts = bank, chosen, index, empty, calibration, outliers, keys
     return World(*parts, near, benign, alike, real.source)
 
 
 def _index(bank: Half, chosen: Plan, path: Path) -> tuple[Any, Any, NDArray[np.int64]]:
-    """Filled, its lists mapped as in a server; empty; and the strays."""
-    empty_path, strays_path = path.with_suffix(".empty"), path.with_suffix(".npy")
+    """Filled, its lists mapped as in a server; empty; and the outliers."""
+    empty_path, outliers_path = path.with_suffix(".empty"), path.with_suffix(".npy")
     lists_path = path.with_suffix(".lists.npy")
     if not lists_path.is_file():
         rng = np.random.default_rng(0)
@@ -203,10 +203,10 @@ def _index(bank: Half, chosen: Plan, path: Path) -> tuple[Any, Any, NDArray[np.i
         empty = train(chosen.factory, bank[sample])
         _faiss.write_index(empty, str(empty_path))
         index = copy_of(empty)
-        np.save(strays_path, fill(index, bank, np.arange(len(bank))), allow_pickle=False)
+        np.save(outliers_path, fill(index, bank, np.arange(len(bank))), allow_pickle=False)
         write_lists(lists_path, index)
-    strays = np.load(strays_path, allow_pickle=False)
-    return read_own(empty_path, lists_path), read_own(empty_path), strays
+    outliers = np.load(outliers_path, allow_pickle=False)
+    return read_trusted(empty_path, lists_path), read_trusted(empty_path), outliers
 
 
 def _keys(rows: int, cache: Path) -> NDArray[np.int64]:
@@ -259,7 +259,7 @@ def _touched(world: World, asked: Asked, floor: float) -> float:
     """Of queries that match nothing, the share with a candidate that passes the gate."""
     without_match = asked.truth.counts(floor, len(asked.queries)) == 0
     best, _ = world.index.search(asked.queries[without_match], 1, params=world.nprobe)
-    return float((best[:, 0] >= world.codec.gate(np.array([floor]))).mean())
+    return float((best[:, 0] >= world.calibration.gate(np.array([floor]))).mean())
 
 
 # ---------------------------------------------------------------- speed
@@ -302,13 +302,13 @@ def _raced_with_edits(world: World, real: Real, edits: int) -> dict[int, float]:
     keys = np.arange(len(world.bank) + 1, len(world.bank) + 1 + len(added))
     rng = np.random.default_rng(8)
     ended = np.concatenate([rng.choice(k, edits // 20, replace=False) for k in (keys, world.keys)])
-    known = Known(world.codec, world.plan.nprobe)
-    mould = Mould(lambda: copy_of(world.empty), known, centres=world.empty)
+    known = IndexParameters(world.calibration, world.plan.nprobe)
+    template = SegmentTemplate(lambda: copy_of(world.empty), known, centres=world.empty)
     with ThreadPoolExecutor(1) as sealer:
-        space = LiveSpace(world.view.dim, sealer, [world.base()], mould)
+        space = LiveSpace(world.view.dim, sealer, [world.base()], template)
         before = space.freeze(1)
         for part in (slice(len(added) - UNSEALED), slice(len(added) - UNSEALED, None)):
-            space.settle(1)
+            space.wait_until_sealed(1)
             space.append(added[part].astype(np.float32), keys[part], keys[part] % GROUPS)
             if part.stop:
                 space.retire(ended, [1] * len(ended))
@@ -427,12 +427,15 @@ def _report(
         {
             "rows": len(world.bank),
             "bytes_per_vector_by_length": round(world.base().nbytes / len(world.bank), 1),
-            "strays": len(world.strays),
+            "outliers": len(world.outliers),
             "dim": world.view.dim,
             "vectors": world.source,
             "factory": world.plan.factory,
             "nprobe": world.plan.nprobe,
-            "codec": {"bias": round(world.codec.bias, 4), "sd": round(world.codec.sd, 4)},
+            "calibration": {
+                "bias": round(world.calibration.bias, 4),
+                "sd": round(world.calibration.sd, 4),
+            },
             "queries_per_s": {side: round(rate, 1) for side, rate in rates.items()},
             "delta_cost": {
                 f"{edits} edits, batch {batch}": round(cost, 3)

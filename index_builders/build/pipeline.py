@@ -31,7 +31,7 @@ from simsearch.bank.state_reader import StateReader
 from simsearch.bank.store import BankStore
 from simsearch.errors import BadConfig, RecallTooLow
 from simsearch.index.ivf import faiss_io, train
-from simsearch.index.ivf.calibration import GATE_SDS, Codec
+from simsearch.index.ivf.calibration import GATE_SDS, Calibration
 from simsearch.index.ivf.ivf_view import IvfBase
 from simsearch.index.ivf.plan import FLAT, Plan, plan
 from simsearch.index.snapshot.loader import ManifestDraft, SignalPart, SnapshotWriter, SpacePart
@@ -40,9 +40,9 @@ from simsearch.index.snapshot.writer import BUILDING
 from simsearch.index.union import UnionView
 from simsearch.types import Signal
 
-STRAYS_MAX = 1024
-STRAYS_MAX_SHARE = 0.01
-"""Of sentence vectors 2 in 10,000 are strays."""
+OUTLIERS_MAX = 1024
+OUTLIERS_MAX_SHARE = 0.01
+"""Of sentence vectors 2 in 10,000 are outliers."""
 
 
 @dataclass(frozen=True)
@@ -238,29 +238,29 @@ def _build_space(work: Build, number: int) -> SpacePart:
     _fill_shards(work, number, chosen, rows)
     begun = work.writer.path(_trained_name(number))
     files = [work.writer.path(name) for name in _shard_names(number, chosen)]
-    strays = [_read(work, name) for name in _strays_names(number, chosen)]
-    _require_few_strays(work.state.spaces[number][0], chosen, sum(map(len, strays)), count)
-    shards = _Shards(rows, [faiss_io.read_own(begun, file) for file in files], strays)
-    codec = train.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
-    nprobe = _choose_nprobe(work, number, chosen, shards, codec)
+    outliers = [_read(work, name) for name in _outliers_names(number, chosen)]
+    _require_few_outliers(work.state.spaces[number][0], chosen, sum(map(len, outliers)), count)
+    shards = _Shards(rows, [faiss_io.read_trusted(begun, file) for file in files], outliers)
+    calibration = train.calibrate(shards.indexes[0], rows[: shards.bounds[1]])
+    nprobe = _choose_nprobe(work, number, chosen, shards, calibration)
     return SpacePart.named(
         number,
         space,
         dim,
         count,
         factory=chosen.factory,
-        stray_counts=tuple(map(len, strays)),
+        outlier_counts=tuple(map(len, outliers)),
         nprobe=nprobe,
-        codec_bias=codec.bias,
-        codec_sd=codec.sd,
+        score_bias=calibration.bias,
+        score_sd=calibration.sd,
     )
 
 
-def _require_few_strays(space: str, chosen: Plan, strays: int, rows: int) -> None:
-    """Strays are compared one by one, and held in memory whole. Raises RecallTooLow."""
-    if strays > max(STRAYS_MAX, STRAYS_MAX_SHARE * rows):
+def _require_few_outliers(space: str, chosen: Plan, outliers: int, rows: int) -> None:
+    """Outliers are compared one by one, and held in memory whole. Raises RecallTooLow."""
+    if outliers > max(OUTLIERS_MAX, OUTLIERS_MAX_SHARE * rows):
         raise RecallTooLow(
-            f"space {space}: {chosen.factory} describes {strays} of {rows} rows so badly that it "
+            f"space {space}: {chosen.factory} describes {outliers} of {rows} rows so badly that it "
             "could miss them: give it a finer --factory; the old snapshot serves on"
         )
 
@@ -271,15 +271,15 @@ class _Shards:
 
     rows: NDArray[np.float16]
     indexes: list[Any]
-    strays: list[NDArray[np.int64]]
+    outliers: list[NDArray[np.int64]]
 
     @property
     def bounds(self) -> list[int]:
         return shard_bounds(len(self.rows), len(self.indexes))
 
-    def view(self, groups: NDArray[np.integer], codec: Codec, nprobe: int) -> UnionView:
+    def view(self, groups: NDArray[np.integer], calibration: Calibration, nprobe: int) -> UnionView:
         ends = self.bounds[1:]
-        stretches = zip(self.indexes, self.strays, self.bounds, ends, strict=False)
+        stretches = zip(self.indexes, self.outliers, self.bounds, ends, strict=False)
         return UnionView(
             [
                 IvfBase(
@@ -287,11 +287,11 @@ class _Shards:
                     self.rows[start:end],
                     np.arange(start, end),
                     groups[start:end],
-                    codec=codec,
+                    calibration=calibration,
                     nprobe=nprobe,
-                    strays=strays,
+                    outliers=outliers,
                 ).freeze(0)
-                for index, strays, start, end in stretches
+                for index, outliers, start, end in stretches
             ]
         )
 
@@ -312,8 +312,8 @@ def _fill_shards(work: Build, number: int, chosen: Plan, rows: NDArray[np.float1
             index = faiss_io.copy_of(begun)
             part = rows[bounds[k] : bounds[k + 1]]
             filled = count_progress(work.progress, f"filling {name}", len(part), "rows")
-            strays = train.fill(index, part, np.arange(len(part)), filled)
-            work.writer.save_array(_strays_names(number, chosen)[k], strays)
+            outliers = train.fill(index, part, np.arange(len(part)), filled)
+            work.writer.save_array(_outliers_names(number, chosen)[k], outliers)
             work.writer.save_lists(name, index)
             work.state = work.state.with_shard(name)
             states.save(work.state, work.directory)
@@ -333,10 +333,12 @@ def _trained(work: Build, number: int, chosen: Plan, rows: NDArray[np.float16]) 
         work.writer.save_index(name, begun)
         work.state = work.state.with_shard(name)
         states.save(work.state, work.directory)
-    return faiss_io.read_own(path)
+    return faiss_io.read_trusted(path)
 
 
-def _choose_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, codec: Codec) -> int:
+def _choose_nprobe(
+    work: Build, number: int, chosen: Plan, shards: _Shards, calibration: Calibration
+) -> int:
     """The smallest nprobe that reaches the recall target, doubled from the plan's on.
 
     Raises RecallTooLow, saying by how much.
@@ -345,7 +347,7 @@ def _choose_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
     space, count, dim = work.state.spaces[number]
     groups = _read(work, f"groups-{number}.npy")
     with work.clock.stage("verify"):
-        view_at = partial(shards.view, groups, codec)
+        view_at = partial(shards.view, groups, calibration)
         lists = (chosen.nprobe, chosen.nlist)
         choice = tune_nprobe(view_at, shards.rows, groups, lists, target, work.progress)
     work.measured[number] = SpaceReport(
@@ -356,9 +358,9 @@ def _choose_nprobe(work: Build, number: int, chosen: Plan, shards: _Shards, code
         shards=chosen.shards,
         nprobe=choice.nprobe,
         tried=tuple(NprobeResult.of(*one) for one in choice.curve),
-        codec_bias=codec.bias,
-        codec_sd=codec.sd,
-        gate_margin=GATE_SDS * codec.sd,
+        score_bias=calibration.bias,
+        score_sd=calibration.sd,
+        gate_margin=GATE_SDS * calibration.sd,
     )
     if choice.nprobe:
         return choice.nprobe
@@ -374,8 +376,8 @@ def _shard_names(number: int, chosen: Plan) -> list[str]:
     return [f"shard-{number}-{k}.npy" for k in range(chosen.shards)]
 
 
-def _strays_names(number: int, chosen: Plan) -> list[str]:
-    return [f"strays-{number}-{k}.npy" for k in range(chosen.shards)]
+def _outliers_names(number: int, chosen: Plan) -> list[str]:
+    return [f"outliers-{number}-{k}.npy" for k in range(chosen.shards)]
 
 
 def _trained_name(number: int) -> str:

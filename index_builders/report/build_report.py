@@ -56,8 +56,8 @@ class SpaceReport:
     shards: int = 0
     nprobe: int = 0
     tried: tuple[NprobeResult, ...] = ()
-    codec_bias: float = 0.0
-    codec_sd: float = 0.0
+    score_bias: float = 0.0
+    score_sd: float = 0.0
     gate_margin: float = 0.0
 
 

@@ -101,7 +101,9 @@ AUDIT: Final = LazyCommands(
     "The record of edits: who did what, and whether it is still what it was.",
     (
         _row(
-            "show", "oversight.audit_log:show", "Show who changed what, when and why; the newest last."
+            "show",
+            "oversight.audit_log:show",
+            "Show who changed what, when and why; the newest last.",
         ),
         _row("head", "oversight.audit_log:head", "Print the end of the record, a line of JSON."),
         _row(
@@ -173,7 +175,9 @@ COMMANDS: Final[Sequence[Row]] = (
         "demo.command:demo",
         "Start a real server, ban real content, send edited copies, and show what is caught.",
     ),
-    _row("revert", "oversight.revert_command:revert", "Take back what somebody did, by new changes."),
+    _row(
+        "revert", "oversight.revert_command:revert", "Take back what somebody did, by new changes."
+    ),
     BANK,
     ENTRY,
     PROPOSAL,

@@ -1,1 +1,2 @@
-"""Vectors and bits in, candidates out. Knows rows and keys; knows no banks and no models."""
+"""Nearest-neighbour indexes for vectors and 256-bit hashes: rows, keys and groups; no banks, no
+models."""

@@ -1,4 +1,4 @@
-"""What every index answers: which rows lie within a threshold of which query.
+"""Index protocols: threshold search by cosine and by Hamming distance, and its results.
 
 Search *at a threshold* is the primitive. Each row carries the key of its entry and a small
 integer group; a search gives one threshold per group, so that filtering by group and
@@ -14,10 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.errors import SpaceMismatch
 from simsearch.types import Bits, Vectors
 
 ROWS_MAX = 1024
-"""Rows returned for one query at most; beyond it the closest are kept and `truncated` is set."""
+"""Rows returned for one query at most; beyond it the closest are kept and `truncated` is set.
+Chosen, not measured."""
 
 COSINE_DECIMALS = 5
 """Exact cosines are rounded to this before they are compared or ordered."""
@@ -27,7 +29,7 @@ COSINE_DECIMALS = 5
 class CosineMatches:
     """Rows at or above their group's cosine, ordered by query, then closest, then key, then row.
 
-    All arrays but `truncated` have one element per match: `query` int64 (row of the question),
+    All arrays but `truncated` have one element per match: `query` int64 (row in the queries),
     `row` int64 (position in this view, unique), `key` int64, `group` int64, `cosine` float64
     (exact, rounded to 1e-5). `truncated` is bool, one per query: there were more than ROWS_MAX.
     """
@@ -42,7 +44,7 @@ class CosineMatches:
 
 @dataclass(frozen=True)
 class HammingMatches:
-    """As CosineMatches; `hamming` int64 is the distance in bits, at or below the group's."""
+    """As CosineMatches, with `hamming` int64: the distance in bits, at or below the group's."""
 
     query: NDArray[np.int64]
     row: NDArray[np.int64]
@@ -56,14 +58,16 @@ class CosineView(Protocol):
     """An immutable set of unit vectors; safe to search from any number of threads."""
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Numbers in a vector."""
+        ...
 
     def __len__(self) -> int:
         """Rows that a search can return (retracted ones are not counted)."""
         ...
 
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
-        """Every live row with cosine >= floors[its group]; a group without a floor is not asked.
+        """Every live row with cosine >= floors[its group]; groups without a floor are left out.
 
         `queries`: (n, dim) float32, unit. Raises SpaceMismatch where dim differs.
         """
@@ -73,11 +77,22 @@ class CosineView(Protocol):
 class HammingView(Protocol):
     """An immutable set of 256-bit rows; safe to search from any number of threads."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Rows that a search can return."""
+        ...
 
     def search(self, queries: Bits, ceilings: Mapping[int, int]) -> HammingMatches:
-        """Every live row within ceilings[its group] bits; a group without one is not asked.
+        """Every live row within ceilings[its group] bits; groups without one are left out.
 
         `queries`: (n, 32) uint8. Raises BadHash where the width differs.
         """
         ...
+
+
+def require_dim(vectors: Vectors, dim: int) -> None:
+    """Raises SpaceMismatch unless `vectors` are (n, dim)."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise SpaceMismatch(
+            f"vectors have shape {vectors.shape}, the index holds (n, {dim}): "
+            "encode with the model the index was built for"
+        )

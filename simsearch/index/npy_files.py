@@ -1,4 +1,4 @@
-"""Arrays as .npy files: written in parts, mapped when read, never an object in them."""
+"""Reading and writing of .npy files: written in parts, memory-mapped when read, never pickled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T", bound=np.generic)
 def write_npy(
     path: Path, dtype: type[np.generic], shape: tuple[int, ...], chunks: Iterable[NDArray[Any]]
 ) -> None:
-    """`chunks`, one below the other. Raises InternalFault where they do not make up `shape`.
+    """Write `chunks`, one after the other. Raises InternalFault where they do not make up `shape`.
 
     The bytes go through `write`: `ndarray.tofile` loses the errno of a full disk, and a mapped
     file dies of it (SIGBUS).
@@ -41,8 +41,8 @@ def write_npy(
 
 
 def map_npy(path: Path, dtype: type[T], shape: tuple[int, ...]) -> NDArray[T]:
-    """The array as a read-only map of the file. Raises ValueError where it is another array."""
-    # np.load does this too, but would also open what else it knows: zip files, pickles.
+    """The array, memory-mapped read-only. Raises ValueError where dtype or shape differ."""
+    # np.load does this too, but would also open zip files and pickles.
     array = np.lib.format.open_memmap(path, mode="r")
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise ValueError(
@@ -52,7 +52,7 @@ def map_npy(path: Path, dtype: type[T], shape: tuple[int, ...]) -> NDArray[T]:
 
 
 def load_npy(path: Path, dtype: type[T], shape: tuple[int, ...]) -> NDArray[T]:
-    """As map_npy, but in memory."""
+    """The array, read into memory and read-only. Raises ValueError as map_npy."""
     array = np.array(map_npy(path, dtype, shape))
     array.flags.writeable = False
     return array

@@ -1,7 +1,7 @@
-"""Which pairs of query and row are returned, and in which order: once, for every scale.
+"""Ranking of matches: thresholds per group, pairs of query and row, and a bounded top-k collector.
 
-Cosine and Hamming meet here as a *gap*: lower is closer. It is the Hamming distance in bits, or
-minus the cosine.
+Cosine and Hamming distance are both expressed as a *gap*, of which lower is closer: the distance
+in bits, or minus the cosine.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.index_protocol import CosineMatches
+
 NEVER = -np.inf
-"""The limit of a group that is not asked: no gap is as small."""
+"""The limit of a group that is not searched: no gap is as small."""
 
 
 class Limits:
-    """The widest gap asked for, by group."""
+    """The largest gap that is a match, by group."""
 
     def __init__(self, gaps: Mapping[int, float]) -> None:
         self._gaps = dict(gaps)
         self._widest: dict[tuple[int, ...], float] = {}
 
     def of(self, groups: Sequence[int]) -> list[float]:
+        """The limit of each group; NEVER where it is not searched."""
         return [self._gaps.get(group, NEVER) for group in groups]
 
     def widest(self, groups: tuple[int, ...]) -> float:
-        """NEVER where none is asked. Remembered: most blocks of a view hold the same groups."""
+        """The largest limit of `groups`; NEVER where none is searched. Cached, as most blocks of a
+        view have the same groups."""
         widest = self._widest.get(groups)
         if widest is None:
             widest = self._widest[groups] = max(self.of(groups), default=NEVER)
@@ -55,10 +59,12 @@ class Pairs:
         return self[np.lexsort((self.row, self.key, self.gap, self.query))]
 
     def numbered_from(self, query: int) -> Pairs:
+        """With `query` added to every number of a query."""
         return replace(self, query=self.query + query)
 
     @staticmethod
     def joined(parts: Sequence[Pairs]) -> Pairs:
+        """All parts, one after the other."""
         if not parts:
             return NO_PAIRS
         columns = (
@@ -72,7 +78,7 @@ NO_PAIRS = Pairs(_NONE, _NONE, _NONE, _NONE, np.empty(0, np.float64))
 
 
 class Closest:
-    """Collects matches of some queries in bounded memory: at most `rows_max` a query come out."""
+    """Top-k collector: the closest `rows_max` matches of each query, in bounded memory."""
 
     def __init__(self, queries: int, rows_max: int, slack: float) -> None:
         """`slack`: how far a proposed gap may lie from the exact one."""
@@ -87,10 +93,11 @@ class Closest:
     def worth_scoring(
         self, query: NDArray[np.intp], gap: NDArray[np.float64], sure: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Proposed pairs that may still come out. `sure`: the pair matches, whatever the slack.
+        """Which candidate pairs may still be among the closest. `sure`: the pair matches, whatever
+        the slack.
 
-        A pair that rows_max sure matches beat is left out unscored, so that a threshold which
-        every row passes costs about rows_max exact scores a query, and not one for each row.
+        A pair that is further away than rows_max sure matches is not scored exactly. So a
+        threshold that every row passes costs about rows_max exact scores a query, not one per row.
         """
         self._tighten(query[sure], gap[sure])
         worth: NDArray[np.bool_] = gap <= self._cut[query] + self._slack
@@ -104,12 +111,14 @@ class Closest:
             self.truncated[q] = True
 
     def add(self, matches: Pairs) -> None:
+        """Add matches, in any order."""
         self._kept.append(matches)
         self._pending += len(matches)
         if self._pending > self._pending_max:
             self._trim()
 
     def ranked(self) -> Pairs:
+        """The closest matches in order; sets `truncated` where a query had more."""
         if not self._kept:
             return NO_PAIRS
         self._trim()
@@ -122,3 +131,10 @@ class Closest:
         self.truncated[pairs.query[rank >= self._rows_max]] = True
         self._kept = [pairs[rank < self._rows_max]]
         self._pending = len(self._kept[0])
+
+
+def cosine_matches(pairs: Pairs, truncated: NDArray[np.bool_]) -> CosineMatches:
+    """`pairs` whose gap is minus their cosine, as the answer of a search."""
+    # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
+    cosine = 0.0 - pairs.gap
+    return CosineMatches(pairs.query, pairs.row, pairs.key, pairs.group, cosine, truncated)

@@ -1,4 +1,4 @@
-"""The one exact routine: what the cosine of a query and a stored row is, in every index."""
+"""Exact re-ranking: the one routine that computes a reported cosine, used by every index."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from simsearch.index.index_protocol import COSINE_DECIMALS
 from simsearch.types import Vectors
 
 PAIR_FLOATS_MAX = 1 << 20
-"""Numbers gathered at a time on either side: 8 MiB each once they are float64."""
+"""Numbers gathered at a time on either side: 8 MiB each in float64. Chosen, not measured."""
 
 
 def exact_cosines(queries: Vectors, rows: Vectors) -> NDArray[np.float64]:
     """The cosine of queries[i] and rows[i], both (m, dim), rounded to 1e-5.
 
     A pair's result depends on that pair alone. BLAS does not promise this: the tail of a block
-    is summed in another order, which was seen to move the cosine of a vector with itself. So
-    each pair is one einsum row over contiguous float64, always summed alike.
+    is summed in another order, which has changed the cosine of a vector with itself. So each
+    pair is one einsum row over contiguous float64, always summed in the same order.
 
     Both sides are divided by their length, though they are unit vectors: one rounded to float16
     may be 5e-4 longer or shorter, and a copy must score 1, neither .9995 nor 1.0005.

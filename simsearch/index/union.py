@@ -1,4 +1,4 @@
-"""Several views asked as one: a base and what was added after it, or the shards of a base."""
+"""Union of views, searched as one: a base and its edits, or the shards of a base."""
 
 from __future__ import annotations
 
@@ -17,46 +17,48 @@ from simsearch.index.index_protocol import (
     HammingMatches,
     HammingView,
 )
-from simsearch.index.query_batch import Batch
-from simsearch.index.ranking import NO_PAIRS, Closest, Pairs
+from simsearch.index.query_batch import QueryBatch
+from simsearch.index.ranking import NO_PAIRS, Closest, Pairs, cosine_matches
 from simsearch.types import Bits, Vectors
 
 V = TypeVar("V", CosineView, HammingView)
 
 PART_ROWS: Final = 1 << 40
-"""Rows of part p are numbered from p * PART_ROWS: a view does not tell how many numbers it uses,
-only how many rows are alive."""
+"""Rows of part p are numbered from p * PART_ROWS, as a view reports its live rows only and not
+how many numbers it uses."""
 
 
 @runtime_checkable
-class SharesWork(Protocol):
-    """A CosineView that can use what others have computed for a batch."""
+class BatchSearchable(Protocol):
+    """A CosineView that searches a QueryBatch, and so shares its cache with other views."""
 
     @property
     def probed(self) -> tuple[object, int]:
-        """What stands for the centres of its lists, and how many of these a search reads."""
+        """The object that identifies its coarse quantizer, and how many lists a search reads."""
         ...
 
-    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches: ...
+    def search_batch(self, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
+        """CosineView.search on a shared batch."""
+        ...
 
 
 class UnionView:
     """A CosineView over the rows of `parts` (at least one), in their order.
 
-    Answers as one index of all rows would, but for row numbers, which are unique and no more.
+    The result is that of one index of all rows, but for the numbers of rows, which are only unique.
     Raises SpaceMismatch where the parts differ in dim.
     """
 
     def __init__(self, parts: Sequence[CosineView], rows_max: int = ROWS_MAX) -> None:
-        """`rows_max` is that of the parts."""
+        """`rows_max` must be that of the parts."""
         self._parts: tuple[CosineView, ...] = _flattened(parts)
         self._dim = self._parts[0].dim
         self._rows_max = rows_max
-        self._widest: dict[int, int] = {}
+        self._max_nprobe: dict[int, int] = {}
         for part in self._parts:
-            if isinstance(part, SharesWork):
+            if isinstance(part, BatchSearchable):
                 centres, nprobe = part.probed
-                self._widest[id(centres)] = max(nprobe, self._widest.get(id(centres), 0))
+                self._max_nprobe[id(centres)] = max(nprobe, self._max_nprobe.get(id(centres), 0))
         if any(part.dim != self._dim for part in self._parts):
             raise SpaceMismatch(
                 f"views of dim {', '.join(str(part.dim) for part in self._parts)} cannot be "
@@ -65,30 +67,30 @@ class UnionView:
 
     @property
     def parts(self) -> tuple[CosineView, ...]:
+        """The views searched; none is a union."""
         return self._parts
 
     @property
     def dim(self) -> int:
+        """Numbers in a vector."""
         return self._dim
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
-        """As CosineView.search."""
+        """The closest matches of all parts. Raises SpaceMismatch where dim differs."""
         if queries.ndim != 2 or queries.shape[1] != self._dim:
             self._parts[0].search(queries, floors)  # which refuses them
-        batch = Batch(queries, self._widest)
+        batch = QueryBatch(queries, self._max_nprobe)
         found = [_searched(part, batch, floors) for part in self._parts]
         pairs = [Pairs(m.query, m.row, m.key, m.group, -m.cosine) for m in found]
         best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
-        # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
-        cosine = 0.0 - best.gap
-        return CosineMatches(best.query, best.row, best.key, best.group, cosine, truncated)
+        return cosine_matches(best, truncated)
 
 
 class HammingUnionView:
-    """A HammingView over the rows of `parts` (at least one); otherwise as UnionView."""
+    """A HammingView over the rows of `parts` (at least one), numbered as in UnionView."""
 
     def __init__(self, parts: Sequence[HammingView], rows_max: int = ROWS_MAX) -> None:
         self._parts: tuple[HammingView, ...] = _flattened(parts)
@@ -96,13 +98,14 @@ class HammingUnionView:
 
     @property
     def parts(self) -> tuple[HammingView, ...]:
+        """The views searched; none is a union."""
         return self._parts
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
     def search(self, queries: Bits, ceilings: Mapping[int, int]) -> HammingMatches:
-        """As HammingView.search."""
+        """The closest matches of all parts."""
         found = [part.search(queries, ceilings) for part in self._parts]
         pairs = [Pairs(m.query, m.row, m.key, m.group, m.hamming.astype(float)) for m in found]
         best, truncated = _closest(pairs, [m.truncated for m in found], self._rows_max)
@@ -110,14 +113,14 @@ class HammingUnionView:
         return HammingMatches(best.query, best.row, best.key, best.group, bits, truncated)
 
 
-def _searched(part: CosineView, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
-    if isinstance(part, SharesWork):
+def _searched(part: CosineView, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
+    if isinstance(part, BatchSearchable):
         return part.search_batch(batch, floors)
     return part.search(batch.given, floors)
 
 
 def _flattened(parts: Sequence[V]) -> tuple[V, ...]:
-    """With the parts of unions in their place: rows are numbered once."""
+    """Nested unions flattened, so that row numbers stay unique."""
     flat = tuple(p for part in parts for p in getattr(part, "parts", (part,)))
     if not flat:
         raise InternalFault("a union of no views has no dim: give it an empty view")

@@ -1,8 +1,9 @@
-"""Keeps the view up with the bank's log: an acknowledged edit is matchable without a restart.
+"""Log follower: keeps the current view up to date with the bank's log and the published snapshot.
 
-One thread moves a replica along the log and replaces one reference. It is woken by commits of
-this process and polls for those of others, and for a snapshot that was published: a second thread
-loads that beside the old one, and edits go on meanwhile.
+One thread applies changes to a replica and replaces one reference to its newest view, so that an
+acknowledged edit is searched without a restart. It is woken by commits of this process, and polls
+for those of others and for a newly published snapshot: a second thread loads that beside the old
+one, while edits continue.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ log = EventLog(__name__)
 POLL_S = 0.5
 READER_CHECK_S = 60.0
 LOAD_PAUSE_S = 0.005
-"""Between two steps of a snapshot on its way in: nobody waits for it, and searches do for the
-interpreter."""
+"""Pause between two steps of a snapshot that is being loaded, so that searches get the interpreter
+lock. What loading costs them is in benchmarks/README.md, index_swap."""
 
 
 class Follower:
-    """Owns the current view. `start` loads it; `view` is a plain attribute read, no lock."""
+    """Owns the current view. `start` loads it; reading `view` takes no lock."""
 
     def __init__(
         self,
@@ -47,8 +48,8 @@ class Follower:
         spaces: Container[str] | None = None,
         gpus: Gpus | None = None,
     ) -> None:
-        """`spaces`: the ids of those that can be asked in; the rows of others are not loaded.
-        Snapshots are searched on `gpus` as far as they can be; `stop` stops those, too."""
+        """`spaces`: ids of the spaces with an encoder, None for all; rows of other spaces are not
+        loaded. Snapshots are searched on `gpus` where possible; `stop` stops those, too."""
         self._store = store
         self._snapshots = snapshots
         self._spaces = spaces
@@ -66,19 +67,20 @@ class Follower:
 
     @property
     def view(self) -> View:
-        """The newest view. Raises NotReady before `start` is through."""
+        """The newest view. Raises NotReady before `start` has returned."""
         if self._view is None:
             raise NotReady("the index is still loading: ask again in a moment")
         return self._view
 
     @property
     def fault(self) -> SimsearchError | None:
-        """Why the view no longer moves, or why the published snapshot is not the one that
-        serves; None while all is well."""
+        """Why the view is no longer updated, or why the published snapshot is not in use; None
+        while neither is so."""
         return self._fault or next(iter(self._refused.values()), None)
 
     @property
     def gpus(self) -> tuple[GpuStatus, ...]:
+        """The state of each GPU; empty where none is used."""
         return self._gpus.status() if self._gpus else ()
 
     def start(self) -> None:
@@ -88,6 +90,7 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
+        """End both threads and wait for them; then stop the GPUs."""
         self._stopping = True
         self._wake.set()
         for thread in (self._thread, self._loader):
@@ -97,7 +100,7 @@ class Follower:
             self._gpus.stop()
 
     def wait_for(self, seq: int, timeout_s: float) -> bool:
-        """True once searches see the change `seq`; False when that took longer than allowed."""
+        """Wait until the view contains the change `seq`; False after `timeout_s`."""
         with self._moved:
             return self._moved.wait_for(lambda: self.view.seq >= seq, timeout_s)
 
@@ -115,7 +118,7 @@ class Follower:
                 checked = time.monotonic()
 
     def _catch_up(self) -> None:
-        """Apply what there is; after a fault start over from the bank, which is the truth."""
+        """Apply all new changes; after a fault, load again from the snapshot or the bank."""
         try:
             replica = self._incoming or self._replica or self._loaded()
             while replica is not self._replica and replica.step():
@@ -125,23 +128,23 @@ class Follower:
                 self._incoming = None
             while not self._stopping and replica.step():
                 self._publish(replica)
-            if replica.tend():
+            if replica.maintain():
                 self._publish(replica)
             self._fault = None
         except SimsearchError as fault:
             self._failed(fault)
         except Exception as fault:
-            # The thread's edge: without this it would die and the view stand still in silence.
+            # Otherwise the thread would end, and the view would stop moving without a report.
             self._failed(InternalFault(f"the follower failed: {type(fault).__name__}"))
 
     def _failed(self, fault: SimsearchError) -> None:
-        """Keep the view; what the replica holds may be half a step."""
+        """Keep the view, drop the replica: a step may have been applied in part."""
         self._fault = fault
         self._replica = None
         log.error("follower_failed", exc_info=True, reason=fault.reason, message=fault.message)
 
     def _loaded(self) -> Replica:
-        """From the current snapshot; where there is none that is sound, from the bank itself."""
+        """A replica of the current snapshot; where there is no valid one, of the bank itself."""
         started = time.perf_counter()
         served = self._served()
         replica = (served and self._from_snapshot(served)) or Replica.from_bank(
@@ -156,8 +159,7 @@ class Follower:
     # ------------------------------------------------------------ snapshots
 
     def _served(self) -> str | None:
-        """The id of the snapshot that should serve; None where there is none, or none is named
-        that can be read."""
+        """The id in CURRENT; None where there is none, or it cannot be read."""
         try:
             served = current(self._snapshots)
         except BadSnapshot as fault:
@@ -176,7 +178,7 @@ class Follower:
             return None
 
     def _look_for_snapshot(self) -> None:
-        """Begin to load a snapshot that was published or rolled back to; one at a time."""
+        """Start loading a snapshot that was published or rolled back to; one at a time."""
         served = self._served()
         if served is None or served in self._refused or self._incoming is not None:
             return
@@ -187,16 +189,16 @@ class Follower:
             self._loader.start()
 
     def _load(self, snapshot_id: str) -> None:
-        """In a thread of its own: open it and catch up, then hand it to the follower."""
+        """In its own thread: open a snapshot and apply changes, then pass it to the follower."""
         try:
             replica = self._from_snapshot(snapshot_id)
             while replica is not None and not self._stopping and replica.step():
                 time.sleep(LOAD_PAUSE_S)
             if replica is not None and not self._stopping:
-                replica.settle()
+                replica.wait_until_sealed()
             self._incoming = replica
         except Exception as fault:
-            # The thread's edge: without this the new snapshot would be missing in silence.
+            # Otherwise the thread would end, and the new snapshot be ignored without a report.
             named = InternalFault(f"snapshot {snapshot_id} failed to load: {fault!r}")
             self._refused = {snapshot_id: named}
             log.error("snapshot_failed", exc_info=True, snapshot=snapshot_id)

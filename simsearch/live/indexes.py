@@ -1,4 +1,4 @@
-"""The growing indexes behind the views: one per space and per binary signal, one writer."""
+"""Live indexes: one per embedding space and per binary signal, written by one thread."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.index.flat.hamming import HammingIndex
-from simsearch.index.gpu.gpu_view import NO_GPUS, Gpus, accelerated
+from simsearch.index.gpu.gpu_view import NO_GPUS, Gpus, place_on_gpus
 from simsearch.index.index_protocol import CosineView, HammingView
-from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.calibration import Calibration
 from simsearch.index.ivf.faiss_io import from_bytes
-from simsearch.index.ivf.segment import Known, Mould
+from simsearch.index.ivf.segment import IndexParameters, SegmentTemplate
 from simsearch.index.snapshot.loader import Snapshot, SpaceRows
 from simsearch.live.space import LiveSpace
 from simsearch.types import Fingerprint, Signal
@@ -26,10 +26,10 @@ Added: TypeAlias = tuple[int, int, Fingerprint]
 """Entry key, bank id, fingerprint."""
 
 
-class LiveRows:
-    """Rows of all active entries: what a snapshot holds, and what was added after it.
+class LiveIndexes:
+    """The indexes of all active entries: the rows of a snapshot, and those added after it.
 
-    One thread appends, retires, tends and freezes; views are read by any.
+    One thread calls the methods; any thread may search the views.
     """
 
     def __init__(self) -> None:
@@ -43,9 +43,9 @@ class LiveRows:
         snapshot: Snapshot,
         spaces: Container[str] | None = None,
         gpus: Gpus | None = None,
-    ) -> LiveRows:
-        """The rows of a snapshot; `spaces` says of which spaces, None of all. Bases are searched on
-        `gpus` as far as they can be."""
+    ) -> LiveIndexes:
+        """The rows of a snapshot, of `spaces` or of all (None). Bases are searched on `gpus` where
+        possible."""
         rows = cls()
         for space, part in snapshot.spaces.items():
             if spaces is None or space in spaces:
@@ -56,27 +56,29 @@ class LiveRows:
         return rows
 
     def _space_of(self, rows: SpaceRows, gpus: Gpus | None) -> LiveSpace:
-        """What is searched exactly grows in place; an IVF base has a segment beside it."""
+        """A flat part grows in place; an IVF base gets a segment beside it."""
         part = rows.part
         if not rows.shards:
             space = LiveSpace(part.dim, self._sealer)
             space.append(np.asarray(rows.rows, np.float32), rows.keys, rows.groups)
             return space
         assert rows.trained is not None
-        known = Known(Codec(part.codec_bias, part.codec_sd), part.nprobe)
-        placed = accelerated(
+        parameters = IndexParameters(Calibration(part.score_bias, part.score_sd), part.nprobe)
+        placed = place_on_gpus(
             rows.shards,
-            codec=known.codec,
-            nprobe=known.nprobe,
+            calibration=parameters.calibration,
+            nprobe=parameters.nprobe,
             gpus=gpus or NO_GPUS,
             centres=rows.trained,
         )
         bases = [one.base for one in placed]
-        mould = Mould(partial(from_bytes, rows.trained), known, centres=rows.trained)
-        return LiveSpace(part.dim, self._sealer, bases, mould)
+        template = SegmentTemplate(
+            partial(from_bytes, rows.trained), parameters, centres=rows.trained
+        )
+        return LiveSpace(part.dim, self._sealer, bases, template)
 
     def append(self, added: Sequence[Added]) -> None:
-        """Rows of new entries, in the order of their keys."""
+        """Add the rows of new entries, in the order of their keys."""
         for space in _names(f.vectors for _, _, f in added):
             rows, keys, groups = _stack(added, [f.vectors.get(space) for _, _, f in added])
             if space not in self._cosine:
@@ -87,31 +89,32 @@ class LiveRows:
             self._hamming.setdefault(signal, HammingIndex()).append(rows, keys, groups)
 
     def retire(self, keys: Sequence[int], seqs: Sequence[int]) -> None:
-        """Each key's rows are gone from views at or after its seq."""
+        """End the rows of each key: they are not in views at or after its seq."""
         for space in self._cosine.values():
             space.retire(keys, seqs)
         for signal in self._hamming.values():
             signal.retire(keys, seqs)
 
     def compact(self, through: int) -> None:
-        """Drop rows that no view from `through` on can see, where a block is mostly those."""
+        """Drop rows that ended by `through`, where a block is mostly those."""
         for space in self._cosine.values():
             space.compact(through)
         for signal in self._hamming.values():
             signal.compact(through)
 
-    def tend(self, through: int) -> bool:
-        """Seal what has grown large, in another thread; True where a view frozen from now on is
-        searched faster. `through` is the position of the newest view."""
-        return any([space.tend(through) for space in self._cosine.values()])
+    def maintain(self, through: int) -> bool:
+        """Adopt finished segments, and start sealing rows in another thread where there are enough;
+        True where a view frozen from now on is searched faster. `through` is the log position of
+        the newest view."""
+        return any([space.maintain(through) for space in self._cosine.values()])
 
-    def settle(self, through: int) -> None:
-        """Wait until everything is sealed that should be."""
+    def wait_until_sealed(self, through: int) -> None:
+        """Wait until no rows are left that should be sealed."""
         for space in self._cosine.values():
-            space.settle(through)
+            space.wait_until_sealed(through)
 
     def freeze(self, through: int) -> tuple[Mapping[str, CosineView], Mapping[Signal, HammingView]]:
-        """What a search at log position `through` sees."""
+        """The views at log position `through`, by space and by signal."""
         return (
             {name: space.freeze(through) for name, space in self._cosine.items()},
             {signal: index.freeze(through) for signal, index in self._hamming.items()},

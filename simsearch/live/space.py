@@ -1,8 +1,8 @@
-"""The rows of one space: the base of a snapshot, and behind it whatever was added since.
+"""Live index of one embedding space: the bases of a snapshot, a segment, and an exact index.
 
-New rows go into an exact index. When that holds more than a search should compare one by one,
-they are sealed into a segment, in a thread of its own: until that is done they are searched
-exactly, so no edit waits for it and no search misses one.
+New rows go into the exact index. When it has more rows than a search should compare one by one,
+they are sealed into the segment by another thread. Until that is done they are still searched
+exactly, so edits do not wait and no search misses a row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simsearch.index.flat.row_log import Ints
 from simsearch.index.index_protocol import CosineView
 from simsearch.index.ivf.ivf_view import IvfBase
 from simsearch.index.ivf.plan import FLAT_ROWS_MAX
-from simsearch.index.ivf.segment import Mould, Segment
+from simsearch.index.ivf.segment import Segment, SegmentTemplate
 from simsearch.index.union import UnionView
 from simsearch.telemetry import EventLog
 from simsearch.types import Vectors
@@ -25,24 +25,29 @@ from simsearch.types import Vectors
 log = EventLog(__name__)
 
 SEAL_ROWS = 1024
-"""How many rows beside an IVF are compared one by one: about as much work as reading its lists."""
+"""Rows beside an IVF that are compared one by one, about as much work as reading its lists. Chosen;
+what rows beside a base cost is in benchmarks/README.md, index_search (delta_cost)."""
 
 
 class LiveSpace:
-    """One thread appends, retires, tends and freezes; views are read by any."""
+    """The index of one space. One thread calls the methods; any thread may search the views."""
 
     def __init__(
-        self, dim: int, sealer: Executor, bases: Sequence[IvfBase] = (), mould: Mould | None = None
+        self,
+        dim: int,
+        sealer: Executor,
+        bases: Sequence[IvfBase] = (),
+        template: SegmentTemplate | None = None,
     ) -> None:
-        """`bases` never grow; `mould` is what segments are cast from, None where lists are to be
-        drawn from the rows."""
+        """`bases` are immutable; `template` is that of the segment, None where it is to be made
+        from the rows themselves."""
         self._dim = dim
         self._bases = tuple(bases)
-        self._mould = mould
+        self._template = template
         self._segment: Segment | None = None
         self._waiting: tuple[ExactIndex, ...] = ()
         self._newest = ExactIndex(dim)
-        self._ended: list[tuple[Ints, Ints]] = []
+        self._retired: list[tuple[Ints, Ints]] = []
         self._sealer = sealer
         self._sealing: Future[Segment] | None = None
         self._sealed_of = 0
@@ -51,26 +56,27 @@ class LiveSpace:
     # ------------------------------------------------------------ edits
 
     def append(self, vectors: Vectors, keys: Ints, groups: Ints) -> None:
-        """As ExactIndex.append."""
+        """Add (n, dim) unit vectors with their keys and groups (ExactIndex.append)."""
         self._newest.append(vectors, keys, groups)
 
     def retire(self, keys: Ints, seqs: Ints) -> None:
-        """As RowLog.retire. No rows of these keys may come later: a retracted entry stays so."""
+        """End the rows of keys[i] at seqs[i]. No rows of these keys may be added later: a retracted
+        entry stays retracted."""
         for base in (*self._bases, *self._segment_bases):
             base.retire(keys, seqs)
         for index in (*self._waiting, self._newest):
             index.retire(keys, seqs)
-        self._ended.append((keys, seqs))
+        self._retired.append((keys, seqs))
 
     def compact(self, through: int) -> None:
-        """As RowLog.compact, of what no base holds."""
+        """Drop rows outside the bases and the segment that ended by `through`."""
         for index in (*self._waiting, self._newest):
             index.compact(through)
 
     # ------------------------------------------------------------ views
 
     def freeze(self, through: int) -> CosineView:
-        """What a search at log position `through` sees."""
+        """The view at log position `through`."""
         parts: list[CosineView] = [base.freeze(through) for base in self._bases]
         parts += [base.freeze(through) for base in self._segment_bases]
         parts += [index.freeze(through) for index in self._waiting]
@@ -80,19 +86,19 @@ class LiveSpace:
 
     # ------------------------------------------------------------ sealing
 
-    def tend(self, through: int) -> bool:
-        """Take over what was sealed, and begin to seal what should be; True where a view frozen
-        from now on is searched faster. Rows that ended by `through` are left out."""
+    def maintain(self, through: int) -> bool:
+        """Adopt a finished segment; start sealing where there are enough rows. True where a view
+        frozen from now on is searched faster. Rows that ended by `through` are not sealed."""
         adopted = self._adopt()
         rows = len(self._newest) + sum(map(len, self._waiting))
-        enough = SEAL_ROWS if self._mould else FLAT_ROWS_MAX + 1
+        enough = SEAL_ROWS if self._template else FLAT_ROWS_MAX + 1
         if self._sealing is None and rows >= self._unsealable + enough:
             self._begin(through)
         return adopted
 
-    def settle(self, through: int) -> None:
-        """Wait until nothing is left to seal."""
-        while self.tend(through) or self._sealing is not None:
+    def wait_until_sealed(self, through: int) -> None:
+        """Wait until no rows are left that should be sealed."""
+        while self.maintain(through) or self._sealing is not None:
             if self._sealing is not None:
                 self._sealing.exception()
 
@@ -100,11 +106,11 @@ class LiveSpace:
         if len(self._newest):
             self._waiting = (*self._waiting, self._newest)
             self._newest = ExactIndex(self._dim)
-        parts = [index.living(through) for index in self._waiting]
+        parts = [index.live_rows(through) for index in self._waiting]
         vectors, keys, groups = (np.concatenate(column) for column in zip(*parts, strict=True))
         self._sealed_of = len(self._waiting)
         self._sealing = self._sealer.submit(
-            _sealed, self._segment, self._mould, vectors, keys, groups
+            _seal, self._segment, self._template, vectors, keys, groups
         )
 
     def _adopt(self) -> bool:
@@ -112,18 +118,18 @@ class LiveSpace:
             return False
         sealing, self._sealing = self._sealing, None
         if fault := sealing.exception():
-            # They stay where they are searched exactly, and are tried again with as many more.
+            # The rows are still searched exactly; tried again when there are as many more.
             self._unsealable = sum(map(len, self._waiting))
             log.error("sealing_failed", rows=self._unsealable, fault=repr(fault))
             return False
         self._unsealable = 0
         self._segment = sealing.result()
-        self._mould = self._segment.mould
+        self._template = self._segment.template
         self._waiting = self._waiting[self._sealed_of :]
-        if self._ended:
-            # As one: base by base and edit by edit, edits would wait for thousands of them.
-            keys, seqs = (np.concatenate(column) for column in zip(*self._ended, strict=True))
-            self._ended = [(keys, seqs)]
+        if self._retired:
+            # In one call: thousands of single ones would delay edits.
+            keys, seqs = (np.concatenate(column) for column in zip(*self._retired, strict=True))
+            self._retired = [(keys, seqs)]
             for base in self._segment.bases:
                 base.retire(keys, seqs)
         log.info("rows_sealed", rows=len(self._segment))
@@ -134,9 +140,13 @@ class LiveSpace:
         return () if self._segment is None else self._segment.bases
 
 
-def _sealed(
-    segment: Segment | None, mould: Mould | None, vectors: Vectors, keys: Ints, groups: Ints
+def _seal(
+    segment: Segment | None,
+    template: SegmentTemplate | None,
+    vectors: Vectors,
+    keys: Ints,
+    groups: Ints,
 ) -> Segment:
     """In the sealer's thread."""
-    begun = segment or Segment(mould or Mould.drawn_from(vectors))
+    begun = segment or Segment(template or SegmentTemplate.from_rows(vectors))
     return begun.extended(vectors, keys, groups)

@@ -368,7 +368,7 @@ class Model(RuleBasedStateMachine):
             dropped = {NAMES[kind][0]: rows[kind] for kind in self.dropped if rows[kind]}
             snapshots = list_snapshots(self.directory / "bank" / "snapshots")
             without = next((m.without for m in snapshots if m.id == view.snapshot), ())
-            assert view.aside == {s: n for s, n in dropped.items() if s not in without}
+            assert view.unsearchable == {s: n for s, n in dropped.items() if s not in without}
             for kind, found in held.items():
                 assert (len(found) if found else 0) == (0 if kind in self.dropped else rows[kind])
 

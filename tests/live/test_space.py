@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from simsearch.index.flat.cosine import ExactIndex
 from simsearch.index.index_protocol import CosineView
 from simsearch.index.ivf import faiss_io, segment, train
-from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.calibration import Calibration
 from simsearch.index.ivf.ivf_view import IvfBase
-from simsearch.index.ivf.segment import Known, Mould
+from simsearch.index.ivf.segment import IndexParameters, SegmentTemplate
 from simsearch.index.union import UnionView
 from simsearch.live import space as module
 from simsearch.live.space import LiveSpace
@@ -76,15 +76,15 @@ def held() -> Held:
     return Held()
 
 
-WIDE = Codec(bias=0.0, sd=1.0)
+WIDE = Calibration(bias=0.0, sd=1.0)
 """A gate that every row passes: what is left to go wrong is the growing and sealing."""
 
 
-def based(sealer: Executor, codec: Codec = WIDE) -> LiveSpace:
+def based(sealer: Executor, calibration: Calibration = WIDE) -> LiveSpace:
     """Behind an IVF base of `rows(1)`, with keys from 1 on."""
-    index, empty, strays = built()
-    known = Known(codec, 16)
-    mould = Mould(lambda: faiss_io.copy_of(empty), known, centres=empty)
+    index, empty, outliers = built()
+    known = IndexParameters(calibration, 16)
+    template = SegmentTemplate(lambda: faiss_io.copy_of(empty), known, centres=empty)
     half = rows(1).astype(np.float16)
     keys = np.arange(1, len(half) + 1)
     base = IvfBase(
@@ -92,22 +92,22 @@ def based(sealer: Executor, codec: Codec = WIDE) -> LiveSpace:
         half,
         keys,
         keys % 3,
-        codec=known.codec,
+        calibration=known.calibration,
         nprobe=known.nprobe,
-        strays=strays,
+        outliers=outliers,
         centres=empty,
     )
-    return LiveSpace(DIM, sealer, [base], mould)
+    return LiveSpace(DIM, sealer, [base], template)
 
 
 @cache
 def built() -> tuple[Any, Any, NDArray[np.int64]]:
-    """Filled, empty, strays."""
+    """Filled, empty, outliers."""
     index = train.train(FACTORY, rows(1))
     empty = faiss_io.copy_of(index)
     half = rows(1).astype(np.float16)
-    strays = train.fill(index, half, np.arange(len(half)))
-    return index, empty, strays
+    outliers = train.fill(index, half, np.arange(len(half)))
+    return index, empty, outliers
 
 
 def parts_of(view: CosineView) -> list[str]:
@@ -136,20 +136,20 @@ def test_rows_are_sealed_as_they_grow(held: Held) -> None:
         keys = np.arange(10_000 + start, 10_100 + start)
         for index in (space, exact):
             index.append(new[start : start + 100], keys, keys % 3)
-        space.tend(1)
+        space.maintain(1)
         assert same(space.freeze(1), exact, 1, queries)
         if start == 700:
             assert len(held) == 1, "one at a time, however much more has come"
             assert parts_of(space.freeze(1)).count("ExactView") >= 2
             held.run()
-            assert space.tend(1)
+            assert space.maintain(1)
             assert same(space.freeze(1), exact, 1, queries)
     while len(held):
         held.run()
-        assert space.tend(1)
+        assert space.maintain(1)
         assert same(space.freeze(1), exact, 1, queries)
     assert parts_of(space.freeze(1)).count("IvfView") == 2
-    assert not space.tend(1)
+    assert not space.maintain(1)
 
 
 def test_without_a_base_lists_are_drawn(held: Held) -> None:
@@ -160,13 +160,13 @@ def test_without_a_base_lists_are_drawn(held: Held) -> None:
         keys = np.arange(start, start + 400)
         for index in (space, exact):
             index.append(vectors[start : start + 400], keys, keys % 3)
-        space.tend(1)
+        space.maintain(1)
         assert len(held) == (start + 400 > 800)
     held.run()
-    assert space.tend(1)
-    space.tend(1)
+    assert space.maintain(1)
+    space.maintain(1)
     held.run()
-    assert space.tend(1)
+    assert space.maintain(1)
     assert set(parts_of(space.freeze(1))) <= {"IvfView", "ExactView"}
     found = space.freeze(1).search(vectors, dict.fromkeys(range(3), 0.9))
     expected = exact.freeze(1).search(vectors, dict.fromkeys(range(3), 0.9))
@@ -188,14 +188,14 @@ def test_what_ends_while_it_is_sealed_has_ended(held: Held) -> None:
         keys = np.arange(5000 + start, 5400 + start)
         for index in (space, exact):
             index.append(new[start : start + 400], keys, keys % 3)
-        space.tend(seq)
+        space.maintain(seq)
         for ended in (keys[:50], keys[:50] - 400, np.arange(start, start + 50)):
             seq += 1
             space.retire(ended, [seq] * 50)
             exact.retire(ended, [seq] * 50)
             assert same(space.freeze(seq), exact, seq, new[::10])
         held.run()
-        assert space.tend(seq)
+        assert space.maintain(seq)
         assert same(space.freeze(seq), exact, seq, new[::10])
 
 
@@ -205,9 +205,9 @@ def test_an_old_view_answers_as_before(held: Held) -> None:
     space.append(new[:400], keys[:400], keys[:400] % 3)
     views = [space.freeze(1)]
     for end in (400, 900):
-        space.tend(1)
+        space.maintain(1)
         held.run()
-        space.tend(1)
+        space.maintain(1)
         views.append(space.freeze(1))
         more = slice(end, end + 500)
         space.append(new[more], keys[more], keys[more] % 3)
@@ -223,17 +223,17 @@ def test_rows_that_cannot_be_sealed_stay_exact(held: Held, monkeypatch: pytest.M
     new, keys = rows(6, 700), np.arange(7000, 7700)
     for index in (space, exact):
         index.append(new[:350], keys[:350], keys[:350] % 3)
-    space.tend(1)
+    space.maintain(1)
     with monkeypatch.context() as patch:
         patch.setattr(train, "fill", lambda *_: 1 / 0)
         held.run()
-    assert not space.tend(1)
+    assert not space.maintain(1)
     assert same(space.freeze(1), exact, 1, new)
     for index in (space, exact):
         index.append(new[350:], keys[350:], keys[350:] % 3)
-    space.tend(1)
+    space.maintain(1)
     held.run()
-    assert space.tend(1)
+    assert space.maintain(1)
     assert same(space.freeze(1), exact, 1, new)
 
 
@@ -244,8 +244,8 @@ def test_settling_ends_where_rows_cannot_be_sealed(monkeypatch: pytest.MonkeyPat
         space = based(sealer)
         keys = np.arange(7000, 7900)
         space.append(rows(7, 900), keys, keys % 3)
-        space.settle(1)
-        assert not space.tend(1)
+        space.wait_until_sealed(1)
+        assert not space.maintain(1)
         assert len(space.freeze(1)) == ROWS + 900
 
 
@@ -254,7 +254,7 @@ def test_settling_waits_until_all_is_sealed() -> None:
         space = based(sealer)
         keys = np.arange(7000, 7900)
         space.append(rows(7, 900), keys, keys % 3)
-        space.settle(1)
+        space.wait_until_sealed(1)
         assert parts_of(space.freeze(1)).count("IvfView") == 2
         assert found_by(space.freeze(1).search(rows(7, 900)[:1], {0: 0.99, 1: 0.99, 2: 0.99}))
 
@@ -267,9 +267,9 @@ def test_rows_of_another_kind_are_measured_anew(held: Held) -> None:
     others = unit(np.random.default_rng(9).standard_normal((2400, DIM)) ** 3)
     keys = np.arange(20_000, 22_400)
     space.append(others, keys, keys % 3)
-    space.tend(1)
+    space.maintain(1)
     held.run()
-    space.tend(1)
+    space.maintain(1)
     rng = np.random.default_rng(10)
     cosines = rng.uniform(0.91, 0.99, 800)
     near = train.turned(others[:800], rng.standard_normal((800, DIM)), cosines)
@@ -313,7 +313,7 @@ def test_any_order_of_edits_and_sealing_is_the_exact_answer(edits: list[tuple[st
             held.run()
         elif what == "compact":
             space.compact(seq)
-        space.tend(seq)
+        space.maintain(seq)
         queries = np.concatenate((vectors[:20], pool[max(0, used - 30) : used]))
         assert same(space.freeze(seq), exact, seq, queries)
 
@@ -330,8 +330,10 @@ class TestLiveSpace(CosineViewContract):
         sample = clustered_vectors(np.random.default_rng(99), 700, self.dim)
         empty = train.train("IVF4,PQ6x4fsr", sample)
         held = Held()
-        mould = Mould(lambda: faiss_io.copy_of(empty), Known(Codec(bias=0.0, sd=1.0), 4))
-        space = LiveSpace(self.dim, held, (), mould)
+        template = SegmentTemplate(
+            lambda: faiss_io.copy_of(empty), IndexParameters(Calibration(bias=0.0, sd=1.0), 4)
+        )
+        space = LiveSpace(self.dim, held, (), template)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "SEAL_ROWS", 1)
             for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
@@ -340,6 +342,6 @@ class TestLiveSpace(CosineViewContract):
                 if part:
                     vectors = np.array([row.value for row in part])
                     space.append(vectors, [r.key for r in part], [r.group for r in part])
-                    space.tend(0)
+                    space.maintain(0)
             space.retire(sorted(retired), [1] * len(retired))
             return space.freeze(1)

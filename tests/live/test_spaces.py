@@ -161,7 +161,7 @@ def test_rows_that_nobody_can_ask_about_are_not_loaded_but_counted(
         replica = Replica.from_bank(process.store, served)
     else:
         replica = Replica.from_snapshot(process.store, snapshot(process.store, "one"), served)
-    assert (keys_in(replica, SPACE.id), replica.view().aside) == ([], {SPACE.id: 2})
+    assert (keys_in(replica, SPACE.id), replica.view().unsearchable) == ([], {SPACE.id: 2})
     assert keys_in(replica) == [first, first, third, third]
     bits = replica.view().hamming(Signal.PDQ)
     assert bits is not None
@@ -169,11 +169,11 @@ def test_rows_that_nobody_can_ask_about_are_not_loaded_but_counted(
     process.add("alpha", vector(2), vector(3))
     extend(process, third, Fingerprint(vectors={SPACE.id: VECTORS[:1]}))
     caught_up(replica)
-    assert (keys_in(replica, SPACE.id), replica.view().aside) == ([], {SPACE.id: 5})
+    assert (keys_in(replica, SPACE.id), replica.view().unsearchable) == ([], {SPACE.id: 5})
     process.retract("alpha", first)
     process.retract("alpha", second)
     caught_up(replica)
-    assert (keys_in(replica), replica.view().aside) == ([third, third], {SPACE.id: 3})
+    assert (keys_in(replica), replica.view().unsearchable) == ([third, third], {SPACE.id: 3})
 
 
 def test_a_snapshot_without_a_space_says_so_and_holds_none_of_it(process: Process) -> None:
@@ -182,10 +182,10 @@ def test_a_snapshot_without_a_space_says_so_and_holds_none_of_it(process: Proces
     path = snapshot(process.store, "one", without=(SPACE.id,))
     replica = Replica.from_snapshot(process.store, path, {WIDE.id})
     assert keys_in(replica) == [first, first, third, third]
-    assert replica.view().aside == {}
+    assert replica.view().unsearchable == {}
     process.retract("alpha", first)
     assert keys_in(caught_up(replica)) == [third, third]
-    assert replica.view().aside == {}
+    assert replica.view().unsearchable == {}
 
 
 @pytest.mark.parametrize("served", [None, {SPACE.id, WIDE.id}, {SPACE.id}])

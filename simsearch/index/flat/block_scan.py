@@ -1,4 +1,4 @@
-"""The walk over a view's blocks that exact and Hamming search share."""
+"""Block scan: the loop over the blocks of a view that cosine and Hamming search share."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.index.flat.row_blocks import FrozenBlock, FrozenRows, P, holds
+from simsearch.index.flat.row_blocks import FrozenBlock, FrozenRows, P
 from simsearch.index.ranking import NEVER, Closest, Limits, Pairs
+from simsearch.index.tombstones import contains
 
 P_contra = TypeVar("P_contra", bound=np.generic, contravariant=True)
 
 
-class Proposed(NamedTuple):
-    """Pairs of a query and a row of one block, with a gap that need not be exact."""
+class CandidatePairs(NamedTuple):
+    """Candidate pairs of a query and a row of one block (`at`), with an approximate gap."""
 
     query: NDArray[np.intp]
     at: NDArray[np.intp]
     gap: NDArray[np.float64]
 
-    def only(self, which: NDArray[np.bool_]) -> Proposed:
-        return Proposed(self.query[which], self.at[which], self.gap[which])
+    def only(self, which: NDArray[np.bool_]) -> CandidatePairs:
+        """Those that `which` selects."""
+        return CandidatePairs(self.query[which], self.at[which], self.gap[which])
 
 
-_NOBODY = np.empty(0, np.intp)
-NOTHING = Proposed(_NOBODY, _NOBODY, np.empty(0, np.float64))
+_NO_INDICES = np.empty(0, np.intp)
+NO_CANDIDATES = CandidatePairs(_NO_INDICES, _NO_INDICES, np.empty(0, np.float64))
 
 
 class Kernel(Protocol[P_contra]):
-    """The arithmetic of one scale, for the few queries it was made with."""
+    """The arithmetic of one distance measure, for the few queries it was made with."""
 
     @property
-    def queries(self) -> int: ...
+    def queries(self) -> int:
+        """How many queries it was made with."""
+        ...
 
     @property
     def slack(self) -> float:
-        """How far a proposed gap may lie from the exact one."""
+        """How far an approximate gap may lie from the exact one."""
         ...
 
-    def propose(self, payload: NDArray[P_contra], widest: float) -> Proposed:
-        """Every pair whose proposed gap is at most `widest` + slack."""
+    def propose(self, payload: NDArray[P_contra], widest: float) -> CandidatePairs:
+        """Every pair whose approximate gap is at most `widest` + slack."""
         ...
 
-    def decide(self, payload: NDArray[P_contra], pairs: Proposed) -> NDArray[np.float64]:
-        """Their exact gaps."""
+    def decide(self, payload: NDArray[P_contra], pairs: CandidatePairs) -> NDArray[np.float64]:
+        """The exact gaps of `pairs`."""
         ...
 
 
@@ -88,13 +92,13 @@ def _joined(
 def _matches(
     block: FrozenBlock[P],
     kernel: Kernel[P],
-    proposed: Proposed,
+    proposed: CandidatePairs,
     limit_of_slot: NDArray[np.float64],
     closest: Closest,
 ) -> Pairs:
-    """The pairs whose row is alive, whose group is asked and whose exact gap is in its limit."""
+    """The pairs whose row is alive and whose exact gap is within the limit of its group."""
     limit = limit_of_slot[block.slots(proposed.at)]
-    possible = (proposed.gap <= limit + kernel.slack) & ~holds(block.dead, proposed.at)
+    possible = (proposed.gap <= limit + kernel.slack) & ~contains(block.dead, proposed.at)
     proposed, limit = proposed.only(possible), limit[possible]
     worth = closest.worth_scoring(
         proposed.query, proposed.gap, sure=proposed.gap <= limit - kernel.slack

@@ -1,4 +1,4 @@
-"""Exact cosine search over a matrix that grows: a GEMM proposes, the exact routine decides."""
+"""Exact cosine index in memory: a matrix product finds candidates, exact re-ranking decides."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.errors import BadVector, SpaceMismatch
-from simsearch.index.flat.block_scan import Proposed, scan_all
+from simsearch.errors import BadVector
+from simsearch.index.flat.block_scan import CandidatePairs, scan_all
 from simsearch.index.flat.row_blocks import FrozenRows
 from simsearch.index.flat.row_log import Ints, RowLog
-from simsearch.index.index_protocol import ROWS_MAX, CosineMatches
-from simsearch.index.ranking import Limits
+from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, require_dim
+from simsearch.index.ranking import Limits, cosine_matches
 from simsearch.index.rescore import exact_pairs
 from simsearch.types import Vectors
 
 BLOCK_ROWS = 16_384
 QUERIES_AT_ONCE = 64
-"""With BLOCK_ROWS this bounds the score matrix of one step to 4 MiB."""
+"""With BLOCK_ROWS this bounds the score matrix of one step to 4 MiB. Both chosen, not measured."""
 
 LENGTH_TOLERANCE = 1e-3
 """How far a stored vector's length may lie from 1; rounding to float16 moves it up to 5e-4."""
 
 MARGIN = LENGTH_TOLERANCE + 1e-4
-"""How far a score of the GEMM may lie from the exact cosine: the row's length, which only the
-exact routine divides by, and far above what float32 summing and rounding to 1e-5 add."""
+"""How far a score of the matrix product may lie from the exact cosine. It covers the length of the
+row, which only exact re-ranking divides by, and more than float32 sums and rounding to 1e-5 add."""
 
 
 class ExactIndex:
-    """The writing side: one thread appends, retires and freezes; views are for any thread.
+    """Appendable index. One thread appends, retires and freezes; any thread may search its views.
 
     Rows are rounded to float16, which is what a bank stores, and kept as float32: no CPU has a
     float16 GEMM, and widening the block at every search made it 2 to 6 times slower. So a row
@@ -43,6 +43,7 @@ class ExactIndex:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all blocks, as allocated."""
         return self._log.nbytes
 
     def __len__(self) -> int:
@@ -54,30 +55,30 @@ class ExactIndex:
 
         Raises SpaceMismatch where dim differs, BadVector where a length is not 1.
         """
-        _require_dim(vectors, self._dim)
+        require_dim(vectors, self._dim)
         rows = vectors.astype(np.float16).astype(np.float32)
         _require_unit(rows)
         self._log.append(rows, keys, groups)
 
     def retire(self, keys: Ints, seqs: Ints) -> int:
-        """As RowLog.retire."""
+        """End the rows of keys[i] at seqs[i]; returns how many ended (RowLog.retire)."""
         return self._log.retire(keys, seqs)
 
     def compact(self, through: int) -> int:
-        """As RowLog.compact."""
+        """Drop rows that ended by `through`; returns how many (RowLog.compact)."""
         return self._log.compact(through)
 
-    def living(self, through: int) -> tuple[Vectors, NDArray[np.int64], NDArray[np.int64]]:
+    def live_rows(self, through: int) -> tuple[Vectors, NDArray[np.int64], NDArray[np.int64]]:
         """A copy of the rows alive at `through`: vectors (n, dim), keys, groups."""
-        return self._log.living(through)
+        return self._log.live_rows(through)
 
     def freeze(self, through: int) -> ExactView:
-        """As RowLog.freeze."""
+        """The view at log position `through`."""
         return ExactView(self._dim, self._log.freeze(through), self._rows_max)
 
 
 class ExactView:
-    """A CosineView: the rows that were alive at `through`, for any number of threads."""
+    """CosineView of the rows that were alive at `through`; for any number of threads."""
 
     def __init__(self, dim: int, rows: FrozenRows[np.float32], rows_max: int = ROWS_MAX) -> None:
         self._dim = dim
@@ -86,27 +87,27 @@ class ExactView:
 
     @property
     def dim(self) -> int:
+        """Numbers in a vector."""
         return self._dim
 
     @property
     def through(self) -> int:
+        """The log position it was frozen at."""
         return self._rows.through
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def search(self, queries: Vectors, floors: Mapping[int, float]) -> CosineMatches:
-        """As CosineView.search. Raises SpaceMismatch where dim differs."""
-        _require_dim(queries, self._dim)
+        """By comparing every row. Raises SpaceMismatch where dim differs."""
+        require_dim(queries, self._dim)
         limits = Limits({group: -floor for group, floor in floors.items()})
         kernels = (
             _CosineKernel(queries[start : start + QUERIES_AT_ONCE])
             for start in range(0, len(queries), QUERIES_AT_ONCE)
         )
         found, truncated = scan_all(self._rows, kernels, limits, self._rows_max)
-        # 0.0 - gap and not -gap, which would answer -0.0 for vectors at right angles
-        cosine = 0.0 - found.gap
-        return CosineMatches(found.query, found.row, found.key, found.group, cosine, truncated)
+        return cosine_matches(found, truncated)
 
 
 class _CosineKernel:
@@ -123,22 +124,14 @@ class _CosineKernel:
     def queries(self) -> int:
         return len(self._queries)
 
-    def propose(self, payload: Vectors, widest: float) -> Proposed:
+    def propose(self, payload: Vectors, widest: float) -> CandidatePairs:
         gaps = payload @ self._minus_unit
         flat = np.flatnonzero(gaps.ravel() <= widest + MARGIN)
         at, query = np.divmod(flat, self.queries)
-        return Proposed(query, at, gaps.ravel()[flat].astype(np.float64))
+        return CandidatePairs(query, at, gaps.ravel()[flat].astype(np.float64))
 
-    def decide(self, payload: Vectors, pairs: Proposed) -> NDArray[np.float64]:
+    def decide(self, payload: Vectors, pairs: CandidatePairs) -> NDArray[np.float64]:
         return -exact_pairs(self._queries, payload, pairs.query, pairs.at)
-
-
-def _require_dim(vectors: Vectors, dim: int) -> None:
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise SpaceMismatch(
-            f"vectors have shape {vectors.shape}, the index holds (n, {dim}): "
-            "encode with the model the index was built for"
-        )
 
 
 def _require_unit(rows: Vectors) -> None:

@@ -1,4 +1,4 @@
-"""Flat Hamming search over 256-bit rows that grow: every distance is computed, none is guessed."""
+"""Exact Hamming index over 256-bit rows in memory: every row is compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import BadHash
-from simsearch.index.flat.block_scan import NOTHING, Proposed, scan_all
+from simsearch.index.flat.block_scan import NO_CANDIDATES, CandidatePairs, scan_all
 from simsearch.index.flat.row_blocks import FrozenRows
 from simsearch.index.flat.row_log import Ints, RowLog
 from simsearch.index.index_protocol import ROWS_MAX, HammingMatches
@@ -20,14 +20,15 @@ from simsearch.types import BITS, BITS_BYTES, Bits
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 BLOCK_ROWS = 65_536
-"""2 MiB of rows: the fewer steps, the less Python there is between two reads of memory."""
+"""2 MiB of rows: fewer steps mean less Python between two reads of memory. Chosen, not measured."""
 
 QUERIES_AT_ONCE = 8
-"""One picture's turns. With BLOCK_ROWS this bounds the distances of one step to 2 MiB."""
+"""The eight PDQ hashes of one picture's turns and mirrors. With BLOCK_ROWS this bounds the
+distances of one step to 2 MiB."""
 
 
 class HammingIndex:
-    """The writing side: one thread appends, retires and freezes; views are for any thread.
+    """Appendable index. One thread appends, retires and freezes; any thread may search its views.
 
     A row costs 42 bytes: 32 of bits, 8 of key, 2 of group.
     """
@@ -38,28 +39,30 @@ class HammingIndex:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all blocks, as allocated."""
         return self._log.nbytes
 
     def append(self, bits: Bits, keys: Ints, groups: Ints) -> None:
-        """Add (n, 32) rows, with one key and one group each. Raises BadHash on another width."""
+        """Add (n, 32) rows, with one key and one group each. Raises BadHash where the width
+        differs."""
         _require_width(bits)
         self._log.append(bits, keys, groups)
 
     def retire(self, keys: Ints, seqs: Ints) -> int:
-        """As RowLog.retire."""
+        """End the rows of keys[i] at seqs[i]; returns how many ended (RowLog.retire)."""
         return self._log.retire(keys, seqs)
 
     def compact(self, through: int) -> int:
-        """As RowLog.compact."""
+        """Drop rows that ended by `through`; returns how many (RowLog.compact)."""
         return self._log.compact(through)
 
     def freeze(self, through: int) -> HammingView:
-        """As RowLog.freeze."""
+        """The view at log position `through`."""
         return HammingView(self._log.freeze(through), self._rows_max)
 
 
 class HammingView:
-    """A protocol.HammingView: the rows that were alive at `through`, for any number of threads."""
+    """Hamming view of the rows that were alive at `through`; for any number of threads."""
 
     def __init__(self, rows: FrozenRows[np.uint8], rows_max: int = ROWS_MAX) -> None:
         self._rows = rows
@@ -67,13 +70,14 @@ class HammingView:
 
     @property
     def through(self) -> int:
+        """The log position it was frozen at."""
         return self._rows.through
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def search(self, queries: Bits, ceilings: Mapping[int, int]) -> HammingMatches:
-        """As protocol.HammingView.search. Raises BadHash on another width."""
+        """By comparing every row. Raises BadHash where the width differs."""
         _require_width(queries)
         limits = Limits(ceilings)
         distances = _Distances()
@@ -89,9 +93,10 @@ class HammingView:
 class _HammingKernel:
     """The gap of a pair is its distance in bits, and exact from the start.
 
-    Most blocks hold nothing near: pairs are counted first, which writes nothing, and distances are
-    written where there are some. The block after such a one is not counted, as copies rarely come
-    alone. Both routines of FAISS compute in the calling thread, whatever OpenMP is set to.
+    Most blocks have no match, so pairs are counted first, which writes nothing; distances are
+    computed only where there are some. The block after a match is not counted first, as near
+    copies stand together. Both routines of FAISS compute in the calling thread, whatever OpenMP is
+    set to.
     """
 
     slack = 0.0
@@ -107,15 +112,15 @@ class _HammingKernel:
     def queries(self) -> int:
         return len(self._queries)
 
-    def propose(self, payload: Bits, widest: float) -> Proposed:
+    def propose(self, payload: Bits, widest: float) -> CandidatePairs:
         limit = int(min(widest, BITS))
         if not self._expects_pairs and not self._pairs_within(payload, limit):
-            return NOTHING
+            return NO_CANDIDATES
         bits = self._distances.between(self._queries, payload)
         flat = np.flatnonzero(bits <= limit)
         self._expects_pairs = len(flat) > 0
         query, at = np.divmod(flat, len(payload))
-        return Proposed(query, at, bits[flat].astype(np.float64))
+        return CandidatePairs(query, at, bits[flat].astype(np.float64))
 
     def _pairs_within(self, payload: Bits, limit: int) -> int:
         queries, count = self._into_faiss
@@ -125,18 +130,18 @@ class _HammingKernel:
         )
         return int(self._count[0])
 
-    def decide(self, payload: Bits, pairs: Proposed) -> NDArray[np.float64]:
+    def decide(self, payload: Bits, pairs: CandidatePairs) -> NDArray[np.float64]:
         return pairs.gap
 
 
 class _Distances:
-    """Writes them into one buffer: one for each block would come as fresh pages, to be cleared."""
+    """Distances in one reused buffer: a new one per block would be fresh pages, to be zeroed."""
 
     def __init__(self) -> None:
         self._bits = np.empty(0, np.int32)
 
     def between(self, queries: Bits, rows: Bits) -> NDArray[np.int32]:
-        """Of query i and row j at i * len(rows) + j; good until the next call."""
+        """The distance of query i and row j at i * len(rows) + j; valid until the next call."""
         pairs = len(queries) * len(rows)
         if len(self._bits) < pairs:
             self._bits = np.empty(pairs, np.int32)

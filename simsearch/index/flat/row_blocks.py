@@ -1,7 +1,7 @@
-"""Blocks of rows that only grow: what the log fills and what views share.
+"""Row blocks: append-only storage of a fixed size, written by the row log and shared by views.
 
-A row costs its payload, 8 bytes of key and 2 of group: a block numbers the few groups it meets
-in a table of its own, and remembers when rows ended only for those that did.
+A row costs its payload, 8 bytes of key and 2 of group: a block numbers the groups of its rows in a
+table of its own, and stores the end of those rows only that have ended (tombstones).
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.tombstones import Tombstones, contains
+
 P = TypeVar("P", bound=np.generic)
 
 BLOCK_ROWS_MAX = 65_536
 """Rows and groups of a block are numbered in uint16."""
 
 ALIVE = np.iinfo(np.int64).max
-"""The seq at which a row ends that has not been retired."""
+"""The end of a row that has not been retired."""
 
 
 @dataclass(frozen=True)
 class Rows(Generic[P]):
-    """Rows on their way into a block; `ends` is None where all are alive."""
+    """Rows to be appended to a block; `ends` is None where all are alive."""
 
     payload: NDArray[P]
     keys: NDArray[np.int64]
@@ -31,33 +33,14 @@ class Rows(Generic[P]):
     ends: NDArray[np.int64] | None = None
 
     def part(self, at: slice) -> Rows[P]:
+        """A slice of the rows."""
         ends = None if self.ends is None else self.ends[at]
         return Rows(self.payload[at], self.keys[at], self.groups[at], ends)
 
 
-@dataclass(frozen=True)
-class Graves:
-    """Which rows of a block ended, ascending, and when."""
-
-    rows: NDArray[np.uint16]
-    seqs: NDArray[np.int64]
-    newest: int = 0
-
-    def until(self, through: int) -> NDArray[np.uint16]:
-        return self.rows if self.newest <= through else self.rows[self.seqs <= through]
-
-    def joined(self, rows: NDArray[np.intp], seqs: NDArray[np.int64]) -> Graves:
-        all_rows = np.concatenate((self.rows, rows.astype(np.uint16)))
-        all_seqs = np.concatenate((self.seqs, seqs))
-        order = np.argsort(all_rows)
-        return Graves(all_rows[order], all_seqs[order], int(all_seqs.max(initial=0)))
-
-
-NO_GRAVES = Graves(np.empty(0, np.uint16), np.empty(0, np.int64))
-
-
 class RowBlock(Generic[P]):
-    """A fixed room for rows. `count` is published last, `graves` and `groups` by replacement."""
+    """Storage for a fixed number of rows. One thread writes: `count` is published last,
+    `tombstones` and `groups` by replacement, so that readers need no lock."""
 
     def __init__(self, row_shape: tuple[int, ...], dtype: type[P], rows_max: int) -> None:
         # empty, not zeros: a page that no row has reached costs no memory
@@ -65,21 +48,24 @@ class RowBlock(Generic[P]):
         self.keys: NDArray[np.int64] = np.empty(rows_max, np.int64)
         self.slots: NDArray[np.uint16] = np.empty(rows_max, np.uint16)
         self.groups: tuple[int, ...] = ()
-        self.graves = NO_GRAVES
+        self.tombstones = Tombstones.none(np.uint16)
         self.count = 0
         self._slot_of: dict[int, int] = {}
         self._key_min, self._key_max = ALIVE, -ALIVE
 
     @property
     def room(self) -> int:
+        """How many more rows fit."""
         return len(self.keys) - self.count
 
     @property
     def nbytes(self) -> int:
-        graves = self.graves.rows.nbytes + self.graves.seqs.nbytes
-        return self.payload.nbytes + self.keys.nbytes + self.slots.nbytes + graves
+        """Bytes allocated, tombstones included."""
+        columns = self.payload.nbytes + self.keys.nbytes + self.slots.nbytes
+        return columns + self.tombstones.nbytes
 
     def append(self, rows: Rows[P]) -> None:
+        """Add at least one row, and no more than there is room for."""
         start, end = self.count, self.count + len(rows.keys)
         self.payload[start:end] = rows.payload
         self.keys[start:end] = rows.keys
@@ -88,15 +74,15 @@ class RowBlock(Generic[P]):
         self._key_max = max(self._key_max, int(rows.keys.max()))
         if rows.ends is not None:
             ended = np.flatnonzero(rows.ends < ALIVE)
-            self.graves = self.graves.joined(start + ended, rows.ends[ended])
-        self.count = end  # last: whoever sees the row sees all of it
+            self.tombstones = self.tombstones.joined(start + ended, rows.ends[ended])
+        self.count = end  # last, so that a reader that sees the row sees all of it
 
     def _slots_of(self, groups: NDArray[np.int64]) -> NDArray[np.intp]:
         values, inverse = np.unique(groups, return_inverse=True)
-        known = self._slot_of
-        slots = [known.setdefault(group, len(known)) for group in values.tolist()]
-        if len(known) > len(self.groups):
-            self.groups = tuple(known)
+        slot_of = self._slot_of
+        slots = [slot_of.setdefault(group, len(slot_of)) for group in values.tolist()]
+        if len(slot_of) > len(self.groups):
+            self.groups = tuple(slot_of)
         return np.asarray(slots, np.intp)[inverse]
 
     def retire(self, keys: NDArray[np.int64], seqs: NDArray[np.int64]) -> int:
@@ -106,27 +92,33 @@ class RowBlock(Generic[P]):
         if low == high:
             return 0
         rows = np.flatnonzero(np.isin(self.keys[: self.count], keys[low:high]))
-        rows = rows[~holds(self.graves.rows, rows)]
+        rows = rows[~contains(self.tombstones.rows, rows)]
         if len(rows):
-            self.graves = self.graves.joined(rows, seqs[np.searchsorted(keys, self.keys[rows])])
+            self.tombstones = self.tombstones.joined(
+                rows, seqs[np.searchsorted(keys, self.keys[rows])]
+            )
         return len(rows)
 
     def freeze(self, start: int, through: int) -> FrozenBlock[P]:
-        return FrozenBlock(self, start, self.count, self.graves.until(through), self.groups)
+        """The block at log position `through`, its rows numbered from `start`."""
+        return FrozenBlock(self, start, self.count, self.tombstones.until(through), self.groups)
 
     def live(self, through: int) -> int:
-        return self.count - len(self.graves.until(through))
+        """Rows alive at `through`."""
+        return self.count - len(self.tombstones.until(through))
 
     def is_sparse(self, through: int, rows_max: int) -> bool:
+        """Whether at most half of `rows_max` rows are alive."""
         return 2 * self.live(through) <= rows_max
 
-    def is_worn(self, through: int) -> bool:
+    def is_mostly_dead(self, through: int) -> bool:
+        """Whether fewer than half of its own rows are alive."""
         return 2 * self.live(through) < self.count
 
     def rows_after(self, through: int) -> Rows[P]:
-        """The rows still alive at `through`, with what is known of their end."""
+        """The rows alive at `through`, with their later ends if they have any."""
         ends = np.full(self.count, ALIVE, np.int64)
-        ends[self.graves.rows] = self.graves.seqs
+        ends[self.tombstones.rows] = self.tombstones.seqs
         at = np.flatnonzero(ends > through)
         groups = np.asarray(self.groups, np.int64)[self.slots[at]]
         return Rows(self.payload[at], self.keys[at], groups, ends[at])
@@ -134,7 +126,8 @@ class RowBlock(Generic[P]):
 
 @dataclass(frozen=True)
 class FrozenBlock(Generic[P]):
-    """What a view holds of a block. `start` numbers its first row in the view."""
+    """A block as one view sees it: its first `count` rows, less the `dead` ones (ascending).
+    `start` is the number of its first row in the view."""
 
     block: RowBlock[P]
     start: int
@@ -144,19 +137,24 @@ class FrozenBlock(Generic[P]):
 
     @property
     def payload(self) -> NDArray[P]:
+        """The rows themselves, dead ones too."""
         return self.block.payload[: self.count]
 
     @property
     def live(self) -> int:
+        """Rows that are alive."""
         return self.count - len(self.dead)
 
     def keys(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Keys of the rows `at`."""
         return self.block.keys[at]
 
     def slots(self, at: NDArray[np.intp]) -> NDArray[np.uint16]:
+        """Places of their groups in `groups`."""
         return self.block.slots[at]
 
     def group_ids(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Their groups."""
         return np.asarray(self.groups, np.int64)[self.slots(at)]
 
 
@@ -169,14 +167,3 @@ class FrozenRows(Generic[P]):
 
     def __len__(self) -> int:
         return sum(block.live for block in self.blocks)
-
-
-def holds(ascending: NDArray[np.uint16], values: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which of `values` are in `ascending`: np.isin for a sorted set, without its set-up."""
-    if not len(ascending):
-        return np.zeros(len(values), np.bool_)
-    # uint16 on both sides, or searchsorted would convert the whole set for each question
-    wanted = values.astype(np.uint16)
-    at = np.searchsorted(ascending, wanted)
-    found: NDArray[np.bool_] = ascending[np.minimum(at, len(ascending) - 1)] == wanted
-    return found

@@ -1,8 +1,8 @@
-"""The log of rows that every in-memory index writes, and the views frozen from it.
+"""Row log: append-only multi-version storage of an in-memory index, and the views frozen from it.
 
 One writer appends and retires; a view is a frozen list of (block, row count, dead rows). The
-writer never changes what a view holds: rows past its count are new, and what it knows of dead
-rows is replaced, not edited. So readers need no lock, and an old view answers as it always did.
+writer never changes what a view refers to: rows past its count are new, and its tombstones are
+replaced, not edited. So readers need no lock, and an old view always gives the same results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NO_INTS = np.empty(0, np.int64)
 
 
 class RowLog(Generic[P]):
-    """All rows of one index, in the order they came. For one writing thread."""
+    """All rows of one index, in the order they were appended. For one writing thread."""
 
     def __init__(self, row_shape: tuple[int, ...], dtype: type[P], block_rows: int) -> None:
         if not 0 < block_rows <= BLOCK_ROWS_MAX:
@@ -76,8 +76,8 @@ class RowLog(Generic[P]):
             tuple(b.freeze(s, through) for b, s in zip(self._blocks, starts, strict=False)),
         )
 
-    def living(self, through: int) -> tuple[NDArray[P], NDArray[np.int64], NDArray[np.int64]]:
-        """Payload, keys and groups of the rows that `freeze` would show, in their order. For the
+    def live_rows(self, through: int) -> tuple[NDArray[P], NDArray[np.int64], NDArray[np.int64]]:
+        """Payload, keys and groups of the rows that `freeze` would contain, in order. For the
         writing thread."""
         parts = [block.rows_after(through) for block in self._blocks]
         none = np.empty((0, *self._row_shape), self._dtype)
@@ -98,7 +98,7 @@ class RowLog(Generic[P]):
         blocks: tuple[RowBlock[P], ...] = ()
         for sparse, run in groupby(self._blocks, lambda b: b.is_sparse(through, self._block_rows)):
             old = tuple(run)
-            worth = sparse and (len(old) > 1 or old[0].is_worn(through))
+            worth = sparse and (len(old) > 1 or old[0].is_mostly_dead(through))
             blocks += self._rewritten(old, through) if worth else old
         self._blocks = blocks
         return before - len(self)

@@ -1,1 +1,1 @@
-"""Search with the inverted lists on GPUs. Unverified on a GPU."""
+"""GPU search: inverted lists on GPUs, the CPU as fallback. Unverified on a GPU."""

@@ -1,7 +1,7 @@
-"""One thread for each GPU: FAISS's GPU indexes bear one caller at a time, even for reading.
+"""GPU dispatcher: one thread per GPU, as FAISS's GPU indexes allow one caller at a time.
 
-Greedy, without a timer: whenever the GPU is free, all waiting searches that ask the same of the
-same index go as one batch. Alone, a search goes at once; under load, batches grow by themselves.
+It batches without a timer: whenever the GPU is free, all waiting searches of the same index with
+the same k and nprobe are run as one. A single search is run at once; under load, batches grow.
 """
 
 from __future__ import annotations
@@ -14,38 +14,40 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from simsearch.index.gpu.device import Device, GpuFault, Held, Proposed
+from simsearch.index.gpu.device import Device, DeviceIndex, GpuFault, ScoredRows
 from simsearch.index.gpu.device_health import Health
 from simsearch.index.gpu.tensors import Queries, is_tensor
 
 QUERIES_MAX: Final = 4096
 RESULTS_MAX: Final = 1 << 21
-"""Queries, and candidates of all of them, of one batch: 24 MiB of scores and rows."""
+"""Queries of one batch, and candidates of all of them: 24 MiB of scores and rows. Chosen."""
 
 WAITING_QUERIES_MAX: Final = 4 * QUERIES_MAX
 WAIT_S: Final = 1.0
-HOLD_WAIT_S: Final = 600.0
-"""Filling a GPU with a hundred million rows takes tens of seconds."""
+"""Chosen, not measured."""
+
+UPLOAD_WAIT_S: Final = 600.0
+"""Copying a hundred million rows to a GPU should take tens of seconds. Unverified on a GPU."""
 
 STOP_WAIT_S: Final = 5.0
 
 
 class WrongAnswer(GpuFault):
-    """A device answered what cannot be so."""
+    """A device returned an impossible or wrong result."""
 
 
 @dataclass(eq=False)
 class _Search:
-    held: Held
+    device_index: DeviceIndex
     queries: Queries
     k: int
     nprobe: int
-    future: Future[Proposed] = field(default_factory=Future)
+    future: Future[ScoredRows] = field(default_factory=Future)
 
     def joins(self, other: _Search) -> bool:
-        """Whether both can be one search."""
-        return (self.held, self.k, self.nprobe, is_tensor(self.queries)) == (
-            other.held,
+        """Whether both can be run as one search."""
+        return (self.device_index, self.k, self.nprobe, is_tensor(self.queries)) == (
+            other.device_index,
             other.k,
             other.nprobe,
             is_tensor(other.queries),
@@ -54,8 +56,8 @@ class _Search:
 
 @dataclass(eq=False)
 class _Task:
-    """Work on the device other than a search; it comes first and is never dropped. `refusal` is
-    what searches are told meanwhile; where it is empty they wait."""
+    """Work on the device other than a search; it goes first and is never dropped. Meanwhile
+    searches fail with `refusal`; where it is empty they wait."""
 
     run: Callable[[], Any]
     refusal: str = ""
@@ -67,7 +69,8 @@ _Step: TypeAlias = list[_Search] | _Task
 
 @dataclass(frozen=True)
 class GpuStatus:
-    """`reason`: why it is not asked now, empty where it is. `nbytes`: of indexes, by length."""
+    """State of one GPU. `reason`: why it is not used now, empty where it is. `nbytes`: of its
+    indexes, by length."""
 
     name: str
     reason: str
@@ -79,9 +82,9 @@ class GpuStatus:
 
 
 class Dispatcher:
-    """Owns `device` and the thread that uses it. All methods are for any number of threads.
+    """Owns `device` and the thread that uses it. All methods are thread-safe.
 
-    Raises GpuFault wherever the caller must ask elsewhere; the reason is in the message.
+    They raise GpuFault, with the reason, where the caller must use another device or the CPU.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Dispatcher:
 
     @property
     def name(self) -> str:
+        """The device's."""
         return self._device.name
 
     @property
@@ -118,6 +122,7 @@ class Dispatcher:
         return self._waiting_queries
 
     def status(self) -> GpuStatus:
+        """Counters, and why it is not used now."""
         with self._changed:
             return GpuStatus(
                 self.name,
@@ -129,11 +134,13 @@ class Dispatcher:
                 self._nbytes,
             )
 
-    # ------------------------------------------------------------ asking
+    # ------------------------------------------------------------ searching
 
-    def search(self, held: Held, queries: Queries, k: int, nprobe: int) -> Proposed:
-        """As Held.search, in one batch with others; within `wait_s`, or not at all."""
-        search = _Search(held, queries, k, nprobe)
+    def search(
+        self, device_index: DeviceIndex, queries: Queries, k: int, nprobe: int
+    ) -> ScoredRows:
+        """DeviceIndex.search, in one batch with others. Raises GpuFault after `wait_s`."""
+        search = _Search(device_index, queries, k, nprobe)
         self._admit(search)
         try:
             return search.future.result(timeout=self._wait_s)
@@ -158,7 +165,7 @@ class Dispatcher:
             self._changed.notify()
 
     def _refusal(self) -> str:
-        """Why no search is admitted; these are no faults."""
+        """Why no search is admitted; these reasons do not count as faults."""
         name = self.name
         if self._stopped or not self._thread.is_alive():
             return f"{name}: its thread has ended"
@@ -168,38 +175,38 @@ class Dispatcher:
             return f"{name}: busy with one search for more than {self._wait_s:g} s"
         return ""
 
-    # ------------------------------------------------------------ holding
+    # ------------------------------------------------------------ indexes
 
-    def hold(self, index: Any) -> Held:
-        """Copy a CPU index to the device; searches of others go elsewhere meanwhile."""
+    def upload(self, index: Any) -> DeviceIndex:
+        """Copy a CPU index to the device; searches fail with GpuFault meanwhile."""
         if self.health.is_off:
             raise GpuFault(self.health.refusal())
-        task = _Task(lambda: self._device.hold(index), "an index is being loaded")
+        task = _Task(lambda: self._device.upload(index), "an index is being loaded")
         if not self._put(task):
             raise GpuFault(f"{self.name}: its thread has ended")
         try:
-            held: Held = task.future.result(timeout=HOLD_WAIT_S)
+            device_index: DeviceIndex = task.future.result(timeout=UPLOAD_WAIT_S)
         except TimeoutError:
             task.future.cancel()
-            raise GpuFault(f"{self.name}: not loaded in {HOLD_WAIT_S:g} s") from None
+            raise GpuFault(f"{self.name}: not loaded in {UPLOAD_WAIT_S:g} s") from None
         with self._changed:
-            self._nbytes += held.nbytes
-        return held
+            self._nbytes += device_index.nbytes
+        return device_index
 
-    def drop(self, held: list[Held]) -> None:
-        """Empty a list of what nobody searches any more, on the device's thread: freeing is no
-        safer than searching. May be called by the collector in the middle of anything."""
+    def drop(self, indexes: list[DeviceIndex]) -> None:
+        """Empty a list of indexes that are no longer searched, on the device's thread: freeing
+        one is not thread-safe either. May be called by the garbage collector at any point."""
 
         def forget() -> None:
             with self._changed:
-                self._nbytes -= sum(one.nbytes for one in held)
-            held.clear()
+                self._nbytes -= sum(one.nbytes for one in indexes)
+            indexes.clear()
 
         if not self._put(_Task(forget)):
-            held.clear()  # no other thread uses the device any more
+            indexes.clear()  # no other thread uses the device any more
 
     def _put(self, task: _Task) -> bool:
-        """False where the thread has ended."""
+        """Queue a task; False where the thread has ended."""
         with self._changed:
             if self._stopped or not self._thread.is_alive():
                 return False
@@ -208,7 +215,7 @@ class Dispatcher:
             return True
 
     def stop(self) -> None:
-        """Refuse what comes, fail what waits; what is in progress is waited for, but not long."""
+        """Refuse new searches, fail waiting ones; wait up to STOP_WAIT_S for the current batch."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -227,13 +234,13 @@ class Dispatcher:
                     self._answer(step)
                 with self._changed:
                     self._begun, self._doing = None, ""
-                del step  # what it holds may be the last of an index
-        finally:  # whatever ended this thread, nobody may wait for it
+                del step  # it may hold the last reference to an index
+        finally:  # no caller may wait for a thread that has ended
             self._stopped = True
             self._fail_waiting()
 
     def _next(self) -> _Step | None:
-        """None when stopped; an empty list where all that waited had been given up."""
+        """The next batch or task; None when stopped; an empty list where all had been cancelled."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._tasks or self._searches)
             if self._stopped:
@@ -246,7 +253,7 @@ class Dispatcher:
             return task
 
     def _batch(self) -> list[_Search]:
-        """The first that waits, and those behind it that join it while there is room."""
+        """The first waiting search, and those that can be run with it while there is room."""
         batch: list[_Search] = []
         left: deque[_Search] = deque()
         queries = 0
@@ -267,11 +274,13 @@ class Dispatcher:
     def _answer(self, batch: list[_Search]) -> None:
         first, begun = batch[0], self._clock()
         try:
-            scores, rows = first.held.search([s.queries for s in batch], first.k, first.nprobe)
-        except BaseException as error:  # whatever it is, another can answer
+            scores, rows = first.device_index.search(
+                [s.queries for s in batch], first.k, first.nprobe
+            )
+        except BaseException as error:  # of any kind: the CPU can answer instead
             self._blame(error)
             for search in batch:
-                search.future.set_exception(GpuFault(f"{self.name}: {_said(error)}"))
+                search.future.set_exception(GpuFault(f"{self.name}: {_message_of(error)}"))
             return
         if self._clock() - begun <= self._wait_s:
             self.health.worked()
@@ -287,12 +296,13 @@ class Dispatcher:
             return
         try:
             task.future.set_result(task.run())
-        except BaseException as error:  # that there is no room for one index is no fault of others
-            task.future.set_exception(GpuFault(f"{self.name}: {_said(error)}"))
+        except BaseException as error:
+            # Not counted: a lack of memory for one index affects no other.
+            task.future.set_exception(GpuFault(f"{self.name}: {_message_of(error)}"))
 
     def _blame(self, error: BaseException) -> None:
         blame = self.health.off if isinstance(error, WrongAnswer) else self.health.fault
-        blame(_said(error))
+        blame(_message_of(error))
 
     def _fail_waiting(self) -> None:
         with self._changed:
@@ -305,6 +315,6 @@ class Dispatcher:
                 one.future.set_exception(GpuFault(f"{self.name}: its thread has ended"))
 
 
-def _said(error: BaseException) -> str:
-    """FAISS's messages are long, and begin with where in its sources they come from."""
+def _message_of(error: BaseException) -> str:
+    """The text of an exception, or the name of its type."""
     return str(error).strip() or type(error).__name__

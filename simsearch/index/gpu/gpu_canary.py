@@ -1,4 +1,4 @@
-"""Whether a GPU answers as the CPU does: before it is asked, and in every batch."""
+"""GPU canary: checks that a GPU returns what the CPU does, after the upload and in every batch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsearch.errors import Corrupt
-from simsearch.index.gpu.device import CANDIDATES_MAX, GpuFault, Held, Proposed
+from simsearch.index.gpu.device import CANDIDATES_MAX, DeviceIndex, GpuFault, ScoredRows
 from simsearch.index.gpu.dispatcher import RESULTS_MAX, Dispatcher, WrongAnswer
 from simsearch.index.gpu.tensors import Queries, to_host
-from simsearch.index.ivf.calibration import GATE_SDS, Codec
-from simsearch.index.ivf.ivf_view import SCORE_MAX, one_thread
+from simsearch.index.ivf.calibration import GATE_SDS, Calibration
+from simsearch.index.ivf.faiss_io import one_thread
+from simsearch.index.ivf.ivf_view import SCORE_MAX
 from simsearch.index.ivf.train import calibrate
 from simsearch.types import Vectors
 
@@ -25,25 +26,26 @@ _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 CANARY_ROWS: Final = 256
 CANARY_CANDIDATES: Final = 64
 LOST_MAX: Final = 2
-"""Of the canary's rows. Tables in float16 may put another row at the last place."""
+"""Rows of the canary that a GPU may miss: float16 tables may change the last place. Chosen."""
 
 SCORE_TOLERANCE: Final = 0.02
-"""How far a GPU's score may lie from the CPU's: ten times what float16 tables can move it."""
+"""How far a GPU's score may lie from the CPU's: ten times the error of float16 tables.
+Unverified on a GPU."""
 
 SENTINELS: Final = 32
 
 ANY_ROW: Final = -2
-"""Where so many rows are alike that any of them may come."""
+"""The expected row where so many rows are alike that any of them may be returned."""
 
 SURE_AMONG: Final = 16
-"""No search asks for fewer candidates."""
+"""The fewest candidates that any search requests."""
 
 
 @dataclass(frozen=True)
 class Canary:
-    """Stored rows asked for as they are, and how the CPU's index answers them, all (n,): which of
-    them it finds, which stand so far before others that any search must find them, its scores of
-    the rows themselves, -inf where it finds another, and its best scores."""
+    """Stored rows as queries, and what the CPU's index returns for them, all (n,): which rows it
+    finds (`found`), which of them lead the others so clearly that any search must find them
+    (`sure`), the scores of the rows themselves (`own`, -inf where not found), and the `best`."""
 
     queries: Vectors
     rows: NDArray[np.int64]
@@ -54,10 +56,12 @@ class Canary:
 
     @classmethod
     def of(
-        cls, index: Any, rows: NDArray[np.float16], held: NDArray[np.int64], nprobe: int
+        cls, index: Any, rows: NDArray[np.float16], indexed: NDArray[np.int64], nprobe: int
     ) -> Canary:
-        """`held`: which rows the index holds, at least one of them."""
-        some = held[np.linspace(0, len(held) - 1, min(CANARY_ROWS, len(held))).astype(np.int64)]
+        """`indexed`: the rows that are in the index, at least one."""
+        some = indexed[
+            np.linspace(0, len(indexed) - 1, min(CANARY_ROWS, len(indexed))).astype(np.int64)
+        ]
         queries = np.asarray(rows[some], np.float32)
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
         parameters = _faiss.SearchParametersIVF(nprobe=nprobe)
@@ -68,9 +72,9 @@ class Canary:
         sure = own - scores[:, SURE_AMONG - 1] > SCORE_TOLERANCE
         return cls(queries, some, is_own.any(1), sure, own, scores[:, 0])
 
-    def require(self, answer: Proposed) -> float:
-        """How far the device's best scores lie from the CPU's at most. Raises WrongAnswer where
-        that is too far, or it finds fewer of its rows."""
+    def require(self, answer: ScoredRows) -> float:
+        """The largest difference between the best scores of device and CPU. Raises WrongAnswer
+        where it is too large, or too many rows are missing."""
         scores, found = answer
         lost = int((self.found & ~(found == self.rows[:, np.newaxis]).any(1)).sum())
         off = float(np.abs(scores[:, 0] - self.best).max(initial=0))
@@ -81,37 +85,38 @@ class Canary:
         return off
 
 
-class Guarded:
-    """A held index that is asked, in each batch, a question more whose answer is known; and no
-    answer passes that cannot be one. For the device's thread."""
+class CheckedIndex:
+    """A device index that adds one query with a known answer to each batch, and checks that
+    all results are possible. For the device's thread."""
 
-    def __init__(self, held: Held, count: int, canary: Canary) -> None:
-        """`count`: of the numbers that rows have, 0 to count - 1."""
-        known = np.flatnonzero(canary.sure if canary.sure.any() else canary.found)
-        known = known[:: max(1, len(known) // SENTINELS)]
-        self._held = held
+    def __init__(self, device_index: DeviceIndex, count: int, canary: Canary) -> None:
+        """`count`: rows are numbered 0 to count - 1."""
+        at = np.flatnonzero(canary.sure if canary.sure.any() else canary.found)
+        at = at[:: max(1, len(at) // SENTINELS)]
+        self._device_index = device_index
         self._count = count
-        self._questions = canary.queries[known]
-        self._rows = np.where(canary.sure, canary.rows, ANY_ROW)[known]
-        self._scores = np.where(canary.sure, canary.own, canary.best)[known]
+        self._queries = canary.queries[at]
+        self._rows = np.where(canary.sure, canary.rows, ANY_ROW)[at]
+        self._scores = np.where(canary.sure, canary.own, canary.best)[at]
         self._turn = 0
 
     @property
     def nbytes(self) -> int:
-        return self._held.nbytes
+        """Bytes on the device."""
+        return self._device_index.nbytes
 
-    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> Proposed:
-        """As Held.search. Raises WrongAnswer."""
-        self._turn = (self._turn + 1) % max(1, len(self._questions))
-        one = self._questions[self._turn : self._turn + 1]
-        scores, rows = self._held.search([*parts, one], k, nprobe)
-        asked = sum(map(len, parts))
-        self._require_possible(scores, rows, (asked + len(one), k))
+    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> ScoredRows:
+        """DeviceIndex.search. Raises WrongAnswer where a check fails."""
+        self._turn = (self._turn + 1) % max(1, len(self._queries))
+        one = self._queries[self._turn : self._turn + 1]
+        scores, rows = self._device_index.search([*parts, one], k, nprobe)
+        queries = sum(map(len, parts))
+        self._require_possible(scores, rows, (queries + len(one), k))
         if len(one):
-            self._require_known(scores[asked], rows[asked])
-        return scores[:asked], rows[:asked]
+            self._require_expected(scores[queries], rows[queries])
+        return scores[:queries], rows[:queries]
 
-    def _require_known(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+    def _require_expected(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
         row, score = self._rows[self._turn], self._scores[self._turn]
         at = np.flatnonzero(rows == row) if row != ANY_ROW else np.zeros(1, np.int64)
         if not len(at):
@@ -134,44 +139,47 @@ class Guarded:
             raise WrongAnswer("answers candidates that are not in order")
 
 
-def codec_through(
+def calibrate_through(
     dispatcher: Dispatcher,
-    held: Held,
+    device_index: DeviceIndex,
     rows: NDArray[np.float16],
     nlist: int,
-    cpu: Codec,
+    cpu: Calibration,
     off: float,
-) -> Codec:
-    """How the scores that a device gives lie around the cosines. Raises GpuFault.
+) -> Calibration:
+    """The calibration of scores that a device returns. Raises GpuFault.
 
-    Where most rows have so many equals that a device does not propose them all, it cannot be
-    measured: then as the CPU's lie, and `off` further.
+    Where most rows have so many equals that a device does not return them all, it cannot be
+    measured: then it is the CPU's, widened by `off`.
     """
     try:
-        codec = calibrate(_Through(dispatcher, held, nlist), rows)
+        calibration = calibrate(_DispatchedIndex(dispatcher, device_index, nlist), rows)
     except Corrupt:
-        codec = Codec(cpu.bias, cpu.sd + off / GATE_SDS)
-    if not (math.isfinite(codec.bias) and math.isfinite(codec.sd)):
+        calibration = Calibration(cpu.bias, cpu.sd + off / GATE_SDS)
+    if not (math.isfinite(calibration.bias) and math.isfinite(calibration.sd)):
         raise GpuFault("its scores cannot be measured")
-    return codec
+    return calibration
 
 
 @dataclass(frozen=True)
-class _Through:
-    """What `calibrate` asks of an index. It wants the sampled rows alone, by a selector; here all
-    rows come that there is room for, and it looks for each query's own among them."""
+class _DispatchedIndex:
+    """The part of a FAISS index that `calibrate` uses. The selector in `params` is ignored: as many
+    rows are returned as possible, and `calibrate` finds the row of each query among them."""
 
     dispatcher: Dispatcher
-    held: Held
+    device_index: DeviceIndex
     nlist: int
 
-    def search(self, queries: Vectors, k: int, params: Any) -> Proposed:
+    def search(self, queries: Vectors, k: int, params: Any) -> ScoredRows:
         step = RESULTS_MAX // CANDIDATES_MAX
         answers = [
             self.dispatcher.search(
-                self.held, to_host(queries[start : start + step]), CANDIDATES_MAX, params.nprobe
+                self.device_index,
+                to_host(queries[start : start + step]),
+                CANDIDATES_MAX,
+                params.nprobe,
             )
             for start in range(0, len(queries), step)
         ]
         scores, rows = (np.concatenate(column) for column in zip(*answers, strict=True))
-        return cast(Proposed, (scores, rows))
+        return cast(ScoredRows, (scores, rows))

@@ -1,9 +1,8 @@
-"""A base whose codes a GPU reads: the GPU proposes, this machine decides, and answers alone where
-the GPU cannot.
+"""GPU base and view: a GPU finds candidates, the CPU re-ranks them and is the fallback.
 
-The answer is that of IvfBase. A GPU takes no selectors, so that dead rows and rows of groups that
-are not asked come too and are dropped here; where they fill the GPU's last place, the CPU's index
-is asked. It stays loaded: a fault of the GPU costs time, never a match. Unverified on a GPU.
+The result is that of IvfBase. A GPU takes no selectors, so that dead rows and rows of other groups
+are candidates too and are dropped here; where they fill all places, the CPU's index is searched.
+It stays loaded: a fault of the GPU costs time, never a match. Unverified on a GPU.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from simsearch.index.gpu.device import (
     CANDIDATES_MAX,
     PROBES_MAX,
     Device,
+    DeviceIndex,
     GpuFault,
-    Held,
-    Proposed,
+    ScoredRows,
     gpus_of_faiss,
-    why_not,
+    unsupported_reason,
 )
 from simsearch.index.gpu.dispatcher import (
     QUERIES_MAX,
@@ -37,21 +36,24 @@ from simsearch.index.gpu.dispatcher import (
     Dispatcher,
     GpuStatus,
 )
-from simsearch.index.gpu.gpu_canary import CANARY_CANDIDATES, Canary, Guarded, codec_through
-from simsearch.index.gpu.tensors import Asked, Queries, chosen, is_tensor, to_host
-from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, CosineView
-from simsearch.index.ivf.calibration import Codec
-from simsearch.index.ivf.ivf_store import IvfStore, Living, remembered
+from simsearch.index.gpu.gpu_canary import (
+    CANARY_CANDIDATES,
+    Canary,
+    CheckedIndex,
+    calibrate_through,
+)
+from simsearch.index.gpu.tensors import Queries, QueryArray, is_tensor, selected, to_host
+from simsearch.index.index_protocol import ROWS_MAX, CosineMatches, CosineView, require_dim
+from simsearch.index.ivf.calibration import Calibration
+from simsearch.index.ivf.ivf_store import IvfStore, LiveRowSelector, memoized
 from simsearch.index.ivf.ivf_view import (
+    Candidates,
     IvfBase,
     IvfView,
-    _as_matches,
-    _Candidates,
-    _Question,
-    _require_dim,
+    SlotCriteria,
 )
-from simsearch.index.query_batch import Batch
-from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs
+from simsearch.index.query_batch import QueryBatch
+from simsearch.index.ranking import NEVER, NO_PAIRS, Closest, Limits, Pairs, cosine_matches
 from simsearch.index.snapshot.loader import Shard
 from simsearch.index.union import UnionView
 from simsearch.telemetry import EventLog
@@ -60,12 +62,12 @@ from simsearch.types import Vectors
 log = EventLog(__name__)
 
 CANDIDATES: Final = (16, 256, CANDIDATES_MAX)
-"""As those of the CPU's index, up to what a GPU gives; beyond, the CPU is asked."""
+"""Candidates per try, as ivf_view.CANDIDATES, up to the limit of a GPU; beyond, the CPU is used."""
 
 
 class Placement(StrEnum):
     """SHARDED: each shard on one GPU, in turn. REPLICATED: each on all of them, and the GPU with
-    the least to do is asked."""
+    the shortest queue is used."""
 
     SHARDED = "sharded"
     REPLICATED = "replicated"
@@ -73,8 +75,8 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """`wait_s`: how long a search waits for a GPU before it asks the CPU. `temp_bytes` are taken
-    of each GPU for searches."""
+    """Settings of GPU search. `wait_s`: how long a search waits for a GPU before the CPU is used.
+    `temp_bytes` are allocated on each GPU for searches."""
 
     use: bool = True
     placement: Placement = Placement.SHARDED
@@ -84,7 +86,7 @@ class GpuOptions:
 
 
 class Gpus:
-    """The GPUs of this machine, each with its thread: one for the process, whatever is searched."""
+    """The GPUs of this machine, each with its dispatcher; one object for the process."""
 
     def __init__(self, devices: Sequence[Device], options: GpuOptions, reason: str = "") -> None:
         """`reason`: why there are none."""
@@ -99,12 +101,12 @@ class Gpus:
 
     @classmethod
     def found(cls, options: GpuOptions) -> Gpus:
-        """All there are, unless `options` say to use none."""
+        """All GPUs of this machine, unless `options` say to use none."""
         if not options.use:
             return cls((), options, "GPUs are switched off in the configuration")
         try:
             devices, reason = gpus_of_faiss(options.temp_bytes)
-        except Exception as error:  # whatever ails them, a server starts without them
+        except Exception as error:  # of any kind: a server can run on the CPU
             devices, reason = [], f"the GPUs cannot be used: {error}"
         log.info("gpus_found", count=len(devices), reason=reason)
         return cls(devices, options, reason)
@@ -113,13 +115,16 @@ class Gpus:
         return len(self._dispatchers)
 
     def status(self) -> tuple[GpuStatus, ...]:
+        """The state of each GPU."""
         return tuple(dispatcher.status() for dispatcher in self._dispatchers)
 
     def stop(self) -> None:
+        """Stop all dispatchers."""
         for dispatcher in self._dispatchers:
             dispatcher.stop()
 
     def for_shard(self, number: int) -> tuple[Dispatcher, ...]:
+        """The GPUs that shard `number` is to be copied to."""
         if self.options.placement is Placement.REPLICATED or not self._dispatchers:
             return self._dispatchers
         return (self._dispatchers[number % len(self._dispatchers)],)
@@ -129,104 +134,111 @@ NO_GPUS = Gpus((), GpuOptions(use=False), "GPUs are switched off in the configur
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A base, and why the CPU alone answers for it; `reason` is empty where a GPU does."""
+class PlacedBase:
+    """A base, and the reason why it is searched on the CPU alone; empty where a GPU is used."""
 
     base: IvfBase
     reason: str
 
 
-def accelerated(
+def place_on_gpus(
     shards: Sequence[Shard],
     *,
-    codec: Codec,
+    calibration: Calibration,
     nprobe: int,
     gpus: Gpus,
     centres: object | None = None,
     rows_max: int = ROWS_MAX,
-) -> list[Placed]:
-    """The bases of `shards`, on GPUs where they can be; `centres` as for IvfBase. Raises Corrupt,
-    as IvfBase does."""
-    limits = {"codec": codec, "nprobe": nprobe, "centres": centres, "rows_max": rows_max}
-    return [_placed(shard, number, gpus, limits) for number, shard in enumerate(shards)]
+) -> list[PlacedBase]:
+    """The bases of `shards`, on GPUs where possible; `centres` as for IvfBase. Raises Corrupt as
+    IvfBase does."""
+    limits = {
+        "calibration": calibration,
+        "nprobe": nprobe,
+        "centres": centres,
+        "rows_max": rows_max,
+    }
+    return [_place_shard(shard, number, gpus, limits) for number, shard in enumerate(shards)]
 
 
-def _placed(shard: Shard, number: int, gpus: Gpus, limits: dict[str, Any]) -> Placed:
+def _place_shard(shard: Shard, number: int, gpus: Gpus, limits: dict[str, Any]) -> PlacedBase:
     arrays = (shard.index, shard.rows, shard.keys, shard.groups)
-    codec, nprobe = limits["codec"], limits["nprobe"]
-    limits = limits | {"strays": shard.strays}
-    reason = gpus.reason or why_not(shard.index)
+    calibration, nprobe = limits["calibration"], limits["nprobe"]
+    limits = limits | {"outliers": shard.outliers}
+    reason = gpus.reason or unsupported_reason(shard.index)
     try:
         if not reason:
-            on_gpus = OnGpus.of(shard, gpus.for_shard(number), codec, nprobe)
-            return Placed(GpuBase(*arrays, **limits, on_gpus=on_gpus), "")
+            shard_on_gpus = ShardOnGpus.of(shard, gpus.for_shard(number), calibration, nprobe)
+            return PlacedBase(GpuBase(*arrays, **limits, shard_on_gpus=shard_on_gpus), "")
     except GpuFault as fault:
         reason = str(fault)
     log.info("gpu_not_used", shard=number, reason=reason)
-    return Placed(IvfBase(*arrays, **limits), reason)
+    return PlacedBase(IvfBase(*arrays, **limits), reason)
 
 
 # ---------------------------------------------------------------- one shard on GPUs
 
 
 @dataclass(frozen=True)
-class _Place:
+class _ShardCopy:
     dispatcher: Dispatcher
-    held: Held
-    codec: Codec
+    device_index: DeviceIndex
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
-class Fallbacks:
-    """How many queries a GPU has been asked, and of how many the CPU was: for a fault, with the
-    latest reason, and because more rows were near than a GPU proposes."""
+class FallbackCounts:
+    """Queries in all, and those of them that the CPU answered: after a fault (`by_fault`, with the
+    latest `reason`), and because there were more candidates than a GPU returns (`by_overflow`)."""
 
     queries: int = 0
     by_fault: int = 0
-    by_crowd: int = 0
+    by_overflow: int = 0
     reason: str = ""
 
 
-class OnGpus:
-    """One shard on the GPUs that hold it; for any number of threads."""
+class ShardOnGpus:
+    """The copies of one shard on GPUs; for any number of threads."""
 
-    def __init__(self, places: Sequence[_Place], nprobe: int) -> None:
-        self._places = tuple(places)
+    def __init__(self, copies: Sequence[_ShardCopy], nprobe: int) -> None:
+        self._copies = tuple(copies)
         self._nprobe = nprobe
         self._lock = threading.Lock()
-        self.fallbacks = Fallbacks()
+        self.fallbacks = FallbackCounts()
 
     @classmethod
     def of(
-        cls, shard: Shard, dispatchers: Sequence[Dispatcher], codec: Codec, nprobe: int
-    ) -> OnGpus:
-        """On those of `dispatchers` that take it and answer as the CPU does, whose codec is
-        `codec`. Raises GpuFault where none does."""
+        cls, shard: Shard, dispatchers: Sequence[Dispatcher], calibration: Calibration, nprobe: int
+    ) -> ShardOnGpus:
+        """Copies on those of `dispatchers` that pass the canary. `calibration` is the CPU's. Raises
+        GpuFault where none does."""
         nprobe = min(nprobe, int(shard.index.nlist), PROBES_MAX)
-        inside = np.delete(np.arange(len(shard.rows)), shard.strays)
+        inside = np.delete(np.arange(len(shard.rows)), shard.outliers)
         if not len(inside):
             raise GpuFault("there is no row to search")
         canary = Canary.of(shard.index, shard.rows, inside, nprobe)
-        places, reasons = [], []
+        copies, reasons = [], []
         for dispatcher in dispatchers:
             try:
-                places.append(_place(shard, dispatcher, codec, nprobe, canary))
+                copies.append(_copy_to(shard, dispatcher, calibration, nprobe, canary))
             except GpuFault as fault:
                 reasons.append(str(fault))
-        if not places:
+        if not copies:
             raise GpuFault("; ".join(reasons))
-        on_gpus = cls(places, nprobe)
-        for place in places:
-            weakref.finalize(on_gpus, place.dispatcher.drop, [place.held]).atexit = False
-        return on_gpus
+        shard_on_gpus = cls(copies, nprobe)
+        for copy in copies:
+            weakref.finalize(
+                shard_on_gpus, copy.dispatcher.drop, [copy.device_index]
+            ).atexit = False
+        return shard_on_gpus
 
     @property
-    def codecs(self) -> tuple[Codec, ...]:
-        """As measured through each GPU."""
-        return tuple(place.codec for place in self._places)
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """The calibration of each copy."""
+        return tuple(copy.calibration for copy in self._copies)
 
-    def search(self, unit: Queries, k: int) -> Proposed:
-        """The best `k` rows of each query by the codes; of all rows, dead ones too. Raises
+    def search(self, unit: Queries, k: int) -> ScoredRows:
+        """The best `k` rows of each query by their codes; of all rows, dead ones too. Raises
         GpuFault with the reason of each GPU."""
         step = max(1, min(QUERIES_MAX, RESULTS_MAX // k))
         answers = [
@@ -235,38 +247,40 @@ class OnGpus:
         scores, rows = zip(*answers, strict=True)
         return (np.concatenate(scores), np.concatenate(rows)) if len(answers) > 1 else answers[0]
 
-    def _search(self, unit: Queries, k: int) -> Proposed:
+    def _search(self, unit: Queries, k: int) -> ScoredRows:
         reasons = []
-        for place in sorted(self._places, key=lambda place: place.dispatcher.load):
+        for copy in sorted(self._copies, key=lambda copy: copy.dispatcher.load):
             try:
-                return place.dispatcher.search(place.held, unit, k, self._nprobe)
+                return copy.dispatcher.search(copy.device_index, unit, k, self._nprobe)
             except GpuFault as fault:
                 reasons.append(str(fault))
         raise GpuFault("; ".join(reasons))
 
     def count(self, queries: int, *, crowd: int = 0, reason: str = "") -> None:
-        """`reason` where the CPU answered all of them."""
+        """Count searched queries; with a `reason` where the CPU answered all of them."""
         with self._lock:
             was = self.fallbacks
-            self.fallbacks = Fallbacks(
+            self.fallbacks = FallbackCounts(
                 was.queries + queries,
                 was.by_fault + (queries if reason else 0),
-                was.by_crowd + crowd,
+                was.by_overflow + crowd,
                 reason or was.reason,
             )
 
 
-def _place(shard: Shard, dispatcher: Dispatcher, cpu: Codec, nprobe: int, canary: Canary) -> _Place:
-    """Raises GpuFault. What fails after the index has been copied is given back."""
-    copy = dispatcher.hold(shard.index)
+def _copy_to(
+    shard: Shard, dispatcher: Dispatcher, cpu: Calibration, nprobe: int, canary: Canary
+) -> _ShardCopy:
+    """A checked and calibrated copy. Raises GpuFault; the copy is dropped then."""
+    copy = dispatcher.upload(shard.index)
     try:
         off = canary.require(dispatcher.search(copy, canary.queries, CANARY_CANDIDATES, nprobe))
-        guarded = Guarded(copy, len(shard.rows), canary)
+        checked = CheckedIndex(copy, len(shard.rows), canary)
         nlist = int(shard.index.nlist)
-        return _Place(
+        return _ShardCopy(
             dispatcher,
-            guarded,
-            codec_through(dispatcher, guarded, shard.rows, nlist, cpu, off),
+            checked,
+            calibrate_through(dispatcher, checked, shard.rows, nlist, cpu, off),
         )
     except GpuFault as fault:
         dispatcher.drop([copy])
@@ -277,7 +291,7 @@ def _place(shard: Shard, dispatcher: Dispatcher, cpu: Codec, nprobe: int, canary
 
 
 class GpuBase(IvfBase):
-    """As IvfBase, with GPUs to ask first."""
+    """IvfBase that is searched on GPUs first."""
 
     def __init__(
         self,
@@ -286,129 +300,137 @@ class GpuBase(IvfBase):
         keys: NDArray[np.integer],
         groups: NDArray[np.integer],
         *,
-        on_gpus: OnGpus,
+        shard_on_gpus: ShardOnGpus,
         **limits: Any,
     ) -> None:
         super().__init__(index, rows, keys, groups, **limits)
-        self._on_gpus = on_gpus
+        self._on_gpus = shard_on_gpus
 
     @property
-    def fallbacks(self) -> Fallbacks:
+    def fallbacks(self) -> FallbackCounts:
+        """Counts since the base was placed."""
         return self._on_gpus.fallbacks
 
     def freeze(self, through: int) -> CosineView:
-        """As IvfBase.freeze; its search takes queries on a GPU, too."""
+        """The view at log position `through`; its queries may be on a GPU."""
         view = super().freeze(through)
         parts = [
-            self._on_gpu(part) if isinstance(part, IvfView) else TakesTensors(part)
+            self._on_gpu(part) if isinstance(part, IvfView) else HostCopyView(part)
             for part in getattr(view, "parts", (view,))
         ]
         return parts[0] if len(parts) == 1 else UnionView(parts, self._rows_max)
 
     def _on_gpu(self, view: IvfView) -> GpuView:
         return GpuView(
-            self._store, self._living, self._codec, view.through, self._rows_max, self._on_gpus
+            self._store,
+            self._selector,
+            self._calibration,
+            view.through,
+            self._rows_max,
+            self._on_gpus,
         )
 
 
-class TakesTensors:
-    """A CosineView of the CPU that copies queries to the host where they lie on a GPU."""
+class HostCopyView:
+    """CosineView of the CPU that copies queries on a GPU to the host."""
 
     def __init__(self, view: CosineView) -> None:
         self._view = view
 
     @property
     def dim(self) -> int:
+        """Numbers in a vector."""
         return self._view.dim
 
     def __len__(self) -> int:
         return len(self._view)
 
     def search(self, queries: Queries, floors: Mapping[int, float]) -> CosineMatches:
-        """As CosineView.search."""
+        """Search the wrapped view."""
         return self._view.search(to_host(queries) if is_tensor(queries) else queries, floors)
 
 
 class GpuView(IvfView):
-    """As IvfView, which it is where no GPU answers. Queries may lie on a GPU."""
+    """IvfView that is searched on GPUs, and on the CPU where none answers. Queries may be on
+    a GPU."""
 
     def __init__(
         self,
         store: IvfStore,
-        living: Living,
-        codec: Codec,
+        selector: LiveRowSelector,
+        calibration: Calibration,
         through: int,
         rows_max: int,
-        on_gpus: OnGpus,
+        shard_on_gpus: ShardOnGpus,
     ) -> None:
-        super().__init__(store, living, codec, through, rows_max)
-        self._on_gpus = on_gpus
-        codecs = (codec, *on_gpus.codecs)
-        self._asked: Callable[[tuple[float, ...]], _Question | None]
-        self._asked = remembered(partial(_question, len(living) > 0, codecs))
+        super().__init__(store, selector, calibration, through, rows_max)
+        self._on_gpus = shard_on_gpus
+        calibrations = (calibration, *shard_on_gpus.calibrations)
+        self._gpu_criteria: Callable[[tuple[float, ...]], SlotCriteria | None]
+        self._gpu_criteria = memoized(partial(_criteria, len(selector) > 0, calibrations))
 
     def search(self, queries: Queries, floors: Mapping[int, float]) -> CosineMatches:
-        """As IvfView.search."""
-        _require_dim(queries, self.dim)
-        asked = Asked(queries)
+        """The matches, of the GPU or else of the CPU. Raises SpaceMismatch where dim differs."""
+        require_dim(queries, self.dim)
+        query_array = QueryArray(queries)
         try:
-            return self._by_gpu(asked, floors)
+            return self._by_gpu(query_array, floors)
         except GpuFault as fault:
-            self._on_gpus.count(len(asked), reason=str(fault))
-            return super().search_batch(Batch(asked.host()), floors)
+            self._on_gpus.count(len(query_array), reason=str(fault))
+            return super().search_batch(QueryBatch(query_array.host()), floors)
 
-    def search_batch(self, batch: Batch, floors: Mapping[int, float]) -> CosineMatches:
-        """As `search`: the lists are found on the GPU."""
+    def search_batch(self, batch: QueryBatch, floors: Mapping[int, float]) -> CosineMatches:
+        """As `search`: the cache of `batch` is not used, as the GPU finds the lists."""
         return self.search(batch.given, floors)
 
-    def _by_gpu(self, asked: Asked, floors: Mapping[int, float]) -> CosineMatches:
+    def _by_gpu(self, query_array: QueryArray, floors: Mapping[int, float]) -> CosineMatches:
         limits = Limits({group: -floor for group, floor in floors.items()})
-        question = self._asked(tuple(limits.of(self._store.groups)))
-        truncated = np.zeros(len(asked), np.bool_)
-        if question is None:
-            return _as_matches(NO_PAIRS, truncated)
+        criteria = self._gpu_criteria(tuple(limits.of(self._store.groups)))
+        truncated = np.zeros(len(query_array), np.bool_)
+        if criteria is None:
+            return cosine_matches(NO_PAIRS, truncated)
         found = []
-        for start in range(0, len(asked), QUERIES_MAX):
+        for start in range(0, len(query_array), QUERIES_MAX):
             part = slice(start, start + QUERIES_MAX)
-            pairs, truncated[part] = self._of_part(asked.part(part), question, floors)
+            pairs, truncated[part] = self._of_part(query_array.part(part), criteria, floors)
             found.append(pairs.numbered_from(start))
-        return _as_matches(Pairs.joined(found), truncated)
+        return cosine_matches(Pairs.joined(found), truncated)
 
     def _of_part(
-        self, asked: Asked, question: _Question, floors: Mapping[int, float]
+        self, query_array: QueryArray, criteria: SlotCriteria, floors: Mapping[int, float]
     ) -> tuple[Pairs, NDArray[np.bool_]]:
         """The matches in order, and for which queries there may have been more."""
-        closest = Closest(len(asked), self._rows_max, slack=0.0)
-        waiting, unit = np.arange(len(asked)), asked.unit()
+        closest = Closest(len(query_array), self._rows_max, slack=0.0)
+        waiting, unit = np.arange(len(query_array)), query_array.unit()
         for count in CANDIDATES:
             scores, rows = self._on_gpus.search(unit, count)
-            is_cut = scores[:, -1] >= question.lowest_gate
-            scores[is_cut] = -np.inf  # these are asked again
-            proposed = _Candidates(waiting, scores, rows)
-            closest.add(self._matches(cast(Vectors, asked), proposed, question))
-            waiting, unit = waiting[is_cut], chosen(unit, is_cut)
+            is_cut = scores[:, -1] >= criteria.lowest_gate
+            scores[is_cut] = -np.inf  # these queries are searched again
+            proposed = Candidates(waiting, scores, rows)
+            closest.add(self._matches(cast(Vectors, query_array), proposed, criteria))
+            waiting, unit = waiting[is_cut], selected(unit, is_cut)
             if not len(waiting):
                 break
-        self._on_gpus.count(len(asked), crowd=len(waiting))
+        self._on_gpus.count(len(query_array), crowd=len(waiting))
         if len(waiting):
-            by_cpu = super().search_batch(Batch(asked[waiting]), floors)
+            by_cpu = super().search_batch(QueryBatch(query_array[waiting]), floors)
             closest.add(_pairs(by_cpu, waiting))
             closest.truncated[waiting] |= by_cpu.truncated
         return closest.ranked(), closest.truncated
 
 
-def _question(
-    is_alive: bool, codecs: Sequence[Codec], limits: tuple[float, ...]
-) -> _Question | None:
-    """As that of IvfView, with the lowest gates of all codecs and no selectors."""
+def _criteria(
+    is_alive: bool, calibrations: Sequence[Calibration], limits: tuple[float, ...]
+) -> SlotCriteria | None:
+    """As that of IvfView, with the lowest gates of all calibrations and no selectors."""
     widest = np.array(limits, np.float64)
     if not is_alive or not (widest > NEVER).any():
         return None
-    gates = np.minimum.reduce([codec.gate(-widest) for codec in codecs])
-    return _Question(widest, gates, float(gates.min()), None, None)
+    gates = np.minimum.reduce([calibration.gate(-widest) for calibration in calibrations])
+    return SlotCriteria(widest, gates, float(gates.min()), None, None)
 
 
-def _pairs(matches: CosineMatches, asked: NDArray[np.intp]) -> Pairs:
-    """`matches` of the queries numbered `asked`."""
-    query = asked[matches.query].astype(np.int64)
+def _pairs(matches: CosineMatches, numbers: NDArray[np.intp]) -> Pairs:
+    """`matches` of the queries numbered `numbers`."""
+    query = numbers[matches.query].astype(np.int64)
     return Pairs(query, matches.row, matches.key, matches.group, -matches.cosine)

@@ -1,9 +1,8 @@
-"""Queries that may lie on a GPU: the only place of the index that knows torch, and it imports it
-when it is first given a tensor.
+"""Query tensors: queries as numpy arrays or torch tensors, on the host or on a GPU.
 
-faiss.contrib.torch_utils is not used: it replaces `search` of every FAISS index of the process by
-one that takes no `params`, and the CPU's indexes are searched with them. What it does for a tensor
-is to pass its address, and so does gpu_device.
+torch is imported when the first tensor is passed. faiss.contrib.torch_utils is not used: it
+replaces `search` of every FAISS index of the process by one without `params`, which the CPU's
+searches need. It only passes the address of a tensor, and so does device.py.
 """
 
 from __future__ import annotations
@@ -21,19 +20,20 @@ Queries: TypeAlias = Any
 
 
 def is_tensor(queries: Queries) -> bool:
+    """Whether they are a torch tensor or an array on a GPU."""
     kinds = {kind.__module__.partition(".")[0] for kind in type(queries).__mro__}
     return "torch" in kinds or hasattr(queries, "__cuda_array_interface__")
 
 
 def to_host(queries: Queries) -> Vectors:
-    """As numpy's float32; a copy where they lie on a GPU."""
+    """As a contiguous float32 array in host memory; a copy where they are on a GPU."""
     if is_tensor(queries):
         queries = _tensor(queries).cpu().numpy()
     return np.ascontiguousarray(queries, np.float32)
 
 
-def joined(parts: Sequence[Queries]) -> Queries:
-    """One below the other: a tensor on the device of the first tensor, where there is one."""
+def concatenated(parts: Sequence[Queries]) -> Queries:
+    """All parts, one after the other; a tensor on the device of the first tensor, if any."""
     tensors = [part for part in parts if is_tensor(part)]
     if not tensors:
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
@@ -43,7 +43,8 @@ def joined(parts: Sequence[Queries]) -> Queries:
     return torch.cat([_tensor(part).to(device) for part in parts])
 
 
-def chosen(queries: Queries, which: NDArray[np.bool_]) -> Queries:
+def selected(queries: Queries, which: NDArray[np.bool_]) -> Queries:
+    """The queries of a mask."""
     if not is_tensor(queries):
         return queries[which]
     import torch
@@ -52,8 +53,8 @@ def chosen(queries: Queries, which: NDArray[np.bool_]) -> Queries:
 
 
 def on_gpu(queries: Queries, number: int) -> Any:
-    """A float32 tensor on GPU `number`, contiguous, with everything computed that it depends on:
-    FAISS computes on streams of its own, which wait for none of torch's."""
+    """A contiguous float32 tensor on GPU `number`, after all work that it depends on: FAISS uses
+    streams of its own, which do not wait for torch's."""
     import torch
 
     tensor = _tensor(queries).to(f"cuda:{number}").contiguous()
@@ -61,9 +62,9 @@ def on_gpu(queries: Queries, number: int) -> Any:
     return tensor
 
 
-class Asked:
-    """The queries of one search, wherever they lie. `asked[rows]` copies those rows to the host,
-    which the exact routine does with the few that have a candidate."""
+class QueryArray:
+    """The queries of one search, on the host or on a GPU. Indexing with rows copies those to the
+    host: exact re-ranking needs only the few with a candidate."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries: Any = _tensor(queries) if is_tensor(queries) else to_host(queries)
@@ -73,6 +74,7 @@ class Asked:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(n, dim)."""
         return tuple(self._queries.shape)
 
     def __getitem__(self, rows: NDArray[np.integer]) -> Vectors:
@@ -83,11 +85,12 @@ class Asked:
         few, place = np.unique(rows, return_inverse=True)
         return to_host(self._queries[torch.from_numpy(few).to(self._queries.device)])[place]
 
-    def part(self, at: slice) -> Asked:
-        return Asked(self._queries[at])
+    def part(self, at: slice) -> QueryArray:
+        """A slice of the queries."""
+        return QueryArray(self._queries[at])
 
     def unit(self) -> Queries:
-        """Of unit length, where they lie; work of other threads waits for a tensor's."""
+        """Divided by their length, on the same device; ready for other threads and streams."""
         if not is_tensor(self._queries):
             lengths = np.sqrt(np.einsum("ij,ij->i", self._queries, self._queries))
             return self._queries / lengths[:, np.newaxis]
@@ -99,6 +102,7 @@ class Asked:
         return unit
 
     def host(self) -> Vectors:
+        """All of them in host memory."""
         return to_host(self._queries)
 
 

@@ -1,4 +1,4 @@
-"""What is known of an index's codes: how far a score taken from them lies from the cosine."""
+"""Score calibration: the error of scores computed from codes, relative to exact cosines."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 GATE_SDS = 3.5
-"""How many standard deviations below the mean a match's score may lie and still be looked at:
-of normally distributed errors 2 in 10,000 lie lower."""
+"""How many standard deviations below its mean the score of a match may lie and still be re-ranked.
+Chosen: of normally distributed errors 2 in 10,000 lie lower."""
 
 
 BIAS_COSINE = 0.9
-"""The cosine at which `bias` is measured. Codes shrink every score by the same factor, so that
-the bias of a row further away is smaller, and of a copy larger."""
+"""The cosine at which `bias` is stated. Codes shrink scores by one factor, so that the bias is
+proportional to the cosine."""
 
 
 @dataclass(frozen=True)
-class Codec:
-    """Score minus exact cosine of near pairs: its mean at a cosine of .9, and the standard
-    deviation around the line that goes through it and through no error at a right angle."""
+class Calibration:
+    """Score minus exact cosine of near pairs: `bias` is its mean at a cosine of .9, `sd` the
+    standard deviation around the line through that point and the origin."""
 
     bias: float
     sd: float
 
     def gate(self, floors: NDArray[np.float64]) -> NDArray[np.float64]:
         """The lowest score at which a row may still have a cosine at its floor."""
-        cosines = np.maximum(floors, -1.0)  # no floor is lower
+        cosines = np.maximum(floors, -1.0)
         return cosines * (1 + self.bias / BIAS_COSINE) - GATE_SDS * self.sd

@@ -1,9 +1,9 @@
-"""What all views of one IVF base share, and which of its rows a search may return."""
+"""IVF store: the index, rows, keys and groups that all views of a base share; and the live-row
+selector that a search passes to FAISS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from mmap import mmap
 from typing import Any, TypeVar
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from simsearch.errors import Corrupt
 from simsearch.index.ivf.mapped_lists import lists_nbytes
-from simsearch.index.query_batch import Batch, Nearest
+from simsearch.index.query_batch import NearestLists, QueryBatch
+from simsearch.index.tombstones import contains
 from simsearch.types import Vectors
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
@@ -25,21 +26,22 @@ T = TypeVar("T")
 Bitmap = NDArray[np.uint8]
 """A bit for each row, lowest first: what FAISS reads as a selector."""
 
-REMEMBERED_MAX = 8
-"""Sets of asked groups that are remembered; each costs a bit a row."""
+MEMOIZED_MAX = 8
+"""Sets of searched groups whose bitmap is cached; each costs a bit a row. Chosen, not measured."""
 
 FEW_DEAD = 0.01
-"""Up to this share of a base, dead rows are taken out after the scan instead of in it."""
+"""Up to this share of a base, dead rows are dropped after the scan instead of by a selector in it.
+Chosen; what a selector costs is at LiveRowSelector.first_parameters."""
 
 EF_PER_PROBE = 4
-"""How many lists an HNSW over the lists looks at for each that it returns."""
+"""efSearch of an HNSW coarse quantizer, in multiples of nprobe. Chosen, not measured."""
 
 
 class IvfStore:
-    """Rows of one index: resident are the codes, 1 or 2 bytes of group, and 4 of key where keys
-    fit, or none where they are a memmap. A group is known by its slot, its place in `groups`.
-    `strays` are the rows that the index does not hold, ascending. Stores with equal centres of
-    lists may share one object as `centres`, which stands for them.
+    """Rows of one index. In memory are the codes, 1 or 2 bytes of group, and 4 bytes of key where
+    keys fit, or none where they are a memmap. The slot of a row is the place of its group in
+    `groups`. `outliers` are the rows that are not in the index, ascending. `centres` is any object
+    that identifies the coarse quantizer: stores with equal centres of lists may share one.
     """
 
     def __init__(
@@ -48,13 +50,13 @@ class IvfStore:
         rows: NDArray[np.float16],
         keys: NDArray[np.integer],
         groups: NDArray[np.integer],
-        strays: NDArray[np.int64],
+        outliers: NDArray[np.int64],
         centres: object | None,
     ) -> None:
-        _require_same_rows(index, rows, keys, groups, strays)
+        _require_same_rows(index, rows, keys, groups, outliers)
         self.index = index
         self.centres = index if centres is None else centres
-        self.strays = strays
+        self.outliers = outliers
         self.dim = int(index.d)
         self.rows = rows.view(np.ndarray)  # a memmap's own indexing is slow
         self.keys = keys.view(np.ndarray) if _is_on_disk(keys) else _narrowed(keys)
@@ -63,30 +65,31 @@ class IvfStore:
         self.group_of_slot = values.astype(np.int64)
         self.slots = slots.astype(np.min_scalar_type(max(len(values) - 1, 0)))
         self._by_key = _order(self.keys)
-        self.bitmap: Callable[[bytes], Bitmap] = remembered(partial(_bitmap, self.slots))
+        self.bitmap: Callable[[bytes], Bitmap] = memoized(partial(_bitmap, self.slots))
 
     def __len__(self) -> int:
         """Rows in the index."""
-        return len(self.keys) - len(self.strays)
+        return len(self.keys) - len(self.outliers)
 
     @property
     def nbytes(self) -> int:
+        """Bytes in memory, by length."""
         order = 0 if self._by_key is None else self._by_key.nbytes
         in_memory = (a.nbytes for a in (self.rows, self.keys) if not _is_on_disk(a))
         return int(index_nbytes(self.index) + self.slots.nbytes + order + sum(in_memory))
 
-    def nearest(self, batch: Batch, parameters: Any) -> Nearest:
-        """The lists that a search with `parameters` reads for each query."""
+    def nearest(self, batch: QueryBatch, parameters: Any) -> NearestLists:
+        """The lists that a search with `parameters` reads for each query; cached in `batch`."""
 
-        def find(count: int) -> Nearest:
+        def find(count: int) -> NearestLists:
             coarse = parameters.quantizer_params
             scores, lists = self.index.quantizer.search(batch.unit, count, params=coarse)
-            return Nearest(lists, scores)
+            return NearestLists(lists, scores)
 
         return batch.nearest(self.centres, int(parameters.nprobe), find)
 
     def scan(
-        self, unit: Vectors, nearest: Nearest, count: int, parameters: Any
+        self, unit: Vectors, nearest: NearestLists, count: int, parameters: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores and rows of the best `count` in the lists `nearest` to each query, (n, count)."""
         scores = np.empty((len(unit), count), np.float32)
@@ -111,82 +114,60 @@ class IvfStore:
         ends = np.cumsum(counts)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
         rows = (at if self._by_key is None else self._by_key[at]).astype(np.int64)
-        held = ~holds(self.strays, rows)
-        return rows[held], np.repeat(place, counts)[held]
+        indexed = ~contains(self.outliers, rows)
+        return rows[indexed], np.repeat(place, counts)[indexed]
 
 
-@dataclass(frozen=True)
-class Tombs:
-    """Which rows ended, ascending, and when."""
-
-    rows: NDArray[np.int64]
-    seqs: NDArray[np.int64]
-    newest: int = 0
-
-    def until(self, through: int) -> NDArray[np.int64]:
-        return self.rows if self.newest <= through else self.rows[self.seqs <= through]
-
-    def joined(self, rows: NDArray[np.int64], seqs: NDArray[np.int64]) -> Tombs:
-        """With more rows; of two ends of a row the one already known counts, then the lower."""
-        order = np.lexsort((seqs, rows))
-        rows, first = np.unique(rows[order], return_index=True)
-        seqs = seqs[order][first]
-        is_new = ~holds(self.rows, rows)
-        if not is_new.any():
-            return self
-        at = np.searchsorted(self.rows, rows[is_new])
-        newest = max(self.newest, int(seqs[is_new].max()))
-        return Tombs(
-            np.insert(self.rows, at, rows[is_new]), np.insert(self.seqs, at, seqs[is_new]), newest
-        )
-
-
-NO_TOMBS = Tombs(np.empty(0, np.int64), np.empty(0, np.int64))
-
-
-class Living:
-    """A store less its dead rows, as search parameters for FAISS; for any number of threads."""
+class LiveRowSelector:
+    """Live rows of a store as FAISS search parameters; for any number of threads."""
 
     def __init__(self, store: IvfStore, dead: NDArray[np.int64], nprobe: int) -> None:
         self.dead = dead
         self.nprobe = min(nprobe, int(store.index.nlist))
         self._count = len(store) - len(dead)
         self.parameters: Callable[[bytes], Any]
-        self.parameters = remembered(partial(_parameters, store, dead, nprobe))
+        self.parameters = memoized(partial(_parameters, store, dead, nprobe))
         self._unselected = _unselected(store, nprobe)
 
-    def first_parameters(self, asked: bytes) -> Any:
-        """As `parameters`, but dead rows may come too where they are few: a selector, were it for
-        one row, costs single questions 5 % (1M rows; in batches less than can be measured)."""
+    def first_parameters(self, slots_searched: bytes) -> Any:
+        """As `parameters`, but without a selector where dead rows are few, which then may be
+        returned too. A selector costs single queries 5 % (on 1M rows, not in
+        benchmarks/README.md), and batches nothing that shows."""
         few_dead = len(self.dead) <= FEW_DEAD * self._count
-        return self._unselected if few_dead and all(asked) else self.parameters(asked)
+        return (
+            self._unselected
+            if few_dead and all(slots_searched)
+            else self.parameters(slots_searched)
+        )
 
     def __len__(self) -> int:
         return self._count
 
 
-def remembered(function: Callable[[K], T]) -> Callable[[K], T]:
-    """`function`, with its latest answers kept; safe for threads. It must not hold on to the owner
-    of the memory, or both would outlive their last use until the collector comes by."""
-    return lru_cache(REMEMBERED_MAX)(function)
+def memoized(function: Callable[[K], T]) -> Callable[[K], T]:
+    """`function` with an LRU cache of MEMOIZED_MAX results; thread-safe. It must not refer to the
+    object that stores the result: that cycle would keep both alive until a garbage collection."""
+    return lru_cache(MEMOIZED_MAX)(function)
 
 
-def _bitmap(slots: NDArray[np.integer], asked: bytes) -> Bitmap:
-    """The rows of the asked groups; `asked` is a bool for each slot."""
-    return np.packbits(np.frombuffer(asked, np.bool_)[slots], bitorder="little")
+def _bitmap(slots: NDArray[np.integer], slots_searched: bytes) -> Bitmap:
+    """The rows of some groups; `slots_searched` is a bool for each slot."""
+    return np.packbits(np.frombuffer(slots_searched, np.bool_)[slots], bitorder="little")
 
 
-def _parameters(store: IvfStore, dead: NDArray[np.int64], nprobe: int, asked: bytes) -> Any:
-    """SearchParametersIVF that let the living rows of the asked groups pass."""
+def _parameters(
+    store: IvfStore, dead: NDArray[np.int64], nprobe: int, slots_searched: bytes
+) -> Any:
+    """SearchParametersIVF that select the live rows of the `slots_searched` groups."""
     parameters = _unselected(store, nprobe)
-    if len(dead) or not all(asked):
-        parameters.sel = _faiss.IDSelectorBitmap(_without(store.bitmap(asked), dead))
+    if len(dead) or not all(slots_searched):
+        parameters.sel = _faiss.IDSelectorBitmap(_without(store.bitmap(slots_searched), dead))
     return parameters
 
 
 def _unselected(store: IvfStore, nprobe: int) -> Any:
-    """SearchParametersIVF, which a search only reads, so that threads may share it."""
-    # Asked for more lists than there are, a fast scan of residuals answers nonsense.
+    """SearchParametersIVF without a selector; a search only reads it, so threads may share it."""
+    # With more lists than there are, a fast scan of residuals returns wrong scores.
     nprobe = min(nprobe, int(store.index.nlist))
     parameters = _faiss.SearchParametersIVF(nprobe=nprobe)
     if isinstance(_faiss.downcast_index(store.index.quantizer), _faiss.IndexHNSW):
@@ -204,26 +185,19 @@ def _without(bitmap: Bitmap, dead: NDArray[np.int64]) -> Bitmap:
     return alive
 
 
-def holds(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of `values` are in `ascending`."""
-    at = np.searchsorted(ascending, values)
-    found: NDArray[np.bool_] = np.append(ascending, -1)[at] == values
-    return found
-
-
 def index_nbytes(index: Any) -> int:
     """Of codes, ids and centroids, by their lengths; FAISS may have allocated more."""
     return lists_nbytes(index) + 4 * int(index.nlist) * int(index.d)
 
 
 def _narrowed(keys: NDArray[np.integer]) -> NDArray[np.integer]:
-    """As uint32 where all fit: a store has one key a row, and little else."""
+    """As uint32 where all fit, to save memory."""
     fits = len(keys) > 0 and int(keys.min()) >= 0 and int(keys.max()) <= np.iinfo(np.uint32).max
     return np.ascontiguousarray(keys, np.uint32 if fits else np.int64)
 
 
 def _order(keys: NDArray[np.integer]) -> NDArray[np.uint32] | None:
-    """None where the rows stand in the order of their keys, as a snapshot is written."""
+    """The rows ordered by key; None where they are so already, as in a snapshot."""
     if (keys[1:] >= keys[:-1]).all():
         return None
     return np.argsort(keys, kind="stable").astype(np.uint32)
@@ -238,12 +212,12 @@ def _require_same_rows(
     rows: NDArray[np.float16],
     keys: NDArray[np.integer],
     groups: NDArray[np.integer],
-    strays: NDArray[np.int64],
+    outliers: NDArray[np.int64],
 ) -> None:
-    held = index.ntotal + len(strays)
-    if not held == len(rows) == len(keys) == len(groups) or rows.shape[1] != index.d:
+    count = index.ntotal + len(outliers)
+    if not count == len(rows) == len(keys) == len(groups) or rows.shape[1] != index.d:
         raise Corrupt(
-            f"an index of {index.ntotal} rows of {index.d} numbers and {len(strays)} strays came "
-            f"with vectors of shape {rows.shape}, {len(keys)} keys and {len(groups)} groups: "
+            f"an index of {index.ntotal} rows of {index.d} numbers and {len(outliers)} outliers "
+            f"came with vectors of shape {rows.shape}, {len(keys)} keys and {len(groups)} groups: "
             "rebuild the snapshot"
         )

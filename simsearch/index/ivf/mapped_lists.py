@@ -1,8 +1,8 @@
-"""The lists of an IVF index as one .npy file of bytes: written list by list, mapped when read.
+"""Memory-mapped inverted lists: the lists of an IVF index in one .npy file of bytes.
 
-FAISS's own file holds the same, and is read into memory in blocks whose sizes it rounds up to
-powers of two; a mapped file costs what it is long, is shared by all processes that serve it, and
-nothing in it tells FAISS to allocate or to point anywhere.
+FAISS reads its own file into memory, in blocks whose sizes it rounds up to powers of two. A mapped
+file costs its own length (benchmarks/README.md, index_memory), is shared by all processes that
+serve it, and holds no sizes or addresses that FAISS would trust.
 
 Layout: `nlist` numbers of rows, little-endian int64, filled up to 64 bytes; then list by list its
 codes as FAISS scans them and its ids, int64, both filled up to whole packs of rows.
@@ -23,24 +23,24 @@ from simsearch.index.npy_files import write_npy
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 FEW: Final = 8
-"""Rows in a pack where FAISS does not say how many it scans at a time: so ids are aligned."""
+"""Rows in a pack of an index that is not scanned in packs: keeps ids aligned."""
 
 ID_BYTES: Final = 8
 ALIGNED_TO: Final = 64
-"""What the widest load of a fast scan may ask of an address. The header of an .npy file is as
+"""The alignment that the widest load of a fast scan may need. The header of an .npy file is as
 long, or twice."""
 
 
 def write_lists(path: Path, index: Any) -> None:
-    """The lists of a filled IVF `index`; what it was trained to is not in the file."""
+    """Write the lists of a filled IVF `index`; its centres and codebooks are not in the file."""
     sizes = sizes_of(index)
     length = _head_bytes(index) + int(_rooms(index, sizes).sum()) * _row_bytes(index)
     write_npy(path, np.uint8, (length,), _chunks(index, sizes))
 
 
 def map_lists(path: Path, empty: Any) -> None:
-    """Give the IVF index `empty` the lists in the file, mapped. Raises ValueError where these
-    cannot be its lists; whether they are is for the canary to find out."""
+    """Give the IVF index `empty` the lists in the file, mapped. Raises ValueError where their
+    sizes do not fit it; that they are its lists is what the canary of a shard checks."""
     array = np.lib.format.open_memmap(path, mode="r")
     if array.dtype != np.uint8 or array.ndim != 1:
         raise ValueError(f"holds {array.dtype} {array.shape} instead of bytes")
@@ -86,7 +86,9 @@ def _mapped(
 ) -> Any:
     lists = _faiss.OnDiskInvertedLists(len(sizes), code_size, str(path))
     lists.read_only = True
-    lists.prefetch_nthread = 0  # threads that read ahead cost three quarters of a search as much
+    lists.prefetch_nthread = (
+        0  # reading ahead costs three quarters of a search more (not in the README)
+    )
     lists.totsize = path.stat().st_size
     lists.do_mmap()
     lists.lists.clear()
@@ -105,9 +107,9 @@ def _chunks(index: Any, sizes: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]
     lists, rooms, in_packs = index.invlists, _rooms(index, sizes), _scanned_at_once(index) > 1
     for number in np.flatnonzero(sizes).tolist():
         size, room = int(sizes[number]), int(rooms[number])
-        held = (room if in_packs else size) * index.code_size
+        length = (room if in_packs else size) * index.code_size
         codes = np.zeros(room * index.code_size, np.uint8)
-        codes[:held] = _faiss.rev_swig_ptr(lists.get_codes(number), held)
+        codes[:length] = _faiss.rev_swig_ptr(lists.get_codes(number), length)
         yield codes
         ids = np.zeros(room, "<i8")
         ids[:size] = _faiss.rev_swig_ptr(lists.get_ids(number), size)
@@ -129,5 +131,5 @@ def _rooms(index: Any, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _scanned_at_once(index: Any) -> int:
-    """Rows whose codes FAISS lays between each other, to scan them together."""
+    """Rows whose codes FAISS interleaves, to scan them together."""
     return int(getattr(index, "bbs", 1))

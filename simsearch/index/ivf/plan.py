@@ -1,4 +1,5 @@
-"""Which index a number of rows gets: one pure function, which an operator may overrule."""
+"""Index plan: the FAISS factory, nprobe and shards for a number of rows, which an operator may
+override."""
 
 from __future__ import annotations
 
@@ -11,10 +12,13 @@ from simsearch.errors import BadConfig
 FLAT: Final = "Flat"
 
 FLAT_ROWS_MAX: Final = 50_000
-"""Up to here every row is compared: nothing to train and no recall to tune, for 8 ms a question
-alone and .6 ms in a batch of 64 (one core, 384 numbers a row); about what its encoding costs."""
+"""Up to here every row is compared: nothing to train and no recall to tune, for 8 ms a single query
+and .6 ms in a batch of 64 (one core, 384 numbers a row; not in benchmarks/README.md): about the
+cost of encoding it."""
 
 SHARD_ROWS_MAX: Final = 20_000_000
+"""Chosen, not measured: the largest build that was run has 10M rows (benchmarks/README.md,
+index_memory)."""
 
 LISTS: Final = (
     (200_000, 1024),
@@ -22,39 +26,48 @@ LISTS: Final = (
     (2_000_000, 4096),
     (20_000_000, 16_384),
 )
-"""Up to so many rows, so many lists: 2 to 4 times the root. More rows than that are sharded."""
+"""(rows at most, lists): 2 to 4 times the square root of the rows. More rows than that are
+sharded. benchmarks/README.md measures 1,024 lists (index_build), 2,048 (index_search) and
+16,384 (index_memory); 4,096 is interpolated."""
 
 PLAIN_LISTS_MAX: Final = 4096
-"""Beyond, comparing a query with every list's centre costs more than reading the lists: an HNSW
-graph over the centres finds the nearest."""
+"""Beyond, comparing a query with all centres costs more than reading the lists: an HNSW graph over
+the centres is searched instead. Chosen, not measured."""
 
 NPROBE: Final = 16
+"""Its recall is in benchmarks/README.md, index_search."""
+
 NPROBE_OF_GRAPH: Final = 32
+"""Chosen, not measured; a build raises either where recall asks for it."""
 
 TRAIN_ROWS_PER_LIST: Final = 40
-"""FAISS warns below 39 and ignores what is above 256; 64 did not show in recall over 40."""
+"""FAISS warns below 39 and ignores what is above 256; 64 gave no better recall than 40
+(benchmarks/README.md, index_build)."""
 
 NUMBERS_PER_CODE: Final = 4
-"""Four numbers of a vector become 4 bits: 48 bytes for 384. x4fsr codes what is left of a row
-once the centre of its list is taken away, and is scanned as fast as x4fs, which codes the row."""
+"""Four numbers of a vector become 4 bits: 48 bytes for 384 numbers. Fewer bytes let too many benign
+queries through (benchmarks/README.md, index_memory). x4fsr codes the residual of a row, the row
+less the centre of its list, and is scanned as fast as x4fs, which codes the row itself."""
 
 GPU_CODES: Final = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 """Codes of 8 bits a row that FAISS's own GPU kernels take."""
 
 GPU_CODES_USUAL: Final = 64
-"""96 would need all of the 48 KiB that a GPU keeps beside a list."""
+"""96 would need all of the 48 KiB of shared memory that a GPU has for a list. Chosen."""
 
 GPU_FLAT_ROWS_MAX: Final = 200_000
+"""Chosen. Unverified on a GPU."""
 
 GPU_LISTS: Final = ((2_000_000, 4096), (20_000_000, 16_384))
 GPU_LISTS_BEYOND: Final = 65_536
-"""A GPU compares a query with all centres at once, so that there is no graph over them."""
+"""A GPU compares a query with all centres at once, so there is no graph over them. Chosen."""
 
 GPU_NPROBE: Final = 64
 """Lists are cheap to read on a GPU. Unverified on a GPU."""
 
 GPU_SHARD_BYTES: Final = 16 << 30
-"""Of codes and ids: two generations of two spaces in 80 GB. 100M rows are one shard."""
+"""Bytes of codes and ids of a shard: two generations of two spaces fit 80 GB. 100M rows are one
+shard."""
 
 GPU_ID_BYTES: Final = 8
 
@@ -65,8 +78,8 @@ _FACTORY: Final = re.compile(rf"IVF(?P<nlist>\d+)(?P<graph>_HNSW\d+)?,({_CODECS}
 @dataclass(frozen=True)
 class Plan:
     """`factory`: FLAT (every row is compared) or a FAISS factory string of `nlist` lists, of which
-    a search reads `nprobe`; `train_rows` is how many rows, drawn at random, training wants. The
-    rows stand in `shards` parts of nearly equal size, each with an index of its own."""
+    a search reads `nprobe`; `train_rows` is how many rows, drawn at random, to train on. The rows
+    are split into `shards` parts of nearly equal size, each with an index of its own."""
 
     factory: str
     nlist: int
@@ -76,6 +89,7 @@ class Plan:
 
     @property
     def is_flat(self) -> bool:
+        """Whether every row is compared."""
         return self.factory == FLAT
 
 
@@ -112,7 +126,7 @@ def _gpu_default(rows: int, dim: int) -> str:
 
 
 def _gpu_codes(dim: int) -> int:
-    """Of the codes a GPU takes, as many as divide `dim` and are no more than usual."""
+    """The most codes that a GPU supports, divide `dim` and are at most GPU_CODES_USUAL."""
     return max(m for m in GPU_CODES if m <= GPU_CODES_USUAL and dim % m == 0)
 
 
@@ -121,7 +135,7 @@ def _gpu_shard_rows(dim: int) -> int:
 
 
 def _codes(dim: int) -> int:
-    """Of dim/4 codes, or as near below it as divides `dim`."""
+    """dim/4 codes, or the next lower number that divides `dim`."""
     return next(m for m in range(max(1, dim // NUMBERS_PER_CODE), 0, -1) if dim % m == 0)
 
 

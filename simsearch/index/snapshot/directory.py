@@ -1,8 +1,8 @@
-"""The directory of snapshots: which there are, which one is served, which may go.
+"""Snapshot directory: listing, the CURRENT pointer, checking and garbage collection.
 
 `CURRENT` holds the id that is served. `<id>/` is a snapshot: manifest.json and the files it lists,
-never changed. `.building-<id>/` is being built, `.removing-<id>/` is being removed, `reports/` is
-what builders tell of their snapshots.
+never changed. `.building-<id>/` is being built, `.removing-<id>/` is being removed, `reports/`
+holds the build reports.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _TEMPORARY = f"{CURRENT_FILE}.tmp"
 
 
 def current(snapshots: Path) -> str | None:
-    """The id that is served; None where none ever was.
+    """The id of the snapshot that is served; None where there is no CURRENT.
 
     Raises BadSnapshot where CURRENT holds no id, or that of a snapshot that is not there.
     """
     path = snapshots / CURRENT_FILE
     try:
         with path.open("rb") as file:
-            said = file.read(CURRENT_BYTES_MAX)
+            content = file.read(CURRENT_BYTES_MAX)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise BadSnapshot(f"{path} cannot be read ({error.strerror}): {_POINT_IT}") from error
-    snapshot_id = said.decode("ascii", "replace").removesuffix("\n")
-    if said != f"{snapshot_id}\n".encode() or not is_id(snapshot_id):
+    snapshot_id = content.decode("ascii", "replace").removesuffix("\n")
+    if content != f"{snapshot_id}\n".encode() or not is_id(snapshot_id):
         raise BadSnapshot(f"{path} holds no snapshot id: {_POINT_IT}")
     if not (snapshots / snapshot_id).is_dir():
         raise BadSnapshot(f"{path} names {snapshot_id}, which is not there: {_POINT_IT}")
@@ -63,10 +63,10 @@ _POINT_IT = "point it at a snapshot that is there"
 
 
 def set_current(snapshots: Path, snapshot_id: str, disk: Disk = REAL_DISK) -> None:
-    """Serve this one from now on; durable on return, and all or nothing in a power cut.
+    """Make this the snapshot that is served; durable on return, and atomic in a power cut.
 
-    Raises BadRequest, BadSnapshot or NewerFormat where the id is none or its files are not what
-    its manifest says, BankLocked while another process works on the directory, SnapshotFull.
+    Raises BadRequest for an invalid id, BadSnapshot or NewerFormat where its files are not those of
+    its manifest, BankLocked while another process works on the directory, SnapshotFull.
     """
     require_id(snapshot_id)
     with _locked(snapshots), full_disk_named(snapshots):
@@ -83,14 +83,14 @@ def set_current(snapshots: Path, snapshot_id: str, disk: Disk = REAL_DISK) -> No
 
 
 def list_snapshots(snapshots: Path) -> list[Manifest]:
-    """Those whose manifest and file sizes are sound, newest last; contents are not read."""
+    """The snapshots whose manifest and file sizes are valid, newest last; contents are not read."""
     found = (_sound(path) for path in _published(snapshots))
     manifests = [manifest for manifest in found if isinstance(manifest, Manifest)]
     return sorted(manifests, key=lambda manifest: (manifest.created_us, manifest.id))
 
 
 def broken_snapshots(snapshots: Path) -> dict[str, SimsearchError]:
-    """What list_snapshots leaves out, with the reason: BadSnapshot or NewerFormat."""
+    """The snapshots that list_snapshots leaves out, each with its BadSnapshot or NewerFormat."""
     found = ((path.name, _sound(path)) for path in _published(snapshots))
     return {name: fault for name, fault in found if isinstance(fault, SimsearchError)}
 
@@ -130,7 +130,8 @@ def check_files(path: Path) -> Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """As it stands in the directory; the other files are not looked at."""
+    """The manifest of the snapshot at `path`; no other file is read. Raises BadSnapshot,
+    NewerFormat."""
     try:
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise bad(path, "is no directory")
@@ -147,11 +148,12 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def bad(path: Path, what: str) -> BadSnapshot:
+    """The error for the snapshot at `path`, with what to do."""
     return BadSnapshot(f"snapshot {path}: {what}: {WHAT_TO_DO}")
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
-    """No file missing, none too many, none a link, each as long as it was."""
+    """Raises BadSnapshot unless the files are those listed: regular, and of the listed sizes."""
     try:
         found = set(os.listdir(path)) - {MANIFEST_FILE}
         if wrong := sorted(found ^ manifest.files.keys()):
@@ -175,10 +177,11 @@ def _regular_size(path: Path, name: str) -> int:
 
 
 def collect(snapshots: Path, keep: int, disk: Disk = REAL_DISK) -> list[str]:
-    """Remove what is neither served nor among the newest `keep`, and what dead builds left.
+    """Garbage collection: remove snapshots that are neither served nor among the newest `keep`, and
+    the directories of builds that died.
 
-    A broken snapshot goes too, unless it is served; one of a newer release stays. Returns the
-    names of what was removed. Raises BadSnapshot where it is not clear which one is served.
+    A broken snapshot is removed too, unless it is served; one of a newer release stays. Returns the
+    names that were removed. Raises BadSnapshot where CURRENT cannot be read.
     """
     if keep < 0:
         raise BadRequest(f"cannot keep {keep} snapshots: give 0 or more")
@@ -186,9 +189,9 @@ def collect(snapshots: Path, keep: int, disk: Disk = REAL_DISK) -> list[str]:
         return []
     with _locked(snapshots):
         (snapshots / _TEMPORARY).unlink(missing_ok=True)
-        removed = [_set_aside(path, disk) for path in _superfluous(snapshots, keep)]
+        removed = [_mark_removed(path, disk) for path in _superfluous(snapshots, keep)]
         removed += list(_abandoned_builds(snapshots, disk))
-        # What half a removal leaves must not come back under a snapshot's name.
+        # After a power cut a half-removed snapshot must not reappear under its own name.
         disk.sync_directory(snapshots)
         for path in snapshots.glob(f"{REMOVING}*"):
             shutil.rmtree(path)
@@ -211,15 +214,15 @@ def _abandoned_builds(snapshots: Path, disk: Disk) -> Iterator[str]:
     for path in sorted(snapshots.glob(f"{BUILDING}*")):
         try:
             with DirectoryLock(path):
-                yield _set_aside(path, disk)
+                yield _mark_removed(path, disk)
         except BankLocked:
             continue  # its builder is alive
 
 
-def _set_aside(path: Path, disk: Disk) -> str:
-    aside = path.with_name(f"{REMOVING}{path.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    disk.rename(path, aside)
+def _mark_removed(path: Path, disk: Disk) -> str:
+    marked = path.with_name(f"{REMOVING}{path.name}")
+    shutil.rmtree(marked, ignore_errors=True)
+    disk.rename(path, marked)
     return path.name
 
 

@@ -1,4 +1,5 @@
-"""What publishing asks of a file system: so little that a power cut can be tried at each step."""
+"""File system operations of publishing, as a protocol that tests replace to simulate power cuts;
+and the lock of a directory."""
 
 from __future__ import annotations
 
@@ -34,25 +35,32 @@ class Disk(Protocol):
         """Names made, renamed and removed in the directory survive a power cut."""
         ...
 
-    def rename(self, old: Path, new: Path) -> None: ...
+    def rename(self, old: Path, new: Path) -> None:
+        """Atomic. Not durable before sync_directory."""
+        ...
 
 
 class RealDisk:
-    """The operating system's."""
+    """Disk that uses the operating system's file system."""
 
     def make_directory(self, path: Path) -> None:
+        """With mode 700."""
         path.mkdir(mode=0o700)
 
     def write(self, path: Path, data: bytes) -> None:
+        """Without fsync."""
         path.write_bytes(data)
 
     def sync_file(self, path: Path) -> None:
+        """By fsync."""
         _sync(path)
 
     def sync_directory(self, path: Path) -> None:
+        """By fsync."""
         _sync(path)
 
     def rename(self, old: Path, new: Path) -> None:
+        """By rename(2)."""
         old.rename(new)
 
 
@@ -69,7 +77,7 @@ REAL_DISK = RealDisk()
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Raises SnapshotFull for what the system says when there is no room at `path`."""
+    """Turns the OSErrors of a full disk into SnapshotFull, which names `path`."""
     try:
         yield
     except OSError as error:
@@ -82,10 +90,10 @@ def full_disk_named(path: Path) -> Iterator[None]:
 
 
 class DirectoryLock:
-    """An flock on a directory itself, let go by the kernel when its holder dies."""
+    """Exclusive flock on a directory; the kernel releases it when the process dies."""
 
     def __init__(self, path: Path) -> None:
-        """Does not wait. Raises BankLocked where someone else holds it."""
+        """Does not wait. Raises BankLocked where another process holds it."""
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +108,7 @@ class DirectoryLock:
             raise BankLocked(f"another process is at work on {path}: wait for it, then try again")
 
     def release(self) -> None:
-        """More than once does no harm."""
+        """Unlock; may be called more than once."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -1,8 +1,8 @@
-"""A snapshot: an immutable directory with an index as of one seq of the bank's log.
+"""Snapshot loader: opens an immutable directory with the index at one seq of the bank's log.
 
-This module opens one and is the door to the rest: `publish.py` makes snapshots, `generations.py`
-keeps the directory they stand in, `manifest.py` says what one holds. Nothing is read by FAISS or
-numpy before every file has the size and SHA-256 that the manifest gives.
+It re-exports the other modules: `writer.py` makes snapshots, `directory.py` lists and switches
+them, `manifest.py` describes one. FAISS and numpy read a file only after its size and SHA-256 were
+checked against the manifest.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A FAISS index and its own stretch of a space's rows: id i in the index is row i here. Rows
-    numbered `strays` (ascending) are not in the index."""
+    """A FAISS index and its range of a space's rows: id i in the index is row i here. The rows
+    numbered `outliers` (ascending) are not in the index."""
 
     index: Any
     rows: NDArray[np.float16]
     keys: NDArray[np.int64]
     groups: NDArray[np.uint32]
-    strays: NDArray[np.int64]
+    outliers: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,9 @@ class SpaceRows:
     """The vectors of one space; row i of all arrays belong together.
 
     `rows` (n, dim) float16, `keys` int64, never descending, and `groups` uint32 are mapped from
-    their files. `shards` cut all three into stretches, in order; there are none where the part is
-    searched exactly. `trained` is mapped too: the file of the index without rows that they were
-    begun with, for trained.from_bytes; or None.
+    their files. `shards` split all three into ranges, in order; there are none where the part is
+    searched exactly. `trained` is mapped too: the file of the trained index without rows, for
+    faiss_io.from_bytes; None without shards.
     """
 
     part: SpacePart
@@ -89,7 +89,8 @@ class SpaceRows:
 
 @dataclass(frozen=True, eq=False)
 class SignalRows:
-    """The rows of one binary signal; as SpaceRows, with `bits` (n, 32) uint8."""
+    """The hashes of one binary signal: `bits` (n, 32) uint8, with `keys` and `groups` as in
+    SpaceRows; all mapped."""
 
     part: SignalPart
     bits: Bits
@@ -99,8 +100,8 @@ class SignalRows:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Everything is read only and safe for any number of threads. Mapped arrays stay readable
-    when the directory is removed."""
+    """An open snapshot: read-only, for any number of threads. Mapped arrays stay readable when the
+    directory is removed."""
 
     path: Path
     manifest: Manifest
@@ -109,7 +110,8 @@ class Snapshot:
 
 
 def open_snapshot(path: Path) -> Snapshot:
-    """Raises BadSnapshot where anything is not as it was published, NewerFormat."""
+    """The snapshot at `path`, every file checked. Raises BadSnapshot where a file is not as it was
+    published, NewerFormat."""
     manifest = check_files(path)
     try:
         spaces = {part.space: _open_space(path, part) for part in manifest.spaces}
@@ -125,22 +127,22 @@ def _open_space(path: Path, part: SpacePart) -> SpaceRows:
     keys, groups = _open_owners(path, part)
     if not part.shards:
         return SpaceRows(part, rows, keys, groups, (), None)
-    strays = list(_open_strays(path, part))
-    read = read_shards([path / name for name in part.shards], part, rows, strays)
+    outliers = list(_open_outliers(path, part))
+    read = read_shards([path / name for name in part.shards], part, rows, outliers)
     shards = tuple(
         Shard(index, rows[at], keys[at], groups[at], own)
-        for (index, at), own in zip(read, strays, strict=True)
+        for (index, at), own in zip(read, outliers, strict=True)
     )
     trained = np.memmap(path / part.trained, np.uint8, "r")
     return SpaceRows(part, rows, keys, groups, shards, trained)
 
 
-def _open_strays(path: Path, part: SpacePart) -> Iterator[NDArray[np.int64]]:
-    for name, count, rows in zip(part.strays, part.stray_counts, part.shard_rows, strict=True):
-        strays = load_npy(path / name, np.int64, (count,))
-        if count and (strays[0] < 0 or strays[-1] >= rows or (np.diff(strays) <= 0).any()):
+def _open_outliers(path: Path, part: SpacePart) -> Iterator[NDArray[np.int64]]:
+    for name, count, rows in zip(part.outliers, part.outlier_counts, part.shard_rows, strict=True):
+        outliers = load_npy(path / name, np.int64, (count,))
+        if count and (outliers[0] < 0 or outliers[-1] >= rows or (np.diff(outliers) <= 0).any()):
             raise ValueError(f"{name} does not hold ascending numbers of rows")
-        yield strays
+        yield outliers
 
 
 def _open_signal(path: Path, part: SignalPart) -> SignalRows:
@@ -158,7 +160,7 @@ def _open_owners(
 
 
 def _require_unit(name: str, rows: NDArray[np.float16]) -> None:
-    """Of a few rows: whoever wrote these normalised them all, or none."""
+    """Checks a sample of rows: a builder normalises all rows or none."""
     some = rows[:: max(1, len(rows) // CANARY_ROWS)].astype(np.float32)
     if not (np.abs(np.linalg.norm(some, axis=1) - 1) <= LENGTH_TOLERANCE).all():
         raise ValueError(f"{name} holds vectors that are not of unit length")

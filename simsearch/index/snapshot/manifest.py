@@ -1,7 +1,7 @@
-"""What a snapshot says it holds: `manifest.json`, written and read back byte for byte.
+"""Snapshot manifest: `manifest.json`, which lists parts and files; written and read byte for byte.
 
-The reader is strict because a snapshot is an input: a key more or less, another type, a number
-out of range or one byte other than the writer would write is refused by name.
+The reader is strict because a snapshot is untrusted input: an extra or missing key, another type,
+a number out of range, or any byte that the writer would not write is an error that names it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simsearch.index.snapshot.strict_json import read
 from simsearch.types import BINARY, Signal
 
 FORMAT = 2
-"""Raised by whatever an older release would read wrongly: any other snapshot is refused by name."""
+"""Incremented by every change that an older release would misread; other formats are refused."""
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_BYTES_MAX = 1 << 24
@@ -35,14 +35,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 @dataclass(frozen=True)
 class SpacePart:
     """The vectors of one space. Row i of `rows`, `keys` and `groups` belong together, ordered
-    by key. The shards, lists of a FAISS IVF, hold one stretch of rows each, `shard_rows` of them,
-    one after the other, with ids from 0 on in every shard.
+    by key. The shards, lists of a FAISS IVF, hold one range of rows each, `shard_rows` long, one
+    after the other, with ids from 0 in every shard.
 
     `factory` is "Flat" where there are no shards, else FAISS's; `nprobe` is 0 unless it is an
-    IVF. `codec_bias`, `codec_sd`: mean and spread of proposed less exact cosine. `strays` names
-    for each shard the file with the numbers of those `stray_counts` rows of its stretch which it
-    does not hold and which are to be searched exactly. `trained` is the empty index that the
-    shards were begun with; "" without shards.
+    IVF. `score_bias`, `score_sd`: mean and standard deviation of score minus exact cosine.
+    `outliers` names for each shard the file with the numbers of those `outlier_counts` rows of its
+    range that are not in it and are searched exactly. `trained` is the trained index without rows
+    that all shards have in common; "" without shards.
     """
 
     space: str
@@ -50,13 +50,13 @@ class SpacePart:
     count: int
     factory: str
     nprobe: int
-    codec_bias: float
-    codec_sd: float
+    score_bias: float
+    score_sd: float
     shards: tuple[str, ...]
     shard_rows: tuple[int, ...]
     trained: str
-    strays: tuple[str, ...]
-    stray_counts: tuple[int, ...]
+    outliers: tuple[str, ...]
+    outlier_counts: tuple[int, ...]
     rows: str
     keys: str
     groups: str
@@ -70,34 +70,35 @@ class SpacePart:
         count: int,
         *,
         factory: str = EXACT,
-        stray_counts: tuple[int, ...] = (),
+        outlier_counts: tuple[int, ...] = (),
         nprobe: int = 0,
-        codec_bias: float = 0.0,
-        codec_sd: float = 0.0,
+        score_bias: float = 0.0,
+        score_sd: float = 0.0,
     ) -> SpacePart:
-        """With the usual file names; `number` tells the snapshot's spaces apart. There are as many
-        shards as `stray_counts`."""
-        shards = len(stray_counts)
+        """With the usual file names, which contain `number`, the place of the space in the
+        snapshot. There are as many shards as `outlier_counts`."""
+        shards = len(outlier_counts)
         return cls(
             space=space,
             dim=dim,
             count=count,
             factory=factory,
             nprobe=nprobe,
-            codec_bias=codec_bias,
-            codec_sd=codec_sd,
+            score_bias=score_bias,
+            score_sd=score_sd,
             shards=tuple(f"shard-{number}-{k}.npy" for k in range(shards)),
             shard_rows=stretches(count, shards),
             trained=f"trained-{number}.faiss" if shards else "",
-            strays=tuple(f"strays-{number}-{k}.npy" for k in range(shards)),
-            stray_counts=stray_counts,
+            outliers=tuple(f"outliers-{number}-{k}.npy" for k in range(shards)),
+            outlier_counts=outlier_counts,
             rows=f"rows-{number}.npy",
             keys=f"keys-{number}.npy",
             groups=f"groups-{number}.npy",
         )
 
     def file_names(self) -> tuple[str, ...]:
-        of_shards = (*self.shards, *self.strays, self.trained) if self.shards else ()
+        """All files of the part."""
+        of_shards = (*self.shards, *self.outliers, self.trained) if self.shards else ()
         return (*of_shards, self.rows, self.keys, self.groups)
 
 
@@ -117,21 +118,24 @@ class SignalPart:
         return cls(signal, count, *(f"{what}-{signal}.npy" for what in ("bits", "keys", "groups")))
 
     def file_names(self) -> tuple[str, ...]:
+        """All files of the part."""
         return (self.bits, self.keys, self.groups)
 
 
 @dataclass(frozen=True)
 class FileSeal:
+    """Size and SHA-256 of a file."""
+
     bytes: int
     sha256: str
 
 
 @dataclass(frozen=True)
 class ManifestDraft:
-    """What a builder knows; publishing adds the snapshot's id and the seals of its files.
+    """A manifest before it is published, which adds the snapshot's id and the seals of its files.
 
     `without` names the spaces that the bank has rows of and that were left out on purpose.
-    `report` holds numbers for people, such as the recall that was measured.
+    `report` holds numbers for operators, such as the measured recall.
     """
 
     store_id: str
@@ -143,13 +147,15 @@ class ManifestDraft:
     without: tuple[str, ...] = ()
 
     def file_names(self) -> tuple[str, ...]:
+        """All files of all parts."""
         parts: tuple[SpacePart | SignalPart, ...] = (*self.spaces, *self.signals)
         return tuple(name for part in parts for name in part.file_names())
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`built_through`: the seq of the bank's log up to which its entries are in the snapshot."""
+    """The contents of manifest.json. `built_through`: the seq of the bank's log up to which its
+    entries are in the snapshot."""
 
     format: int
     id: str
@@ -163,23 +169,23 @@ class Manifest:
     report: Mapping[str, float]
 
     def file_names(self) -> tuple[str, ...]:
-        """As the parts name them; `files` has the same names."""
+        """All files of all parts; `files` has the same names."""
         parts: tuple[SpacePart | SignalPart, ...] = (*self.spaces, *self.signals)
         return tuple(name for part in parts for name in part.file_names())
 
 
 def stretches(count: int, shards: int) -> tuple[int, ...]:
-    """How many of `count` rows each shard holds: as nearly the same number as can be."""
+    """Sizes of the ranges that `count` rows are split into, one per shard; equal to within 1."""
     return tuple((count + k) // shards for k in range(shards))
 
 
 def is_id(text: str) -> bool:
-    """Whether this can be the name of a snapshot."""
+    """Whether `text` is a valid snapshot id."""
     return _ID.fullmatch(text) is not None
 
 
 def require_id(snapshot_id: str) -> None:
-    """Raises BadRequest where this cannot be the name of a snapshot."""
+    """Raises BadRequest where this is no valid snapshot id."""
     if not is_id(snapshot_id):
         raise BadRequest(
             f"{snapshot_id[:80]!r} is no snapshot id: use 1 to 64 letters, digits, '.', '_' and '-'"
@@ -187,7 +193,7 @@ def require_id(snapshot_id: str) -> None:
 
 
 def sealed(snapshot_id: str, draft: ManifestDraft, files: Mapping[str, FileSeal]) -> Manifest:
-    """The draft with its id and its files. Raises BadSnapshot where it contradicts itself."""
+    """The manifest of a draft, with id and files. Raises BadSnapshot where it is inconsistent."""
     manifest = Manifest(
         FORMAT,
         snapshot_id,
@@ -210,7 +216,7 @@ def sealed(snapshot_id: str, draft: ManifestDraft, files: Mapping[str, FileSeal]
 
 
 def render(manifest: Manifest) -> bytes:
-    """The file, with a SHA-256 of the rest in it."""
+    """The bytes of the file; the key `sha256` is a digest of all others."""
     body = asdict(manifest)
     body["sha256"] = _digest(body)
     return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
@@ -243,7 +249,7 @@ def _parsed(data: bytes) -> Manifest:
     manifest: Manifest = read(Manifest, body, "it")
     if faults := list(_faults(manifest)):
         raise ValueError(faults[0])
-    # Also finds what JSON lets pass: keys twice, other spellings of a number, spaces.
+    # Also refuses what JSON allows: duplicate keys, other spellings of a number, spaces.
     if render(manifest) != data:
         raise ValueError("is not, byte for byte, what a builder writes")
     return manifest
@@ -288,7 +294,7 @@ def _faults(manifest: Manifest) -> Iterator[str]:
 
 def _part_faults(manifest: Manifest) -> Iterator[str]:
     for part in manifest.spaces:
-        if part.dim < 1 or part.count < 0 or part.nprobe < 0 or part.codec_sd < 0:
+        if part.dim < 1 or part.count < 0 or part.nprobe < 0 or part.score_sd < 0:
             yield f"has numbers out of range for space {part.space}"
         if (part.factory == EXACT) != (not part.shards):
             yield f"has shards for space {part.space} that its factory {part.factory} does not need"
@@ -307,9 +313,9 @@ def _part_faults(manifest: Manifest) -> Iterator[str]:
 
 def _shard_faults(part: SpacePart) -> Iterator[str]:
     shards = len(part.shards)
-    if not shards == len(part.shard_rows) == len(part.strays) == len(part.stray_counts):
+    if not shards == len(part.shard_rows) == len(part.outliers) == len(part.outlier_counts):
         yield f"does not say of each shard of space {part.space} what it holds"
-    elif not all(0 <= s <= n for s, n in zip(part.stray_counts, part.shard_rows, strict=True)):
+    elif not all(0 <= s <= n for s, n in zip(part.outlier_counts, part.shard_rows, strict=True)):
         yield f"has shards of space {part.space} with numbers of rows out of range"
     if shards and sum(part.shard_rows) != part.count:
         yield f"has shards of {sum(part.shard_rows)} rows for the {part.count} of {part.space}"

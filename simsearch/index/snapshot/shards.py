@@ -1,8 +1,8 @@
-"""Shards: written without losing errors, and trusted only after they find their own rows.
+"""Index shards on disk: written without losing errors, and checked by a canary when they are read.
 
-A shard is the index that all shards of a space were begun with, a FAISS file without rows, and a
-file of its lists. FAISS checks little of what it reads: of damaged files 38 % load and answer with
-other neighbours. So nothing here reads a file whose SHA-256 has not been checked before.
+A shard is the trained index that all shards of a space have in common, a FAISS file without rows,
+and a file of its own lists. FAISS checks little of what it reads: of damaged files 38 % load and
+return other neighbours. So the SHA-256 of a file must have been checked before it is read here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.index.ivf.faiss_io import one_thread
 from simsearch.index.ivf.mapped_lists import ids_of, map_lists
 from simsearch.index.rescore import exact_cosines
 from simsearch.index.snapshot.manifest import SpacePart
@@ -23,13 +24,13 @@ from simsearch.index.snapshot.manifest import SpacePart
 CANARY_ROWS = 16
 CANARY_CANDIDATES = 64
 CANARY_COSINE = 0.9
-"""What the best candidate for a stored row must reach at least. Not 1: among hundreds of
-near-copies the row itself may not be proposed, while in a broken shard the best lies far away."""
+"""The least cosine of the best candidate for a stored row. Not 1: among hundreds of near copies
+the row itself may not be a candidate, while in a broken shard the best one is far away. Chosen."""
 
 _faiss: Any = faiss  # ships no types, and fills its namespace at run time
 
 TRAINED_BYTES_FACTOR = 64
-"""FAISS counts a table of the inner products of centres and codebooks as if it made one: of 8-bit
+"""FAISS counts a table of the inner products of centres and codebooks against the limit: for 8-bit
 codes it is 43 times as large as the centres, which are nearly all of an index without rows."""
 
 _WRITE_BYTES = 1 << 20
@@ -37,8 +38,8 @@ _LIMIT = threading.Lock()
 
 
 def write_index(path: Path, index: Any) -> None:
-    """Through Python's file, which says when the disk is full; FAISS's own may lose the last
-    error when it closes."""
+    """Write a FAISS index through a Python file, which reports a full disk; FAISS's own writer may
+    lose the error of its last write."""
     with path.open("wb") as file:
         _faiss.write_index(index, _faiss.PyCallbackIOWriter(file.write, _WRITE_BYTES))
 
@@ -47,17 +48,17 @@ def read_shards(
     paths: Sequence[Path],
     part: SpacePart,
     rows: NDArray[np.float16],
-    strays: Sequence[NDArray[np.int64]],
+    outliers: Sequence[NDArray[np.int64]],
 ) -> list[tuple[Any, slice]]:
-    """Each shard of `part` with its stretch of `rows`, checked against them; none holds the rows
-    of its stretch that are numbered in its `strays`.
+    """Each shard of `part` with its range of `rows`, checked against them; the rows numbered in
+    its `outliers` must not be in it.
 
     The lists stay in their files, mapped. Raises ValueError with what is wrong.
     """
     found = []
     start = 0
-    for path, count, own in zip(paths, part.shard_rows, strays, strict=True):
-        shard = _begun(path.parent / part.trained, part)
+    for path, count, own in zip(paths, part.shard_rows, outliers, strict=True):
+        shard = _trained_index(path.parent / part.trained, part)
         at = slice(start, start + count)
         try:
             map_lists(path, shard)
@@ -69,9 +70,8 @@ def read_shards(
     return found
 
 
-def _begun(path: Path, part: SpacePart) -> Any:
-    """The index without rows that the shards of `part` were begun with, its nprobe set to the
-    part's."""
+def _trained_index(path: Path, part: SpacePart) -> Any:
+    """The trained index without rows of `part`, with the part's nprobe."""
     trained = _read(path)
     try:
         _check_kind(trained, part)
@@ -81,17 +81,17 @@ def _begun(path: Path, part: SpacePart) -> Any:
     return trained
 
 
-def _check(shard: Any, rows: NDArray[np.float16], strays: NDArray[np.int64]) -> None:
-    held = np.ones(len(rows), np.bool_)
-    held[strays] = False
-    if not _holds_each(ids_of(shard), held):
+def _check(shard: Any, rows: NDArray[np.float16], outliers: NDArray[np.int64]) -> None:
+    indexed = np.ones(len(rows), np.bool_)
+    indexed[outliers] = False
+    if not _has_each_once(ids_of(shard), indexed):
         raise ValueError(f"has other ids than those of its rows, 0 to {len(rows) - 1}")
-    _check_canary(shard, rows, np.flatnonzero(held))
+    _check_canary(shard, rows, np.flatnonzero(indexed))
 
 
 def _read(path: Path) -> Any:
-    """No vector in the file is longer than the file, and the tables that FAISS thinks of are not
-    endless: it is told before it allocates one."""
+    """A FAISS index, read with a limit on what FAISS allocates: no vector in the file is longer
+    than the file itself, and its tables are bounded (TRAINED_BYTES_FACTOR)."""
     with _LIMIT:  # the limit is one for the whole process
         before = _faiss.get_deserialization_vector_byte_limit()
         limit = TRAINED_BYTES_FACTOR * path.stat().st_size
@@ -119,40 +119,29 @@ def _check_kind(trained: Any, part: SpacePart) -> None:
         raise ValueError("is an IVF, and the manifest gives it no nprobe")
 
 
-def _holds_each(ids: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:
-    """Whether `ids` are the numbers of the rows that are `held`, each once and in any order."""
-    if len(ids) != held.sum():
+def _has_each_once(ids: NDArray[np.int64], indexed: NDArray[np.bool_]) -> bool:
+    """Whether `ids` are the numbers of the rows in the mask, each once and in any order."""
+    if len(ids) != indexed.sum():
         return False
-    seen = np.zeros(len(held), np.bool_)
-    seen[ids[(ids >= 0) & (ids < len(held))]] = True
-    return np.array_equal(seen, held)
+    seen = np.zeros(len(indexed), np.bool_)
+    seen[ids[(ids >= 0) & (ids < len(indexed))]] = True
+    return np.array_equal(seen, indexed)
 
 
 # ---------------------------------------------------------------- the canary
 
 
-def _check_canary(shard: Any, rows: NDArray[np.float16], held: NDArray[np.int64]) -> None:
-    """Some of the rows that it holds, asked for as they are, must be found or have a near-copy
-    found."""
-    if not len(held):
+def _check_canary(shard: Any, rows: NDArray[np.float16], indexed: NDArray[np.int64]) -> None:
+    """A search for a sample of its rows must find each of them, or a near copy."""
+    if not len(indexed):
         return
-    some = held[np.linspace(0, len(held) - 1, CANARY_ROWS).astype(np.int64)]
+    some = indexed[np.linspace(0, len(indexed) - 1, CANARY_ROWS).astype(np.int64)]
     queries = rows[some].astype(np.float32)
-    found = _search_alone(shard, queries, min(CANARY_CANDIDATES, len(rows)))
+    with one_thread():  # a few queries on many threads stall a server that is busy
+        found = shard.search(queries, min(CANARY_CANDIDATES, len(rows)))[1]
     for query, row, candidates in zip(queries, some, found, strict=True):
         if row not in candidates and _best_cosine(query, rows, candidates) < CANARY_COSINE:
             raise ValueError(f"does not find its row {row} when asked for that row")
-
-
-def _search_alone(shard: Any, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """On this thread only: a few queries on many threads stall a server that is busy."""
-    threads = _faiss.omp_get_max_threads()
-    _faiss.omp_set_num_threads(1)
-    try:
-        ids: NDArray[np.int64] = shard.search(queries, count)[1]
-        return ids
-    finally:
-        _faiss.omp_set_num_threads(threads)
 
 
 def _best_cosine(

@@ -1,4 +1,4 @@
-"""Parsed JSON as frozen dataclasses, taken literally: no key more or less, no type converted."""
+"""Strict JSON decoding into frozen dataclasses: exact keys, no type conversion."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 
 def read(kind: Any, value: object, where: str) -> Any:
-    """`value` as `kind`: a dataclass, tuple, mapping, enum or plain type, and nothing else.
+    """`value` as `kind`: a dataclass, tuple, mapping, enum or plain type.
 
-    Raises ValueError; `where` is what the message calls the value.
+    Raises ValueError, whose message calls the value `where`.
     """
     if is_dataclass(kind):
         return _read_object(kind, value, where)

@@ -1,6 +1,6 @@
-"""The batch side of a snapshot: files are gathered in a hidden directory, sealed, and put in place.
+"""Snapshot writer: files are written to a hidden directory, hashed, and published by one rename.
 
-Whatever happens before the last rename, there is no snapshot; after it there is a whole one.
+Before that rename there is no snapshot; after it there is a complete one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUILDING = ".building-"
 REMOVING = ".removing-"
 
 REPORTS = "reports"
-"""Beside the snapshots stand what their builders tell of them: no snapshot has this name."""
+"""The directory of build reports, beside the snapshots: no snapshot may have this name."""
 
 HASH_BYTES = 1 << 20
 
@@ -42,12 +42,12 @@ HASH_BYTES = 1 << 20
 class SnapshotWriter:
     """Fills `<snapshots>/.building-<id>/` and publishes it as `<snapshots>/<id>/`.
 
-    A directory left by a build that died is taken up again, with the files in it. One process
-    at a time: the directory is locked until publish, abandon or the end of the process.
+    A directory left by a build that died is resumed, with the files in it. One process at a time:
+    the directory is locked until publish, abandon or the end of the process.
     """
 
     def __init__(self, snapshots: Path, snapshot_id: str, disk: Disk = REAL_DISK) -> None:
-        """Raises BadRequest for an id that is none or is taken, BankLocked, SnapshotFull."""
+        """Raises BadRequest for an id that is invalid or taken, BankLocked, SnapshotFull."""
         require_id(snapshot_id)
         self._id = snapshot_id
         self._snapshots = snapshots
@@ -65,7 +65,7 @@ class SnapshotWriter:
         return self._building / name
 
     def save_array(self, name: str, array: NDArray[Any]) -> None:
-        """Raises SnapshotFull."""
+        """Write an array. Raises SnapshotFull."""
         self.save_rows(name, array.dtype.type, array.shape, [array])
 
     def save_rows(
@@ -75,18 +75,17 @@ class SnapshotWriter:
         shape: tuple[int, ...],
         chunks: Iterable[NDArray[Any]],
     ) -> None:
-        """An array of `shape` that need not fit into memory at once. Raises SnapshotFull."""
+        """Write an array of `shape` that need not fit into memory. Raises SnapshotFull."""
         with full_disk_named(self._building):
             write_npy(self.path(name), dtype, shape, chunks)
 
     def save_index(self, name: str, index: Any) -> None:
-        """A FAISS index without rows. Raises SnapshotFull, where faiss.write_index may stay
-        silent."""
+        """Write a FAISS index without rows. Raises SnapshotFull, unlike faiss.write_index."""
         with full_disk_named(self._building):
             write_index(self.path(name), index)
 
     def save_lists(self, name: str, index: Any) -> None:
-        """The rows of a FAISS index that began as one that was saved. Raises SnapshotFull."""
+        """Write the lists of a filled copy of a saved index. Raises SnapshotFull."""
         with full_disk_named(self._building):
             write_lists(self.path(name), index)
 
@@ -96,12 +95,12 @@ class SnapshotWriter:
         scratch: Collection[str] = (),
         progress: Callable[[int], None] = lambda _: None,
     ) -> Path:
-        """Seal the files that `manifest` names and put the snapshot in place; it is durable, and
-        not yet served. Raises SnapshotFull; BadSnapshot where files are missing or too many.
+        """Hash the files that `manifest` names and publish the snapshot: it is durable on return,
+        and not served yet. Raises SnapshotFull; BadSnapshot where files are missing or unexpected.
 
-        `scratch` are files of the build itself: they go last, so that a build which dies while
-        its files are hashed can be taken up again. `progress` is called with how many more bytes
-        were hashed.
+        `scratch` are files of the build itself: they are removed last, so that a build which dies
+        while files are hashed can be resumed. `progress` is called with how many more bytes were
+        hashed.
         """
         self._require_new()
         self._require_files(manifest.file_names(), scratch)
@@ -117,15 +116,15 @@ class SnapshotWriter:
         return target
 
     def abandon(self) -> None:
-        """Remove what was gathered; after publish there is nothing left to remove.
+        """Remove the unpublished files; after publish there are none.
 
-        Set aside first: half a build must not be taken for one that can be taken up again.
+        Renamed first: a half-removed build must not be taken for one that can be resumed.
         """
-        aside = self._snapshots / f"{REMOVING}{self._building.name}"
+        removing = self._snapshots / f"{REMOVING}{self._building.name}"
         with suppress(FileNotFoundError):
-            shutil.rmtree(aside, ignore_errors=True)
-            self._building.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(removing, ignore_errors=True)
+            self._building.rename(removing)
+        shutil.rmtree(removing, ignore_errors=True)
         self._lock.release()
 
     # ------------------------------------------------------------ steps
@@ -170,7 +169,7 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def make_durable_directory(path: Path, disk: Disk = REAL_DISK) -> None:
-    """And those above it; it survives a power cut."""
+    """Make the directory and its parents; durable on return."""
     if not path.is_dir():
         make_durable_directory(path.parent, disk)
         with suppress(FileExistsError):

@@ -13,7 +13,7 @@ from PIL import Image
 from simsearch.encode.fingerprint import Everything, Fingerprinter, Print
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import SimsearchError
-from simsearch.live.indexes import LiveRows
+from simsearch.live.indexes import LiveIndexes
 from simsearch.live.view import View
 from simsearch.match.matcher import Matcher, Outcome
 from simsearch.serve.core.health_state import CheckResult, Component
@@ -102,7 +102,7 @@ class CanaryContent:
         self._banned, self._others = canary_contents()
         prints = [_print_of(p) for p in fingerprinter.query(self._banned, Everything())]
         self._expected = _expected(fingerprinter.encoders)
-        rows = LiveRows()
+        rows = LiveIndexes()
         rows.append([(key, 1, one.fingerprint) for key, one in enumerate(prints, 1)])
         bank = Bank(1, "canary", "", _policy(fingerprinter.encoders), 0, 1, len(prints))
         view = View(0, "canary", {bank.name: bank}, *rows.freeze(0), _Lookup(prints))

@@ -39,7 +39,7 @@ def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
         lag=max(0, durable - view.seq),
         spaces=[
             *[_space(encoder, view) for encoder in core.encoders],
-            *[_without_encoder(space, rows) for space, rows in sorted(view.aside.items())],
+            *[_without_encoder(space, rows) for space, rows in sorted(view.unsearchable.items())],
         ],
         signals=[
             index_pb2.SignalStatus(signal=s, rows=len(rows) if (rows := view.hamming(s)) else 0)

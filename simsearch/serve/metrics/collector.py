@@ -235,7 +235,7 @@ def _index(families: StateFamilies, core: Core) -> None:
     for signal in BINARY:
         bits = view.hamming(signal)
         families.set("simsearch_index_rows", len(bits) if bits else 0, signal)
-    for space, count in view.aside.items():
+    for space, count in view.unsearchable.items():
         families.set("simsearch_index_rows_aside", count, space)
 
 

@@ -128,7 +128,9 @@ def test_wherever_the_room_ends_the_build_leaves_nothing(
     assert enough > 40
     assert current(path / SNAPSHOTS) != old
     if stride == 1:
-        files = "rows-0 keys-0 groups-0 trained-0 strays-0-0 shard-0-0 build.json manifest CURRENT"
+        files = (
+            "rows-0 keys-0 groups-0 trained-0 outliers-0-0 shard-0-0 build.json manifest CURRENT"
+        )
         for name in [*files.split(), "bits-pdq", ".png"]:
             assert any(name in refused for refused in room.refused), name
 

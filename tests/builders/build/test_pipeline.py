@@ -139,7 +139,7 @@ def test_codes_that_describe_many_rows_badly_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What they could miss would be compared one by one, in memory: not half a bank."""
-    monkeypatch.setattr(pipeline, "STRAYS_MAX", 2)
+    monkeypatch.setattr(pipeline, "OUTLIERS_MAX", 2)
     process = Process(tmp_path / "bank")
     process.store.create_bank("alpha", "", ANY, EDIT)
     fill(process, cloud(3000))

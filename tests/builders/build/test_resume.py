@@ -151,7 +151,7 @@ def test_files_are_on_the_disk_before_the_state_that_speaks_of_them(
 ) -> None:
     """After a power cut, a state would vouch for files that are empty."""
     (tmp_path / "shard-0-0.npy").write_bytes(b"shard")
-    (tmp_path / "strays-0-0.npy").write_bytes(b"strays")
+    (tmp_path / "outliers-0-0.npy").write_bytes(b"outliers")
     synced = []
 
     class Noting(RealDisk):
@@ -161,7 +161,7 @@ def test_files_are_on_the_disk_before_the_state_that_speaks_of_them(
 
     monkeypatch.setattr(build_state, "REAL_DISK", Noting())
     build_state.save(build_state.BuildState("id", 1, (), ()), tmp_path)
-    assert sorted(synced) == ["shard-0-0.npy", "strays-0-0.npy"]
+    assert sorted(synced) == ["outliers-0-0.npy", "shard-0-0.npy"]
     assert (tmp_path / build_state.STATE_FILE).exists()
 
 

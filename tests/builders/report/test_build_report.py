@@ -75,10 +75,10 @@ def test_the_report_is_about_the_snapshot_that_is_served(built: Path) -> None:
     assert said["bytes"] == {file: seal.bytes for file, seal in manifest.files.items()}
     assert said["signals"] == {"pdq": 20}
     (space,), (part,) = said["spaces"], manifest.spaces
-    for field in ("space", "count", "dim", "factory", "nprobe", "codec_bias", "codec_sd"):
+    for field in ("space", "count", "dim", "factory", "nprobe", "score_bias", "score_sd"):
         assert space[field] == getattr(part, field)
     assert space["shards"] == len(part.shards)
-    assert space["gate_margin"] == pytest.approx(GATE_SDS * part.codec_sd)
+    assert space["gate_margin"] == pytest.approx(GATE_SDS * part.score_sd)
     assert set(said["seconds"]) == {"gather", "train", "fill", "verify"}
     assert all(seconds >= 0 for seconds in said["seconds"].values())
     assert said["peak_memory_bytes"] is None or said["peak_memory_bytes"] > 1 << 20

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from simsearch.errors import InternalFault
 from simsearch.index.flat.cosine import ExactIndex, ExactView
-from simsearch.index.flat.row_blocks import FrozenRows, RowBlock, Rows, holds
+from simsearch.index.flat.row_blocks import FrozenRows, RowBlock, Rows
 from simsearch.index.flat.row_log import RowLog
+from simsearch.index.tombstones import contains
 from tests.index.oracle import unit
 
 
@@ -32,7 +33,7 @@ def keys(frozen: FrozenRows[np.int64]) -> list[int]:
     numbers: list[int] = []
     for block in frozen.blocks:
         every = np.arange(block.count)
-        alive = every[~holds(block.dead, every)]
+        alive = every[~contains(block.dead, every)]
         assert (block.payload[alive] == block.keys(alive)).all()
         seen += block.keys(alive).tolist()
         numbers += range(block.start, block.start + block.count)
@@ -46,7 +47,7 @@ def groups(frozen: FrozenRows[np.int64]) -> list[int]:
     seen: list[int] = []
     for block in frozen.blocks:
         every = np.arange(block.count)
-        seen += block.group_ids(every[~holds(block.dead, every)]).tolist()
+        seen += block.group_ids(every[~contains(block.dead, every)]).tolist()
     return seen
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from simsearch.index.gpu import dispatcher as gpu_dispatch
-from simsearch.index.gpu.device import GpuFault, Held, Proposed
+from simsearch.index.gpu.device import DeviceIndex, GpuFault, ScoredRows
 from simsearch.index.gpu.device_health import BACK_OFF_S, Health
 from simsearch.index.gpu.dispatcher import Dispatcher
-from simsearch.index.gpu.tensors import Queries, joined
+from simsearch.index.gpu.tensors import Queries, concatenated
 from simsearch.types import Vectors
 
 
@@ -31,7 +31,7 @@ class Echo:
         self.batches: list[list[int]] = []
         self.error: BaseException | None = None
 
-    def hold(self, index: Any) -> Held:
+    def upload(self, index: Any) -> DeviceIndex:
         self._pass()
         return _Held(self)
 
@@ -48,10 +48,10 @@ class _Held:
     def __init__(self, device: Echo) -> None:
         self.device = device
 
-    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> Proposed:
+    def search(self, parts: Sequence[Queries], k: int, nprobe: int) -> ScoredRows:
         self.device.batches.append([len(part) for part in parts])
         self.device._pass()
-        first = joined(parts)[:, :1]
+        first = concatenated(parts)[:, :1]
         return np.repeat(first, k, 1), np.full((len(first), k), nprobe, np.int64)
 
 
@@ -80,9 +80,9 @@ def asked(number: float, rows: int = 1) -> Vectors:
 
 def blocked(
     device: Echo, dispatcher: Dispatcher, pool: ThreadPoolExecutor
-) -> tuple[Held, Future[Proposed]]:
+) -> tuple[DeviceIndex, Future[ScoredRows]]:
     """With one search inside the device, which stays there."""
-    held = dispatcher.hold(None)
+    held = dispatcher.upload(None)
     device.gate.clear()
     device.entered.clear()
     first = pool.submit(dispatcher.search, held, asked(0), 2, 1)
@@ -196,7 +196,7 @@ def test_an_error_reaches_all_of_its_batch_and_no_other(
             future.result()
     assert dispatcher.status().faults == 1  # the second came before it was to be asked again
     device.error = None
-    dispatcher.health._asked_again_at = 0
+    dispatcher.health._retry_at = 0
     assert dispatcher.search(held, asked(4), 1, 1)[0].tolist() == [[4]]
     assert dispatcher.status().reason == ""
 
@@ -205,10 +205,10 @@ def test_while_an_index_is_loaded_searches_go_elsewhere(
     device: Echo, dispatcher: Dispatcher, pool: ThreadPoolExecutor
 ) -> None:
     """Loading takes seconds; nobody waits for it, and it is no fault."""
-    held = dispatcher.hold(None)
+    held = dispatcher.upload(None)
     device.gate.clear()
     device.entered.clear()
-    loading = pool.submit(dispatcher.hold, None)
+    loading = pool.submit(dispatcher.upload, None)
     assert device.entered.wait(20)
     with pytest.raises(GpuFault, match="GPU 7: an index is being loaded"):
         dispatcher.search(held, asked(1), 2, 1)
@@ -230,7 +230,7 @@ def test_a_stop_leaves_nobody_waiting(
     dispatcher.stop()
     with pytest.raises(GpuFault, match="its thread has ended"):
         waiting.result(timeout=10)
-    for ask in (lambda: dispatcher.search(held, asked(1), 2, 1), lambda: dispatcher.hold(None)):
+    for ask in (lambda: dispatcher.search(held, asked(1), 2, 1), lambda: dispatcher.upload(None)):
         with pytest.raises(GpuFault, match="its thread has ended"):
             ask()
     dropped = [held]
@@ -245,10 +245,10 @@ def test_a_stop_leaves_nobody_waiting(
 @pytest.mark.parametrize("where", ["search", "hold"])
 def test_nothing_ends_the_thread(device: Echo, dispatcher: Dispatcher, where: str) -> None:
     """An exit inside a library is an error like others."""
-    held = dispatcher.hold(None)
+    held = dispatcher.upload(None)
     device.error = SystemExit("from inside")
     with pytest.raises(GpuFault, match="from inside"):
-        dispatcher.search(held, asked(1), 1, 1) if where == "search" else dispatcher.hold(None)
+        dispatcher.search(held, asked(1), 1, 1) if where == "search" else dispatcher.upload(None)
     assert dispatcher._thread.is_alive()
 
 

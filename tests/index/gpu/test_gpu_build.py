@@ -9,17 +9,23 @@ import numpy as np
 import pytest
 
 from simsearch.index.gpu import gpu_build, rescale
-from simsearch.index.gpu.gpu_build import OnCpu, Workshop, centres_found_in, filled_in, workshop
+from simsearch.index.gpu.gpu_build import (
+    BuildDevice,
+    CpuBuildDevice,
+    clustering_on,
+    fill_on,
+    gpu_build_device,
+)
 from simsearch.index.ivf import train
 from simsearch.index.ivf.train import fill
 from tests.index.gpu.gpu_worlds import FACTORY, trained_world, world
 
 
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
-def shop(request: pytest.FixtureRequest) -> Workshop:
+def device(request: pytest.FixtureRequest) -> BuildDevice:
     if request.param == "host":
-        return OnCpu()
-    found, reason = workshop()
+        return CpuBuildDevice()
+    found, reason = gpu_build_device()
     if found is None:
         pytest.skip(reason)
     return found
@@ -29,8 +35,8 @@ def empty(factory: str) -> Any:
     return faiss.index_factory(48, factory, faiss.METRIC_INNER_PRODUCT)
 
 
-def test_rows_strays_and_codes_are_those_of_the_cpu(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+def test_rows_outliers_and_codes_are_those_of_the_cpu(
+    device: BuildDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row for row, but for few whose best scale hangs on the last bit; in parts as well."""
     monkeypatch.setattr(gpu_build, "FILL_ROWS", 300)
@@ -40,12 +46,12 @@ def test_rows_strays_and_codes_are_those_of_the_cpu(
     done: list[int] = []
     ids = np.arange(len(rows)) + 7
     expected = trained_world(FACTORY)
-    strays = fill(expected, rows, ids)
-    made, made_strays = filled_in(shop, trained_world(FACTORY), rows, ids, done.append)
+    outliers = fill(expected, rows, ids)
+    made, made_outliers = fill_on(device, trained_world(FACTORY), rows, ids, done.append)
     assert sum(done) == len(rows)
-    assert 0 < len(strays) < len(rows)
-    assert len(np.setxor1d(strays, made_strays)) < 10
-    assert made.ntotal == len(rows) - len(made_strays)
+    assert 0 < len(outliers) < len(rows)
+    assert len(np.setxor1d(outliers, made_outliers)) < 10
+    assert made.ntotal == len(rows) - len(made_outliers)
     scores, found = (side.search(np.float32(rows), 8) for side in (expected, made))
     assert (scores[1][:, 0] == found[1][:, 0]).mean() > 0.97
     assert np.abs(scores[0][:, 0] - found[0][:, 0]).max() < 0.06
@@ -54,18 +60,18 @@ def test_rows_strays_and_codes_are_those_of_the_cpu(
 def test_the_scales_are_those_of_the_cpu() -> None:
     """The arithmetic is another's, and the result the same."""
     index, vectors = trained_world(FACTORY), world().vectors[:400]
-    evened, strays = train._evened(index, vectors)
-    ours, our_strays = rescale.Evener(*gpu_build._geometry(index), "cpu").evened(vectors)
-    close = np.abs(evened - ours).max(1) < 1e-4
+    rescaled, outliers = train._rescaled(index, vectors)
+    ours, our_outliers = rescale.RowRescaler(*gpu_build._geometry(index), "cpu").rescaled(vectors)
+    close = np.abs(rescaled - ours).max(1) < 1e-4
     assert close.mean() > 0.97
-    assert (strays == our_strays).mean() > 0.98
+    assert (outliers == our_outliers).mean() > 0.98
 
 
-def test_centres_are_those_of_the_cpu(shop: Workshop) -> None:
+def test_centres_are_those_of_the_cpu(device: BuildDevice) -> None:
     sample = world().vectors
     plain, helped = empty("IVF16,Flat"), empty("IVF16,Flat")
     plain.train(sample)
-    with centres_found_in(shop, helped):
+    with clustering_on(device, helped):
         helped.train(sample)
     assert helped.clustering_index is None
     one, other = (side.quantizer.reconstruct_n(0, 16) for side in (plain, helped))
@@ -75,12 +81,12 @@ def test_centres_are_those_of_the_cpu(shop: Workshop) -> None:
 def test_centres_are_looked_for_there() -> None:
     """And a failure leaves nothing of it behind: the index is trained without."""
 
-    class Broken(OnCpu):
-        def flat(self, dim: int) -> Any:
+    class Broken(CpuBuildDevice):
+        def flat_index(self, dim: int) -> Any:
             return faiss.IndexFlatIP(dim + 1)
 
     index = empty("IVF16,Flat")
-    with pytest.raises(RuntimeError), centres_found_in(Broken(), index):
+    with pytest.raises(RuntimeError), clustering_on(Broken(), index):
         index.train(world().vectors)
     assert index.clustering_index is None
     index.train(world().vectors)
@@ -90,15 +96,15 @@ def test_centres_are_looked_for_there() -> None:
 def test_what_a_gpu_cannot_hold_is_not_filled_there() -> None:
     index = empty("IVF16,PQ12x4fsr")
     with pytest.raises(ValueError, match="plan for GPUs"):
-        filled_in(OnCpu(), index, world().vectors, np.arange(10))
+        fill_on(CpuBuildDevice(), index, world().vectors, np.arange(10))
 
 
 @pytest.mark.parametrize("factory", ["IVF16,SQfp16", "IVF16,Flat"])
-def test_full_codes_are_not_scaled(shop: Workshop, factory: str) -> None:
+def test_full_codes_are_not_scaled(device: BuildDevice, factory: str) -> None:
     index = empty(factory)
     index.train(world().vectors)
-    made, strays = filled_in(shop, index, world().vectors, np.arange(len(world().vectors)))
-    assert (made.ntotal, len(strays)) == (len(world().vectors), 0)
+    made, outliers = fill_on(device, index, world().vectors, np.arange(len(world().vectors)))
+    assert (made.ntotal, len(outliers)) == (len(world().vectors), 0)
 
 
 def test_without_a_gpu_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,4 +112,4 @@ def test_without_a_gpu_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("driver too old")
 
     monkeypatch.setattr(gpu_build, "gpus_of_faiss", broken)
-    assert workshop() == (None, "the GPU cannot be used: driver too old")
+    assert gpu_build_device() == (None, "the GPU cannot be used: driver too old")

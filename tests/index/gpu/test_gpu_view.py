@@ -21,13 +21,26 @@ import pytest
 from simsearch.errors import SpaceMismatch
 from simsearch.index.gpu import gpu_canary, tensors
 from simsearch.index.gpu import gpu_view as gpu
-from simsearch.index.gpu.device import GpuFault, HostDevice, Proposed, gpus_of_faiss, why_not
+from simsearch.index.gpu.device import (
+    GpuFault,
+    HostDevice,
+    ScoredRows,
+    gpus_of_faiss,
+    unsupported_reason,
+)
 from simsearch.index.gpu.dispatcher import WrongAnswer
 from simsearch.index.gpu.gpu_canary import Canary
-from simsearch.index.gpu.gpu_view import GpuBase, GpuOptions, Gpus, GpuView, Placement, accelerated
+from simsearch.index.gpu.gpu_view import (
+    GpuBase,
+    GpuOptions,
+    Gpus,
+    GpuView,
+    Placement,
+    place_on_gpus,
+)
 from simsearch.index.index_protocol import CosineMatches, CosineView
 from simsearch.index.ivf import train
-from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.calibration import Calibration
 from simsearch.index.ivf.ivf_view import IvfBase, IvfView
 from simsearch.index.snapshot.loader import Shard
 from tests.index.contract import CosineViewContract
@@ -38,7 +51,7 @@ from tests.index.gpu.gpu_worlds import (
     ROWS,
     Answer,
     Faulty,
-    with_strays,
+    with_outliers,
     world,
 )
 from tests.index.ivf.test_ivf_view import WIDE, filled
@@ -127,14 +140,14 @@ def base_of(
     gpus: Gpus,
     *,
     factory: str = "IVF4,PQ3",
-    codec: Codec = WIDE,
+    calibration: Calibration = WIDE,
 ) -> IvfBase:
     vectors = np.array([row.value for row in rows], np.float16).reshape(len(rows), dim)
     keys = np.array([row.key for row in rows], np.int64)
     groups: Any = np.array([row.group for row in rows], np.int64)
-    index, strays = filled(factory, vectors)
-    shard = Shard(index, vectors, keys, groups, strays)
-    return accelerated([shard], codec=codec, nprobe=8, gpus=gpus)[0].base
+    index, outliers = filled(factory, vectors)
+    shard = Shard(index, vectors, keys, groups, outliers)
+    return place_on_gpus([shard], calibration=calibration, nprobe=8, gpus=gpus)[0].base
 
 
 # ---------------------------------------------------------------- as the CPU answers
@@ -203,14 +216,14 @@ def test_rows_that_do_not_count_crowd_nothing_out(gpus: Gpus, dead: bool, crowd:
     matches = base.freeze(1).search(near[None], {0: 0.9})
     assert matches.key.tolist() == [9000]
     assert not matches.truncated.any()
-    assert base.fallbacks.by_crowd == (crowd > 2048)
+    assert base.fallbacks.by_overflow == (crowd > 2048)
 
 
 def test_more_matches_than_a_gpu_proposes(gpus: Gpus) -> None:
     """The closest come out and `truncated` is set, for that query alone."""
     axes = np.eye(6, dtype=np.float32)
     rows = [Row(axes[0], key, 0) for key in range(5000)] + [Row(axes[1], 9000, 0)]
-    base = base_of(rows, 6, gpus, codec=Codec(0.0, 0.1))
+    base = base_of(rows, 6, gpus, calibration=Calibration(0.0, 0.1))
     matches = base.freeze(0).search(axes[[1, 0, 2]], {0: 0.9})
     assert matches.truncated.tolist() == [False, True, False]
     assert matches.key[matches.query == 0].tolist() == [9000]
@@ -230,38 +243,38 @@ def test_rows_end_and_old_views_stay() -> None:
     assert 7 not in base.freeze(3).search(query, floors).key
 
 
-def test_strays_are_found_too(gpus: Gpus) -> None:
+def test_outliers_are_found_too(gpus: Gpus) -> None:
     """Rows that are not in the index are none of the GPU's, and a tensor reaches them too."""
-    w, strays = world(), np.array([5, 77, 999])
-    shard = with_strays(w, strays)
-    [placed] = accelerated([shard], codec=w.codec, nprobe=LISTS, gpus=gpus)
+    w, outliers = world(), np.array([5, 77, 999])
+    shard = with_outliers(w, outliers)
+    [placed] = place_on_gpus([shard], calibration=w.calibration, nprobe=LISTS, gpus=gpus)
     assert placed.reason == ""
     cpu = IvfBase(
         shard.index,
         shard.rows,
         shard.keys,
         shard.groups,
-        codec=w.codec,
+        calibration=w.calibration,
         nprobe=LISTS,
-        strays=strays,
+        outliers=outliers,
     )
-    floors, queries = dict.fromkeys(range(5), 0.9), w.vectors[[*strays, 1, 2, 3]]
+    floors, queries = dict.fromkeys(range(5), 0.9), w.vectors[[*outliers, 1, 2, 3]]
     expected = cpu.freeze(0).search(queries, floors)
-    assert set(expected.key.tolist()) >= set(strays.tolist())
+    assert set(expected.key.tolist()) >= set(outliers.tolist())
     view = placed.base.freeze(0)
     assert everything(view.search(queries, floors)) == everything(expected)
     assert everything(view.search(tensor(queries), floors)) == everything(expected)
 
 
-def test_the_gate_is_the_lowest_of_all_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_is_the_lowest_of_all_calibrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU's scores spread otherwise than the CPU's: neither's matches are turned away."""
-    narrow, wide = Codec(0.0, 0.001), Codec(-0.3, 0.05)
+    narrow, wide = Calibration(0.0, 0.001), Calibration(-0.3, 0.05)
     floors = np.array([0.9])
-    monkeypatch.setattr(gpu, "codec_through", lambda *_: wide)
+    monkeypatch.setattr(gpu, "calibrate_through", lambda *_: wide)
     w = world()
-    [placed] = accelerated([w.shard()], codec=narrow, nprobe=LISTS, gpus=on_host())
-    question = placed.base.freeze(0)._asked((-0.9,) * 5)  # type: ignore[attr-defined]
-    assert question.lowest_gate == wide.gate(floors)[0] < narrow.gate(floors)[0]
+    [placed] = place_on_gpus([w.shard()], calibration=narrow, nprobe=LISTS, gpus=on_host())
+    criteria = placed.base.freeze(0)._gpu_criteria((-0.9,) * 5)  # type: ignore[attr-defined]
+    assert criteria.lowest_gate == wide.gate(floors)[0] < narrow.gate(floors)[0]
 
 
 # ---------------------------------------------------------------- tensors
@@ -341,49 +354,49 @@ def faulty() -> Iterator[Faulty]:
         started.pop().stop()
 
 
-def out_of_memory(_: Answer) -> Proposed:
+def out_of_memory(_: Answer) -> ScoredRows:
     raise RuntimeError("Error in StandardGpuResources: alloc fail: out of memory")
 
 
-def shifted(answer: Answer) -> Proposed:
+def shifted(answer: Answer) -> ScoredRows:
     scores, rows = answer()
     return scores - np.float32(0.1), rows
 
 
-def of_no_number(answer: Answer) -> Proposed:
+def of_no_number(answer: Answer) -> ScoredRows:
     scores, rows = answer()
     scores[:-1, 0] = np.nan
     return scores, rows
 
 
-def of_another_index(answer: Answer) -> Proposed:
+def of_another_index(answer: Answer) -> ScoredRows:
     scores, rows = answer()
     rows[:-1] = np.where(rows[:-1] >= 0, rows[:-1] + ROWS, -1)
     return scores, rows
 
 
-def of_the_next_row(answer: Answer) -> Proposed:
+def of_the_next_row(answer: Answer) -> ScoredRows:
     scores, rows = answer()
     return scores, np.where(rows >= 0, (rows + 1) % ROWS, rows)
 
 
-def out_of_order(answer: Answer) -> Proposed:
+def out_of_order(answer: Answer) -> ScoredRows:
     scores, rows = answer()
     scores[:-1], rows[:-1] = scores[:-1, ::-1].copy(), rows[:-1, ::-1].copy()
     return scores, rows
 
 
-def too_few(answer: Answer) -> Proposed:
+def too_few(answer: Answer) -> ScoredRows:
     scores, rows = answer()
     return scores[1:], rows[1:]
 
 
-def too_high(answer: Answer) -> Proposed:
+def too_high(answer: Answer) -> ScoredRows:
     scores, rows = answer()
     return scores + np.float32(1e31), rows
 
 
-def zeros(answer: Answer) -> Proposed:
+def zeros(answer: Answer) -> ScoredRows:
     """What memory that was never written answers."""
     scores, rows = answer()
     return np.zeros_like(scores), np.zeros_like(rows)
@@ -434,7 +447,7 @@ def test_a_fault_at_the_start_leaves_the_cpu(faulty: Faulty, fault: Any, at: int
     memory is given back."""
     calls = 0
 
-    def later(answer: Answer) -> Proposed:
+    def later(answer: Answer) -> ScoredRows:
         nonlocal calls
         calls += 1
         return fault(answer) if calls >= at else answer()
@@ -496,7 +509,7 @@ def test_a_gpu_that_hangs_is_not_waited_for(faulty: Faulty) -> None:
     view, expected = gpu_view(gpus), everything(w.on_cpu().search(w.queries, FLOORS))
     gpus._dispatchers[0]._wait_s = 0.2
 
-    def hang(answer: Answer) -> Proposed:
+    def hang(answer: Answer) -> ScoredRows:
         go.wait(30)
         return answer()
 
@@ -547,7 +560,7 @@ def test_a_stopped_gpu_leaves_the_cpu(faulty: Faulty) -> None:
 
 def test_scores_that_cannot_be_measured_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gate that is no number turns every match away."""
-    monkeypatch.setattr(gpu_canary, "calibrate", lambda *_: Codec(float("nan"), 0.1))
+    monkeypatch.setattr(gpu_canary, "calibrate", lambda *_: Calibration(float("nan"), 0.1))
     [placed] = world().placed(on_host())
     assert "cannot be measured" in placed.reason
 
@@ -637,7 +650,7 @@ def _soon(holds: Any) -> bool:
 )
 def test_what_a_gpu_can_hold(factory: str, reason: str) -> None:
     """Everything else says why not, and what to do."""
-    said = why_not(faiss.index_factory(48, factory, faiss.METRIC_INNER_PRODUCT))
+    said = unsupported_reason(faiss.index_factory(48, factory, faiss.METRIC_INNER_PRODUCT))
     assert reason in said
     assert bool(said) == bool(reason) == ("build it with a plan for GPUs" in said)
 
@@ -671,7 +684,7 @@ def test_a_fault_never_leaves_the_index(faulty: Faulty) -> None:
     """Whatever the GPU's side raises, callers see an answer."""
     view = gpu_view(alone(faulty))
 
-    def strange(_: Answer) -> Proposed:
+    def strange(_: Answer) -> ScoredRows:
         raise TypeError("search() got an unexpected keyword")
 
     faulty.fault = strange

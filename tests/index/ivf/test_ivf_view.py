@@ -23,7 +23,7 @@ from simsearch.index.index_protocol import CosineMatches, CosineView
 from simsearch.index.ivf import ivf_store
 from simsearch.index.ivf import ivf_view as ivf
 from simsearch.index.ivf import train as ivf_build
-from simsearch.index.ivf.calibration import Codec
+from simsearch.index.ivf.calibration import Calibration
 from simsearch.index.ivf.ivf_view import IvfBase, IvfView
 from simsearch.index.ivf.train import calibrate, fill, train
 from simsearch.index.union import UnionView
@@ -31,7 +31,7 @@ from simsearch.types import Vectors
 from tests.index.contract import CosineViewContract
 from tests.index.oracle import COSINE, Row, clustered_vectors, found_by, unit
 
-WIDE = Codec(bias=0.0, sd=1.0)
+WIDE = Calibration(bias=0.0, sd=1.0)
 """A gate that every row passes: codes of a handful of numbers tell nothing."""
 
 
@@ -44,21 +44,21 @@ def trained(factory: str, dim: int) -> bytes:
 
 
 def filled(
-    factory: str, rows: NDArray[np.floating], stray_short: float = np.inf
+    factory: str, rows: NDArray[np.floating], outlier_shortfall: float = np.inf
 ) -> tuple[Any, NDArray[np.int64]]:
-    """With its strays, of which there are none unless `stray_short` says so: a handful of numbers
-    is often described badly."""
+    """With its outliers, of which there are none unless `outlier_shortfall` says so: a handful of
+    numbers is often described badly."""
     written = trained(factory, rows.shape[1])
     index = faiss.deserialize_index(np.frombuffer(written, np.uint8))
-    return index, strays_of(index, rows, stray_short)
+    return index, outliers_of(index, rows, outlier_shortfall)
 
 
-def strays_of(
-    index: Any, rows: NDArray[np.floating], stray_short: float = np.inf
+def outliers_of(
+    index: Any, rows: NDArray[np.floating], outlier_shortfall: float = np.inf
 ) -> NDArray[np.int64]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ivf_build, "STRAY_SHORT", stray_short)
-        patch.setattr(ivf_build, "WHOLE_SHORT", stray_short / 5)
+        patch.setattr(ivf_build, "OUTLIER_SHORTFALL", outlier_shortfall)
+        patch.setattr(ivf_build, "SCALAR_SHORTFALL", outlier_shortfall / 5)
         return fill(index, rows, np.arange(len(rows)))
 
 
@@ -67,23 +67,23 @@ def base_of(
     dim: int,
     *,
     factory: str = "IVF4,PQ6x4fsr",
-    codec: Codec = WIDE,
+    calibration: Calibration = WIDE,
     nprobe: int = 8,
     rows_max: int = 1024,
-    stray_short: float = np.inf,
+    outlier_shortfall: float = np.inf,
 ) -> IvfBase:
     vectors = np.array([row.value for row in rows], np.float16).reshape(len(rows), dim)
     keys = np.array([row.key for row in rows], np.int64)
     groups = np.array([row.group for row in rows], np.int64)
-    index, strays = filled(factory, vectors, stray_short)
+    index, outliers = filled(factory, vectors, outlier_shortfall)
     return IvfBase(
         index,
         vectors,
         keys,
         groups,
-        codec=codec,
+        calibration=calibration,
         nprobe=nprobe,
-        strays=strays,
+        outliers=outliers,
         rows_max=rows_max,
     )
 
@@ -96,22 +96,24 @@ class TestIvfView(CosineViewContract):
 
     factory = "IVF4,PQ6x4fsr"
 
-    stray_short = np.inf
+    outlier_shortfall = np.inf
 
     def view(self, rows: Sequence[Row], retired: frozenset[int] = frozenset()) -> CosineView:
-        base = base_of(rows, self.dim, factory=self.factory, stray_short=self.stray_short)
+        base = base_of(
+            rows, self.dim, factory=self.factory, outlier_shortfall=self.outlier_shortfall
+        )
         base.retire(sorted(retired), [1] * len(retired))
         return base.freeze(1)
 
 
-class TestIvfViewWithStrays(TestIvfView):
-    stray_short = 0.01
+class TestIvfViewWithOutliers(TestIvfView):
+    outlier_shortfall = 0.01
 
-    def test_there_are_strays(self) -> None:
+    def test_there_are_outliers(self) -> None:
         view = self.view(self.world(self.rows))
         assert isinstance(view, UnionView)
-        ivf, strays = view.parts
-        assert len(ivf) > 0 < len(strays)
+        ivf, outliers = view.parts
+        assert len(ivf) > 0 < len(outliers)
 
 
 class TestIvfViewOfFullCodes(TestIvfView):
@@ -135,13 +137,15 @@ class TestIvfViewOfUsualDim(TestIvfView):
 class World:
     vectors: Vectors
     index: Any
-    codec: Codec
+    calibration: Calibration
     queries: Vectors
 
     def base(self, nprobe: int) -> IvfBase:
         keys = np.arange(len(self.vectors))
         rows = self.vectors.astype(np.float16)
-        return IvfBase(self.index, rows, keys, keys % 5, codec=self.codec, nprobe=nprobe)
+        return IvfBase(
+            self.index, rows, keys, keys % 5, calibration=self.calibration, nprobe=nprobe
+        )
 
     def exact(self) -> ExactIndex:
         index = ExactIndex(self.vectors.shape[1])
@@ -162,7 +166,7 @@ def world() -> World:
     rng = np.random.default_rng(7)
     vectors = clustered_vectors(rng, 2400, DIM)
     index = train(FACTORY, vectors)
-    strays_of(index, vectors)
+    outliers_of(index, vectors)
     near = vectors[rng.choice(len(vectors), 300)]
     queries = unit(near + rng.choice([0.0, 0.01, 0.03], (300, 1)) * rng.standard_normal(near.shape))
     return World(vectors, index, calibrate(index, vectors.astype(np.float16)), queries)
@@ -232,7 +236,7 @@ def test_a_scan_gone_wrong_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
     )
     parameters: Any = faiss.SearchParametersIVF()
     parameters.nprobe = LISTS + 1
-    monkeypatch.setattr(more._living, "parameters", lambda asked: parameters)
+    monkeypatch.setattr(more._selector, "parameters", lambda asked: parameters)
     with pytest.raises(InternalFault, match=r"scores a row .*e\+31.* rebuild"):
         more.search(w.queries, {0: 0.5})
 
@@ -242,7 +246,9 @@ def test_candidates_are_bounded_and_say_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ivf, "CANDIDATES", (4, 8))
     axes = np.eye(6, dtype=np.float32)
     rows = [Row(axes[0], key, 0) for key in range(20)] + [Row(axes[1], 99, 0)]
-    matches = base_of(rows, 6, codec=Codec(0.0, 0.1)).freeze(0).search(axes[:3], {0: 0.9})
+    matches = (
+        base_of(rows, 6, calibration=Calibration(0.0, 0.1)).freeze(0).search(axes[:3], {0: 0.9})
+    )
     assert matches.query.tolist() == [0] * 8 + [1]
     assert matches.truncated.tolist() == [True, False, False]
 
@@ -274,7 +280,7 @@ def test_rows_may_stay_on_disk(tmp_path: Path) -> None:
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r", allow_pickle=False)
     np.save(tmp_path / "keys.npy", np.arange(len(mapped)), allow_pickle=False)
     keys = np.load(tmp_path / "keys.npy", mmap_mode="r", allow_pickle=False)
-    base = IvfBase(w.index, mapped, keys, keys % 5, codec=w.codec, nprobe=LISTS)
+    base = IvfBase(w.index, mapped, keys, keys % 5, calibration=w.calibration, nprobe=LISTS)
     in_memory = w.base(LISTS)
     assert in_memory.nbytes - base.nbytes == mapped.nbytes + 4 * len(keys)
     assert base.nbytes < 48 * len(mapped)  # 16 of code, 8 of id, 1 of group; the centres
@@ -353,8 +359,8 @@ def test_views_share_what_they_can() -> None:
     assert isinstance(first, IvfView)
     assert isinstance(second, IvfView)
     assert isinstance(later, IvfView)
-    assert first._living is second._living
-    assert first._living is not later._living
+    assert first._selector is second._selector
+    assert first._selector is not later._selector
     assert (first.through, later.through) == (4, 5)
 
 
@@ -369,7 +375,7 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
         (vectors[:, :5], keys, keys),
     ]:
         with pytest.raises(Corrupt, match=r"24 rows of 6 .* rebuild"):
-            IvfBase(index, rows, some_keys, groups, codec=WIDE, nprobe=1)
+            IvfBase(index, rows, some_keys, groups, calibration=WIDE, nprobe=1)
 
 
 # ---------------------------------------------------------------- building
@@ -382,12 +388,14 @@ def test_every_row_finds_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     index = train("IVF4,PQ32x4fsr", w.vectors)
     progress: list[int] = []
     rows = w.vectors.astype(np.float16)
-    strays = fill(index, rows, np.arange(len(rows)), progress.append)
+    outliers = fill(index, rows, np.arange(len(rows)), progress.append)
     assert progress == [100] * 24
-    assert index.ntotal + len(strays) == len(w.vectors)
-    codec = calibrate(index, w.vectors.astype(np.float16))
+    assert index.ntotal + len(outliers) == len(w.vectors)
+    calibration = calibrate(index, w.vectors.astype(np.float16))
     keys = np.arange(len(w.vectors))
-    base = IvfBase(index, rows, keys, keys * 0, codec=codec, nprobe=4, strays=strays)
+    base = IvfBase(
+        index, rows, keys, keys * 0, calibration=calibration, nprobe=4, outliers=outliers
+    )
     matches = base.freeze(0).search(w.vectors, {0: 1.0})
     found = set(zip(matches.query.tolist(), matches.key.tolist(), strict=True))
     assert {(key, key) for key in keys.tolist()} <= found
@@ -396,25 +404,27 @@ def test_every_row_finds_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("codec", ["PQ32x4fsr", "PQ32x4fs", "PQ32", "SQ8"])
 def test_rows_unlike_those_it_was_trained_on_are_found_all_the_same(codec: str) -> None:
     """Codes trained on one kind of rows describe others badly, and a gate turns those away even
-    when they are asked for as they are: they come out of `fill` as strays, searched exactly."""
+    when they are asked for as they are: they come out of `fill` as outliers, searched exactly."""
     w = world()
     others = unit(np.random.default_rng(11).standard_normal((600, DIM)) ** 3)
     rows = np.concatenate((w.vectors, others)).astype(np.float16)
     keys = np.arange(len(rows))
 
-    def lost(stray_short: float) -> int:
+    def lost(outlier_shortfall: float) -> int:
         index = train(f"IVF4,{codec}", w.vectors)
-        strays = strays_of(index, rows, stray_short)
-        codec_known = calibrate(index, rows[: len(w.vectors)])
-        base = IvfBase(index, rows, keys, keys * 0, codec=codec_known, nprobe=4, strays=strays)
+        outliers = outliers_of(index, rows, outlier_shortfall)
+        calibration = calibrate(index, rows[: len(w.vectors)])
+        base = IvfBase(
+            index, rows, keys, keys * 0, calibration=calibration, nprobe=4, outliers=outliers
+        )
         found = base.freeze(0).search(others, {0: 0.99}).key
         return int((~np.isin(np.arange(len(w.vectors), len(rows)), found)).sum())
 
-    assert lost(ivf_build.STRAY_SHORT) == 0 < lost(np.inf)
+    assert lost(ivf_build.OUTLIER_SHORTFALL) == 0 < lost(np.inf)
 
 
-def test_strays_end_and_are_counted_as_other_rows() -> None:
-    base = base_of([Row(v, k, 0) for k, v in enumerate(PALETTE)], 6, stray_short=0.01)
+def test_outliers_end_and_are_counted_as_other_rows() -> None:
+    base = base_of([Row(v, k, 0) for k, v in enumerate(PALETTE)], 6, outlier_shortfall=0.01)
     assert len(base.freeze(1)) == len(base) == 24
     assert base.retire(range(24), [2] * 24) == 24
     assert base.retire(range(24), [2] * 24) == 0
@@ -438,7 +448,7 @@ def test_rows_are_scaled_so_that_scores_are_even() -> None:
     plain = train(FACTORY, w.vectors)
     plain.add_with_ids(w.vectors, np.arange(len(w.vectors)))
     uneven = calibrate(plain, w.vectors.astype(np.float16))
-    assert w.codec.sd < 0.6 * uneven.sd
+    assert w.calibration.sd < 0.6 * uneven.sd
 
 
 def test_the_same_sample_gives_the_same_index() -> None:
@@ -464,7 +474,7 @@ def test_an_index_of_other_rows_is_not_calibrated() -> None:
 
 def test_the_gate_follows_the_scores() -> None:
     """Codes shrink every score by one factor: a copy's score lies lower than bias says at .9."""
-    gate = Codec(bias=-0.18, sd=0.01).gate(np.array([0.9, 1.0, 0.0, -np.inf, np.inf]))
+    gate = Calibration(bias=-0.18, sd=0.01).gate(np.array([0.9, 1.0, 0.0, -np.inf, np.inf]))
     assert gate.tolist() == pytest.approx([0.72 - 0.035, 0.8 - 0.035, -0.035, -0.835, np.inf])
 
 
@@ -479,5 +489,5 @@ def test_scores_lie_above_the_gate() -> None:
         w.index.nprobe = LISTS
         scores, rows = w.index.search(queries, 200)
         own = np.where(rows == at[:, None], scores, -1).max(1)
-        assert (own >= w.codec.gate(np.array([cosine]))).mean() > 0.99
+        assert (own >= w.calibration.gate(np.array([cosine]))).mean() > 0.99
         assert COSINE.value(queries[0], w.vectors[at[0]]) == pytest.approx(cosine, abs=1e-3)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simsearch.errors import BadConfig
-from simsearch.index.gpu.device import why_not
+from simsearch.index.gpu.device import unsupported_reason
 from simsearch.index.ivf.plan import (
     FLAT_ROWS_MAX,
     GPU_CODES,
@@ -91,7 +91,7 @@ def test_a_gpu_can_hold_what_is_planned_for_it() -> None:
     """And not what is planned for a CPU."""
     for_gpu, for_cpu = (plan(300_000, 384, gpu=gpu).factory for gpu in (True, False))
     said = [
-        why_not(faiss.index_factory(384, factory, faiss.METRIC_INNER_PRODUCT))
+        unsupported_reason(faiss.index_factory(384, factory, faiss.METRIC_INNER_PRODUCT))
         for factory in (for_gpu, for_cpu)
     ]
     assert said[0] == ""

@@ -30,7 +30,7 @@ STORE = "3f0e7c56-2d5c-4f4a-9a57-0d9f3f1d2b6c"
 FINE, PLAIN = "fine@0123456789ab/none/16", "plain@ba9876543210/none/8"
 SHARD_ROWS = 200
 FACTORY = "IVF4,PQ8x4fs"
-STRAYS = ((7, 50), (7, 50))
+OUTLIERS = ((7, 50), (7, 50))
 
 Document: TypeAlias = dict[str, Any]
 
@@ -44,12 +44,12 @@ def unit(seed: int, rows: int, dim: int) -> Vectors:
 def shard_of(
     vectors: Vectors,
     factory: str = FACTORY,
-    strays: Sequence[int] = (),
+    outliers: Sequence[int] = (),
     begun_with: Any = None,
 ) -> Any:
-    """With the ids 0 to n-1 less `strays`."""
+    """With the ids 0 to n-1 less `outliers`."""
     index = trained_on(vectors, factory) if begun_with is None else copy_of(begun_with)
-    held = np.setdiff1d(np.arange(len(vectors)), np.array(strays, np.int64))
+    held = np.setdiff1d(np.arange(len(vectors)), np.array(outliers, np.int64))
     threads = _faiss.omp_get_max_threads()
     _faiss.omp_set_num_threads(1)
     index.add_with_ids(vectors[held], held)
@@ -81,18 +81,18 @@ def write_fine(writer: SnapshotWriter, seed: int) -> SpacePart:
         16,
         2 * SHARD_ROWS,
         factory=FACTORY,
-        stray_counts=tuple(map(len, STRAYS)),
+        outlier_counts=tuple(map(len, OUTLIERS)),
         nprobe=4,
-        codec_sd=0.02,
+        score_sd=0.02,
     )
     vectors = unit(seed, part.count, part.dim)
     write_space(writer, part, vectors)
     trained = trained_on(vectors)
     writer.save_index(part.trained, trained)
     for shard, rows in enumerate(np.split(vectors, 2)):
-        index = shard_of(rows, strays=STRAYS[shard], begun_with=trained)
+        index = shard_of(rows, outliers=OUTLIERS[shard], begun_with=trained)
         writer.save_lists(part.shards[shard], index)
-        writer.save_array(part.strays[shard], np.array(STRAYS[shard]))
+        writer.save_array(part.outliers[shard], np.array(OUTLIERS[shard]))
     return part
 
 

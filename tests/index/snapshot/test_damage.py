@@ -19,8 +19,8 @@ from simsearch.index.snapshot.manifest import MANIFEST_FILE
 from simsearch.index.snapshot.shards import write_index
 from tests.index.snapshot.snapshot_worlds import (
     FINE,
+    OUTLIERS,
     SHARD_ROWS,
-    STRAYS,
     Document,
     built,
     contents,
@@ -36,7 +36,7 @@ _faiss: Any = faiss
 
 PAGE_BYTES = 1024
 """The shards are smaller than a page of a disk."""
-HELD = np.setdiff1d(np.arange(SHARD_ROWS), STRAYS[0])
+HELD = np.setdiff1d(np.arange(SHARD_ROWS), OUTLIERS[0])
 TRAINED = "trained-0.faiss"
 SHARD, OTHER_SHARD, ROWS = "shard-0-0.npy", "shard-0-1.npy", "rows-0.npy"
 
@@ -324,7 +324,7 @@ def cut_lists(path: Path) -> None:
 
 
 def fewer_vectors(path: Path) -> None:
-    write_lists(path / OTHER_SHARD, shard_of(unit(2, 400, 16)[SHARD_ROWS:-1], strays=STRAYS[1]))
+    write_lists(path / OTHER_SHARD, shard_of(unit(2, 400, 16)[SHARD_ROWS:-1], outliers=OUTLIERS[1]))
 
 
 def global_ids(path: Path) -> None:
@@ -341,16 +341,16 @@ def one_id_twice(path: Path) -> None:
     write_lists(path / SHARD, index)
 
 
-def a_stray_too(path: Path) -> None:
-    write_lists(path / SHARD, shard_of(unit(2, 400, 16)[:SHARD_ROWS], strays=STRAYS[0][:1]))
+def an_outlier_too(path: Path) -> None:
+    write_lists(path / SHARD, shard_of(unit(2, 400, 16)[:SHARD_ROWS], outliers=OUTLIERS[0][:1]))
 
 
-def strays_in_disorder(path: Path) -> None:
-    np.save(path / "strays-0-0.npy", np.array(STRAYS[0][::-1]))
+def outliers_in_disorder(path: Path) -> None:
+    np.save(path / "outliers-0-0.npy", np.array(OUTLIERS[0][::-1]))
 
 
-def strays_beyond(path: Path) -> None:
-    np.save(path / "strays-0-0.npy", np.array([7, SHARD_ROWS]))
+def outliers_beyond(path: Path) -> None:
+    np.save(path / "outliers-0-0.npy", np.array([7, SHARD_ROWS]))
 
 
 def other_centres(path: Path) -> None:
@@ -363,7 +363,7 @@ def trained_with_rows(path: Path) -> None:
 
 
 def other_vectors(path: Path) -> None:
-    write_lists(path / SHARD, shard_of(unit(3, SHARD_ROWS, 16), strays=STRAYS[0]))
+    write_lists(path / SHARD, shard_of(unit(3, SHARD_ROWS, 16), outliers=OUTLIERS[0]))
 
 
 def scrambled_ids(path: Path) -> None:
@@ -395,9 +395,9 @@ AT_FAULT: dict[Callable[[Path], None], str] = {
     longer_list: f"{SHARD} is not as long as the lists",
     cut_lists: f"{SHARD} is not as long as the lists",
     fewer_vectors: f"{OTHER_SHARD} has other ids than those of its rows",
-    a_stray_too: f"{SHARD} has other ids than those of its rows",
-    strays_in_disorder: r"strays-0-0\.npy does not hold ascending numbers of rows",
-    strays_beyond: r"strays-0-0\.npy does not hold ascending numbers of rows",
+    an_outlier_too: f"{SHARD} has other ids than those of its rows",
+    outliers_in_disorder: r"outliers-0-0\.npy does not hold ascending numbers of rows",
+    outliers_beyond: r"outliers-0-0\.npy does not hold ascending numbers of rows",
     other_centres: f"{SHARD} does not find its row",
     trained_with_rows: r"trained-0\.faiss holds 400 vectors instead of none",
     global_ids: f"{OTHER_SHARD} has other ids than those of its rows, 0 to 199",
@@ -447,12 +447,12 @@ def test_the_canary_lets_crowds_of_near_copies_pass(tmp_path: Path) -> None:
     noise = unit(0, 600, 16) * 0.02 + unit(1, 1, 16)
     crowd = noise / np.linalg.norm(noise, axis=1, keepdims=True)
     writer = SnapshotWriter(tmp_path, "crowd")
-    part = SpacePart.named(0, FINE, 16, 600, factory="IVF2,PQ2x4fs", stray_counts=(0,), nprobe=2)
+    part = SpacePart.named(0, FINE, 16, 600, factory="IVF2,PQ2x4fs", outlier_counts=(0,), nprobe=2)
     write_space(writer, part, crowd)
     begun = trained_on(crowd, part.factory)
     writer.save_index(part.trained, begun)
     writer.save_lists(part.shards[0], shard_of(crowd, begun_with=begun))
-    writer.save_array(part.strays[0], np.empty(0, np.int64))
+    writer.save_array(part.outliers[0], np.empty(0, np.int64))
     open_snapshot(writer.publish(draft(0, (part,), ())))
 
 

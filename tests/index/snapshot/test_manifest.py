@@ -16,7 +16,7 @@ from simsearch.types import Signal
 from tests.index.snapshot.snapshot_worlds import FINE, STORE, Document, edit_manifest
 
 SPACE = SpacePart.named(
-    0, FINE, 16, 9, factory="IVF2,PQ8", stray_counts=(2,), nprobe=1, codec_bias=-0.1
+    0, FINE, 16, 9, factory="IVF2,PQ8", outlier_counts=(2,), nprobe=1, score_bias=-0.1
 )
 HASHES = SignalPart.named(Signal.MINHASH, 4)
 FILES = {n: FileSeal(7, "ab" * 32) for n in (*SPACE.file_names(), *HASHES.file_names())}
@@ -76,7 +76,7 @@ CHANGES = {
     "text for a number": (space(dim="16"), r"has a str for it\.spaces\[0\]\.dim"),
     "a fraction for a count": (space(count=9.0), "has a float"),
     "true for a number": (space(nprobe=True), "has a bool"),
-    "true for a cosine": (space(codec_sd=True), "no finite number"),
+    "true for a cosine": (space(score_sd=True), "no finite number"),
     "null": (space(factory=None), "has a NoneType"),
     "an object for a list": (lambda m: m.update(spaces={}), "has a dict"),
     "a list for an object": (lambda m: m.update(files=[]), "has a list"),
@@ -86,14 +86,14 @@ CHANGES = {
     "another dim": (space(dim=17), "has dim 17 for space"),
     "dim 0": (space(dim=0), "out of range"),
     "a negative count": (space(count=-1), "out of range"),
-    "a negative spread": (space(codec_sd=-0.1), "out of range"),
+    "a negative spread": (space(score_sd=-0.1), "out of range"),
     "a negative seq": (lambda m: m.update(built_through=-1), "negative built_through"),
     "shards of an exact part": (space(factory="Flat"), "has shards"),
     "no shards of an IVF": (space(shards=[]), "do not belong together"),
     "a shard of another size": (space(shard_rows=[8]), "shards of 8 rows for the 9"),
     "a shard of no size": (space(shard_rows=[]), "does not say of each shard"),
-    "more strays than rows": (space(stray_counts=[10]), "numbers of rows out of range"),
-    "fewer strays than none": (space(stray_counts=[-1]), "numbers of rows out of range"),
+    "more outliers than rows": (space(outlier_counts=[10]), "numbers of rows out of range"),
+    "fewer outliers than none": (space(outlier_counts=[-1]), "numbers of rows out of range"),
     "a shard begun with nothing": (space(trained=""), "no plain file name"),
     "one space twice": (lambda m: m["spaces"].append(m["spaces"][0]), "do not belong together"),
     "one file for two": (space(keys="rows-0.npy"), "do not belong together"),

@@ -255,7 +255,7 @@ def test_files_and_manifest_must_agree_to_be_published(snapshots: Path) -> None:
     [
         (SpacePart.named(1, PLAIN, 7, 40), "dim 7"),
         (SpacePart.named(1, PLAIN, 8, 40, factory="IVF4,PQ4"), "shards"),
-        (SpacePart.named(1, PLAIN, 8, 40, codec_sd=float("nan")), "not JSON compliant"),
+        (SpacePart.named(1, PLAIN, 8, 40, score_sd=float("nan")), "not JSON compliant"),
         (SpacePart.named(1, PLAIN, np.int64(8), 40), "int64"),  # type: ignore[arg-type]
     ],
 )
@@ -426,12 +426,12 @@ def test_a_snapshot_of_few_rows_for_its_codebooks_can_be_opened(tmp_path: Path) 
     writer = SnapshotWriter(tmp_path, "few")
     vectors = unit(5, 300, 16)
     factory = "IVF128,PQ16x4fs"
-    part = SpacePart.named(0, FINE, 16, 300, factory=factory, stray_counts=(0,), nprobe=8)
+    part = SpacePart.named(0, FINE, 16, 300, factory=factory, outlier_counts=(0,), nprobe=8)
     write_space(writer, part, vectors)
     begun = trained_on(vectors, factory)
     writer.save_index(part.trained, begun)
     writer.save_lists(part.shards[0], shard_of(vectors, begun_with=begun))
-    writer.save_array(part.strays[0], np.empty(0, np.int64))
+    writer.save_array(part.outliers[0], np.empty(0, np.int64))
     path = writer.publish(draft(0, (part,), ()))
     assert (path / part.trained).stat().st_size < 128 * 16 * 16 * 4
     for _ in range(3):

@@ -400,7 +400,7 @@ def test_snapshots_gpus_and_rows_left_aside_are_counted(
     """What a small server has none of."""
     core = _core(tmp_path, EncoderSet({}), CacheConfig(), None)
     core.follower._gpus = OneGpu()  # type: ignore[assignment]
-    core.follower._view = replace(core.follower.view, snapshot="s-1", aside={"old@1": 5})
+    core.follower._view = replace(core.follower.view, snapshot="s-1", unsearchable={"old@1": 5})
     built_us = (time.time() - 60) * 1e6
     monkeypatch.setattr(
         "simsearch.serve.metrics.collector.read_manifest",
