@@ -23,7 +23,7 @@ from simsearch.cli.common.options import (
 from simsearch.cli.common.output import plain, print_json, print_line, print_table
 from simsearch.cli.oversight.proposals import waits
 from simsearch.types import WaitUntil
-from simsearch.v1.bank_pb2 import Entry
+from simsearch.v1.bank_pb2 import AddEntryResponse, Entry
 
 
 @asks_a_server
@@ -70,6 +70,10 @@ def add(
     if as_json:
         print_json(plain(added))
         return
+    _print_added(added, bank, wait)
+
+
+def _print_added(added: AddEntryResponse, bank: str, wait: WaitUntil) -> None:
     signals = ", ".join(s.signal for s in added.entry.signals)
     state = "searches see it" if wait is WaitUntil.VISIBLE else "it is on disk"
     if added.proposal_id:

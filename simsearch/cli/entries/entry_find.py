@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Optional
 
 import typer
@@ -61,8 +62,7 @@ def find(
     contents: list[Content] = [TextContent(text_of_file(text_file))] if text_file else []
     if not text_file or images or text or hash_ or vector:
         contents += [content for _, content in contents_of(images, text, hash_, vector)]
-    if len(contents) > 1:
-        raise BadRequest(f"{len(contents)} contents were given: find what is near to one at a time")
+    _check_one(contents)
     with connect(server) as client:
         found = client.find_entries(
             contents[0],
@@ -76,6 +76,11 @@ def find(
         print_json(plain(found))
     else:
         _print(found)
+
+
+def _check_one(contents: Sequence[Content]) -> None:
+    if len(contents) > 1:
+        raise BadRequest(f"{len(contents)} contents were given: find what is near to one at a time")
 
 
 def _print(found: FindEntriesResponse) -> None:

@@ -24,15 +24,24 @@ PAGE_SIZE_ALL = 1_000
 
 COLUMNS = ("key", "state", "labels", "source", "banned by", "when", "reason")
 
+WithLabels = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option("--label", help="with this label (repeatable: with all of them)"),
+]
+WithDigest = Annotated[
+    str, typer.Option("--digest", metavar="SIGNAL:HEX", help="with this sha256, md5 or text_sha256")
+]
+ContentIds = Annotated[
+    bool, typer.Option("--content-ids", help="say what each was banned as (with --json)")
+]
+EveryPage = Annotated[bool, typer.Option("--all", help="every page; with --json one entry a line")]
+
 
 @asks_a_server
 def list_(
     bank: str,
     state: States = None,
-    label: Annotated[
-        Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
-        typer.Option(help="with this label (repeatable: with all of them)"),
-    ] = None,
+    label: WithLabels = None,
     source: Annotated[str, typer.Option(help="from this source")] = "",
     source_id: Annotated[str, typer.Option(help="with this id, or alias, at its source")] = "",
     actor: Annotated[str, typer.Option(help="banned by this one")] = "",
@@ -41,17 +50,11 @@ def list_(
     changed_since: Annotated[str, typer.Option(help="last changed from then on")] = "",
     severity: Annotated[str, typer.Option(help="of this severity")] = "",
     note: Annotated[str, typer.Option(help="with these words in its note")] = "",
-    digest: Annotated[
-        str, typer.Option(metavar="SIGNAL:HEX", help="with this sha256, md5 or text_sha256")
-    ] = "",
-    content_ids: Annotated[
-        bool, typer.Option("--content-ids", help="say what each was banned as (with --json)")
-    ] = False,
+    digest: WithDigest = "",
+    content_ids: ContentIds = False,
     page_size: Annotated[int, typer.Option(min=1, help="entries to print")] = 100,
     page_token: Annotated[str, typer.Option(help="where the last page ended")] = "",
-    every: Annotated[
-        bool, typer.Option("--all", help="every page; with --json one entry a line")
-    ] = False,
+    every: EveryPage = False,
     count: Annotated[bool, typer.Option("--count", help="only say how many there are")] = False,
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
@@ -81,8 +84,12 @@ def list_(
         _set_digest(request, digest)
     if every and count:
         raise BadRequest("--count counts them all: leave out --all")
+    _show(request, server, as_json, every=every)
+
+
+def _show(request: ListEntriesRequest, server: Server, as_json: Json, *, every: bool) -> None:
     with connect(server) as client:
-        if count:
+        if request.count_only:
             _print_count(sum(page.count for page in pages(client, request)), as_json)
         elif every:
             _print_all(client, request, as_json)

@@ -69,35 +69,38 @@ WORDS: Final = {
     "passed": "blank lines, comments and the like",
 }
 
+ListFormat = Annotated[
+    str, typer.Option("--format", help="of the list; told from its content where left out")
+]
+HashSignal = Annotated[
+    str, typer.Option(help="of hashes that name none: pdq, md5, sha256 or text_sha256")
+]
+EntryLabels = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option(help="on every entry (repeatable)"),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="write nothing, and say what would be")]
+Revive = Annotated[bool, typer.Option("--revive", help="ban again what this bank took back")]
+RefusedFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="where rows that cannot be used are written  [default: LIST.refused]"),
+]
+
 
 @asks_a_server
 def import_(
     bank: str,
     source: Annotated[str, typer.Argument(metavar="LIST", help="a file or folder; - for stdin")],
     reason: Reason,
-    format_: Annotated[
-        str, typer.Option("--format", help="of the list; told from its content where left out")
-    ] = "",
-    signal: Annotated[
-        str, typer.Option(help="of hashes that name none: pdq, md5, sha256 or text_sha256")
-    ] = "",
+    format_: ListFormat = "",
+    signal: HashSignal = "",
     space: Annotated[str, typer.Option(help="of vectors that name none")] = "",
-    label: Annotated[
-        Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
-        typer.Option(help="on every entry (repeatable)"),
-    ] = None,
+    label: EntryLabels = None,
     from_: Annotated[str, typer.Option("--source", help="where the list comes from")] = "",
     state: Annotated[str, typer.Option(help="active, shadow or draft")] = "active",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="write nothing, and say what would be")
-    ] = False,
-    revive: Annotated[
-        bool, typer.Option("--revive", help="ban again what this bank took back")
-    ] = False,
-    refused: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="where rows that cannot be used are written  [default: LIST.refused]"),
-    ] = None,
+    dry_run: DryRun = False,
+    revive: Revive = False,
+    refused: RefusedFile = None,
     actor: Actor = "",
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,

@@ -56,13 +56,7 @@ def serve(
 
     Example: simsearch serve --data-dir ./banks --listen 127.0.0.1:50070
     """
-    # Before any tokenizer or CLIP library loads: nothing at start-up may reach for a model hub.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say, this server says by name
-    from simsearch.serve.transport.tls_version import ENVIRONMENT
-
-    os.environ.update(ENVIRONMENT)  # gRPC reads it when it is imported: later
+    _set_environment()
     from simsearch.config import Config
     from simsearch.config_file import load
     from simsearch.telemetry import log_to_stderr
@@ -85,6 +79,17 @@ def serve(
     from simsearch.serve.server import run  # after the options are found good: it takes seconds
 
     run(chosen, announce)
+
+
+def _set_environment() -> None:
+    """Before any tokenizer, CLIP library or gRPC loads: nothing at start-up may reach for a model
+    hub, and gRPC reads its settings when it is imported."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say, this server says by name
+    from simsearch.serve.transport.tls_version import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)
 
 
 def _with_options(config: Config, listen: str, data_dir: str, insecure: bool) -> Config:
