@@ -8,7 +8,6 @@ key. It depends on the encoders and the limits, too, which stay the same while a
 from __future__ import annotations
 
 import hashlib
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,14 @@ from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 from simsearch.encode.cache.lru import Lru
-from simsearch.encode.cache.packing import for_one_caller, lasts, pack, shared, unpack
+from simsearch.encode.cache.packing import (
+    Packed,
+    Packing,
+    for_one_caller,
+    lasts,
+    packed_bytes,
+    shared,
+)
 from simsearch.encode.cache.single_flight import Flight, SingleFlight
 from simsearch.encode.digests import content_key
 from simsearch.encode.fingerprint import ContentLimits, Outcome, Wanted
@@ -31,7 +37,7 @@ JOINS_MAX = 3
 WAIT_S_MAX = 30.0
 """For one flight, by a call without a deadline."""
 
-ENTRY_BYTES = 640
+ENTRY_BYTES = 800
 """What an entry takes besides its packed value; a test measures it."""
 
 Parts: TypeAlias = frozenset[tuple[str, Modality | None]]
@@ -76,7 +82,13 @@ class FingerprintCache:
         """`bytes_max` 0: nothing is kept. `single_flight` False: concurrent calls do not wait for
         each other; within one call every content is computed once in any case."""
         self._prints = prints
-        self._packed = Lru[bytes](bytes_max, lambda packed: sys.getsizeof(packed) + ENTRY_BYTES)
+        spaces = [encoder.space.id for encoder in prints.encoders if encoder.space]
+        self._candidates = {
+            modality: [*((str(s), None) for s in Signal), *((space, modality) for space in spaces)]
+            for modality in Modality
+        }
+        self._packing = Packing()
+        self._packed = Lru[Packed](bytes_max, lambda packed: packed_bytes(packed) + ENTRY_BYTES)
         self._flights = SingleFlight[Key, Outcome]() if single_flight else None
         self._lock = threading.Lock()
         self._hits = self._misses = self._joins = 0
@@ -101,7 +113,10 @@ class FingerprintCache:
     ) -> list[Outcome]:
         """What to ask with for each content, or why it cannot be used. Raises what the encoders
         raise, and DeadlinePassed or NotReady when the call ends while it waits for another."""
-        parts = {modality: _digest(self._parts(modality, wanted)) for modality in Modality}
+        parts = {
+            modality: _digest(frozenset(part for part in candidates if part in wanted))
+            for modality, candidates in self._candidates.items()
+        }
         keys = [_key(content, parts) for content in contents]
         ready = [c for c, key in zip(contents, keys, strict=True) if key is None]
         asked = {key: c for c, key in zip(contents, keys, strict=True) if key is not None}
@@ -109,11 +124,6 @@ class FingerprintCache:
         found = self._outcomes(asked, wanted, call)
         others = iter(self._prints.query(ready, wanted, call) if ready else ())
         return [next(others) if key is None else for_one_caller(found[key]) for key in keys]
-
-    def _parts(self, modality: Modality, wanted: Wanted) -> Parts:
-        spaces = [e.space.id for e in self.encoders if e.space]
-        candidates = [*((str(s), None) for s in Signal), *((s, modality) for s in spaces)]
-        return frozenset(part for part in candidates if part in wanted)
 
     def _outcomes(
         self, asked: Mapping[Key, Content], wanted: Wanted, call: CallContext
@@ -154,8 +164,8 @@ class FingerprintCache:
             outcomes = self._prints.query(contents, wanted, call) if missing else []
             for key, outcome in zip(missing, outcomes, strict=True):
                 found[key] = shared(outcome)
-                if lasts(outcome):
-                    self._packed.put(key, pack(found[key]))
+                if lasts(outcome) and (packed := self._packing.pack(found[key])) is not None:
+                    self._packed.put(key, packed)
             return found
         finally:
             for key, flight in led.items():
@@ -163,7 +173,7 @@ class FingerprintCache:
 
     def _cached(self, keys: Iterable[Key]) -> dict[Key, Outcome]:
         found = ((key, self._packed.get(key)) for key in keys)
-        return {key: unpack(packed) for key, packed in found if packed is not None}
+        return {key: self._packing.unpack(packed) for key, packed in found if packed is not None}
 
     def _land(self, key: Key, flight: Flight[Outcome], outcome: Outcome | None) -> None:
         lasting = outcome if outcome is not None and lasts(outcome) else None
