@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, Generic, TypeVar, cast
 
+from simsearch.encode.batching.bisection import run_bisected
 from simsearch.encode.batching.item_queue import (
     Bounds,
     Dropped,
@@ -283,7 +284,7 @@ class Batcher(Generic[T, R]):
         if taken is None:
             return False
         self._dismiss(taken.dropped)
-        self._answer(taken.batch)
+        run_bisected(taken.batch, self._attempt)
         self._units_running = 0
         return True
 
@@ -298,42 +299,28 @@ class Batcher(Generic[T, R]):
             self._units_running = _units(taken.batch)
             return taken
 
-    def _answer(self, batch: Sequence[Waiting[_Job[T, Any]]]) -> None:
-        """Halving finds one bad item among many; more halvings than that takes would only add to
-        the runs of items that are bad for the most part."""
-        groups, halvings = [batch], len(batch).bit_length()
-        while groups:
-            group = self._sifted(groups.pop())
-            failure = self._attempt(group) if group else None
-            if failure is None:
-                continue
-            if len(group) == 1:
-                group[0].ticket.owner.fail_at(group[0].position, failure)
-            elif halvings:
-                halvings -= 1
-                middle = len(group) // 2
-                groups += [group[middle:], group[:middle]]
-            else:
-                groups += [[one] for one in reversed(group)]
-
     def _sifted(self, group: Sequence[Waiting[_Job[T, Any]]]) -> list[Waiting[_Job[T, Any]]]:
         """Time goes by between one run of a batch and the next."""
         kept, dropped = sift(group, self._clock())
         self._dismiss(dropped)
         return kept
 
-    def _attempt(self, group: Sequence[Waiting[_Job[T, Any]]]) -> BaseException | None:
-        """Run and deliver, or say what came of it."""
+    def _attempt(self, batch: Sequence[Waiting[_Job[T, Any]]]) -> bool:
+        """Run and deliver what is still wanted of a batch; False where it must be run in parts."""
+        if not (group := self._sifted(batch)):
+            return True
         begun = self._clock()
         try:
             answers = self._run_checked([one.ticket.owner.items[one.position] for one in group])
         except BaseException as error:
             self._count_batch(group, self._clock() - begun, failed=1)
-            return error
+            if len(group) == 1:
+                group[0].ticket.owner.fail_at(group[0].position, error)
+            return len(group) == 1
         self._count_batch(group, self._clock() - begun, failed=0)
         for one, answer in zip(group, answers, strict=True):
             one.ticket.owner.deliver(one.position, answer)
-        return None
+        return True
 
     def _run_checked(self, items: Sequence[T]) -> Sequence[R]:
         answers = self._run(items)
