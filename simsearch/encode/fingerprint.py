@@ -21,8 +21,8 @@ from simsearch.encode.encoder_protocol import ImageEncoder, Pixels
 from simsearch.encode.encoders.precomputed import check_all
 from simsearch.encode.image.decoder import (
     DecodedImage,
-    ImageAsk,
     ImageDecoder,
+    ImageRequest,
     InProcessDecoder,
     PdqRows,
     preprocess_of,
@@ -63,13 +63,13 @@ class Side(Enum):
     QUERY = "query"
 
 
-PDQ_ROWS = {Side.BAN: PdqRows.UPRIGHT, Side.QUERY: PdqRows.EVERY_WAY}
+PDQ_ROWS = {Side.BAN: PdqRows.UPRIGHT, Side.QUERY: PdqRows.DIHEDRAL}
 
 Wanted: TypeAlias = Container[tuple[str, Modality | None]]
 """Signals worth computing: (signal or space id, modality of the query; None for hashes)."""
 
 
-class Everything:
+class AllSignals:
     """Wants every signal there is: what a banned item stores."""
 
     def __contains__(self, item: object) -> bool:
@@ -87,7 +87,7 @@ class ContentLimits:
 
 
 @dataclass(frozen=True)
-class Print:
+class ContentFingerprint:
     """The fingerprint of one content, what kind it was, and what became of each signal.
 
     `regions` are the pictures found in a picture; `shows[signal]`, (rows,) uint8, says what each
@@ -99,7 +99,7 @@ class Print:
     modality: Modality | None
     reports: tuple[SignalReport, ...] = ()
     regions: tuple[Region, ...] = ()
-    shows: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    region_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     def region(self, number: int) -> Region | None:
         """As `shows` numbers them; None: the whole."""
@@ -108,7 +108,7 @@ class Print:
 
 @dataclass
 class _Draft:
-    """One content on its way to a Print: hashes are there, embeddings still to come."""
+    """One content on its way to a ContentFingerprint: hashes are there, embeddings still to come."""
 
     modality: Modality | None
     digests: dict[Signal, tuple[bytes, ...]] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class _Draft:
     vectors: dict[str, Vectors] = field(default_factory=dict)
     reports: list[SignalReport] = field(default_factory=list)
     regions: tuple[Region, ...] = ()
-    shows: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    region_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
     windows: list[str] = field(default_factory=list)
     refusal: SimsearchError | None = None
@@ -129,11 +129,13 @@ class _Draft:
         if self.refusal is not None:
             return self.refusal
         fingerprint = Fingerprint(self.digests, self.bits, self.vectors)
-        regions = self.regions if self.shows else ()
-        return Print(fingerprint, self.modality, tuple(self.reports), regions, dict(self.shows))
+        regions = self.regions if self.region_of_row else ()
+        return ContentFingerprint(
+            fingerprint, self.modality, tuple(self.reports), regions, dict(self.region_of_row)
+        )
 
 
-Outcome: TypeAlias = Print | SimsearchError
+Outcome: TypeAlias = ContentFingerprint | SimsearchError
 
 
 class Fingerprinter:
@@ -150,7 +152,7 @@ class Fingerprinter:
     def ban(self, contents: Sequence[Content], call: CallContext = NO_CALL) -> list[Outcome]:
         """What to store for each content, or why it cannot be used. Raises what concerns the
         whole call: Overloaded, DeadlinePassed, NotReady."""
-        return self._run(contents, Side.BAN, Everything(), call)
+        return self._run(contents, Side.BAN, AllSignals(), call)
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
@@ -180,7 +182,11 @@ class Fingerprinter:
     ) -> Sequence[DecodedImage | SimsearchError]:
         """The images among the contents."""
         files = [content.data for content in contents if isinstance(content, ImageContent)]
-        return self.decoder.decode_each(files, self._image_ask(side, wanted), call) if files else ()
+        return (
+            self.decoder.decode_each(files, self._image_request(side, wanted), call)
+            if files
+            else ()
+        )
 
     def _begin(
         self,
@@ -189,7 +195,7 @@ class Fingerprinter:
         side: Side,
         wanted: Wanted,
     ) -> _Draft | SimsearchError:
-        """Everything about one content that needs no other: checks and hashes. An image takes the
+        """All of one content that needs no other: checks and hashes. An image takes the
         next that was decoded."""
         try:
             match content:
@@ -228,7 +234,7 @@ class Fingerprinter:
                 draft.pixels[encoder.image.space.id] = pixels
         return draft
 
-    def _image_ask(self, side: Side, wanted: Wanted) -> ImageAsk:
+    def _image_request(self, side: Side, wanted: Wanted) -> ImageRequest:
         asking = [
             encoder.image
             for encoder in self.encoders
@@ -238,7 +244,7 @@ class Fingerprinter:
         rows = PDQ_ROWS[side] if (Signal.PDQ, None) in wanted else PdqRows.NONE
         asks = side is Side.QUERY and (rows or asking)
         regions_max = self.limits.regions_max if asks else 0
-        return ImageAsk(rows, tuple(dict.fromkeys(ways)), regions_max)
+        return ImageRequest(rows, tuple(dict.fromkeys(ways)), regions_max)
 
     def _pixels(self, encoder: ImageEncoder, decoded: DecodedImage, data: bytes) -> list[Pixels]:
         """Of the whole, then of each region. An encoder that cannot say how its pixels are made
@@ -273,13 +279,15 @@ class Fingerprinter:
             if isinstance(content, VectorContent):
                 groups.setdefault((content.space, content.modality), []).append(number)
                 vectors[number] = content.vectors
-        prints: dict[int, Outcome] = {}
+        fingerprints: dict[int, Outcome] = {}
         for (space, modality), numbers in groups.items():
             rows = [vectors[number] for number in numbers]
-            prints |= zip(numbers, self._vector_prints(space, modality, rows, side), strict=True)
-        return prints
+            fingerprints |= zip(
+                numbers, self._vector_fingerprints(space, modality, rows, side), strict=True
+            )
+        return fingerprints
 
-    def _vector_prints(
+    def _vector_fingerprints(
         self,
         space_or_name: str,
         modality: Modality | None,
@@ -297,7 +305,7 @@ class Fingerprinter:
         return [
             rows
             if isinstance(rows, SimsearchError)
-            else wrong_kind or Print(Fingerprint(vectors={space: rows}), kind, reports)
+            else wrong_kind or ContentFingerprint(Fingerprint(vectors={space: rows}), kind, reports)
             for rows in check_all(vectors, encoder.space.dim, self.limits.vectors_max)
         ]
 
@@ -315,7 +323,7 @@ class Fingerprinter:
         for draft, pixels in zip(ready, shown, strict=True):
             _take_rows(draft, space, list(islice(rows, len(pixels))))
             if draft.regions:
-                draft.shows[space] = np.arange(len(pixels), dtype=np.uint8)
+                draft.region_of_row[space] = np.arange(len(pixels), dtype=np.uint8)
 
     def _embed_texts(
         self,
@@ -382,7 +390,7 @@ def _add_pdq(draft: _Draft, decoded: DecodedImage) -> None:
     _add_bits(draft, Signal.PDQ, rows, "the image is too plain or too small")
     if there and draft.regions:
         each = [len(bits) for bits in there.values()]
-        draft.shows[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
+        draft.region_of_row[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
 
 
 def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) -> None:
@@ -393,7 +401,7 @@ def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) ->
         draft.report(signal, SignalState.SEARCHED)
 
 
-def digests_alone(content: Content, limits: ContentLimits) -> Print | None:
+def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint | None:
     """The print of an image or text without what takes decoding or encoding; None for other
     content, and for a text that will be refused."""
     values: dict[Signal, tuple[bytes, ...]]
@@ -412,12 +420,12 @@ def digests_alone(content: Content, limits: ContentLimits) -> Print | None:
             return None
 
 
-def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) -> Print:
+def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) -> ContentFingerprint:
     reports = tuple(SignalReport(str(signal), SignalState.SEARCHED) for signal in values)
-    return Print(Fingerprint(digests=values), modality, reports)
+    return ContentFingerprint(Fingerprint(digests=values), modality, reports)
 
 
-def merge(prints: Sequence[Print]) -> Fingerprint:
+def merge(fingerprints: Sequence[ContentFingerprint]) -> Fingerprint:
     """The rows of several contents as one entry's fingerprint; equal digests once."""
 
     def joined(maps: Sequence[Mapping[T, P]]) -> dict[T, list[P]]:
@@ -427,7 +435,7 @@ def merge(prints: Sequence[Print]) -> Fingerprint:
                 gathered.setdefault(signal, []).append(rows)
         return gathered
 
-    each = [p.fingerprint for p in prints]
+    each = [p.fingerprint for p in fingerprints]
     return Fingerprint(
         digests={
             s: tuple(dict.fromkeys(v for rows in all_rows for v in rows))

@@ -167,8 +167,8 @@ class Replica:
 def _added(reading: Reading, changes: Sequence[Change]) -> list[Added]:
     """What each change brought, and no other: an entry that was extended comes in parts."""
     grown = [c for c in changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.ENTRY_EXTENDED)]
-    prints = reading.brought(grown)
-    return [(c.entry_key, c.bank_id, f) for c, f in zip(grown, prints, strict=True)]
+    fingerprints = reading.brought(grown)
+    return [(c.entry_key, c.bank_id, f) for c, f in zip(grown, fingerprints, strict=True)]
 
 
 def _require_served(manifest: Manifest, intake: Intake) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode.fingerprint import Print
+from simsearch.encode.fingerprint import ContentFingerprint
 from simsearch.index.index_protocol import CosineMatches, CosineView, HammingMatches, HammingView
 from simsearch.match import policy as rules
 from simsearch.types import (
@@ -55,7 +55,7 @@ class View(Protocol):
 class Question:
     """One content on its way to a result: evidence gathers by (bank id, entry key)."""
 
-    print: Print
+    print: ContentFingerprint
     content: Content
     evidence: dict[tuple[int, int], list[Evidence]] = field(default_factory=dict)
     truncated: bool = False
@@ -194,7 +194,7 @@ class _Best:
         self._asking = asking
         lengths = [len(r) for r in rows]
         self._owner = np.repeat(np.arange(len(rows)), lengths)
-        shown = (question.print.shows.get(signal) for question in asking)
+        shown = (question.print.region_of_row.get(signal) for question in asking)
         parts = [
             np.zeros(n, np.uint8) if s is None else s for n, s in zip(lengths, shown, strict=True)
         ]

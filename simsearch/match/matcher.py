@@ -12,7 +12,7 @@ from dataclasses import replace
 from threading import BoundedSemaphore
 from typing import Protocol, TypeAlias
 
-from simsearch.encode.fingerprint import ContentLimits, Print, Wanted, digests_alone
+from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Wanted, digests_alone
 from simsearch.encode.fingerprint import Outcome as PrintOutcome
 from simsearch.errors import BankArchived, BankNotFound, LimitExceeded, SimsearchError
 from simsearch.match import policy as rules
@@ -63,10 +63,10 @@ class Matcher:
     """Answers batches; safe to call from any number of threads."""
 
     def __init__(
-        self, prints: Prints, views: ViewSource, hits_max: int, searches_max: int = 2
+        self, fingerprints: Prints, views: ViewSource, hits_max: int, searches_max: int = 2
     ) -> None:
         """`searches_max`: how many threads search at a time, while others encode or wait."""
-        self._prints = prints
+        self._prints = fingerprints
         self._views = views
         self._hits_max = hits_max
         self._may_search = BoundedSemaphore(searches_max)
@@ -111,22 +111,22 @@ class Matcher:
         banks = asked_banks(self._views.view.banks, options)
         wanted = _wanted(banks)
         with clock.stage("encode"):
-            prints = self._prints.query(contents, wanted, call)
+            fingerprints = self._prints.query(contents, wanted, call)
         view = self._views.view
         banks = asked_banks(view.banks, options)
         if not _wanted(banks) <= wanted:  # a policy was given a rule meanwhile
             with clock.stage("encode"):
-                prints = self._prints.query(contents, _wanted(banks), call)
+                fingerprints = self._prints.query(contents, _wanted(banks), call)
         questions = [
             Question(p, content)
-            for p, content in zip(prints, contents, strict=True)
-            if isinstance(p, Print)
+            for p, content in zip(fingerprints, contents, strict=True)
+            if isinstance(p, ContentFingerprint)
         ]
         with clock.stage("search"), self._may_search:
             ask(questions, view, banks)
         with clock.stage("decide"):
             answers = iter(_answers(questions, view, banks, options))
-        return [next(answers) if isinstance(p, Print) else p for p in prints]
+        return [next(answers) if isinstance(p, ContentFingerprint) else p for p in fingerprints]
 
 
 def _timed(outcome: Outcome, clock: StageClock) -> Outcome:
@@ -190,7 +190,7 @@ def _answers(
     return answers
 
 
-def _kind(asked: Print) -> tuple[object, ...]:
+def _kind(asked: ContentFingerprint) -> tuple[object, ...]:
     """All of a print but the values of its signals."""
     signals = asked.fingerprint
     return (asked.reports, asked.modality, *signals.digests, *signals.bits, *signals.vectors)
@@ -302,6 +302,6 @@ def _unsearchable(question: Question, banks: Sequence[Bank]) -> list[SignalRepor
     ]
 
 
-def _is_single_space(question: Print) -> bool:
+def _is_single_space(question: ContentFingerprint) -> bool:
     """A ready vector asks in its own space and nowhere else."""
     return not question.fingerprint.digests and not question.fingerprint.bits

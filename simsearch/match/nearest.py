@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode.fingerprint import Print
+from simsearch.encode.fingerprint import ContentFingerprint
 from simsearch.errors import BadRequest
 from simsearch.index.rescore import exact_cosines
 from simsearch.match.evidence import Question, View, ask
@@ -67,7 +67,7 @@ class Reach:
             reach = replace(reach, pdq_max=hamming_max, minhash_max=hamming_max)
         return reach
 
-    def policy(self, asked: Print) -> Policy:
+    def policy(self, asked: ContentFingerprint) -> Policy:
         """One rule for each signal of the print."""
         spaces = asked.fingerprint.vectors if asked.modality else ()
         return Policy(
@@ -102,7 +102,7 @@ class Nearest:
 
 
 def find(
-    asked: Print,
+    asked: ContentFingerprint,
     content: Content,
     view: View,
     banks: Sequence[Bank],

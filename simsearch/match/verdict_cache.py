@@ -31,7 +31,7 @@ from simsearch.types import (
     SignalReport,
 )
 
-ASKS_MAX = 1_024
+QUERIES_MAX = 1_024
 """Ways of asking a view (banks and options) that are told apart at a time."""
 
 
@@ -64,7 +64,7 @@ class VerdictCache:
         self._verdicts = Lru[MatchResult](verdicts_max, _weight)
         self._lock = threading.Lock()
         self._numbers = count()
-        self._asks: _Asks | None = None
+        self._query_numbers: _QueryNumbers | None = None
         self._hits = self._misses = 0
 
     @property
@@ -128,22 +128,22 @@ class VerdictCache:
         return [key if key is None else key + number for key in keys]
 
     def _number(self, view: View, options: MatchOptions) -> bytes | None:
-        asks = self._asks
-        if asks is None or asks.view() is not view:
+        query_numbers = self._query_numbers
+        if query_numbers is None or query_numbers.view() is not view:
             if self._views.view is not view:
                 return None
-            asks = self._asks = _Asks(view, self._numbers)
+            query_numbers = self._query_numbers = _QueryNumbers(view, self._numbers)
         timeless = replace(options, with_stage_times=False) if options.with_stage_times else options
-        return asks.number_of(timeless)
+        return query_numbers.number_of(timeless)
 
 
-class _Asks:
+class _QueryNumbers:
     """Ways of asking one view, numbered. A number is never given again for anything else, so that
     the answers of a view that has gone are never found, though they are still held."""
 
     def __init__(self, view: View, numbers: Iterator[int]) -> None:
         self.view = weakref.ref(view)
-        self.number_of = lru_cache(ASKS_MAX)(partial(_number, view.banks, numbers))
+        self.number_of = lru_cache(QUERIES_MAX)(partial(_number, view.banks, numbers))
 
 
 def _number(

@@ -126,7 +126,9 @@ def weigh_stream(raw: bytes) -> tuple[Weight, bytes | None]:
 def _weigh(raw: bytes, scanner: Scanner, contents: Sequence[Field]) -> Weight:
     """Of several kinds within a content the last counts, as for a parser."""
     tags = scanner.last_tags(contents, _KINDS)
-    images, texts, ready = [], [], []
+    images: list[int] = []
+    texts: list[int] = []
+    ready: list[int] = []
     for (_, begin, end), tag in zip(contents, tags, strict=True):
         kind = images if tag == _IMAGE else texts if tag == _TEXT else ready
         kind.append(end - begin)

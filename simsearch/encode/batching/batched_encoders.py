@@ -9,7 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode.batching.batcher import Batcher, Counts
+from simsearch.encode.batching.batcher import Batcher, BatcherCounts
 from simsearch.encode.batching.item_queue import Bounds
 from simsearch.encode.encoder_protocol import ImageEncoder, Pixels, TextEncoder
 from simsearch.encode.image.decoder import preprocess_of
@@ -55,7 +55,7 @@ class _Batched(Generic[T]):
         return self._shared.precision
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> BatcherCounts:
         return self._batcher.counts
 
     def estimated_wait_ms(self, priority: Priority = Priority.INTERACTIVE) -> float:
@@ -70,7 +70,7 @@ class _Batched(Generic[T]):
         rows = [np.zeros((0, self.space.dim), np.float32)]
         for begin in range(0, len(items), SLICE_ITEMS):
             part = items[begin : begin + SLICE_ITEMS]
-            rows.append(np.stack(self._batcher.ask(part, call)))
+            rows.append(np.stack(self._batcher.run(part, call)))
         return np.concatenate(rows)
 
     def encode_each(
@@ -80,7 +80,7 @@ class _Batched(Generic[T]):
         concerns the whole call."""
         outcomes: list[NDArray[np.float32] | Exception] = []
         for begin in range(0, len(items), SLICE_ITEMS):
-            outcomes += self._batcher.ask_each(items[begin : begin + SLICE_ITEMS], call)
+            outcomes += self._batcher.run_each(items[begin : begin + SLICE_ITEMS], call)
         return outcomes
 
 

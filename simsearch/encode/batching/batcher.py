@@ -20,8 +20,8 @@ from simsearch.encode.batching.item_queue import (
     Bounds,
     Dropped,
     Queue,
+    QueuedItem,
     Taken,
-    Waiting,
     cost_of,
     sift,
 )
@@ -47,7 +47,7 @@ BATCH_SIZES: Final = 12
 
 
 @dataclass(frozen=True)
-class Counts:
+class BatcherCounts:
     """What one batcher did since it began. A batch is one run, also a failed one and the parts it
     is then run in. `units` are the sizes of what ran and `cost` those with padding;
     `batch_sizes[k]` counts batches of 2**k to 2**(k + 1) - 1 items. Items that never ran are
@@ -109,7 +109,7 @@ class _Job(Generic[T, R]):
         return first and self.future.set_running_or_notify_cancel()
 
 
-class _Pace:
+class _RunRate:
     """Milliseconds for a unit, of late: long runs weigh more than short ones, old ones less."""
 
     KEPT: Final = 0.8
@@ -152,14 +152,14 @@ class Batcher(Generic[T, R]):
         self._queue: Queue[_Job[T, Any]] = Queue(bounds)
         self._changed = threading.Condition()
         self._closed = False
-        self._counts = Counts()
-        self._pace = _Pace()
+        self._counts = BatcherCounts()
+        self._rate = _RunRate()
         self._units_running = 0
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._worker.start()
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> BatcherCounts:
         with self._changed:
             return replace(
                 self._counts,
@@ -170,14 +170,14 @@ class Batcher(Generic[T, R]):
     def estimated_wait_ms(self, priority: Priority = Priority.INTERACTIVE) -> float:
         """How long an item that comes now may wait for its batch to begin, by the pace of late."""
         with self._changed:
-            return self._pace.ms_for(self._units_running + self._queue.units_before(priority))
+            return self._rate.ms_for(self._units_running + self._queue.units_before(priority))
 
-    def ask(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
+    def run(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
         """The answers to `items`, in order; waits for them no longer than they are worth it.
         Raises what `submit` and its future do."""
         return self._answers_of(_Job[T, R](items, call))
 
-    def ask_each(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R | Exception]:
+    def run_each(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R | Exception]:
         """As `ask`, but an item that fails has its error for an answer, and the others theirs.
         Raises what concerns the whole call."""
         return self._answers_of(_Job[T, R | Exception](items, call, each=True))
@@ -265,7 +265,7 @@ class Batcher(Generic[T, R]):
             )
 
     def _retry_ms(self, priority: Priority) -> int:
-        wait_ms = self._pace.ms_for(self._units_running + self._queue.units_before(priority))
+        wait_ms = self._rate.ms_for(self._units_running + self._queue.units_before(priority))
         return min(max(int(wait_ms), RETRY_MS_MIN), RETRY_MS_MAX)
 
     # ------------------------------------------------------------ the worker
@@ -299,27 +299,27 @@ class Batcher(Generic[T, R]):
             self._units_running = _units(taken.batch)
             return taken
 
-    def _sifted(self, group: Sequence[Waiting[_Job[T, Any]]]) -> list[Waiting[_Job[T, Any]]]:
+    def _sifted(self, group: Sequence[QueuedItem[_Job[T, Any]]]) -> list[QueuedItem[_Job[T, Any]]]:
         """Time goes by between one run of a batch and the next."""
         kept, dropped = sift(group, self._clock())
         self._dismiss(dropped)
         return kept
 
-    def _attempt(self, batch: Sequence[Waiting[_Job[T, Any]]]) -> bool:
+    def _attempt(self, batch: Sequence[QueuedItem[_Job[T, Any]]]) -> bool:
         """Run and deliver what is still wanted of a batch; False where it must be run in parts."""
         if not (group := self._sifted(batch)):
             return True
         begun = self._clock()
         try:
-            answers = self._run_checked([one.ticket.owner.items[one.position] for one in group])
+            answers = self._run_checked([one.slot.owner.items[one.position] for one in group])
         except BaseException as error:
             self._count_batch(group, self._clock() - begun, failed=1)
             if len(group) == 1:
-                group[0].ticket.owner.fail_at(group[0].position, error)
+                group[0].slot.owner.fail_at(group[0].position, error)
             return len(group) == 1
         self._count_batch(group, self._clock() - begun, failed=0)
         for one, answer in zip(group, answers, strict=True):
-            one.ticket.owner.deliver(one.position, answer)
+            one.slot.owner.deliver(one.position, answer)
         return True
 
     def _run_checked(self, items: Sequence[T]) -> Sequence[R]:
@@ -332,14 +332,14 @@ class Batcher(Generic[T, R]):
 
     def _dismiss(self, dropped: Dropped[_Job[T, Any]]) -> None:
         """Tell each caller why; not under the lock, since futures call back."""
-        given_up = sum(one.ticket.owner.is_given_up() for one in dropped.unwanted)
+        given_up = sum(one.slot.owner.is_given_up() for one in dropped.unwanted)
         if dropped.expired or given_up:
             with self._changed:
                 self._count(expired=len(dropped.expired), cancelled=given_up)
-        for ticket, _ in groupby(dropped.expired, key=lambda one: one.ticket):
-            ticket.owner.fail(self._too_late(ticket.call, ticket.until))
-        for ticket, _ in groupby(dropped.unwanted, key=lambda one: one.ticket):
-            ticket.owner.fail(self._given_up())
+        for slot, _ in groupby(dropped.expired, key=lambda one: one.slot):
+            slot.owner.fail(self._too_late(slot.call, slot.until))
+        for slot, _ in groupby(dropped.unwanted, key=lambda one: one.slot):
+            slot.owner.fail(self._given_up())
 
     def _fail_waiting(self) -> None:
         with self._changed:
@@ -380,7 +380,7 @@ class Batcher(Generic[T, R]):
         )
 
     def _count_batch(
-        self, group: Sequence[Waiting[_Job[T, Any]]], seconds: float, *, failed: int
+        self, group: Sequence[QueuedItem[_Job[T, Any]]], seconds: float, *, failed: int
     ) -> None:
         power = min(len(group).bit_length(), BATCH_SIZES) - 1
         with self._changed:
@@ -397,8 +397,8 @@ class Batcher(Generic[T, R]):
                 batch_sizes=(*sizes[:power], sizes[power] + 1, *sizes[power + 1 :]),
             )
             if not failed:
-                self._pace.add(1000 * seconds, _units(group))
+                self._rate.add(1000 * seconds, _units(group))
 
 
-def _units(batch: Iterable[Waiting[_Job[T, Any]]]) -> int:
+def _units(batch: Iterable[QueuedItem[_Job[T, Any]]]) -> int:
     return sum(one.size for one in batch)

@@ -51,7 +51,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, eq=False)
-class Ticket(Generic[J]):
+class BatchSlot(Generic[J]):
     """What the items that came together have in common; from `until` on they are worth nothing.
     Times are seconds on the clock of CallContext.deadline."""
 
@@ -72,10 +72,10 @@ class Ticket(Generic[J]):
 
 
 @dataclass(frozen=True, eq=False)
-class Waiting(Generic[J]):
+class QueuedItem(Generic[J]):
     """The `position`-th item of its ticket."""
 
-    ticket: Ticket[J]
+    slot: BatchSlot[J]
     position: int
     size: int
 
@@ -84,15 +84,15 @@ class Waiting(Generic[J]):
 class Dropped(Generic[J]):
     """Items that never ran: their time had ended, or their caller had gone."""
 
-    expired: Sequence[Waiting[J]] = ()
-    unwanted: Sequence[Waiting[J]] = ()
+    expired: Sequence[QueuedItem[J]] = ()
+    unwanted: Sequence[QueuedItem[J]] = ()
 
 
 @dataclass(frozen=True)
 class Taken(Generic[J]):
     """A batch of one priority, smallest item first; empty where nothing was left but dropped items."""
 
-    batch: Sequence[Waiting[J]]
+    batch: Sequence[QueuedItem[J]]
     dropped: Dropped[J] = field(default_factory=Dropped)
 
 
@@ -101,7 +101,9 @@ class Queue(Generic[J]):
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._priorities: dict[Priority, list[Waiting[J]]] = {priority: [] for priority in Priority}
+        self._priorities: dict[Priority, list[QueuedItem[J]]] = {
+            priority: [] for priority in Priority
+        }
         self._units = dict.fromkeys(Priority, 0)
         self._numbers = count()
         self._share = FairShare()
@@ -128,10 +130,10 @@ class Queue(Generic[J]):
         assert self.has_room(call.priority, len(sizes))
         assert min(sizes) >= 1
         until = min(call.deadline, now + self.bounds.wait_s_max)
-        ticket = Ticket(owner, call, next(self._numbers), now, until)
+        slot = BatchSlot(owner, call, next(self._numbers), now, until)
         priority = self._priorities[call.priority]
-        at = bisect(priority, ticket.urgency, key=lambda waiting: waiting.ticket.urgency)
-        priority[at:at] = [Waiting(ticket, position, size) for position, size in enumerate(sizes)]
+        at = bisect(priority, slot.urgency, key=lambda waiting: waiting.slot.urgency)
+        priority[at:at] = [QueuedItem(slot, position, size) for position, size in enumerate(sizes)]
         self._units[call.priority] += sum(sizes)
 
     def due_at(self) -> float:
@@ -139,7 +141,7 @@ class Queue(Generic[J]):
         if any(self._units[priority] >= self.bounds.cost_max_of(priority) for priority in Priority):
             return -math.inf
         waiting = chain.from_iterable(self._priorities.values())
-        ends = (one.ticket.lingers_until(self.bounds.linger_s) for one in waiting)
+        ends = (one.slot.lingers_until(self.bounds.linger_s) for one in waiting)
         return min(ends, default=math.inf)
 
     def take(self, now: float) -> Taken[J]:
@@ -172,12 +174,12 @@ class Queue(Generic[J]):
     def clear(self) -> list[J]:
         """Let go of everything; whose it was."""
         waiting = chain.from_iterable(self._priorities.values())
-        owners = dict.fromkeys(one.ticket.owner for one in waiting)
+        owners = dict.fromkeys(one.slot.owner for one in waiting)
         for priority in Priority:
             self._keep(priority, [])
         return list(owners)
 
-    def _keep(self, priority: Priority, kept: list[Waiting[J]]) -> None:
+    def _keep(self, priority: Priority, kept: list[QueuedItem[J]]) -> None:
         self._priorities[priority] = kept
         self._units[priority] = sum(one.size for one in kept)
 
@@ -203,27 +205,27 @@ class Queue(Generic[J]):
             self._share.clear()
 
 
-def sift(waiting: Iterable[Waiting[J]], now: float) -> tuple[list[Waiting[J]], Dropped[J]]:
+def sift(waiting: Iterable[QueuedItem[J]], now: float) -> tuple[list[QueuedItem[J]], Dropped[J]]:
     """Those worth running at `now`, in their order, and the others."""
-    kept: list[Waiting[J]] = []
-    expired: list[Waiting[J]] = []
-    unwanted: list[Waiting[J]] = []
-    for ticket, items in groupby(waiting, key=lambda one: one.ticket):
-        if ticket.until <= now:
+    kept: list[QueuedItem[J]] = []
+    expired: list[QueuedItem[J]] = []
+    unwanted: list[QueuedItem[J]] = []
+    for slot, items in groupby(waiting, key=lambda one: one.slot):
+        if slot.until <= now:
             expired += items
-        elif ticket.call.is_wanted():
+        elif slot.call.is_wanted():
             kept += items
         else:
             unwanted += items
     return kept, Dropped(expired, unwanted)
 
 
-def cost_of(batch: Sequence[Waiting[J]]) -> int:
+def cost_of(batch: Sequence[QueuedItem[J]]) -> int:
     """With its padding."""
     return max(one.size for one in batch) * len(batch)
 
 
-def _most_urgent(priority: Sequence[Waiting[J]], cost_max: int) -> Sequence[Waiting[J]]:
+def _most_urgent(priority: Sequence[QueuedItem[J]], cost_max: int) -> Sequence[QueuedItem[J]]:
     """The front of the priority, up to WINDOW_BATCHES full batches of it."""
     units = accumulate(min(one.size, cost_max) for one in priority)
     return [
@@ -231,7 +233,9 @@ def _most_urgent(priority: Sequence[Waiting[J]], cost_max: int) -> Sequence[Wait
     ]
 
 
-def _alike(urgent: Sequence[Waiting[J]], cost_max: int, padding_free: float) -> list[Waiting[J]]:
+def _alike(
+    urgent: Sequence[QueuedItem[J]], cost_max: int, padding_free: float
+) -> list[QueuedItem[J]]:
     """The first, and those nearest to it in size while they fit; of equal ones the more urgent."""
     first, *others = urgent
     batch, units, largest = [first], first.size, first.size

@@ -47,7 +47,7 @@ Key: TypeAlias = bytes
 """The key of a content, then a digest of the parts that are wanted of it."""
 
 
-class PrintSource(Protocol):
+class FingerprintSource(Protocol):
     """What contents are asked with, in batches: a Fingerprinter does."""
 
     @property
@@ -78,11 +78,13 @@ class FingerprintCache:
     """The fingerprints of a Fingerprinter, each content computed once. Its results are shared
     between calls and cannot be changed. Safe to call from any number of threads."""
 
-    def __init__(self, prints: PrintSource, bytes_max: int, single_flight: bool) -> None:
+    def __init__(
+        self, fingerprints: FingerprintSource, bytes_max: int, single_flight: bool
+    ) -> None:
         """`bytes_max` 0: nothing is kept. `single_flight` False: concurrent calls do not wait for
         each other; within one call every content is computed once in any case."""
-        self._prints = prints
-        spaces = [encoder.space.id for encoder in prints.encoders if encoder.space]
+        self._prints = fingerprints
+        spaces = [encoder.space.id for encoder in fingerprints.encoders if encoder.space]
         self._candidates = {
             modality: [*((str(s), None) for s in Signal), *((space, modality) for space in spaces)]
             for modality in Modality

@@ -10,13 +10,14 @@ import copy
 import dataclasses
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from simsearch.encode.fingerprint import Outcome, Print
+from simsearch.encode.fingerprint import ContentFingerprint, Outcome
 from simsearch.errors import BadContent, ContentTooLarge, EmptyContent, SimsearchError
 from simsearch.types import Fingerprint, Modality, Region, Signal, SignalReport, SignalState
 
@@ -39,7 +40,7 @@ class Layout(NamedTuple):
     digests: tuple[Signal, ...]
     bits: tuple[Signal, ...]
     vectors: tuple[str, ...]
-    shows: tuple[str, ...]
+    region_of_row: tuple[str, ...]
 
 
 def lasts(outcome: Outcome) -> bool:
@@ -61,8 +62,10 @@ def shared(outcome: Outcome) -> Outcome:
         bits=MappingProxyType({signal: _own(rows) for signal, rows in signals.bits.items()}),
         vectors=MappingProxyType({space: _own(rows) for space, rows in signals.vectors.items()}),
     )
-    shows = MappingProxyType({signal: _own(rows) for signal, rows in outcome.shows.items()})
-    return replace(outcome, fingerprint=fingerprint, shows=shows)
+    region_of_row = MappingProxyType(
+        {signal: _own(rows) for signal, rows in outcome.region_of_row.items()}
+    )
+    return replace(outcome, fingerprint=fingerprint, region_of_row=region_of_row)
 
 
 def _own(rows: A) -> A:
@@ -95,14 +98,16 @@ class Packing:
         """None where there are too many layouts by now."""
         if isinstance(outcome, SimsearchError):
             return self._numbers[type(outcome)], outcome.message
-        signals, shows = outcome.fingerprint, outcome.shows
-        maps = signals.digests, signals.bits, signals.vectors, shows
-        number = self._number(Layout(outcome.modality, outcome.reports, *map(tuple, maps)))
+        signals, region_of_row = outcome.fingerprint, outcome.region_of_row
+        maps: tuple[Mapping[Any, Any], ...]
+        maps = signals.digests, signals.bits, signals.vectors, region_of_row
+        names = (tuple(each) for each in maps)
+        number = self._number(Layout(outcome.modality, outcome.reports, *names))
         if number is None:
             return None
         regions = np.array([dataclasses.astuple(region) for region in outcome.regions])
         values = (value for each in maps for value in each.values())
-        return (number, *values, regions) if shows else (number, *values)
+        return (number, *values, regions) if region_of_row else (number, *values)
 
     def unpack(self, packed: Packed) -> Outcome:
         """An outcome equal to the one packed, read-only as that was."""
@@ -110,11 +115,13 @@ class Packing:
         if isinstance(layout, type):
             return layout(*values)
         modality, reports, *names = layout
-        digests, bits, vectors, shows = (
-            MappingProxyType(dict(zip(each, values, strict=False))) for each in names
+        maps: list[Mapping[Any, Any]]  # zip takes a name first, so that no value is lost
+        maps = [MappingProxyType(dict(zip(each, values, strict=False))) for each in names]
+        digests, bits, vectors, region_of_row = maps
+        regions = tuple(Region(*sides) for sides in next(values).tolist()) if region_of_row else ()
+        return ContentFingerprint(
+            Fingerprint(digests, bits, vectors), modality, reports, regions, region_of_row
         )
-        regions = tuple(Region(*sides) for sides in next(values).tolist()) if shows else ()
-        return Print(Fingerprint(digests, bits, vectors), modality, reports, regions, shows)
 
     def _number(self, layout: Layout) -> int | None:
         with self._lock:

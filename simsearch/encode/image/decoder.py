@@ -15,22 +15,22 @@ from simsearch.encode.encoder_protocol import ImageEncoder, Pixels
 from simsearch.encode.image import pdq
 from simsearch.encode.image.picture import ImageLimits, Picture, open_picture
 from simsearch.encode.image.preprocess import Preprocess
-from simsearch.encode.image.region_edges import FINE_PX, sharpened
+from simsearch.encode.image.region_edges import FINE_PX, refined_box
 from simsearch.encode.image.regions import regions_of, small_size
 from simsearch.errors import SimsearchError
 from simsearch.types import NO_CALL, Bits, CallContext, Region
 
 
 class PdqRows(IntEnum):
-    """How many rows of PDQ are wanted; `EVERY_WAY` is a picture turned and flipped."""
+    """How many rows of PDQ are wanted; `DIHEDRAL` is a picture turned and flipped."""
 
     NONE = 0
     UPRIGHT = 1
-    EVERY_WAY = 8
+    DIHEDRAL = 8
 
 
 @dataclass(frozen=True)
-class ImageAsk:
+class ImageRequest:
     """What is wanted of one image, and of up to `regions_max` pictures in it. Nothing at all is
     worth asking too: is it an image?"""
 
@@ -76,13 +76,15 @@ class ImageDecoder(Protocol):
     @property
     def counts(self) -> DecodeCounts: ...
 
-    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
+    def decode(
+        self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
+    ) -> DecodedImage:
         """One image file. Raises EmptyContent, BadContent, ContentTooLarge and, where others
         decode, DecoderFailed, Overloaded, DeadlinePassed and NotReady."""
         ...
 
     def decode_each(
-        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+        self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
         """As `decode`, many at a time where that is quicker; in order, with what it raises for an
         image in the place of that image."""
@@ -94,7 +96,7 @@ class ImageDecoder(Protocol):
 
 
 @runtime_checkable
-class Described(Protocol):
+class DescribesPreprocess(Protocol):
     """An image encoder that can say how its pixels are made; None: only its `prepare` knows."""
 
     @property
@@ -103,17 +105,17 @@ class Described(Protocol):
 
 def preprocess_of(encoder: ImageEncoder) -> Preprocess | None:
     """How the pixels of this encoder are made, if that can be told to another process."""
-    return encoder.preprocess if isinstance(encoder, Described) else None
+    return encoder.preprocess if isinstance(encoder, DescribesPreprocess) else None
 
 
-def decode_image(data: bytes, ask: ImageAsk, limits: ImageLimits) -> DecodedImage:
+def decode_image(data: bytes, request: ImageRequest, limits: ImageLimits) -> DecodedImage:
     """Here and now. Raises EmptyContent, BadContent, ContentTooLarge."""
     picture = open_picture(data, limits)
-    whole = _read(picture, ask)
-    if not ask.regions_max:
+    whole = _read(picture, request)
+    if not request.regions_max:
         return whole
-    found = _regions(picture, ask.regions_max)
-    return replace(whole, parts=tuple((r, _read(picture.part(r), ask)) for r in found))
+    found = _regions(picture, request.regions_max)
+    return replace(whole, parts=tuple((r, _read(picture.part(r), request)) for r in found))
 
 
 def _regions(picture: Picture, most: int) -> Iterable[Region]:
@@ -122,11 +124,11 @@ def _regions(picture: Picture, most: int) -> Iterable[Region]:
     if not rough:
         return ()
     fine = np.asarray(picture.rgb(at_least=(FINE_PX, FINE_PX)))
-    return dict.fromkeys(sharpened(region, fine) for region in rough)
+    return dict.fromkeys(refined_box(region, fine) for region in rough)
 
 
-def _read(picture: Picture, ask: ImageAsk) -> DecodedImage:
-    return DecodedImage(_pdq(picture, ask.pdq), {way: way.fit(picture) for way in ask.ways})
+def _read(picture: Picture, request: ImageRequest) -> DecodedImage:
+    return DecodedImage(_pdq(picture, request.pdq), {way: way.fit(picture) for way in request.ways})
 
 
 def _pdq(picture: Picture, rows: PdqRows) -> Bits | None:
@@ -135,7 +137,7 @@ def _pdq(picture: Picture, rows: PdqRows) -> Bits | None:
             return None
         case PdqRows.UPRIGHT:
             return pdq.pdq_of(picture)
-        case PdqRows.EVERY_WAY:
+        case PdqRows.DIHEDRAL:
             return pdq.pdq_dihedral(picture)
 
 
@@ -145,41 +147,43 @@ class InProcessDecoder:
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
-        self._tally = Tally()
+        self._counter = DecodeCounter()
 
     @property
     def counts(self) -> DecodeCounts:
-        return self._tally.counts
+        return self._counter.counts
 
-    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
+    def decode(
+        self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
+    ) -> DecodedImage:
         try:
-            decoded = decode_image(data, ask, self._limits)
+            decoded = decode_image(data, request, self._limits)
         except SimsearchError:
-            self._tally.add("refused")
+            self._counter.add("refused")
             raise
-        self._tally.add("decoded")
-        self._tally.add("regions", len(decoded.parts))
+        self._counter.add("decoded")
+        self._counter.add("regions", len(decoded.parts))
         return decoded
 
     def decode_each(
-        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+        self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
-        return [decoded_or_refused(self, data, ask, call) for data in files]
+        return [decoded_or_refused(self, data, request, call) for data in files]
 
     def close(self) -> None:
         """There is nothing to end."""
 
 
 def decoded_or_refused(
-    decoder: ImageDecoder, data: bytes, ask: ImageAsk, call: CallContext
+    decoder: ImageDecoder, data: bytes, request: ImageRequest, call: CallContext
 ) -> DecodedImage | SimsearchError:
     try:
-        return decoder.decode(data, ask, call)
+        return decoder.decode(data, request, call)
     except SimsearchError as refusal:
         return refusal
 
 
-class Tally:
+class DecodeCounter:
     """Counts that many threads add to."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ _BORDER_STEP: Final = 24.0
 """Mean step, of 255, at which a margin too thin for the small copy is one."""
 
 
-def sharpened(region: Region, pixels: NDArray[np.uint8]) -> Region:
+def refined_box(region: Region, pixels: NDArray[np.uint8]) -> Region:
     """The same region with each side moved, by a pixel or two of the small copy, to where colours
     step most in (height, width, 3) uint8 that has more pixels: a hash of the part changes with
     every pixel."""

@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Hands:
+class HelperThreads:
     """Thread-safe. The thread that has the work does it, and so do as many others as are free at
     that moment: nobody waits for a hand, and there are never more threads than `count`."""
 

@@ -17,14 +17,14 @@ from functools import partial
 
 from simsearch.encode.digests import sha256
 from simsearch.encode.image.decoder import (
+    DecodeCounter,
     DecodeCounts,
     DecodedImage,
-    ImageAsk,
-    Tally,
+    ImageRequest,
     decoded_or_refused,
 )
 from simsearch.encode.image.picture import ImageLimits, check_length
-from simsearch.encode.sandbox.helper_threads import Hands
+from simsearch.encode.sandbox.helper_threads import HelperThreads
 from simsearch.encode.sandbox.pool import WorkerPool
 from simsearch.encode.sandbox.process import WORKER_MODULE, Loss, WorkerLost
 from simsearch.encode.sandbox.wire_format import WorkerSettings
@@ -41,7 +41,7 @@ KILLS_MAX = 2
 """Workers that one content may cost in a row. Once may be bad luck, as when memory ran out
 elsewhere; what was decoded in between has proved that it was."""
 
-KILLERS_KEPT = 10_000
+POISON_MAX = 10_000
 """Contents that are remembered for it; the least recent is forgotten first."""
 
 TRIES = 3
@@ -75,9 +75,9 @@ class Sandbox:
         self._limits = limits
         self._timeout_s = options.timeout_s
         self._pool = WorkerPool(settings, options.workers, options.images_per_worker, module)
-        self._hands = Hands(options.workers - 1, "decode")
-        self._killers = _Killers()
-        self._tally = Tally()
+        self._helpers = HelperThreads(options.workers - 1, "decode")
+        self._poison = PoisonContents()
+        self._counter = DecodeCounter()
 
     def open(self) -> None:
         """Returns once every worker is ready. Raises NoSandbox."""
@@ -85,53 +85,57 @@ class Sandbox:
 
     def close(self) -> None:
         self._pool.close()
-        self._hands.close()
+        self._helpers.close()
 
     @property
     def counts(self) -> DecodeCounts:
-        return replace(self._tally.counts, restarts=self._pool.restarts)
+        return replace(self._counter.counts, restarts=self._pool.restarts)
 
     @property
     def pids(self) -> list[int]:
         """Of the workers that are there."""
         return self._pool.pids
 
-    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
-        self._refuse_killers(data)
+    def decode(
+        self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
+    ) -> DecodedImage:
+        self._refuse_poison(data)
         try:
             check_length(data, self._limits)
-            decoded = self._ask_workers(data, ask, call)
+            decoded = self._decode_in_worker(data, request, call)
         except WorkerLost as lost:
             raise self._failure(data, lost) from None
         except BadInput:
-            self._tally.add("refused")
+            self._counter.add("refused")
             raise
-        self._killers.acquit(data)
-        self._tally.add("decoded")
-        self._tally.add("regions", len(decoded.parts))
+        self._poison.acquit(data)
+        self._counter.add("decoded")
+        self._counter.add("regions", len(decoded.parts))
         return decoded
 
     def decode_each(
-        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+        self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
         """By all workers at once, if nobody else has images: a call that has many waits for its
         turn with each of them."""
-        one = partial(decoded_or_refused, self, ask=ask, call=call)
-        return self._hands.map(one, files)
+        one = partial(decoded_or_refused, self, request=request, call=call)
+        return self._helpers.map(one, files)
 
-    def _refuse_killers(self, data: bytes) -> None:
-        if self._killers.kills(data) >= KILLS_MAX:
-            self._tally.add("digests_refused")
+    def _refuse_poison(self, data: bytes) -> None:
+        if self._poison.kills(data) >= KILLS_MAX:
+            self._counter.add("digests_refused")
             raise DecoderFailed(
                 f"this image cost {KILLS_MAX} decode workers and is not decoded again: "
                 "hold it for review, or send it re-encoded"
             )
 
-    def _ask_workers(self, data: bytes, ask: ImageAsk, call: CallContext) -> DecodedImage:
+    def _decode_in_worker(
+        self, data: bytes, request: ImageRequest, call: CallContext
+    ) -> DecodedImage:
         for _ in range(TRIES):
             try:
                 with self._pool.lend(call) as worker:
-                    return worker.decode(data, ask, self._timeout_s)
+                    return worker.decode(data, request, self._timeout_s)
             except WorkerLost as lost:
                 if self._pool.closed:
                     raise NotReady("the server is shutting down: ask another one") from None
@@ -143,13 +147,13 @@ class Sandbox:
     def _failure(self, data: bytes, lost: WorkerLost) -> SimsearchError:
         """Counts it, blames the image where it is to blame, and gives what to raise."""
         if lost.loss is Loss.STARVED:
-            self._tally.add("starved")
+            self._counter.add("starved")
             return Overloaded(
                 f"the machine was too busy to decode the image in {self._timeout_s:g} s: retry",
                 retry_after_ms=math.ceil(self._timeout_s * 1e3),
             )
-        self._tally.add("timeouts" if lost.loss is Loss.HUNG else "crashes")
-        if self._killers.blame(data) == KILLS_MAX:
+        self._counter.add("timeouts" if lost.loss is Loss.HUNG else "crashes")
+        if self._poison.blame(data) == KILLS_MAX:
             log.warning("image_refused_from_now_on", bytes=len(data), workers=KILLS_MAX)
         how = "took too long to decode" if lost.loss is Loss.HUNG else "broke its decoder"
         return DecoderFailed(
@@ -157,7 +161,7 @@ class Sandbox:
         )
 
 
-class _Killers:
+class PoisonContents:
     """How many workers each content has cost, by SHA-256; the contents themselves are not kept."""
 
     def __init__(self) -> None:
@@ -184,6 +188,6 @@ class _Killers:
         with self._lock:
             self._kills[digest] = kills = self._kills.get(digest, 0) + 1
             self._kills.move_to_end(digest)
-            if len(self._kills) > KILLERS_KEPT:
+            if len(self._kills) > POISON_MAX:
                 self._kills.popitem(last=False)
         return kills

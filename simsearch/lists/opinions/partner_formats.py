@@ -211,9 +211,9 @@ _FEEDBACK: Final = {
 def _hash_feedbacks(opined: OpinedEntry, verdict: Verdict) -> Iterator[Mapping[str, Any]]:
     if verdict not in _FEEDBACK:
         raise _Unsaid(NOT_SAYABLE)
-    prints = opined.fingerprint
-    values = [row.tobytes().hex() for row in prints.bits.get(Signal.PDQ, ())]
-    values += [digest.hex() for digest in prints.digests.get(Signal.MD5, ())]
+    fingerprints = opined.fingerprint
+    values = [row.tobytes().hex() for row in fingerprints.bits.get(Signal.PDQ, ())]
+    values += [digest.hex() for digest in fingerprints.digests.get(Signal.MD5, ())]
     if not values:
         raise _Unsaid(NO_HASH)
     for value in values:

@@ -47,7 +47,7 @@ class Core:
     fingerprinter: Fingerprinter
     follower: Follower
     matcher: Matcher | VerdictCache
-    prints: Fingerprinter | FingerprintCache
+    fingerprints: Fingerprinter | FingerprintCache
     """What the matcher asks with; `fingerprinter` itself where nothing is remembered."""
     answers: Answers = field(default_factory=Answers)
     standing: Standing = field(default_factory=Standing)
@@ -84,8 +84,10 @@ class Core:
         gpus = Gpus.found(GpuOptions(use=config.index.gpu, placement=placement))
         follower = Follower(store, snapshots, served_spaces(encoders), gpus)
         follower.start()
-        prints = cached_fingerprints(fingerprinter, config.cache)
-        matcher = Matcher(prints, follower, config.limits.hits_max, config.server.search_threads)
+        fingerprints = cached_fingerprints(fingerprinter, config.cache)
+        matcher = Matcher(
+            fingerprints, follower, config.limits.hits_max, config.server.search_threads
+        )
         answers = cached_verdicts(matcher, follower, config.cache)
         timekeeper = Timekeeper(store)
         timekeeper.start()
@@ -99,7 +101,7 @@ class Core:
             fingerprinter,
             follower,
             answers,
-            prints,
+            fingerprints,
             timekeeper=timekeeper,
             hits=hits,
             keeper=keeper,

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from simsearch import __version__
 from simsearch.encode.batching.batched_encoders import BatchedImageEncoder, BatchedTextEncoder
-from simsearch.encode.batching.batcher import Counts
+from simsearch.encode.batching.batcher import BatcherCounts
 from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.errors import SimsearchError
 from simsearch.index.snapshot.directory import read_manifest
@@ -159,7 +159,7 @@ def _answers(page: Page, core: Core) -> None:
     page.set("simsearch_results_truncated_total", counts.truncated)
 
 
-def _encoder(page: Page, counts: Counts, *labels: str) -> None:
+def _encoder(page: Page, counts: BatcherCounts, *labels: str) -> None:
     bounds = tuple(2.0 ** (power + 1) - 1 for power in range(len(counts.batch_sizes) - 1))
     spread = Spread(bounds, counts.batch_sizes, counts.items)
     page.spread("simsearch_encoder_batch_items", spread, *labels)
@@ -187,14 +187,14 @@ def _decoding(page: Page, core: Core) -> None:
 
 
 def _caches(page: Page, core: Core) -> None:
-    if isinstance(core.prints, FingerprintCache):
-        prints = core.prints.counts
-        page.set("simsearch_cache_lookups_total", prints.hits, "fingerprints", "hit")
-        page.set("simsearch_cache_lookups_total", prints.misses, "fingerprints", "miss")
-        page.set("simsearch_cache_lookups_total", prints.joins, "fingerprints", "join")
-        page.set("simsearch_cache_evictions_total", prints.evictions, "fingerprints")
-        page.set("simsearch_cache_entries", prints.entries, "fingerprints")
-        page.set("simsearch_cache_bytes", prints.entry_bytes, "fingerprints")
+    if isinstance(core.fingerprints, FingerprintCache):
+        fingerprints = core.fingerprints.counts
+        page.set("simsearch_cache_lookups_total", fingerprints.hits, "fingerprints", "hit")
+        page.set("simsearch_cache_lookups_total", fingerprints.misses, "fingerprints", "miss")
+        page.set("simsearch_cache_lookups_total", fingerprints.joins, "fingerprints", "join")
+        page.set("simsearch_cache_evictions_total", fingerprints.evictions, "fingerprints")
+        page.set("simsearch_cache_entries", fingerprints.entries, "fingerprints")
+        page.set("simsearch_cache_bytes", fingerprints.entry_bytes, "fingerprints")
     if isinstance(core.matcher, VerdictCache):
         verdicts = core.matcher.counts
         page.set("simsearch_cache_lookups_total", verdicts.hits, "verdicts", "hit")
