@@ -1,4 +1,4 @@
-"""Structure figures of the code base: folder sizes, names, lines, long functions, cycles, docstrings.
+"""Structure of the code base: folder sizes, names, lines, long functions, cycles, docstrings.
 
     python -m benchmarks.house [--json]
 

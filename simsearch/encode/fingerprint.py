@@ -1,7 +1,7 @@
-"""Content to signals: what is stored when an item is banned, and what is asked with in a query.
+"""Fingerprinter: computes all signals of content, for banned items and for queries.
 
-The two sides differ: a query asks with all eight rotations and flips of an image's PDQ and may
-send a text into a space of images; a banned item stores one row of each.
+The two differ: a query has all eight rotations and flips of an image's PDQ, and the vectors of a
+text in spaces of images too; a banned item has one row of each signal.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ Wanted: TypeAlias = Container[tuple[str, Modality | None]]
 
 
 class AllSignals:
-    """Wants every signal there is: what a banned item stores."""
+    """Contains every signal: what is wanted of a banned item."""
 
     def __contains__(self, item: object) -> bool:
         return True
@@ -78,7 +78,7 @@ class AllSignals:
 
 @dataclass(frozen=True)
 class ContentLimits:
-    """`regions_max`: how many pictures found in a picture a query asks with, beside the whole."""
+    """`regions_max`: how many regions of an image a query searches with, besides the whole."""
 
     image: ImageLimits = field(default_factory=ImageLimits)
     text: text.TextLimits = field(default_factory=text.TextLimits)
@@ -88,11 +88,11 @@ class ContentLimits:
 
 @dataclass(frozen=True)
 class ContentFingerprint:
-    """The fingerprint of one content, what kind it was, and what became of each signal.
+    """The fingerprint of one content, its kind, and the state of each signal.
 
-    `regions` are the pictures found in a picture; `shows[signal]`, (rows,) uint8, says what each
-    row of a signal is of: 0 the whole, n the n-th region. Signals that are of the whole alone are
-    not in it.
+    `regions` are the pictures found in a picture; `region_of_row[signal]`, (rows,) uint8, has 0
+    for a row of the whole and n for one of the n-th region. Signals of the whole alone are not in
+    it.
     """
 
     fingerprint: Fingerprint
@@ -102,13 +102,13 @@ class ContentFingerprint:
     region_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     def region(self, number: int) -> Region | None:
-        """As `shows` numbers them; None: the whole."""
+        """The region of that number in `region_of_row`; None: the whole."""
         return self.regions[number - 1] if number else None
 
 
 @dataclass
 class _Draft:
-    """One content on its way to a ContentFingerprint: hashes are there, embeddings still to come."""
+    """A ContentFingerprint in the making: hashes are computed, embeddings still missing."""
 
     modality: Modality | None
     digests: dict[Signal, tuple[bytes, ...]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class _Draft:
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
     windows: list[str] = field(default_factory=list)
     refusal: SimsearchError | None = None
-    """Why it comes to no print: an encoder failed at it."""
+    """Set where an encoder failed at it: there is no fingerprint."""
 
     def report(self, signal: str, state: SignalState, detail: str = "") -> None:
         self.reports.append(SignalReport(str(signal), state, detail))
@@ -139,25 +139,26 @@ Outcome: TypeAlias = ContentFingerprint | SimsearchError
 
 
 class Fingerprinter:
-    """Computes signals in batches; one bad content never fails its neighbours."""
+    """Computes signals in batches; a bad content does not fail the others."""
 
     def __init__(
         self, encoders: EncoderSet, limits: ContentLimits, decoder: ImageDecoder | None = None
     ) -> None:
-        """`decoder`: where images are decoded; in this process if nothing else is given."""
+        """`decoder`: decodes images; by default in this process."""
         self.encoders = encoders
         self.limits = limits
         self.decoder: ImageDecoder = decoder or InProcessDecoder(limits.image)
 
     def ban(self, contents: Sequence[Content], call: CallContext = NO_CALL) -> list[Outcome]:
-        """What to store for each content, or why it cannot be used. Raises what concerns the
+        """The fingerprint to store for each content, or why it has none. Raises what concerns the
         whole call: Overloaded, DeadlinePassed, NotReady."""
         return self._run(contents, Side.BAN, AllSignals(), call)
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """What to ask with for each content, or why it cannot be used. Raises as `ban` does."""
+        """The fingerprint to search with for each content, or why it has none. Raises as `ban`
+        does."""
         return self._run(contents, Side.QUERY, wanted, call)
 
     def _run(
@@ -271,8 +272,8 @@ class Fingerprinter:
     # ------------------------------------------------------------ all together
 
     def _ready_vectors(self, contents: Sequence[Content], side: Side) -> dict[int, Outcome]:
-        """The prints of the contents that are vectors, by position; those that say the same of
-        themselves are looked at together."""
+        """The fingerprints of the contents that are vectors, by position. Those of equal space and
+        modality are checked together."""
         groups: dict[tuple[str, Modality | None], list[int]] = {}
         vectors: dict[int, NDArray[np.floating]] = {}
         for number, content in enumerate(contents):
@@ -333,7 +334,7 @@ class Fingerprinter:
         wanted: Wanted,
         call: CallContext,
     ) -> None:
-        """A banned text is stored in spaces of texts only; a query asks wherever a bank allows."""
+        """A banned text is stored in text spaces only; a query searches wherever a bank allows."""
         crossing = encoder.home is not Modality.TEXT
         if encoder.text is None or (crossing and side is Side.BAN):
             return
@@ -347,7 +348,7 @@ class Fingerprinter:
 
 
 def _take_rows(draft: _Draft, space: str, rows: Sequence[Row | SimsearchError]) -> None:
-    """One window or region that has no row is enough: what it says was not judged."""
+    """One window or region without a row fails the content: that part was not judged."""
     draft.refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
     if draft.refusal is None:
         draft.vectors[space] = np.stack(rows)  # type: ignore[arg-type]  # all are rows
@@ -366,7 +367,7 @@ def _wrong_kind(encoder: LoadedEncoder, kind: Modality, named: str, side: Side) 
 
 
 def _report_off(draft: _Draft, encoder: LoadedEncoder, side: Side) -> None:
-    """Tell whoever bans that this item will lack a signal; a query tells by its banks' rules."""
+    """Report a signal that a banned item will lack; a query reports by its banks' rules."""
     if side is Side.BAN and encoder.space is None and encoder.home is draft.modality:
         draft.report(encoder.name, SignalState.UNAVAILABLE, encoder.off_reason)
 
@@ -402,8 +403,8 @@ def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) ->
 
 
 def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint | None:
-    """The print of an image or text without what takes decoding or encoding; None for other
-    content, and for a text that will be refused."""
+    """The exact digests of an image or text, without decoding or encoding; None for other content,
+    and for a text that will be refused."""
     values: dict[Signal, tuple[bytes, ...]]
     match content:
         case ImageContent():
@@ -426,7 +427,7 @@ def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) ->
 
 
 def merge(fingerprints: Sequence[ContentFingerprint]) -> Fingerprint:
-    """The rows of several contents as one entry's fingerprint; equal digests once."""
+    """One entry's fingerprint from several contents; equal digests once."""
 
     def joined(maps: Sequence[Mapping[T, P]]) -> dict[T, list[P]]:
         gathered: dict[T, list[P]] = {}

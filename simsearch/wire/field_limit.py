@@ -1,7 +1,7 @@
-"""Scanner of protobuf's wire format: the fields of a message, before objects are made of them.
+"""Field limit: a scanner of protobuf's wire format counts fields before a message is parsed.
 
-A parser takes some hundred bytes for the smallest field there is, so that what a message costs is
-bounded by its fields, not by its length.
+A parser allocates some hundred bytes for the smallest field, so the cost of a message is bounded by
+its number of fields, not by its length.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Field: TypeAlias = tuple[int, int, int]
 
 def check_fields(raw: bytes, descriptor: Descriptor) -> None:
     """Raises LimitExceeded where a message of this type has over `FIELDS_MAX` fields, and
-    BadRequest where the bytes are none. Strings, bytes, packed numbers and what is not known of
-    the type are passed over, each as one field."""
+    BadRequest where the bytes are none. Strings, bytes, packed numbers and unknown fields count
+    as one field each."""
     Scanner(raw).fields(0, len(raw), (), _inner(descriptor))
 
 

@@ -1,6 +1,7 @@
-"""Match requests as they came: weighed off their bytes, parsed by who does the work.
+"""Request weight: the items and bytes of a match request, counted before it is parsed.
 
-A request that is refused is not paid for, and a large one does not hold up the event loop.
+A refused request is never parsed, and a large one is parsed in the thread that works on it, not in
+the event loop.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _KINDS: Final = frozenset(
 
 
 class Weight(NamedTuple):
-    """How much a call asks for. `ready` are vectors and hashes, and items without content;
-    `nbytes` is the whole message."""
+    """Items and bytes of a request, by kind. `ready` are vectors and hashes, and items without
+    content; `nbytes` is the whole message."""
 
     items: int = 0
     nbytes: int = 0

@@ -1,7 +1,7 @@
-"""Dynamic batching: many callers' items go through one worker in the largest batches at hand.
+"""Dynamic batching: the items of many calls go through one worker thread in shared batches.
 
-Greedy and, unless it is told to linger, without delay: whenever the worker is free it takes what
-`queueing.py` chooses. Alone, an item is served at once; under load, batches grow by themselves.
+Whenever the worker is free it takes the batch that `item_queue.py` chooses, without delay unless
+the bounds have it linger. A single item is served at once; under load, batches grow by themselves.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ RETRY_MS_MIN: Final = 10
 RETRY_MS_MAX: Final = 5_000
 
 BATCH_SIZES: Final = 12
-"""How many powers of two the counts of batches tell apart; the last holds all beyond."""
+"""Buckets of the histogram of batch sizes, by powers of two; the last is open."""
 
 
 @dataclass(frozen=True)
 class BatcherCounts:
-    """What one batcher did since it began. A batch is one run, also a failed one and the parts it
-    is then run in. `units` are the sizes of what ran and `cost` those with padding;
-    `batch_sizes[k]` counts batches of 2**k to 2**(k + 1) - 1 items. Items that never ran are
-    `expired`, `cancelled` (nobody wanted them any more) or `refused` (there was no room)."""
+    """Totals since the start. A batch is one run; a failed run and each of its parts count too.
+    `units` are the sizes of the items that ran and `cost` those with padding; `batch_sizes[k]`
+    counts batches of 2**k to 2**(k + 1) - 1 items. Items that never ran are `expired`, `cancelled`
+    (their caller was gone) or `refused` (the queue was full)."""
 
     batches: int = 0
     failed_batches: int = 0
@@ -68,8 +68,8 @@ class BatcherCounts:
 
 
 class _Job(Generic[T, R]):
-    """What one caller submitted; its items may go in several batches. With `each`, what an item
-    fails with is its answer, and the others go on."""
+    """The items of one call, which may go in several batches. With `each`, an item's error is its
+    answer, and the other items go on."""
 
     def __init__(self, items: Sequence[T], call: CallContext, *, each: bool = False) -> None:
         self.items = items
@@ -103,23 +103,23 @@ class _Job(Generic[T, R]):
             self.future.set_exception(error)
 
     def _settles(self) -> bool:
-        """True once, unless it was cancelled: the worker and whoever aborts may both come."""
+        """True once, unless it was cancelled: the worker and `abort` may both settle it."""
         with self._settling:
             first, self._settled = not self._settled, True
         return first and self.future.set_running_or_notify_cancel()
 
 
 class _RunRate:
-    """Milliseconds for a unit, of late: long runs weigh more than short ones, old ones less."""
+    """Moving average of milliseconds per unit; long runs weigh more, old ones less."""
 
-    KEPT: Final = 0.8
+    DECAY: Final = 0.8
 
     def __init__(self) -> None:
         self._ms = self._units = 0.0
 
     def add(self, ms: float, units: int) -> None:
-        self._ms = self.KEPT * self._ms + ms
-        self._units = self.KEPT * self._units + units
+        self._ms = self.DECAY * self._ms + ms
+        self._units = self.DECAY * self._units + units
 
     def ms_for(self, units: int) -> float:
         """0 before anything was measured."""
@@ -160,6 +160,7 @@ class Batcher(Generic[T, R]):
 
     @property
     def counts(self) -> BatcherCounts:
+        """Totals since the start, and the items waiting now."""
         with self._changed:
             return replace(
                 self._counts,
@@ -168,17 +169,17 @@ class Batcher(Generic[T, R]):
             )
 
     def estimated_wait_ms(self, priority: Priority = Priority.INTERACTIVE) -> float:
-        """How long an item that comes now may wait for its batch to begin, by the pace of late."""
+        """How long an item that arrives now may wait for its batch, at the recent rate."""
         with self._changed:
             return self._rate.ms_for(self._units_running + self._queue.units_before(priority))
 
     def run(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
-        """The answers to `items`, in order; waits for them no longer than they are worth it.
-        Raises what `submit` and its future do."""
+        """The answers to `items`, in order. Waits until the deadline or `wait_s_max` at most.
+        Raises what `submit` and its future raise."""
         return self._answers_of(_Job[T, R](items, call))
 
     def run_each(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R | Exception]:
-        """As `ask`, but an item that fails has its error for an answer, and the others theirs.
+        """The answers to `items`, in order, where the answer of an item that failed is its error.
         Raises what concerns the whole call."""
         return self._answers_of(_Job[T, R | Exception](items, call, each=True))
 
@@ -201,7 +202,7 @@ class Batcher(Generic[T, R]):
 
         Raises Overloaded when the priority is full, LimitExceeded for more items than it could ever
         hold, NotReady after `close`. These, at once or from the future: DeadlinePassed, Overloaded
-        after waiting too long, NotReady once nobody wants the answer.
+        after waiting too long, NotReady once the caller is gone.
         """
         return self._submit(_Job[T, R](items, call))
 
@@ -220,21 +221,21 @@ class Batcher(Generic[T, R]):
         return job.future
 
     def close(self) -> None:
-        """Refuse what comes, finish what waits."""
+        """Refuse new items and finish the queued ones."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._worker.join()
 
     def abort(self) -> None:
-        """Refuse what comes, fail what waits with NotReady; the batch in progress is finished."""
+        """Refuse new items and fail the queued ones with NotReady; finish the running batch."""
         self._fail_waiting()
         self.close()
 
-    # ------------------------------------------------------------ the way in
+    # ------------------------------------------------------------ admission
 
     def _make_room(self, priority: Priority, items: int) -> None:
-        """Nobody is refused for the sake of items that will not run."""
+        """Drop items that will not run, before a new one is refused for lack of room."""
         with self._changed:
             if self._queue.has_room(priority, items):
                 return
@@ -274,12 +275,12 @@ class Batcher(Generic[T, R]):
         try:
             while self._serve():
                 pass
-        finally:  # whatever ended this thread, nobody may wait for it for ever
+        finally:  # whatever ended this thread, no caller may wait for it for ever
             self._fail_waiting()
 
     def _serve(self) -> bool:
-        """One batch; False at the end. In a frame of its own, so that an idle worker keeps no
-        content."""
+        """Serve one batch; False once closed and empty. Its own frame ends with the batch, so that
+        an idle worker keeps no content."""
         taken = self._next()
         if taken is None:
             return False
@@ -300,7 +301,7 @@ class Batcher(Generic[T, R]):
             return taken
 
     def _sifted(self, group: Sequence[QueuedItem[_Job[T, Any]]]) -> list[QueuedItem[_Job[T, Any]]]:
-        """Time goes by between one run of a batch and the next."""
+        """Without the items that expired or were given up since the batch was taken."""
         kept, dropped = sift(group, self._clock())
         self._dismiss(dropped)
         return kept
@@ -328,7 +329,7 @@ class Batcher(Generic[T, R]):
             raise InternalFault(f"{self._name} got {len(answers)} answers to {len(items)} items")
         return answers
 
-    # ------------------------------------------------------------ who gets no answer
+    # ------------------------------------------------------------ dropped items
 
     def _dismiss(self, dropped: Dropped[_Job[T, Any]]) -> None:
         """Tell each caller why; not under the lock, since futures call back."""

@@ -35,7 +35,9 @@ WHOLE_CALL = (Overloaded, DeadlinePassed, NotReady)
 class EncodesEach(Protocol):
     """An encoder that reports its errors per item."""
 
-    def encode_each(self, items: Sequence[Any], call: CallContext) -> Sequence[Row | Exception]: ...
+    def encode_each(self, items: Sequence[Any], call: CallContext) -> Sequence[Row | Exception]:
+        """A row or an error for each item. Raises what concerns the whole call."""
+        ...
 
 
 def texts_each(

@@ -1,8 +1,8 @@
-"""Fingerprint cache: content seen before is not decoded and encoded again, nor is content that
-another call has in work.
+"""Fingerprint cache: content that was seen before, or that another call is encoding, is not encoded
+again.
 
-A fingerprint depends on the content's kind, its bytes, and the signals wanted of it: that is its
-key. It depends on the encoders and the limits, too, which stay the same while a server runs.
+The key is what a fingerprint depends on: the kind of content, its bytes and the wanted signals.
+The encoders and limits, on which it depends too, stay the same while a server runs.
 """
 
 from __future__ import annotations
@@ -32,39 +32,45 @@ from simsearch.errors import DeadlinePassed, NotReady
 from simsearch.types import NO_CALL, CallContext, Content, ImageContent, Modality, Signal
 
 JOINS_MAX = 3
-"""Flights that come to nothing before a call stops waiting and does the work itself."""
+"""After this many flights without a result a call stops waiting and computes itself."""
 
 WAIT_S_MAX = 30.0
-"""For one flight, by a call without a deadline."""
+"""How long a call without a deadline waits for one flight."""
 
 ENTRY_BYTES = 800
-"""What an entry takes besides its packed value; a test measures it."""
+"""What an entry takes besides its values; tests/encode/cache measures it."""
 
 Parts: TypeAlias = frozenset[tuple[str, Modality | None]]
-"""The wanted signals that a content of some kind can have."""
+"""The wanted signals that one kind of content can have."""
 
 Key: TypeAlias = bytes
-"""The key of a content, then a digest of the parts that are wanted of it."""
+"""Cache key: the content's key, then a digest of its wanted parts."""
 
 
 class FingerprintSource(Protocol):
-    """What contents are asked with, in batches: a Fingerprinter does."""
+    """Computes fingerprints for queries, in batches: a Fingerprinter, or a cache of one."""
 
     @property
-    def encoders(self) -> EncoderSet: ...
+    def encoders(self) -> EncoderSet:
+        """The encoders it computes with."""
+        ...
 
     @property
-    def limits(self) -> ContentLimits: ...
+    def limits(self) -> ContentLimits:
+        """The limits on content."""
+        ...
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
-    ) -> list[Outcome]: ...
+    ) -> list[Outcome]:
+        """The fingerprint of each content, or why it has none."""
+        ...
 
 
 @dataclass(frozen=True)
 class FingerprintCacheCounts:
-    """Images and texts asked for, by what was done: found (`hits`), computed (`misses`), or taken
-    from the work of another item or call (`joins`); and what the cache holds."""
+    """Lookups of images and texts: found (`hits`), computed (`misses`), or taken from another item
+    or call that computed them (`joins`); and the size of the cache."""
 
     hits: int = 0
     misses: int = 0
@@ -75,14 +81,14 @@ class FingerprintCacheCounts:
 
 
 class FingerprintCache:
-    """The fingerprints of a Fingerprinter, each content computed once. Its results are shared
-    between calls and cannot be changed. Safe to call from any number of threads."""
+    """A cache in front of a Fingerprinter. Its results are shared between calls and read-only. Safe
+    to call from any number of threads."""
 
     def __init__(
         self, fingerprints: FingerprintSource, bytes_max: int, single_flight: bool
     ) -> None:
-        """`bytes_max` 0: nothing is kept. `single_flight` False: concurrent calls do not wait for
-        each other; within one call every content is computed once in any case."""
+        """`bytes_max` 0: no cache. `single_flight` False: concurrent calls do not wait for each
+        other. Equal contents of one call are computed once in any case."""
         self._prints = fingerprints
         spaces = [encoder.space.id for encoder in fingerprints.encoders if encoder.space]
         self._candidates = {
@@ -97,14 +103,17 @@ class FingerprintCache:
 
     @property
     def encoders(self) -> EncoderSet:
+        """Those of the Fingerprinter."""
         return self._prints.encoders
 
     @property
     def limits(self) -> ContentLimits:
+        """Those of the Fingerprinter."""
         return self._prints.limits
 
     @property
     def counts(self) -> FingerprintCacheCounts:
+        """Totals since the start, and the size of the cache."""
         with self._lock:
             done = (self._hits, self._misses, self._joins)
         packed = self._packed
@@ -113,8 +122,8 @@ class FingerprintCache:
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """What to ask with for each content, or why it cannot be used. Raises what the encoders
-        raise, and DeadlinePassed or NotReady when the call ends while it waits for another."""
+        """The fingerprint of each content, or why it has none. Raises what the encoders raise, and
+        DeadlinePassed or NotReady when the call ends while it waits for another."""
         parts = {
             modality: _digest(frozenset(part for part in candidates if part in wanted))
             for modality, candidates in self._candidates.items()
@@ -130,8 +139,8 @@ class FingerprintCache:
     def _outcomes(
         self, asked: Mapping[Key, Content], wanted: Wanted, call: CallContext
     ) -> dict[Key, Outcome]:
-        """Rounds: lead what nobody has in work, then wait for what others have. Nobody waits
-        while others wait for it, so two calls that want each other's contents both get on."""
+        """In rounds: compute what no other call is computing, then wait for the rest. A call never
+        waits while others wait for it, so two calls that need each other's contents both end."""
         found: dict[Key, Outcome] = {}
         for _ in range(JOINS_MAX):
             led, joined = self._board([key for key in asked if key not in found], call)
@@ -156,7 +165,7 @@ class FingerprintCache:
         wanted: Wanted,
         call: CallContext,
     ) -> dict[Key, Outcome]:
-        """Land every flight, also where computing fails: then others lead, with their own time."""
+        """Compute, and land every flight, also on an error: then another call leads."""
         found: dict[Key, Outcome] = {}
         try:
             found |= self._cached(led)
@@ -183,8 +192,8 @@ class FingerprintCache:
             self._flights.land(key, flight, lasting)
 
     def _join(self, joined: Mapping[Key, Flight[Outcome]], call: CallContext) -> dict[Key, Outcome]:
-        """What those flights brought, without those that came to nothing. Raises DeadlinePassed,
-        and NotReady where the caller has gone."""
+        """The results of those flights that have one. Raises DeadlinePassed, and NotReady where the
+        caller is gone."""
         found: dict[Key, Outcome] = {}
         for key, flight in joined.items():
             outcome = flight.wait(call, WAIT_S_MAX)
@@ -213,7 +222,7 @@ def _check(call: CallContext) -> None:
 
 
 def _key(content: Content, parts: Mapping[Modality, bytes]) -> Key | None:
-    """None for a ready vector or hash, which costs less than keeping it."""
+    """None for a ready vector or hash: computing costs less than caching."""
     key = content_key(content)
     if key is None:
         return None

@@ -101,7 +101,7 @@ class Packing:
         signals, region_of_row = outcome.fingerprint, outcome.region_of_row
         maps: tuple[Mapping[Any, Any], ...]
         maps = signals.digests, signals.bits, signals.vectors, region_of_row
-        names = (tuple(each) for each in maps)
+        names: list[Any] = [tuple(each) for each in maps]
         number = self._number(Layout(outcome.modality, outcome.reports, *names))
         if number is None:
             return None

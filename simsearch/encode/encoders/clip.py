@@ -72,11 +72,12 @@ class ClipEncoder:
 
     @property
     def space(self) -> Space:
+        """The space of its images and texts."""
         return self._space
 
     @property
     def precision(self) -> str:
-        """ "float32" or "bfloat16"."""
+        """The dtype it computes in, "float32" or "bfloat16"."""
         return self._precision
 
     def prepare(self, picture: Picture) -> Pixels:

@@ -1,4 +1,4 @@
-"""Convolutions and the normalisations after them as one: what a tower computes, in fewer passes.
+"""BatchNorm fusion: convolutions take in the normalisations after them, which saves passes.
 
 Normalisation that keeps its statistics is a factor and an offset by channel, and both can be taken
 into the convolution before it. Vectors differ by rounding alone.

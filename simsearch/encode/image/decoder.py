@@ -1,5 +1,8 @@
-"""What is read out of one image file, and the port behind which that happens: in this process
-here, in confined worker processes in `sandbox.py`."""
+"""Image decoder: PDQ rows, regions and model input of an image file.
+
+The interface, and an implementation in this process; encode/sandbox has one in confined worker
+processes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from simsearch.types import NO_CALL, Bits, CallContext, Region
 
 
 class PdqRows(IntEnum):
-    """How many rows of PDQ are wanted; `DIHEDRAL` is a picture turned and flipped."""
+    """How many PDQ rows are wanted; `DIHEDRAL`: all eight rotations and flips."""
 
     NONE = 0
     UPRIGHT = 1
@@ -31,8 +34,8 @@ class PdqRows(IntEnum):
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """What is wanted of one image, and of up to `regions_max` pictures in it. Nothing at all is
-    worth asking too: is it an image?"""
+    """What is wanted of one image, and of up to `regions_max` pictures in it. An empty request
+    checks that it is an image."""
 
     pdq: PdqRows = PdqRows.NONE
     ways: tuple[Preprocess, ...] = ()
@@ -57,7 +60,7 @@ class DecodeCounts:
     refused: int = 0
     """For what it is: no image, broken, too large."""
     crashes: int = 0
-    """Its worker died of it, or answered nonsense."""
+    """Its worker died, or broke the protocol."""
     timeouts: int = 0
     """It computed for longer than an image may; its worker was killed."""
     starved: int = 0
@@ -71,45 +74,49 @@ class DecodeCounts:
 
 
 class ImageDecoder(Protocol):
-    """Thread-safe."""
+    """Decodes images. Thread-safe."""
 
     @property
-    def counts(self) -> DecodeCounts: ...
+    def counts(self) -> DecodeCounts:
+        """Totals since the start."""
+        ...
 
     def decode(
         self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
     ) -> DecodedImage:
-        """One image file. Raises EmptyContent, BadContent, ContentTooLarge and, where others
-        decode, DecoderFailed, Overloaded, DeadlinePassed and NotReady."""
+        """Decode one image file. Raises EmptyContent, BadContent, ContentTooLarge and, in worker
+        processes, DecoderFailed, Overloaded, DeadlinePassed and NotReady."""
         ...
 
     def decode_each(
         self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
-        """As `decode`, many at a time where that is quicker; in order, with what it raises for an
-        image in the place of that image."""
+        """Decode several files, in parallel where that is faster. The outcomes are in order, with
+        the error of an image in its place."""
         ...
 
     def close(self) -> None:
-        """Refuse what comes."""
+        """Refuse further images."""
         ...
 
 
 @runtime_checkable
 class DescribesPreprocess(Protocol):
-    """An image encoder that can say how its pixels are made; None: only its `prepare` knows."""
+    """An image encoder that describes its preprocessing; None: only its `prepare` has it."""
 
     @property
-    def preprocess(self) -> Preprocess | None: ...
+    def preprocess(self) -> Preprocess | None:
+        """How the pixels of its input are made."""
+        ...
 
 
 def preprocess_of(encoder: ImageEncoder) -> Preprocess | None:
-    """How the pixels of this encoder are made, if that can be told to another process."""
+    """The preprocessing of this encoder, None where only the encoder can do it."""
     return encoder.preprocess if isinstance(encoder, DescribesPreprocess) else None
 
 
 def decode_image(data: bytes, request: ImageRequest, limits: ImageLimits) -> DecodedImage:
-    """Here and now. Raises EmptyContent, BadContent, ContentTooLarge."""
+    """Decode in this process. Raises EmptyContent, BadContent, ContentTooLarge."""
     picture = open_picture(data, limits)
     whole = _read(picture, request)
     if not request.regions_max:
@@ -142,8 +149,8 @@ def _pdq(picture: Picture, rows: PdqRows) -> Bits | None:
 
 
 class InProcessDecoder:
-    """An ImageDecoder without walls: an image that crashes the decoder ends this process. For
-    builders, tests and servers that are told to."""
+    """An ImageDecoder without a sandbox: an image that crashes it ends this process. For builders,
+    tests, and servers without decode workers."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
@@ -151,11 +158,13 @@ class InProcessDecoder:
 
     @property
     def counts(self) -> DecodeCounts:
+        """Totals since the start."""
         return self._counter.counts
 
     def decode(
         self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
     ) -> DecodedImage:
+        """In the calling thread."""
         try:
             decoded = decode_image(data, request, self._limits)
         except SimsearchError:
@@ -168,15 +177,17 @@ class InProcessDecoder:
     def decode_each(
         self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
+        """One after the other."""
         return [decoded_or_refused(self, data, request, call) for data in files]
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Does nothing."""
 
 
 def decoded_or_refused(
     decoder: ImageDecoder, data: bytes, request: ImageRequest, call: CallContext
 ) -> DecodedImage | SimsearchError:
+    """What `decode` returns, or the error it raises."""
     try:
         return decoder.decode(data, request, call)
     except SimsearchError as refusal:
@@ -184,7 +195,7 @@ def decoded_or_refused(
 
 
 class DecodeCounter:
-    """Counts that many threads add to."""
+    """Thread-safe DecodeCounts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -192,10 +203,11 @@ class DecodeCounter:
 
     @property
     def counts(self) -> DecodeCounts:
+        """The totals so far."""
         with self._lock:
             return DecodeCounts(**self._counts)
 
     def add(self, name: str, count: int = 1) -> None:
-        """So many more in that field of DecodeCounts."""
+        """Add to that field of DecodeCounts."""
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + count

@@ -1,4 +1,4 @@
-"""What an image file says of itself, read before any decoder sees it.
+"""File headers: format, size, frames and orientation of an image, read before any decoder.
 
 Decoders were written to show files, not to survive them: Pillow alone can be made to keep
 hundreds of megabytes of EXIF, to walk millions of empty chunks, or to unpack text nobody reads.
@@ -37,8 +37,8 @@ class FileHeaders:
 
 
 def read_file_headers(data: bytes, frames_max: int) -> FileHeaders:
-    """Raises BadContent for what is no JPEG, PNG, WebP or GIF or ends too early, and
-    ContentTooLarge for too many frames or pieces."""
+    """Read the headers. Raises BadContent for what is no JPEG, PNG, WebP or GIF or ends too early,
+    and ContentTooLarge for too many frames or pieces."""
     name, walk = _recognise(data)
     try:
         return walk(data, _Budget(name, frames_max))

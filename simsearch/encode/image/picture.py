@@ -1,4 +1,4 @@
-"""One submitted image: refused by name before a pixel is decoded, then given as upright RGB."""
+"""Picture: one image file, checked before a pixel is decoded, then decoded to upright RGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the sides of a region lie to the pixel.
+"""Box refinement: the sides of a region, to the pixel.
 
 Regions are found in a small copy, whose pixel is half a percent of the picture; PDQ of a part
 changes with every pixel by which it is cut wrongly.
@@ -15,7 +15,7 @@ from simsearch.encode.image.regions import Box, small_size
 from simsearch.types import Region
 
 FINE_PX: Final = 1024
-"""Both sides of the image by which regions are sharpened: what PDQ is computed from, too."""
+"""Both sides of the image by which boxes are refined: what PDQ is computed from, too."""
 
 _REACH_PX: Final = 2.5
 _KEPT_MIN: Final = 0.75

@@ -1,4 +1,4 @@
-"""One decode worker as its server sees it: started, asked, and killed at the first doubt."""
+"""Worker process: starts a decode worker, sends it images, and kills it at the first fault."""
 
 from __future__ import annotations
 

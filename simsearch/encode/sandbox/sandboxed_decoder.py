@@ -1,8 +1,9 @@
-"""Decoding in confined processes: a crash, a hang or a bomb costs one request and one process.
+"""Sandboxed image decoder: images are decoded in confined worker processes.
 
-What no image can do from there: end the server, take its memory, hold a call for longer than
-`timeout_s`, read a file, or see an environment variable. What it still could, if it took over its
-worker: answer wrongly for the images that this worker gets after it, `images_per_worker` at most.
+A crash, a hang or a decompression bomb costs one request and one process. An image cannot end the
+server, take its memory, hold a call for longer than `timeout_s`, read a file, or see an environment
+variable. If it took over its worker it could still answer wrongly for the images that this worker
+gets after it, `images_per_worker` at most.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ KILLS_MAX = 2
 elsewhere; what was decoded in between has proved that it was."""
 
 POISON_MAX = 10_000
-"""Contents that are remembered for it; the least recent is forgotten first."""
+"""How many such contents are remembered; the least recent is forgotten first."""
 
 TRIES = 3
-"""Workers that one image is given to, where the ones before were dead before they began."""
+"""How many workers an image is given to, where the earlier ones died before they began."""
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,24 @@ class Sandbox:
         self._pool.open()
 
     def close(self) -> None:
+        """Stop the workers and the helper threads."""
         self._pool.close()
         self._helpers.close()
 
     @property
     def counts(self) -> DecodeCounts:
+        """Totals since the start."""
         return replace(self._counter.counts, restarts=self._pool.restarts)
 
     @property
     def pids(self) -> list[int]:
-        """Of the workers that are there."""
+        """The process ids of the running workers."""
         return self._pool.pids
 
     def decode(
         self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
     ) -> DecodedImage:
+        """In the next free worker."""
         self._refuse_poison(data)
         try:
             check_length(data, self._limits)
@@ -116,8 +120,7 @@ class Sandbox:
     def decode_each(
         self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
-        """By all workers at once, if nobody else has images: a call that has many waits for its
-        turn with each of them."""
+        """With all workers that are free; every image of a call waits for its turn."""
         one = partial(decoded_or_refused, self, request=request, call=call)
         return self._helpers.map(one, files)
 
@@ -145,7 +148,7 @@ class Sandbox:
         raise Overloaded("the workers that decode images die before they are asked: retry later")
 
     def _failure(self, data: bytes, lost: WorkerLost) -> SimsearchError:
-        """Counts it, blames the image where it is to blame, and gives what to raise."""
+        """The error to raise; counts it, and blames the image unless the machine was too busy."""
         if lost.loss is Loss.STARVED:
             self._counter.add("starved")
             return Overloaded(
@@ -169,7 +172,8 @@ class PoisonContents:
         self._kills: OrderedDict[bytes, int] = OrderedDict()
 
     def kills(self, data: bytes) -> int:
-        if not self._kills:  # as nearly always: then it costs nothing to ask
+        """How many workers this content has cost since it was last decoded."""
+        if not self._kills:  # as nearly always: then no digest is computed
             return 0
         digest = sha256(data)
         with self._lock:
@@ -178,12 +182,13 @@ class PoisonContents:
             return self._kills.get(digest, 0)
 
     def acquit(self, data: bytes) -> None:
-        """It was decoded: whatever it was blamed for, others did."""
+        """Forget an image that was decoded: other images were to blame."""
         if self._kills:
             with self._lock:
                 self._kills.pop(sha256(data), None)
 
     def blame(self, data: bytes) -> int:
+        """Count one more lost worker; returns how many it has cost by now."""
         digest = sha256(data)
         with self._lock:
             self._kills[digest] = kills = self._kills.get(digest, 0) + 1

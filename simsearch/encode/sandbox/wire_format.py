@@ -1,8 +1,7 @@
-"""What a server and its decode workers say to each other, over one socket.
+"""Protocol of the decode workers: requests and responses over one socket.
 
-A worker has seen the worst of the internet and may be somebody else's by now. So nothing that it
-sends is unpickled, evaluated or believed in length: an answer has a size that its question
-allows, or it is nonsense.
+A worker may have been taken over by an image. So nothing that it sends is unpickled or evaluated,
+and a response of a size that its request does not allow is a ProtocolError.
 
     server: head bytes (4) · data bytes (4) · head (JSON) · data (the image file)
     worker: kind (1) · body bytes (4) · body
@@ -53,7 +52,7 @@ _PER_SIDE = 10_000
 
 
 class Kind(IntEnum):
-    """What a worker says: up and confined; the question is read whole; and its two answers."""
+    """Messages of a worker: started and confined; the request is read; and two responses."""
 
     READY = 1
     BEGUN = 2
@@ -62,13 +61,13 @@ class Kind(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The other side said what it cannot mean."""
+    """A worker broke the protocol."""
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker is told once, when it starts. `cpu_s_max` is for each image, and stands
-    behind the server's own clock; `server_pid` is whom it must not outlive."""
+    """Settings of a worker. `cpu_s_max` is for each image, and a second bound behind the server's
+    own clock; a worker ends with the process `server_pid`."""
 
     image: ImageLimits
     memory_bytes_max: int
@@ -76,10 +75,12 @@ class WorkerSettings:
     server_pid: int
 
     def to_json(self) -> str:
+        """As a JSON object."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> WorkerSettings:
+        """From what `to_json` returned."""
         table = json.loads(text)
         return cls(**table | {"image": ImageLimits(**table["image"])})
 
@@ -88,7 +89,8 @@ class WorkerSettings:
 
 
 def send_request(link: socket.socket, data: bytes, request: ImageRequest, deadline: float) -> None:
-    """`deadline` is on the clock of time.monotonic(). Raises TimeoutError, OSError."""
+    """Send an image; `deadline` is on the clock of time.monotonic(). Raises TimeoutError,
+    OSError."""
     ways = [dataclasses.asdict(way) for way in request.ways]
     table = {"pdq": int(request.pdq), "ways": ways, "regions_max": request.regions_max}
     head = json.dumps(table).encode()
@@ -99,13 +101,14 @@ def send_request(link: socket.socket, data: bytes, request: ImageRequest, deadli
 
 
 def receive_kind(link: socket.socket, kind: Kind, deadline: float) -> None:
-    """An answer without a body. Raises TimeoutError, OSError, EOFError, ProtocolError."""
+    """Receive a message without a body. Raises TimeoutError, OSError, EOFError, ProtocolError."""
     if _receive_head(link, deadline) != (kind, 0):
         raise ProtocolError(f"anything but {kind.name}")
 
 
 def receive_answer(link: socket.socket, request: ImageRequest, deadline: float) -> DecodedImage:
-    """Raises what the image is refused for, and TimeoutError, OSError, EOFError, ProtocolError."""
+    """Receive a decoded image. Raises the refusal of the image, and TimeoutError, OSError,
+    EOFError, ProtocolError."""
     kind, size = _receive_head(link, deadline)
     if kind == Kind.REFUSED and size <= REFUSAL_BYTES_MAX:
         raise _refusal(_receive(link, size, deadline))
@@ -120,7 +123,7 @@ def _size_max(request: ImageRequest) -> int:
 
 
 class _Body:
-    """What was decoded, read from front to end. Raises ProtocolError where it does not fit."""
+    """Parser of a DECODED body. Raises ProtocolError where it does not fit the request."""
 
     def __init__(self, body: bytearray, request: ImageRequest) -> None:
         self._rest = np.frombuffer(body, np.uint8)
@@ -201,7 +204,7 @@ def _left(deadline: float) -> float | None:
 
 
 def receive_request(link: socket.socket) -> tuple[bytes, ImageRequest] | None:
-    """The image file and what is wanted of it; None once the server has gone."""
+    """The image file and what is wanted of it; None once the server is gone."""
     try:
         sizes = _REQUEST.unpack(_receive(link, _REQUEST.size, math.inf))
         head, data = (bytes(_receive(link, size, math.inf)) for size in sizes)
@@ -219,11 +222,12 @@ def _way(table: Mapping[str, Any]) -> Preprocess:
 
 
 def send_kind(link: socket.socket, kind: Kind, body: bytes = b"") -> None:
+    """Send a message to the server."""
     link.sendall(_ANSWER.pack(kind, len(body)) + body)
 
 
 def decoded_body(decoded: DecodedImage, request: ImageRequest) -> bytes:
-    """Regions are told to a ten-thousandth, as they are found."""
+    """The body of a DECODED response. Regions are rounded to ten-thousandths, as they are found."""
     regions = [_REGION.pack(*_ten_thousandths(region)) for region, _ in decoded.parts]
     pictures = [decoded, *(part for _, part in decoded.parts)]
     shown = (piece for picture in pictures for piece in _picture_body(picture, request))
@@ -243,5 +247,6 @@ def _picture_body(picture: DecodedImage, request: ImageRequest) -> Iterator[byte
 
 
 def refusal_body(refusal: SimsearchError) -> bytes:
+    """The body of a REFUSED response: the reason, a line feed, the message."""
     words = refusal.message.encode(errors="replace")
     return b"\n".join([refusal.reason.encode(), words])[:REFUSAL_BYTES_MAX]

@@ -1,4 +1,4 @@
-"""The process in which one image after the other is decoded, confined before it sees the first.
+"""Decode worker: a process that confines itself and then decodes one image after the other.
 
 It has one socket and no way to get a file, a second socket or more memory than it was given; it
 ends with its server, and knows neither torch nor the server's environment.

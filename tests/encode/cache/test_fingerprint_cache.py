@@ -93,8 +93,8 @@ WAIT_S = 20.0
 
 
 class Counting:
-    """A FingerprintSource: a Fingerprinter that keeps what each call was given. `on_query` runs within
-    each call; `instead` are outcomes that take the place of real ones."""
+    """A FingerprintSource: a Fingerprinter that keeps what each call was given. `on_query` runs
+    within each call; `instead` are outcomes that take the place of real ones."""
 
     def __init__(
         self,
