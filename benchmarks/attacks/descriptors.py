@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.attacks.statistics import Floats
-from simsearch.encode.fingerprint import Print
+from simsearch.encode.fingerprint import ContentFingerprint
 from simsearch.index.index_protocol import COSINE_DECIMALS
 from simsearch.types import (
     BITS,
@@ -183,10 +183,10 @@ def held_at(part: Hamming, bits: int) -> Hamming:
     return replace(part, fixed=-float(bits))
 
 
-def of_the_whole(asked: Print) -> Fingerprint:
+def of_the_whole(asked: ContentFingerprint) -> Fingerprint:
     """Without the rows of pictures found in it."""
     held = asked.fingerprint
-    kept = {signal: rows == 0 for signal, rows in asked.shows.items()}
+    kept = {signal: rows == 0 for signal, rows in asked.region_of_row.items()}
     return Fingerprint(
         held.digests,
         {s: rows[kept[s]] if s in kept else rows for s, rows in held.bits.items()},

@@ -16,7 +16,7 @@ from benchmarks.attacks.statistics import Flags, Floats
 from benchmarks.attacks.systems import Thresholds
 from simsearch.bank.store import BankStore
 from simsearch.encode.cache.fingerprint_cache import FingerprintCache
-from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
+from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadContent, NotYetVisible, SimsearchError
 from simsearch.live.follower import Follower
@@ -62,7 +62,7 @@ class House:
 
     parts: Sequence[Descriptor]
     fingerprinter: Fingerprinter
-    prints: FingerprintCache
+    fingerprints: FingerprintCache
     store: BankStore
     follower: Follower
     matcher: Matcher
@@ -75,16 +75,25 @@ class House:
     def closeness(self, contents: Sequence[Content]) -> dict[str, Floats]:
         """By part, (contents, bank), of what a query asks with. A content that is refused is
         close to nothing."""
-        nothing = Print(Fingerprint(), None)
-        outcomes = self.prints.query(contents, self._wanted)
-        prints = [outcome if isinstance(outcome, Print) else nothing for outcome in outcomes]
-        asked = {True: [of_the_whole(p) for p in prints], False: [p.fingerprint for p in prints]}
+        nothing = ContentFingerprint(Fingerprint(), None)
+        outcomes = self.fingerprints.query(contents, self._wanted)
+        fingerprints = [
+            outcome if isinstance(outcome, ContentFingerprint) else nothing for outcome in outcomes
+        ]
+        asked = {
+            True: [of_the_whole(p) for p in fingerprints],
+            False: [p.fingerprint for p in fingerprints],
+        }
         return {part.name: part.closeness(asked[part.whole], self.bank) for part in self.parts}
 
     def regions(self, contents: Sequence[Content]) -> float:
         """How many pictures are found in one, on average."""
-        prints = self.prints.query(contents, self._wanted)
-        found = [len(outcome.regions) for outcome in prints if isinstance(outcome, Print)]
+        fingerprints = self.fingerprints.query(contents, self._wanted)
+        found = [
+            len(outcome.regions)
+            for outcome in fingerprints
+            if isinstance(outcome, ContentFingerprint)
+        ]
         return float(np.mean(found)) if found else 0.0
 
     def set_policy(self, bank: str, thresholds: Thresholds) -> None:
@@ -152,12 +161,12 @@ def house(
         follower = Follower(store, Path(directory) / "snapshots")
         follower.start()
         stack.callback(follower.stop)
-        prints = FingerprintCache(fingerprinter, REMEMBERED_BYTES_MAX, single_flight=False)
-        matcher = Matcher(prints, follower, hits_max=max(len(banned), 1))
+        fingerprints = FingerprintCache(fingerprinter, REMEMBERED_BYTES_MAX, single_flight=False)
+        matcher = Matcher(fingerprints, follower, hits_max=max(len(banned), 1))
         yield House(
             parts,
             fingerprinter,
-            prints,
+            fingerprints,
             store,
             follower,
             matcher,
@@ -168,11 +177,11 @@ def house(
 
 
 def _fingerprints(fingerprinter: Fingerprinter, banned: Sequence[Content]) -> list[Fingerprint]:
-    prints = fingerprinter.ban(banned)
-    for number, outcome in enumerate(prints):
+    fingerprints = fingerprinter.ban(banned)
+    for number, outcome in enumerate(fingerprints):
         if isinstance(outcome, SimsearchError):
             raise BadContent(f"content {number} cannot be banned: {outcome.message}") from outcome
-    return [p.fingerprint for p in prints if isinstance(p, Print)]
+    return [p.fingerprint for p in fingerprints if isinstance(p, ContentFingerprint)]
 
 
 def _wanted(parts: Sequence[Descriptor]) -> set[tuple[str, Modality | None]]:

@@ -17,6 +17,7 @@ from simsearch.types import (
 
 
 def sha256(data: bytes) -> bytes:
+    """32 bytes."""
     return hashlib.sha256(data).digest()
 
 
@@ -31,8 +32,8 @@ def text_sha256(normal: str) -> bytes:
 
 
 def content_key(content: Content) -> bytes | None:
-    """What caches know a content by, 33 bytes: its kind and the SHA-256 of its bytes; None for a
-    ready vector or hash."""
+    """The cache key of a content, 33 bytes: its kind and the SHA-256 of its bytes; None for a ready
+    vector or hash."""
     match content:
         case ImageContent():
             return b"i" + content.sha256
@@ -66,4 +67,5 @@ def check_hash(signal: Signal, value: bytes) -> bytes:
 
 
 def hash_bytes(signal: Signal) -> int:
+    """The length of a hash of that signal, in bytes."""
     return BITS_BYTES if signal in BINARY else DIGESTS[signal]

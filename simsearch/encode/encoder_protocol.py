@@ -1,4 +1,4 @@
-"""What an embedding model must do to take part: batches in, unit vectors of one space out."""
+"""Encoder protocols: embedding models that turn batches into unit vectors of one space."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ class TextEncoder(Protocol):
     """Thread-safe. `precision` is "float32" or "bfloat16"."""
 
     @property
-    def space(self) -> Space: ...
+    def space(self) -> Space:
+        """The space of its vectors."""
+        ...
 
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """The dtype it computes in, "float32" or "bfloat16"."""
+        ...
 
     def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         """(n, dim) float32, unit, in the order of `texts` (normalised already, none empty). `call`
@@ -36,10 +40,14 @@ class ImageEncoder(Protocol):
     """Thread-safe. Decoding is apart from encoding, so that a bad image fails alone."""
 
     @property
-    def space(self) -> Space: ...
+    def space(self) -> Space:
+        """The space of its vectors."""
+        ...
 
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """The dtype it computes in, "float32" or "bfloat16"."""
+        ...
 
     def prepare(self, picture: Picture) -> Pixels:
         """Decode and resize one picture. Raises BadContent, ContentTooLarge."""

@@ -1,7 +1,7 @@
-"""Content to signals: what is stored when an item is banned, and what is asked with in a query.
+"""Fingerprinter: computes all signals of content, for banned items and for queries.
 
-The two sides differ: a query asks with all eight rotations and flips of an image's PDQ and may
-send a text into a space of images; a banned item stores one row of each.
+The two differ: a query has all eight rotations and flips of an image's PDQ, and the vectors of a
+text in spaces of images too; a banned item has one row of each signal.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from simsearch.encode.encoder_protocol import ImageEncoder, Pixels
 from simsearch.encode.encoders.precomputed import check_all
 from simsearch.encode.image.decoder import (
     DecodedImage,
-    ImageAsk,
     ImageDecoder,
+    ImageRequest,
     InProcessDecoder,
     PdqRows,
     preprocess_of,
@@ -63,14 +63,14 @@ class Side(Enum):
     QUERY = "query"
 
 
-PDQ_ROWS = {Side.BAN: PdqRows.UPRIGHT, Side.QUERY: PdqRows.EVERY_WAY}
+PDQ_ROWS = {Side.BAN: PdqRows.UPRIGHT, Side.QUERY: PdqRows.DIHEDRAL}
 
 Wanted: TypeAlias = Container[tuple[str, Modality | None]]
 """Signals worth computing: (signal or space id, modality of the query; None for hashes)."""
 
 
-class Everything:
-    """Wants every signal there is: what a banned item stores."""
+class AllSignals:
+    """Contains every signal: what is wanted of a banned item."""
 
     def __contains__(self, item: object) -> bool:
         return True
@@ -78,7 +78,7 @@ class Everything:
 
 @dataclass(frozen=True)
 class ContentLimits:
-    """`regions_max`: how many pictures found in a picture a query asks with, beside the whole."""
+    """`regions_max`: how many regions of an image a query searches with, besides the whole."""
 
     image: ImageLimits = field(default_factory=ImageLimits)
     text: text.TextLimits = field(default_factory=text.TextLimits)
@@ -87,28 +87,28 @@ class ContentLimits:
 
 
 @dataclass(frozen=True)
-class Print:
-    """The fingerprint of one content, what kind it was, and what became of each signal.
+class ContentFingerprint:
+    """The fingerprint of one content, its kind, and the state of each signal.
 
-    `regions` are the pictures found in a picture; `shows[signal]`, (rows,) uint8, says what each
-    row of a signal is of: 0 the whole, n the n-th region. Signals that are of the whole alone are
-    not in it.
+    `regions` are the pictures found in a picture; `region_of_row[signal]`, (rows,) uint8, has 0
+    for a row of the whole and n for one of the n-th region. Signals of the whole alone are not in
+    it.
     """
 
     fingerprint: Fingerprint
     modality: Modality | None
     reports: tuple[SignalReport, ...] = ()
     regions: tuple[Region, ...] = ()
-    shows: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    region_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     def region(self, number: int) -> Region | None:
-        """As `shows` numbers them; None: the whole."""
+        """The region of that number in `region_of_row`; None: the whole."""
         return self.regions[number - 1] if number else None
 
 
 @dataclass
 class _Draft:
-    """One content on its way to a Print: hashes are there, embeddings still to come."""
+    """A ContentFingerprint in the making: hashes are computed, embeddings still missing."""
 
     modality: Modality | None
     digests: dict[Signal, tuple[bytes, ...]] = field(default_factory=dict)
@@ -116,11 +116,11 @@ class _Draft:
     vectors: dict[str, Vectors] = field(default_factory=dict)
     reports: list[SignalReport] = field(default_factory=list)
     regions: tuple[Region, ...] = ()
-    shows: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    region_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
     windows: list[str] = field(default_factory=list)
     refusal: SimsearchError | None = None
-    """Why it comes to no print: an encoder failed at it."""
+    """Set where an encoder failed at it: there is no fingerprint."""
 
     def report(self, signal: str, state: SignalState, detail: str = "") -> None:
         self.reports.append(SignalReport(str(signal), state, detail))
@@ -129,33 +129,36 @@ class _Draft:
         if self.refusal is not None:
             return self.refusal
         fingerprint = Fingerprint(self.digests, self.bits, self.vectors)
-        regions = self.regions if self.shows else ()
-        return Print(fingerprint, self.modality, tuple(self.reports), regions, dict(self.shows))
+        regions = self.regions if self.region_of_row else ()
+        return ContentFingerprint(
+            fingerprint, self.modality, tuple(self.reports), regions, dict(self.region_of_row)
+        )
 
 
-Outcome: TypeAlias = Print | SimsearchError
+Outcome: TypeAlias = ContentFingerprint | SimsearchError
 
 
 class Fingerprinter:
-    """Computes signals in batches; one bad content never fails its neighbours."""
+    """Computes signals in batches; a bad content does not fail the others."""
 
     def __init__(
         self, encoders: EncoderSet, limits: ContentLimits, decoder: ImageDecoder | None = None
     ) -> None:
-        """`decoder`: where images are decoded; in this process if nothing else is given."""
+        """`decoder`: decodes images; by default in this process."""
         self.encoders = encoders
         self.limits = limits
         self.decoder: ImageDecoder = decoder or InProcessDecoder(limits.image)
 
     def ban(self, contents: Sequence[Content], call: CallContext = NO_CALL) -> list[Outcome]:
-        """What to store for each content, or why it cannot be used. Raises what concerns the
+        """The fingerprint to store for each content, or why it has none. Raises what concerns the
         whole call: Overloaded, DeadlinePassed, NotReady."""
-        return self._run(contents, Side.BAN, Everything(), call)
+        return self._run(contents, Side.BAN, AllSignals(), call)
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """What to ask with for each content, or why it cannot be used. Raises as `ban` does."""
+        """The fingerprint to search with for each content, or why it has none. Raises as `ban`
+        does."""
         return self._run(contents, Side.QUERY, wanted, call)
 
     def _run(
@@ -180,7 +183,11 @@ class Fingerprinter:
     ) -> Sequence[DecodedImage | SimsearchError]:
         """The images among the contents."""
         files = [content.data for content in contents if isinstance(content, ImageContent)]
-        return self.decoder.decode_each(files, self._image_ask(side, wanted), call) if files else ()
+        return (
+            self.decoder.decode_each(files, self._image_request(side, wanted), call)
+            if files
+            else ()
+        )
 
     def _begin(
         self,
@@ -189,7 +196,7 @@ class Fingerprinter:
         side: Side,
         wanted: Wanted,
     ) -> _Draft | SimsearchError:
-        """Everything about one content that needs no other: checks and hashes. An image takes the
+        """All of one content that needs no other: checks and hashes. An image takes the
         next that was decoded."""
         try:
             match content:
@@ -228,7 +235,7 @@ class Fingerprinter:
                 draft.pixels[encoder.image.space.id] = pixels
         return draft
 
-    def _image_ask(self, side: Side, wanted: Wanted) -> ImageAsk:
+    def _image_request(self, side: Side, wanted: Wanted) -> ImageRequest:
         asking = [
             encoder.image
             for encoder in self.encoders
@@ -238,7 +245,7 @@ class Fingerprinter:
         rows = PDQ_ROWS[side] if (Signal.PDQ, None) in wanted else PdqRows.NONE
         asks = side is Side.QUERY and (rows or asking)
         regions_max = self.limits.regions_max if asks else 0
-        return ImageAsk(rows, tuple(dict.fromkeys(ways)), regions_max)
+        return ImageRequest(rows, tuple(dict.fromkeys(ways)), regions_max)
 
     def _pixels(self, encoder: ImageEncoder, decoded: DecodedImage, data: bytes) -> list[Pixels]:
         """Of the whole, then of each region. An encoder that cannot say how its pixels are made
@@ -265,21 +272,23 @@ class Fingerprinter:
     # ------------------------------------------------------------ all together
 
     def _ready_vectors(self, contents: Sequence[Content], side: Side) -> dict[int, Outcome]:
-        """The prints of the contents that are vectors, by position; those that say the same of
-        themselves are looked at together."""
+        """The fingerprints of the contents that are vectors, by position. Those of equal space and
+        modality are checked together."""
         groups: dict[tuple[str, Modality | None], list[int]] = {}
         vectors: dict[int, NDArray[np.floating]] = {}
         for number, content in enumerate(contents):
             if isinstance(content, VectorContent):
                 groups.setdefault((content.space, content.modality), []).append(number)
                 vectors[number] = content.vectors
-        prints: dict[int, Outcome] = {}
+        fingerprints: dict[int, Outcome] = {}
         for (space, modality), numbers in groups.items():
             rows = [vectors[number] for number in numbers]
-            prints |= zip(numbers, self._vector_prints(space, modality, rows, side), strict=True)
-        return prints
+            fingerprints |= zip(
+                numbers, self._vector_fingerprints(space, modality, rows, side), strict=True
+            )
+        return fingerprints
 
-    def _vector_prints(
+    def _vector_fingerprints(
         self,
         space_or_name: str,
         modality: Modality | None,
@@ -297,7 +306,7 @@ class Fingerprinter:
         return [
             rows
             if isinstance(rows, SimsearchError)
-            else wrong_kind or Print(Fingerprint(vectors={space: rows}), kind, reports)
+            else wrong_kind or ContentFingerprint(Fingerprint(vectors={space: rows}), kind, reports)
             for rows in check_all(vectors, encoder.space.dim, self.limits.vectors_max)
         ]
 
@@ -315,7 +324,7 @@ class Fingerprinter:
         for draft, pixels in zip(ready, shown, strict=True):
             _take_rows(draft, space, list(islice(rows, len(pixels))))
             if draft.regions:
-                draft.shows[space] = np.arange(len(pixels), dtype=np.uint8)
+                draft.region_of_row[space] = np.arange(len(pixels), dtype=np.uint8)
 
     def _embed_texts(
         self,
@@ -325,7 +334,7 @@ class Fingerprinter:
         wanted: Wanted,
         call: CallContext,
     ) -> None:
-        """A banned text is stored in spaces of texts only; a query asks wherever a bank allows."""
+        """A banned text is stored in text spaces only; a query searches wherever a bank allows."""
         crossing = encoder.home is not Modality.TEXT
         if encoder.text is None or (crossing and side is Side.BAN):
             return
@@ -339,7 +348,7 @@ class Fingerprinter:
 
 
 def _take_rows(draft: _Draft, space: str, rows: Sequence[Row | SimsearchError]) -> None:
-    """One window or region that has no row is enough: what it says was not judged."""
+    """One window or region without a row fails the content: that part was not judged."""
     draft.refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
     if draft.refusal is None:
         draft.vectors[space] = np.stack(rows)  # type: ignore[arg-type]  # all are rows
@@ -358,7 +367,7 @@ def _wrong_kind(encoder: LoadedEncoder, kind: Modality, named: str, side: Side) 
 
 
 def _report_off(draft: _Draft, encoder: LoadedEncoder, side: Side) -> None:
-    """Tell whoever bans that this item will lack a signal; a query tells by its banks' rules."""
+    """Report a signal that a banned item will lack; a query reports by its banks' rules."""
     if side is Side.BAN and encoder.space is None and encoder.home is draft.modality:
         draft.report(encoder.name, SignalState.UNAVAILABLE, encoder.off_reason)
 
@@ -382,7 +391,7 @@ def _add_pdq(draft: _Draft, decoded: DecodedImage) -> None:
     _add_bits(draft, Signal.PDQ, rows, "the image is too plain or too small")
     if there and draft.regions:
         each = [len(bits) for bits in there.values()]
-        draft.shows[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
+        draft.region_of_row[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
 
 
 def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) -> None:
@@ -393,9 +402,9 @@ def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) ->
         draft.report(signal, SignalState.SEARCHED)
 
 
-def digests_alone(content: Content, limits: ContentLimits) -> Print | None:
-    """The print of an image or text without what takes decoding or encoding; None for other
-    content, and for a text that will be refused."""
+def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint | None:
+    """The exact digests of an image or text, without decoding or encoding; None for other content,
+    and for a text that will be refused."""
     values: dict[Signal, tuple[bytes, ...]]
     match content:
         case ImageContent():
@@ -412,13 +421,13 @@ def digests_alone(content: Content, limits: ContentLimits) -> Print | None:
             return None
 
 
-def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) -> Print:
+def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) -> ContentFingerprint:
     reports = tuple(SignalReport(str(signal), SignalState.SEARCHED) for signal in values)
-    return Print(Fingerprint(digests=values), modality, reports)
+    return ContentFingerprint(Fingerprint(digests=values), modality, reports)
 
 
-def merge(prints: Sequence[Print]) -> Fingerprint:
-    """The rows of several contents as one entry's fingerprint; equal digests once."""
+def merge(fingerprints: Sequence[ContentFingerprint]) -> Fingerprint:
+    """One entry's fingerprint from several contents; equal digests once."""
 
     def joined(maps: Sequence[Mapping[T, P]]) -> dict[T, list[P]]:
         gathered: dict[T, list[P]] = {}
@@ -427,7 +436,7 @@ def merge(prints: Sequence[Print]) -> Fingerprint:
                 gathered.setdefault(signal, []).append(rows)
         return gathered
 
-    each = [p.fingerprint for p in prints]
+    each = [p.fingerprint for p in fingerprints]
     return Fingerprint(
         digests={
             s: tuple(dict.fromkeys(v for rows in all_rows for v in rows))

@@ -1,4 +1,4 @@
-"""The encoders a server runs with: what the configuration names, loaded or off with a reason."""
+"""Encoder registry: the configured encoders, each loaded or off with a reason."""
 
 from __future__ import annotations
 
@@ -36,16 +36,19 @@ class LoadedEncoder:
 
     @property
     def space(self) -> Space | None:
+        """The space of its vectors; None where it is off."""
         side = self.image or self.text
         return side.space if side else None
 
     @property
     def precision(self) -> str:
+        """The dtype it computes in, "float32" or "bfloat16"; empty where it is off."""
         side = self.image or self.text
         return side.precision if side else ""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
+        """The kinds of content it encodes."""
         sides = ((Modality.IMAGE, self.image), (Modality.TEXT, self.text))
         return tuple(modality for modality, side in sides if side)
 
@@ -61,6 +64,7 @@ class EncoderSet:
         return iter(self._by_name.values())
 
     def find(self, space_id: str) -> LoadedEncoder | None:
+        """The encoder of that space; None where none is loaded."""
         return self._by_space.get(space_id)
 
     def resolve(self, name_or_space: str) -> LoadedEncoder:

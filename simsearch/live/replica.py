@@ -177,8 +177,8 @@ class Replica:
 def _added(reading: StateReader, changes: Sequence[Change]) -> list[Added]:
     """What each change brought, and no other: an entry that was extended comes in parts."""
     grown = [c for c in changes if c.kind in (ChangeKind.ENTRY_ADDED, ChangeKind.ENTRY_EXTENDED)]
-    prints = reading.fingerprints_of_changes(grown)
-    return [(c.entry_key, c.bank_id, f) for c, f in zip(grown, prints, strict=True)]
+    fingerprints = reading.fingerprints_of_changes(grown)
+    return [(c.entry_key, c.bank_id, f) for c, f in zip(grown, fingerprints, strict=True)]
 
 
 def _require_spaces(manifest: Manifest, space_filter: SpaceFilter) -> None:

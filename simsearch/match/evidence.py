@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode.fingerprint import Print
+from simsearch.encode.fingerprint import ContentFingerprint
 from simsearch.index.index_protocol import CosineMatches, CosineView, HammingMatches, HammingView
 from simsearch.match import policy as rules
 from simsearch.types import (
@@ -60,7 +60,7 @@ class View(Protocol):
 class MatchQuery:
     """One content being matched, with its evidence so far by (bank id, entry key)."""
 
-    print: Print
+    print: ContentFingerprint
     content: Content
     evidence: dict[tuple[int, int], list[Evidence]] = field(default_factory=dict)
     truncated: bool = False
@@ -198,7 +198,7 @@ class _BestMatches:
         self._queries = eligible
         lengths = [len(r) for r in rows]
         self._owner = np.repeat(np.arange(len(rows)), lengths)
-        shown = (query.print.shows.get(signal) for query in eligible)
+        shown = (query.print.region_of_row.get(signal) for query in eligible)
         parts = [
             np.zeros(n, np.uint8) if s is None else s for n, s in zip(lengths, shown, strict=True)
         ]

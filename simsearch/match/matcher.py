@@ -12,7 +12,7 @@ from dataclasses import replace
 from threading import BoundedSemaphore
 from typing import Protocol, TypeAlias
 
-from simsearch.encode.fingerprint import ContentLimits, Print, Wanted, digests_alone
+from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Wanted, digests_alone
 from simsearch.encode.fingerprint import Outcome as PrintOutcome
 from simsearch.errors import BankArchived, BankNotFound, LimitExceeded, SimsearchError
 from simsearch.match import policy as rules
@@ -68,10 +68,14 @@ class Matcher:
     """Matches batches of contents; safe to use from any number of threads."""
 
     def __init__(
-        self, prints: QueryFingerprinter, views: ViewSource, hits_max: int, searches_max: int = 2
+        self,
+        fingerprints: QueryFingerprinter,
+        views: ViewSource,
+        hits_max: int,
+        searches_max: int = 2,
     ) -> None:
         """`searches_max`: how many threads may search at a time; others encode or wait."""
-        self._prints = prints
+        self._prints = fingerprints
         self._views = views
         self._hits_max = hits_max
         self._may_search = BoundedSemaphore(searches_max)
@@ -116,22 +120,22 @@ class Matcher:
         banks = selected_banks(self._views.view.banks, options)
         wanted = _signals_used(banks)
         with clock.stage("encode"):
-            prints = self._prints.query(contents, wanted, call)
+            fingerprints = self._prints.query(contents, wanted, call)
         view = self._views.view
         banks = selected_banks(view.banks, options)
         if not _signals_used(banks) <= wanted:  # a policy was given a rule meanwhile
             with clock.stage("encode"):
-                prints = self._prints.query(contents, _signals_used(banks), call)
+                fingerprints = self._prints.query(contents, _signals_used(banks), call)
         queries = [
             MatchQuery(p, content)
-            for p, content in zip(prints, contents, strict=True)
-            if isinstance(p, Print)
+            for p, content in zip(fingerprints, contents, strict=True)
+            if isinstance(p, ContentFingerprint)
         ]
         with clock.stage("search"), self._may_search:
             gather_evidence(queries, view, banks)
         with clock.stage("decide"):
             answers = iter(_answers(queries, view, banks, options))
-        return [next(answers) if isinstance(p, Print) else p for p in prints]
+        return [next(answers) if isinstance(p, ContentFingerprint) else p for p in fingerprints]
 
 
 def _timed(outcome: Outcome, clock: StageClock) -> Outcome:
@@ -199,7 +203,7 @@ def _answers(
     return answers
 
 
-def _kind(print_: Print) -> tuple[object, ...]:
+def _kind(print_: ContentFingerprint) -> tuple[object, ...]:
     """All of a fingerprint but the values of its signals."""
     signals = print_.fingerprint
     return (print_.reports, print_.modality, *signals.digests, *signals.bits, *signals.vectors)
@@ -310,6 +314,6 @@ def _unsearchable(query: MatchQuery, banks: Sequence[Bank]) -> list[SignalReport
     ]
 
 
-def _is_single_space(query: Print) -> bool:
+def _is_single_space(query: ContentFingerprint) -> bool:
     """Whether it is a ready vector, which is searched in its own space alone."""
     return not query.fingerprint.digests and not query.fingerprint.bits

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode.fingerprint import Print
+from simsearch.encode.fingerprint import ContentFingerprint
 from simsearch.errors import BadRequest
 from simsearch.index.rescore import exact_cosines
 from simsearch.match.evidence import MatchQuery, View, gather_evidence
@@ -67,7 +67,7 @@ class DistanceLimits:
             limits = replace(limits, pdq_max=hamming_max, minhash_max=hamming_max)
         return limits
 
-    def policy(self, print_: Print) -> Policy:
+    def policy(self, print_: ContentFingerprint) -> Policy:
         """A policy with one LOG rule for each signal of the query."""
         spaces = print_.fingerprint.vectors if print_.modality else ()
         return Policy(
@@ -102,7 +102,7 @@ class NearestEntries:
 
 
 def find_nearest(
-    print_: Print,
+    print_: ContentFingerprint,
     content: Content,
     view: View,
     banks: Sequence[Bank],

@@ -1,7 +1,7 @@
-"""Verdict cache: a content that is asked again of the same view gets the same answer.
+"""Verdict cache: the same content and options against the same view get the cached result.
 
-An answer belongs to the view that gave it. Every edit, and every new snapshot, makes another view,
-so no answer outlives what it was true of. What then needs no encoding is in the fingerprint cache.
+A result belongs to the view that gave it. Every edit and every new snapshot makes a new view, so no
+result outlives what it was true of. The fingerprint cache then still saves the encoding.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ from simsearch.types import (
     SignalReport,
 )
 
-ASKS_MAX = 1_024
-"""Ways of asking a view (banks and options) that are told apart at a time."""
+QUERIES_MAX = 1_024
+"""Combinations of banks and options that have a number at a time."""
 
 
 class Matching(Protocol):
-    """What answers batches: a Matcher does."""
+    """Matches batches: a Matcher, or a cache in front of one."""
 
     def match(
         self, contents: Sequence[Content], options: MatchOptions, call: CallContext = NO_CALL
-    ) -> list[Outcome]: ...
+    ) -> list[Outcome]:
+        """A result or an error for each content."""
+        ...
 
 
 @dataclass(frozen=True)
 class VerdictCacheCounts:
-    """Images and texts asked about, by whether the answer was there; and what the cache holds.
-    Answers of views that have gone are held until newer ones take their place."""
+    """Lookups of images and texts, found or not, and the size of the cache. Results of past views
+    stay until newer ones take their place."""
 
     hits: int = 0
     misses: int = 0
@@ -55,20 +57,22 @@ class VerdictCacheCounts:
 
 
 class VerdictCache:
-    """The answers of a Matcher. Safe to call from any number of threads."""
+    """A cache in front of a Matcher. Safe to call from any number of threads."""
 
     def __init__(self, matcher: Matching, views: ViewSource, verdicts_max: int) -> None:
-        """`views`: those that the matcher asks. Every hit takes the place of a verdict."""
+        """`views`: those that the matcher searches. Each hit of a result counts as one more
+        verdict."""
         self._matcher = matcher
         self._views = views
         self._verdicts = Lru[MatchResult](verdicts_max, _weight)
         self._lock = threading.Lock()
         self._numbers = count()
-        self._asks: _Asks | None = None
+        self._query_numbers: _QueryNumbers | None = None
         self._hits = self._misses = 0
 
     @property
     def counts(self) -> VerdictCacheCounts:
+        """Totals since the start, and the size of the cache."""
         with self._lock:
             done = (self._hits, self._misses)
         return VerdictCacheCounts(*done, self._verdicts.evictions, len(self._verdicts))
@@ -76,8 +80,7 @@ class VerdictCache:
     def match(
         self, contents: Sequence[Content], options: MatchOptions, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """As Matcher.match: the same answers and refusals. An answer that was there has the
-        stage "cache" and no other."""
+        """The results and errors of Matcher.match. A cached result has the stage "cache" alone."""
         clock = StageClock()
         with clock.stage("cache"):
             view = self._views.view
@@ -100,8 +103,8 @@ class VerdictCache:
                 yield i, verdict
 
     def _keep(self, keys: Sequence[bytes | None], outcomes: Sequence[Outcome], view: View) -> None:
-        """What was answered from this view, and is not to be better answered later."""
-        if self._views.view is not view:  # the matcher may have asked the next one
+        """Cache the complete results of this view."""
+        if self._views.view is not view:  # the matcher may have searched the next one
             return
         for key, outcome in zip(keys, outcomes, strict=True):
             if key is None or not isinstance(outcome, MatchResult) or not outcome.complete:
@@ -119,8 +122,8 @@ class VerdictCache:
     def _keys(
         self, contents: Sequence[Content], view: View, options: MatchOptions
     ) -> list[bytes | None]:
-        """None for what is not kept: ready vectors and hashes, and everything where the view has
-        moved on already or a bank is not there."""
+        """None for what is not cached: ready vectors and hashes, and all contents where the view
+        has changed already or a bank is missing."""
         number = self._number(view, options)
         if number is None:
             return [None] * len(contents)
@@ -128,28 +131,28 @@ class VerdictCache:
         return [key if key is None else key + number for key in keys]
 
     def _number(self, view: View, options: MatchOptions) -> bytes | None:
-        asks = self._asks
-        if asks is None or asks.view() is not view:
+        query_numbers = self._query_numbers
+        if query_numbers is None or query_numbers.view() is not view:
             if self._views.view is not view:
                 return None
-            asks = self._asks = _Asks(view, self._numbers)
+            query_numbers = self._query_numbers = _QueryNumbers(view, self._numbers)
         timeless = replace(options, with_stage_times=False) if options.with_stage_times else options
-        return asks.number_of(timeless)
+        return query_numbers.number_of(timeless)
 
 
-class _Asks:
-    """Ways of asking one view, numbered. A number is never given again for anything else, so that
-    the answers of a view that has gone are never found, though they are still held."""
+class _QueryNumbers:
+    """Numbers of the combinations of banks and options for one view. No number is used twice, so
+    that results of past views are never found, though they are still in the cache."""
 
     def __init__(self, view: View, numbers: Iterator[int]) -> None:
         self.view = weakref.ref(view)
-        self.number_of = lru_cache(ASKS_MAX)(partial(_number, view.banks, numbers))
+        self.number_of = lru_cache(QUERIES_MAX)(partial(_number, view.banks, numbers))
 
 
 def _number(
     banks: Mapping[str, Bank], numbers: Iterator[int], options: MatchOptions
 ) -> bytes | None:
-    """8 bytes; None where a bank is not there to ask."""
+    """8 bytes; None where a bank is missing or archived."""
     try:
         selected_banks(banks, options)
     except (BankNotFound, BankArchived):
@@ -162,8 +165,8 @@ def _weight(result: MatchResult) -> int:
 
 
 def _kept(result: MatchResult) -> MatchResult:
-    """Without the times. Where nothing was hit, as mostly, one object for all that are equal: the
-    garbage collector need not follow each."""
+    """Without the times. Equal results without hits, the usual case, are one object: the garbage
+    collector need not track each."""
     kept = replace(result, stage_ms={}, signals=_same(result.signals))
     alike = _without_hits(kept.truncated, kept.signals, kept.snapshot, kept.seq)
     return alike if alike == kept else kept

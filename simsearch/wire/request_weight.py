@@ -1,18 +1,20 @@
-"""Match requests as they came: weighed off their bytes, parsed by who does the work.
+"""Request weight: the items and bytes of a match request, counted before it is parsed.
 
-A request that is refused is not paid for, and a large one does not hold up the event loop.
+A refused request is never parsed, and a large one is parsed in the thread that works on it, not in
+the event loop.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from simsearch.v1 import content_pb2, match_pb2
-from simsearch.wire.field_limit import BYTES, Scanner, malformed
+from simsearch.wire.field_limit import BYTES, Field, Scanner, malformed
 
 M = TypeVar("M", bound=Message)
 
@@ -29,8 +31,8 @@ _KINDS: Final = frozenset(
 
 
 class Weight(NamedTuple):
-    """How much a call asks for. `ready` are vectors and hashes, and items without content;
-    `nbytes` is the whole message."""
+    """Items and bytes of a request, by kind. `ready` are vectors and hashes, and items without
+    content; `nbytes` is the whole message."""
 
     items: int = 0
     nbytes: int = 0
@@ -98,72 +100,46 @@ def weighed_stream(raw: bytes) -> Unparsed[match_pb2.StreamMatchRequest]:
 
 def weigh_match(raw: bytes) -> Weight:
     """Of a MatchRequest. Raises BadRequest, LimitExceeded."""
-    found = _Contents(raw)
-    for tag, begin, end in found.scanner.fields(0, len(raw)):
-        if tag == _CONTENT_OF_MATCH:
-            found.add(begin, end)
-    return found.weight()._replace(items=1)  # without content it is refused, and counts
+    scanner = Scanner(raw)
+    contents = scanner.fields(0, len(raw), (_CONTENT_OF_MATCH,))
+    return _weigh(raw, scanner, contents)._replace(items=1)  # without content: refused, and counts
 
 
 def weigh_batch(raw: bytes) -> Weight:
     """Of a BatchMatchRequest. Raises BadRequest, LimitExceeded."""
-    found = _Contents(raw)
-    for tag, begin, end in found.scanner.fields(0, len(raw)):
-        if tag == _CONTENTS_OF_BATCH:
-            found.add(begin, end)
-    return found.weight()
+    scanner = Scanner(raw)
+    return _weigh(raw, scanner, scanner.fields(0, len(raw), (_CONTENTS_OF_BATCH,)))
 
 
 def weigh_stream(raw: bytes) -> tuple[Weight, bytes | None]:
     """Of a StreamMatchRequest, and its options, unparsed, where it has any. Raises BadRequest,
     LimitExceeded."""
-    found, options = _Contents(raw), None
-    for tag, begin, end in found.scanner.fields(0, len(raw)):
-        if tag == _ITEMS_OF_STREAM:
-            found.add(*_content_of(found.scanner, begin, end))
-        elif tag == _OPTIONS_OF_STREAM:
+    scanner, contents, options = Scanner(raw), [], None
+    for tag, begin, end in scanner.fields(0, len(raw), (_OPTIONS_OF_STREAM, _ITEMS_OF_STREAM)):
+        if tag == _OPTIONS_OF_STREAM:
             options = raw[begin:end]
-    return found.weight(), options
-
-
-class _Contents:
-    """Counts contents by the kind of each: of several, the last counts, as for a parser."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.scanner = Scanner(raw)
-        self._raw = raw
-        self._items = self._images = self._image_bytes = 0
-        self._texts = self._text_bytes = self._ready_bytes = 0
-
-    def add(self, begin: int, end: int) -> None:
-        kinds = [tag for tag, _, _ in self.scanner.fields(begin, end) if tag in _KINDS]
-        tag = kinds[-1] if kinds else None
-        self._items += 1
-        if tag == _IMAGE:
-            self._images += 1
-            self._image_bytes += end - begin
-        elif tag == _TEXT:
-            self._texts += 1
-            self._text_bytes += end - begin
         else:
-            self._ready_bytes += end - begin
-
-    def weight(self) -> Weight:
-        return Weight(
-            items=self._items,
-            nbytes=len(self._raw),
-            images=self._images,
-            image_bytes=self._image_bytes,
-            texts=self._texts,
-            text_bytes=self._text_bytes,
-            ready=self._items - self._images - self._texts,
-            ready_bytes=self._ready_bytes,
-        )
+            found = scanner.fields(begin, end, (_CONTENT_OF_ITEM,))
+            contents.append(found[0] if found else (_CONTENT_OF_ITEM, end, end))
+    return _weigh(raw, scanner, contents), options
 
 
-def _content_of(scanner: Scanner, begin: int, end: int) -> tuple[int, int]:
-    """Where the content of a stream's item begins and ends; nothing where it has none."""
-    for tag, at, after in scanner.fields(begin, end):
-        if tag == _CONTENT_OF_ITEM:
-            return at, after
-    return end, end
+def _weigh(raw: bytes, scanner: Scanner, contents: Sequence[Field]) -> Weight:
+    """Of several kinds within a content the last counts, as for a parser."""
+    tags = scanner.last_tags(contents, _KINDS)
+    images: list[int] = []
+    texts: list[int] = []
+    ready: list[int] = []
+    for (_, begin, end), tag in zip(contents, tags, strict=True):
+        kind = images if tag == _IMAGE else texts if tag == _TEXT else ready
+        kind.append(end - begin)
+    return Weight(
+        items=len(contents),
+        nbytes=len(raw),
+        images=len(images),
+        image_bytes=sum(images),
+        texts=len(texts),
+        text_bytes=sum(texts),
+        ready=len(ready),
+        ready_bytes=sum(ready),
+    )

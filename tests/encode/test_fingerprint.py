@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from simsearch.encode.encoders.precomputed import check_vectors
 from simsearch.encode.fingerprint import (
+    ContentFingerprint,
     ContentLimits,
     Fingerprinter,
     Outcome,
-    Print,
     Wanted,
     merge,
 )
@@ -71,20 +71,22 @@ def fingerprinter(loaded: EncoderSet | None = None) -> Fingerprinter:
     return Fingerprinter(loaded or all_encoders(), ContentLimits())
 
 
-def taken(outcome: Outcome) -> Print:
-    assert isinstance(outcome, Print), outcome
+def taken(outcome: Outcome) -> ContentFingerprint:
+    assert isinstance(outcome, ContentFingerprint), outcome
     return outcome
 
 
-def ban(content: Content, loaded: EncoderSet | None = None) -> Print:
+def ban(content: Content, loaded: EncoderSet | None = None) -> ContentFingerprint:
     return taken(fingerprinter(loaded).ban([content])[0])
 
 
-def query(content: Content, wanted: Wanted = EVERYTHING, loaded: EncoderSet | None = None) -> Print:
+def query(
+    content: Content, wanted: Wanted = EVERYTHING, loaded: EncoderSet | None = None
+) -> ContentFingerprint:
     return taken(fingerprinter(loaded).query([content], wanted)[0])
 
 
-def states(made: Print) -> dict[str, SignalState]:
+def states(made: ContentFingerprint) -> dict[str, SignalState]:
     found = {r.signal: r.state for r in made.reports}
     assert len(found) == len(made.reports), "a signal is reported once"
     return found
@@ -384,7 +386,7 @@ def test_vectors_that_cannot_be_used_are_refused(
 
 
 def made_of(*fingerprints: Fingerprint) -> Fingerprint:
-    return merge([Print(f, None) for f in fingerprints])
+    return merge([ContentFingerprint(f, None) for f in fingerprints])
 
 
 def bits(*first_bytes: int) -> Bits:

@@ -10,7 +10,7 @@ import numpy as np
 
 from simsearch.bank.edits.same_content import check_contents
 from simsearch.bank.store import BankStore
-from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print, merge
+from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter, merge
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher
@@ -101,11 +101,11 @@ class Process:
 
     def __post_init__(self) -> None:
         self.store = BankStore.open(self.path, writer=True)
-        self.prints = fingerprinter(self.encoders)
-        spaces = {encoder.space.id for encoder in self.prints.encoders if encoder.space}
+        self.fingerprints = fingerprinter(self.encoders)
+        spaces = {encoder.space.id for encoder in self.fingerprints.encoders if encoder.space}
         self.follower = Follower(self.store, self.path / "snapshots", spaces)
         self.follower.start()
-        self.matcher = Matcher(self.prints, self.follower, hits_max=100)
+        self.matcher = Matcher(self.fingerprints, self.follower, hits_max=100)
 
     def close(self) -> None:
         self.follower.stop()
@@ -113,18 +113,22 @@ class Process:
 
     def add(self, bank: str, *contents: Content) -> int:
         """Ban one item; returns its key once searches see it."""
-        prints = [p for p in self.prints.ban(contents) if isinstance(p, Print)]
-        entry = self.store.add_entries(bank, [EntryDraft(merge(prints))], EDIT)[0]
+        fingerprints = [
+            p for p in self.fingerprints.ban(contents) if isinstance(p, ContentFingerprint)
+        ]
+        entry = self.store.add_entries(bank, [EntryDraft(merge(fingerprints))], EDIT)[0]
         self.wait(entry.added.seq)
         return entry.key
 
     def extend(self, bank: str, key: int, *contents: Content) -> set[str]:
         """Give an entry what it lacks; returns the signals that were added, once searches see
         them."""
-        prints = [p for p in self.prints.ban(contents) if isinstance(p, Print)]
+        fingerprints = [
+            p for p in self.fingerprints.ban(contents) if isinstance(p, ContentFingerprint)
+        ]
         stored = self.store.fingerprints([key])[key]
-        check_contents(key, stored, [p.fingerprint for p in prints], partial=False)
-        entry, added = self.store.extend_entry(bank, key, merge(prints), EDIT)
+        check_contents(key, stored, [p.fingerprint for p in fingerprints], partial=False)
+        entry, added = self.store.extend_entry(bank, key, merge(fingerprints), EDIT)
         self.wait(entry.last.seq)
         return set(added.rows())
 

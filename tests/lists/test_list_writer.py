@@ -110,18 +110,18 @@ def test_every_format_says_the_same(tmp_path: Path) -> None:
     for format in WRITTEN:
         write_list(entries, tmp_path / format, format)
     rows = {format: read(tmp_path / format).rows for format in WRITTEN}
-    prints = {
+    fingerprints = {
         format: [(fingerprint_of(row), row.about, row.group) for row in found]
         for format, found in rows.items()
     }
     for format in WRITTEN:
-        for one, other in zip(prints[format], prints[Format.JSONL], strict=True):
+        for one, other in zip(fingerprints[format], fingerprints[Format.JSONL], strict=True):
             assert one[1:] == other[1:]
             assert one[1] == about
             assert one[0].digests == other[0].digests
             assert one[0].vectors.keys() == other[0].vectors.keys()
     wanted = {e.fingerprint.digests[Signal.MD5]: e.fingerprint for e in entries}
-    for fingerprint, _, _ in prints[Format.PARQUET]:
+    for fingerprint, _, _ in fingerprints[Format.PARQUET]:
         was = wanted[fingerprint.digests[Signal.MD5]]
         for space, vectors in fingerprint.vectors.items():
             assert {v.tobytes() for v in vectors} == {v.tobytes() for v in was.vectors[space]}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
+from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter
 from simsearch.encode.registry import EncoderSet
 from simsearch.index.flat.cosine import ExactIndex
 from simsearch.index.flat.hamming import HammingIndex
@@ -161,7 +161,7 @@ def fingerprinter(encoders: EncoderSet | None = None) -> Fingerprinter:
 def banned(content: Content, encoders: EncoderSet | None = None) -> Fingerprint:
     """What is stored when this content is banned."""
     [outcome] = fingerprinter(encoders).ban([content])
-    assert isinstance(outcome, Print), outcome
+    assert isinstance(outcome, ContentFingerprint), outcome
     return outcome.fingerprint
 
 

@@ -49,9 +49,9 @@ def test_a_match_says_for_whom_it_encodes() -> None:
 def test_a_ban_says_for_whom_it_encodes() -> None:
     """Unless it is told, for nobody who has a deadline."""
     prose, pictures = FakeTextEncoder(), FakeImageEncoder()
-    prints = fingerprinter(encoders(prose, pictures))
-    prints.ban(CONTENTS, CALL)
-    prints.ban(CONTENTS)
+    fingerprints = fingerprinter(encoders(prose, pictures))
+    fingerprints.ban(CONTENTS, CALL)
+    fingerprints.ban(CONTENTS)
     assert prose.calls == pictures.calls == [CALL, NO_CALL]
 
 

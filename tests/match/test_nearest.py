@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simsearch.encode.fingerprint import Everything, Print
+from simsearch.encode.fingerprint import AllSignals, ContentFingerprint
 from simsearch.errors import BadRequest
 from simsearch.index.rescore import exact_cosines
 from simsearch.match.nearest import DistanceLimits, NearestEntries, compare, find_nearest
@@ -54,8 +54,8 @@ def found(
     limits: DistanceLimits | None = None,
     prose: FakeTextEncoder | None = None,
 ) -> NearestEntries:
-    [asked] = fingerprinter(encoders(prose)).query([content], Everything())
-    assert isinstance(asked, Print)
+    [asked] = fingerprinter(encoders(prose)).query([content], AllSignals())
+    assert isinstance(asked, ContentFingerprint)
     banks = list(world.banks.values())
     return find_nearest(
         asked, content, world.view(), banks, states, limit=limit, limits=limits or DistanceLimits()
@@ -94,8 +94,8 @@ def test_one_scale_for_every_signal() -> None:
     prose = FakeTextEncoder(placed={"some few words": base})
     world = World()
     world.bank("one", STRICT)
-    [asked] = fingerprinter(encoders(prose)).query([TextContent("some few words")], Everything())
-    assert isinstance(asked, Print)
+    [asked] = fingerprinter(encoders(prose)).query([TextContent("some few words")], AllSignals())
+    assert isinstance(asked, ContentFingerprint)
     row = asked.fingerprint.bits[Signal.MINHASH].copy()
     row[0, 0] ^= 0xFF  # 8 bits of 256: as near as a cosine of 1 - 8 / 128
     digests = dict(asked.fingerprint.digests)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simsearch.encode.fingerprint import ContentLimits, Outcome, Print, Wanted
+from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Outcome, Wanted
 from simsearch.errors import BankArchived
 from simsearch.match.matcher import Matcher
 from simsearch.match.suppression import is_enabled, suppresses
@@ -222,8 +222,11 @@ class Given:
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
         rows = {Signal.PDQ: bits(12, 0)}
-        shows = {"pdq": np.array([0, 1], np.uint8)}
-        return [Print(Fingerprint(bits=rows), Modality.IMAGE, (), (LEFT,), shows) for _ in contents]
+        region_of_row = {"pdq": np.array([0, 1], np.uint8)}
+        return [
+            ContentFingerprint(Fingerprint(bits=rows), Modality.IMAGE, (), (LEFT,), region_of_row)
+            for _ in contents
+        ]
 
 
 @pytest.mark.parametrize(

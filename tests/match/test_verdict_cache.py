@@ -25,7 +25,7 @@ from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadContent, BankNotFound, EmptyContent, LimitExceeded, SimsearchError
 from simsearch.match.evidence import View
 from simsearch.match.matcher import Matcher, Outcome
-from simsearch.match.verdict_cache import ASKS_MAX, VerdictCache
+from simsearch.match.verdict_cache import QUERIES_MAX, VerdictCache
 from simsearch.types import (
     NO_CALL,
     Band,
@@ -303,8 +303,8 @@ def test_the_bytes_of_a_content_are_hashed_once(monkeypatch: pytest.MonkeyPatch)
     world = small_world()
     world.bank("images", IMAGES, enabled_ratio=0.5)
     views = Views(world.view())
-    prints = FingerprintCache(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
-    matcher = VerdictCache(Matcher(prints, views, HITS_MAX), views, 100)
+    fingerprints = FingerprintCache(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
+    matcher = VerdictCache(Matcher(fingerprints, views, HITS_MAX), views, 100)
     large = 5 << 20
     noise = np.random.default_rng(1).bytes(3 * 1400 * 1400)
     image = ImageContent(saved(Image.frombytes("RGB", (1400, 1400), noise), "PNG"))
@@ -383,10 +383,10 @@ def test_verdicts_without_hits_are_one_object() -> None:
 def test_ways_of_asking_are_bounded() -> None:
     """A caller who asks for ever other banks does not fill the memory."""
     matcher, inner = cached(Views(small_world().view()))
-    for number in range(ASKS_MAX + 50):
+    for number in range(QUERIES_MAX + 50):
         matcher.match([], MatchOptions(access=BankAccess(("texts", f"x{number}"))))
-    assert matcher._asks is not None
-    assert matcher._asks.number_of.cache_info().currsize == ASKS_MAX
+    assert matcher._query_numbers is not None
+    assert matcher._query_numbers.number_of.cache_info().currsize == QUERIES_MAX
     for _ in range(2):
         one(matcher, HELLO)
     assert inner.asked[-2:] == [[], [HELLO]]
@@ -412,8 +412,8 @@ class Model(RuleBasedStateMachine):
         self.views = Views(self.world.view(1))
         plain_prints = fingerprinter(all_encoders())
         self.alone = Matcher(plain_prints, self.views, HITS_MAX)
-        prints = FingerprintCache(fingerprinter(all_encoders()), 9_000, single_flight=True)
-        self.matcher = VerdictCache(Matcher(prints, self.views, HITS_MAX), self.views, 7)
+        fingerprints = FingerprintCache(fingerprinter(all_encoders()), 9_000, single_flight=True)
+        self.matcher = VerdictCache(Matcher(fingerprints, self.views, HITS_MAX), self.views, 7)
 
     def _edited(self) -> None:
         self.seq += 1
@@ -489,8 +489,8 @@ def test_threads_that_ask_beside_edits_get_what_was_true_somewhen() -> None:
     """An answer names its position, and is exactly what that position says."""
     world = small_world()
     views = Views(world.view(1))
-    prints = FingerprintCache(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
-    matcher = VerdictCache(Matcher(prints, views, HITS_MAX), views, 50)
+    fingerprints = FingerprintCache(fingerprinter(all_encoders()), 1 << 20, single_flight=True)
+    matcher = VerdictCache(Matcher(fingerprints, views, HITS_MAX), views, 50)
     at: dict[int, list[int]] = {1: [1]}
     answers: list[tuple[int, list[int]]] = []
     done = threading.Event()

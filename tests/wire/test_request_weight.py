@@ -111,6 +111,22 @@ def test_unknown_fields_of_a_newer_client_are_passed_over() -> None:
     assert weighed_batch(newer + raw).weight.texts == 1
 
 
+@pytest.mark.parametrize("size", [*range(126, 134), *range(16_380, 16_392), 2_097_150])
+@pytest.mark.parametrize("after", [b"", b"\x12\1b", b"\x78\1"])
+def test_a_field_that_spans_its_content_is_told_from_one_that_does_not(
+    size: int, after: bytes
+) -> None:
+    """At the sizes where the length takes a byte more."""
+    raw = content_pb2.Content(image=bytes(size)).SerializeToString() + after
+    weight = weighed_batch(b"\x0a" + _varint(len(raw)) + raw).weight
+    assert of(weight) == counted([content_pb2.Content.FromString(raw)])
+    assert weight.image_bytes + weight.text_bytes == len(raw)
+
+
+def _varint(value: int) -> bytes:
+    return (bytes([value & 0x7F | 0x80]) + _varint(value >> 7)) if value > 0x7F else bytes([value])
+
+
 def test_a_content_weighs_what_a_parser_takes_it_for() -> None:
     """Of two kinds in one content the last counts: an empty hash does not make an image cheap."""
     cheap = content_pb2.Content(hash=content_pb2.Hash()).SerializeToString()

@@ -1,4 +1,4 @@
-"""Encoders whose concurrent callers share batches, by priority and deadline of their calls."""
+"""Batched encoders: concurrent calls share batches, ordered by priority and deadline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode.batching.batcher import Batcher, Counts
+from simsearch.encode.batching.batcher import Batcher, BatcherCounts
 from simsearch.encode.batching.item_queue import Bounds
 from simsearch.encode.encoder_protocol import ImageEncoder, Pixels, TextEncoder
 from simsearch.encode.image.decoder import preprocess_of
@@ -22,21 +22,21 @@ T = TypeVar("T")
 TOKENS_MAX: Final = 4_096
 PIXELS_MAX: Final = 64 * 224 * 224
 BULK_PART: Final = 4
-"""A batch of the bulk priority costs at most one in so many of an interactive one: no slower on a CPU,
-and an upload that comes meanwhile waits less."""
+"""The largest bulk batch costs this fraction of the largest interactive one. On a CPU that is no
+slower, and an interactive call that arrives meanwhile waits less."""
 PADDING_TOKENS_FREE: Final = 128
-"""What it costs a sentence encoder on a CPU to begin a batch: below that, padding is cheaper. On
-other devices see `padding_tokens_free_on`."""
+"""Padding that costs a sentence encoder on a CPU less than one more batch. For other devices see
+`padding_tokens_free_on`."""
 TEXTS_WAITING_MAX: Final = 4_096
 IMAGES_WAITING_MAX: Final = 1_024
-"""In each priority; at 224 × 224 pixels they take 147 MiB."""
+"""For each priority; at 224 × 224 pixels they take 147 MiB."""
 SLICE_ITEMS: Final = 256
-"""One caller's long list goes in slices, between which others have their turn."""
+"""A longer list is encoded in slices of this size, so that other calls get their turn."""
 WAIT_MS_MAX: Final = 30_000
 
 
 class _Batched(Generic[T]):
-    """What both kinds share: the space of the encoder, and a batcher in front of it."""
+    """An encoder behind a Batcher: what text and image encoders have in common."""
 
     def __init__(
         self,
@@ -55,32 +55,32 @@ class _Batched(Generic[T]):
         return self._shared.precision
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> BatcherCounts:
         return self._batcher.counts
 
     def estimated_wait_ms(self, priority: Priority = Priority.INTERACTIVE) -> float:
-        """How long content that comes now may wait for its batch to begin, by the pace of late."""
+        """How long an item that arrives now may wait for its batch, at the recent rate."""
         return self._batcher.estimated_wait_ms(priority)
 
     def close(self) -> None:
-        """Refuse what comes, finish what waits."""
+        """Refuse new items and finish the queued ones."""
         self._batcher.close()
 
     def _encode(self, items: Sequence[T], call: CallContext) -> Vectors:
         rows = [np.zeros((0, self.space.dim), np.float32)]
         for begin in range(0, len(items), SLICE_ITEMS):
             part = items[begin : begin + SLICE_ITEMS]
-            rows.append(np.stack(self._batcher.ask(part, call)))
+            rows.append(np.stack(self._batcher.run(part, call)))
         return np.concatenate(rows)
 
     def encode_each(
         self, items: Sequence[T], call: CallContext = NO_CALL
     ) -> list[NDArray[np.float32] | Exception]:
-        """(dim,) float32, unit, for each item, or what the encoder failed at it with. Raises what
-        concerns the whole call."""
+        """(dim,) float32, unit, for each item, or the error that the encoder raised for it. Raises
+        what concerns the whole call."""
         outcomes: list[NDArray[np.float32] | Exception] = []
         for begin in range(0, len(items), SLICE_ITEMS):
-            outcomes += self._batcher.ask_each(items[begin : begin + SLICE_ITEMS], call)
+            outcomes += self._batcher.run_each(items[begin : begin + SLICE_ITEMS], call)
         return outcomes
 
 
@@ -113,6 +113,7 @@ class BatchedTextEncoder(_Batched[str]):
         super().__init__(encoder, batcher)
 
     def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
+        """(n, dim) float32, unit."""
         return self._encode(texts, call)
 
 
@@ -140,32 +141,33 @@ class BatchedImageEncoder(_Batched[Pixels]):
 
     @property
     def preprocess(self) -> Preprocess | None:
-        """How its pixels are made, where the encoder behind it can say so."""
+        """The preprocessing of the encoder, None where it does not describe it."""
         return preprocess_of(self._images)
 
     def prepare(self, picture: Picture) -> Pixels:
-        """In the caller's own thread: decoding gains nothing from batches."""
+        """In the calling thread: decoding gains nothing from batches."""
         return self._images.prepare(picture)
 
     def encode_images(self, pixels: Sequence[Pixels], call: CallContext = NO_CALL) -> Vectors:
+        """(n, dim) float32, unit."""
         return self._encode(pixels, call)
 
 
 def estimated_tokens(text: str) -> int:
-    """Four bytes to a token, which suits English and Chinese alike, and the two at the ends."""
+    """Four bytes for a token, which suits English and Chinese, and two special tokens."""
     return 2 + len(text.encode("utf-8", "surrogatepass")) // 4
 
 
 def padding_tokens_free_on(device: str, tokens_max: int = TOKENS_MAX) -> int:
-    """How many tokens of a batch may be padding in any case. A GPU computes padding beside the
-    rest, and beginning a batch costs it more: there it is as many as a batch has, so that texts of
-    all lengths go together. **Unverified on a GPU**; on a CPU it was measured."""
+    """How many tokens of a batch may always be padding. A GPU computes padding in parallel, and
+    starting a batch costs it more: there a whole batch may be, so that texts of all lengths go
+    together. **Unverified on a GPU**; measured on a CPU."""
     return PADDING_TOKENS_FREE if device.partition(":")[0] == "cpu" else tokens_max
 
 
 @runtime_checkable
 class _OnDevice(Protocol):
-    """An encoder that says where it computes, as in "cpu", "cuda" or "cuda:1"."""
+    """An encoder that names its device, such as "cpu", "cuda" or "cuda:1"."""
 
     @property
     def device(self) -> str: ...

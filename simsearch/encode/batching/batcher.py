@@ -1,7 +1,7 @@
-"""Dynamic batching: many callers' items go through one worker in the largest batches at hand.
+"""Dynamic batching: the items of many calls go through one worker thread in shared batches.
 
-Greedy and, unless it is told to linger, without delay: whenever the worker is free it takes what
-`queueing.py` chooses. Alone, an item is served at once; under load, batches grow by themselves.
+Whenever the worker is free it takes the batch that `item_queue.py` chooses, without delay unless
+the bounds have it linger. A single item is served at once; under load, batches grow by themselves.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, Generic, TypeVar, cast
 
+from simsearch.encode.batching.bisection import run_bisected
 from simsearch.encode.batching.item_queue import (
     Bounds,
     Dropped,
     Queue,
+    QueuedItem,
     Taken,
-    Waiting,
     cost_of,
     sift,
 )
@@ -42,15 +43,15 @@ RETRY_MS_MIN: Final = 10
 RETRY_MS_MAX: Final = 5_000
 
 BATCH_SIZES: Final = 12
-"""How many powers of two the counts of batches tell apart; the last holds all beyond."""
+"""Buckets of the histogram of batch sizes, by powers of two; the last is open."""
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What one batcher did since it began. A batch is one run, also a failed one and the parts it
-    is then run in. `units` are the sizes of what ran and `cost` those with padding;
-    `batch_sizes[k]` counts batches of 2**k to 2**(k + 1) - 1 items. Items that never ran are
-    `expired`, `cancelled` (nobody wanted them any more) or `refused` (there was no room)."""
+class BatcherCounts:
+    """Totals since the start. A batch is one run; a failed run and each of its parts count too.
+    `units` are the sizes of the items that ran and `cost` those with padding; `batch_sizes[k]`
+    counts batches of 2**k to 2**(k + 1) - 1 items. Items that never ran are `expired`, `cancelled`
+    (their caller was gone) or `refused` (the queue was full)."""
 
     batches: int = 0
     failed_batches: int = 0
@@ -67,8 +68,8 @@ class Counts:
 
 
 class _Job(Generic[T, R]):
-    """What one caller submitted; its items may go in several batches. With `each`, what an item
-    fails with is its answer, and the others go on."""
+    """The items of one call, which may go in several batches. With `each`, an item's error is its
+    answer, and the other items go on."""
 
     def __init__(self, items: Sequence[T], call: CallContext, *, each: bool = False) -> None:
         self.items = items
@@ -102,23 +103,23 @@ class _Job(Generic[T, R]):
             self.future.set_exception(error)
 
     def _settles(self) -> bool:
-        """True once, unless it was cancelled: the worker and whoever aborts may both come."""
+        """True once, unless it was cancelled: the worker and `abort` may both settle it."""
         with self._settling:
             first, self._settled = not self._settled, True
         return first and self.future.set_running_or_notify_cancel()
 
 
-class _Pace:
-    """Milliseconds for a unit, of late: long runs weigh more than short ones, old ones less."""
+class _RunRate:
+    """Moving average of milliseconds per unit; long runs weigh more, old ones less."""
 
-    KEPT: Final = 0.8
+    DECAY: Final = 0.8
 
     def __init__(self) -> None:
         self._ms = self._units = 0.0
 
     def add(self, ms: float, units: int) -> None:
-        self._ms = self.KEPT * self._ms + ms
-        self._units = self.KEPT * self._units + units
+        self._ms = self.DECAY * self._ms + ms
+        self._units = self.DECAY * self._units + units
 
     def ms_for(self, units: int) -> float:
         """0 before anything was measured."""
@@ -151,14 +152,15 @@ class Batcher(Generic[T, R]):
         self._queue: Queue[_Job[T, Any]] = Queue(bounds)
         self._changed = threading.Condition()
         self._closed = False
-        self._counts = Counts()
-        self._pace = _Pace()
+        self._counts = BatcherCounts()
+        self._rate = _RunRate()
         self._units_running = 0
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._worker.start()
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> BatcherCounts:
+        """Totals since the start, and the items waiting now."""
         with self._changed:
             return replace(
                 self._counts,
@@ -167,17 +169,17 @@ class Batcher(Generic[T, R]):
             )
 
     def estimated_wait_ms(self, priority: Priority = Priority.INTERACTIVE) -> float:
-        """How long an item that comes now may wait for its batch to begin, by the pace of late."""
+        """How long an item that arrives now may wait for its batch, at the recent rate."""
         with self._changed:
-            return self._pace.ms_for(self._units_running + self._queue.units_before(priority))
+            return self._rate.ms_for(self._units_running + self._queue.units_before(priority))
 
-    def ask(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
-        """The answers to `items`, in order; waits for them no longer than they are worth it.
-        Raises what `submit` and its future do."""
+    def run(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R]:
+        """The answers to `items`, in order. Waits until the deadline or `wait_s_max` at most.
+        Raises what `submit` and its future raise."""
         return self._answers_of(_Job[T, R](items, call))
 
-    def ask_each(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R | Exception]:
-        """As `ask`, but an item that fails has its error for an answer, and the others theirs.
+    def run_each(self, items: Sequence[T], call: CallContext = NO_CALL) -> list[R | Exception]:
+        """The answers to `items`, in order, where the answer of an item that failed is its error.
         Raises what concerns the whole call."""
         return self._answers_of(_Job[T, R | Exception](items, call, each=True))
 
@@ -200,7 +202,7 @@ class Batcher(Generic[T, R]):
 
         Raises Overloaded when the priority is full, LimitExceeded for more items than it could ever
         hold, NotReady after `close`. These, at once or from the future: DeadlinePassed, Overloaded
-        after waiting too long, NotReady once nobody wants the answer.
+        after waiting too long, NotReady once the caller is gone.
         """
         return self._submit(_Job[T, R](items, call))
 
@@ -219,21 +221,21 @@ class Batcher(Generic[T, R]):
         return job.future
 
     def close(self) -> None:
-        """Refuse what comes, finish what waits."""
+        """Refuse new items and finish the queued ones."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._worker.join()
 
     def abort(self) -> None:
-        """Refuse what comes, fail what waits with NotReady; the batch in progress is finished."""
+        """Refuse new items and fail the queued ones with NotReady; finish the running batch."""
         self._fail_waiting()
         self.close()
 
-    # ------------------------------------------------------------ the way in
+    # ------------------------------------------------------------ admission
 
     def _make_room(self, priority: Priority, items: int) -> None:
-        """Nobody is refused for the sake of items that will not run."""
+        """Drop items that will not run, before a new one is refused for lack of room."""
         with self._changed:
             if self._queue.has_room(priority, items):
                 return
@@ -264,7 +266,7 @@ class Batcher(Generic[T, R]):
             )
 
     def _retry_ms(self, priority: Priority) -> int:
-        wait_ms = self._pace.ms_for(self._units_running + self._queue.units_before(priority))
+        wait_ms = self._rate.ms_for(self._units_running + self._queue.units_before(priority))
         return min(max(int(wait_ms), RETRY_MS_MIN), RETRY_MS_MAX)
 
     # ------------------------------------------------------------ the worker
@@ -273,17 +275,17 @@ class Batcher(Generic[T, R]):
         try:
             while self._serve():
                 pass
-        finally:  # whatever ended this thread, nobody may wait for it for ever
+        finally:  # whatever ended this thread, no caller may wait for it for ever
             self._fail_waiting()
 
     def _serve(self) -> bool:
-        """One batch; False at the end. In a frame of its own, so that an idle worker keeps no
-        content."""
+        """Serve one batch; False once closed and empty. Its own frame ends with the batch, so that
+        an idle worker keeps no content."""
         taken = self._next()
         if taken is None:
             return False
         self._dismiss(taken.dropped)
-        self._answer(taken.batch)
+        run_bisected(taken.batch, self._attempt)
         self._units_running = 0
         return True
 
@@ -298,42 +300,28 @@ class Batcher(Generic[T, R]):
             self._units_running = _units(taken.batch)
             return taken
 
-    def _answer(self, batch: Sequence[Waiting[_Job[T, Any]]]) -> None:
-        """Halving finds one bad item among many; more halvings than that takes would only add to
-        the runs of items that are bad for the most part."""
-        groups, halvings = [batch], len(batch).bit_length()
-        while groups:
-            group = self._sifted(groups.pop())
-            failure = self._attempt(group) if group else None
-            if failure is None:
-                continue
-            if len(group) == 1:
-                group[0].ticket.owner.fail_at(group[0].position, failure)
-            elif halvings:
-                halvings -= 1
-                middle = len(group) // 2
-                groups += [group[middle:], group[:middle]]
-            else:
-                groups += [[one] for one in reversed(group)]
-
-    def _sifted(self, group: Sequence[Waiting[_Job[T, Any]]]) -> list[Waiting[_Job[T, Any]]]:
-        """Time goes by between one run of a batch and the next."""
+    def _sifted(self, group: Sequence[QueuedItem[_Job[T, Any]]]) -> list[QueuedItem[_Job[T, Any]]]:
+        """Without the items that expired or were given up since the batch was taken."""
         kept, dropped = sift(group, self._clock())
         self._dismiss(dropped)
         return kept
 
-    def _attempt(self, group: Sequence[Waiting[_Job[T, Any]]]) -> BaseException | None:
-        """Run and deliver, or say what came of it."""
+    def _attempt(self, batch: Sequence[QueuedItem[_Job[T, Any]]]) -> bool:
+        """Run and deliver what is still wanted of a batch; False where it must be run in parts."""
+        if not (group := self._sifted(batch)):
+            return True
         begun = self._clock()
         try:
-            answers = self._run_checked([one.ticket.owner.items[one.position] for one in group])
+            answers = self._run_checked([one.slot.owner.items[one.position] for one in group])
         except BaseException as error:
             self._count_batch(group, self._clock() - begun, failed=1)
-            return error
+            if len(group) == 1:
+                group[0].slot.owner.fail_at(group[0].position, error)
+            return len(group) == 1
         self._count_batch(group, self._clock() - begun, failed=0)
         for one, answer in zip(group, answers, strict=True):
-            one.ticket.owner.deliver(one.position, answer)
-        return None
+            one.slot.owner.deliver(one.position, answer)
+        return True
 
     def _run_checked(self, items: Sequence[T]) -> Sequence[R]:
         answers = self._run(items)
@@ -341,18 +329,18 @@ class Batcher(Generic[T, R]):
             raise InternalFault(f"{self._name} got {len(answers)} answers to {len(items)} items")
         return answers
 
-    # ------------------------------------------------------------ who gets no answer
+    # ------------------------------------------------------------ dropped items
 
     def _dismiss(self, dropped: Dropped[_Job[T, Any]]) -> None:
         """Tell each caller why; not under the lock, since futures call back."""
-        given_up = sum(one.ticket.owner.is_given_up() for one in dropped.unwanted)
+        given_up = sum(one.slot.owner.is_given_up() for one in dropped.unwanted)
         if dropped.expired or given_up:
             with self._changed:
                 self._count(expired=len(dropped.expired), cancelled=given_up)
-        for ticket, _ in groupby(dropped.expired, key=lambda one: one.ticket):
-            ticket.owner.fail(self._too_late(ticket.call, ticket.until))
-        for ticket, _ in groupby(dropped.unwanted, key=lambda one: one.ticket):
-            ticket.owner.fail(self._given_up())
+        for slot, _ in groupby(dropped.expired, key=lambda one: one.slot):
+            slot.owner.fail(self._too_late(slot.call, slot.until))
+        for slot, _ in groupby(dropped.unwanted, key=lambda one: one.slot):
+            slot.owner.fail(self._given_up())
 
     def _fail_waiting(self) -> None:
         with self._changed:
@@ -393,7 +381,7 @@ class Batcher(Generic[T, R]):
         )
 
     def _count_batch(
-        self, group: Sequence[Waiting[_Job[T, Any]]], seconds: float, *, failed: int
+        self, group: Sequence[QueuedItem[_Job[T, Any]]], seconds: float, *, failed: int
     ) -> None:
         power = min(len(group).bit_length(), BATCH_SIZES) - 1
         with self._changed:
@@ -410,8 +398,8 @@ class Batcher(Generic[T, R]):
                 batch_sizes=(*sizes[:power], sizes[power] + 1, *sizes[power + 1 :]),
             )
             if not failed:
-                self._pace.add(1000 * seconds, _units(group))
+                self._rate.add(1000 * seconds, _units(group))
 
 
-def _units(batch: Iterable[Waiting[_Job[T, Any]]]) -> int:
+def _units(batch: Iterable[QueuedItem[_Job[T, Any]]]) -> int:
     return sum(one.size for one in batch)

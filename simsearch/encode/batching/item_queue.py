@@ -1,9 +1,10 @@
-"""Which of the waiting items go next, and which are not worth going: decided from the time alone.
+"""Item queue: earliest deadline first within two priorities; batches of items of similar size.
 
-Interactive goes before bulk, except for bulk's share. Within a priority the item whose time ends first
-goes next, and with it those nearest to it in size among the most urgent: little of a batch is then
-padding, and whoever has k items before it is gone after k + 1 batches of its priority. Nothing runs
-whose time has ended or whose caller has gone. `batcher.py` puts threads around this.
+Interactive items go before bulk, except for bulk's fair share. Within a priority the item with the
+earliest deadline goes next, together with the most urgent ones that are nearest to it in size, so
+that little of a batch is padding. An item with k items before it runs after at most k + 1 batches
+of its priority. Items that expired or whose caller is gone never run. No threads and no clock:
+`batcher.py` has those.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from simsearch.types import CallContext, Priority
 J = TypeVar("J")
 
 PADDING_PARTS: Final = 5
-"""One part in so many of a batch's cost may be padding."""
+"""The inverse of the largest share of a batch's cost that may be padding."""
 
 WINDOW_BATCHES: Final = 4
-"""Neighbours in size are looked for among the most urgent items that would fill so many batches."""
+"""A batch is chosen among the most urgent items that would fill this many batches."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a queue holds and gives at most.
+    """Limits of a queue and of its batches.
 
-    A batch is padded to its largest item, so it costs that item's size times its items:
-    `cost_max`, and `bulk_cost_max` in the bulk priority, since whoever comes meanwhile waits for its
-    end. An item that alone costs more goes alone. `items_max` is for each priority, so that bulk never
-    takes interactive's place. `wait_s_max` is how long an item may wait, whatever its deadline;
-    `linger_s` is how long a batch that is not full waits for more. `padding_free` is how much of a
-    batch may be padding in any case: what the start of one more batch costs.
+    A batch is padded to its largest item: it costs that size times the number of items, at most
+    `cost_max`, or `bulk_cost_max` for bulk, since interactive items wait for it to end. An item
+    that alone costs more goes alone. `items_max` is for each priority, so that bulk takes no room
+    from interactive. An item waits `wait_s_max` at most, whatever its deadline; a batch that is
+    not full waits `linger_s` for more items. `padding_free` of a batch may always be padding: what
+    the start of one more batch costs.
     """
 
     cost_max: int
@@ -47,13 +48,14 @@ class Bounds:
     padding_free: float = math.inf
 
     def cost_max_of(self, priority: Priority) -> int:
+        """The largest cost of a batch of this priority."""
         return self.bulk_cost_max if priority is Priority.BULK else self.cost_max
 
 
 @dataclass(frozen=True, eq=False)
-class Ticket(Generic[J]):
-    """What the items that came together have in common; from `until` on they are worth nothing.
-    Times are seconds on the clock of CallContext.deadline."""
+class BatchSlot(Generic[J]):
+    """What the items of one call have in common; they expire at `until`. Times are in seconds on
+    the clock of CallContext.deadline."""
 
     owner: J
     call: CallContext
@@ -63,45 +65,48 @@ class Ticket(Generic[J]):
 
     @property
     def urgency(self) -> tuple[float, int]:
+        """Sort key: the earliest expiry, then the order of arrival."""
         return self.until, self.number
 
     def lingers_until(self, linger_s: float) -> float:
-        """An item that has no time to lose does not wait for company."""
+        """Until when a batch may wait for more items; not at all where that would expire these."""
         end = self.arrived + linger_s
         return end if end < self.until else self.arrived
 
 
 @dataclass(frozen=True, eq=False)
-class Waiting(Generic[J]):
-    """The `position`-th item of its ticket."""
+class QueuedItem(Generic[J]):
+    """The item at `position` of its slot."""
 
-    ticket: Ticket[J]
+    slot: BatchSlot[J]
     position: int
     size: int
 
 
 @dataclass(frozen=True)
 class Dropped(Generic[J]):
-    """Items that never ran: their time had ended, or their caller had gone."""
+    """Items that never ran: expired, or without a caller."""
 
-    expired: Sequence[Waiting[J]] = ()
-    unwanted: Sequence[Waiting[J]] = ()
+    expired: Sequence[QueuedItem[J]] = ()
+    unwanted: Sequence[QueuedItem[J]] = ()
 
 
 @dataclass(frozen=True)
 class Taken(Generic[J]):
-    """A batch of one priority, smallest item first; empty where nothing was left but dropped items."""
+    """A batch of items of equal priority, smallest first; empty where all items were dropped."""
 
-    batch: Sequence[Waiting[J]]
+    batch: Sequence[QueuedItem[J]]
     dropped: Dropped[J] = field(default_factory=Dropped)
 
 
 class Queue(Generic[J]):
-    """Not thread-safe, and knows no clock: `now` never goes back."""
+    """Queued items of both priorities. Not thread-safe; `now` must never go back."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._priorities: dict[Priority, list[Waiting[J]]] = {priority: [] for priority in Priority}
+        self._priorities: dict[Priority, list[QueuedItem[J]]] = {
+            priority: [] for priority in Priority
+        }
         self._units = dict.fromkeys(Priority, 0)
         self._numbers = count()
         self._share = FairShare()
@@ -110,42 +115,43 @@ class Queue(Generic[J]):
         return sum(map(len, self._priorities.values()))
 
     def waiting(self, priority: Priority) -> int:
-        """Items."""
+        """How many items of this priority are queued."""
         return len(self._priorities[priority])
 
     def units_before(self, priority: Priority) -> int:
-        """Sizes of what goes before an item that comes now and is not urgent."""
+        """The total size of the items ahead of one that arrives now and is not urgent."""
         interactive, bulk = self._units[Priority.INTERACTIVE], self._units[Priority.BULK]
         if priority is Priority.BULK:
             return interactive + bulk
         return interactive + min(bulk, interactive // (BULK_PARTS - 1))
 
     def has_room(self, priority: Priority, items: int) -> bool:
+        """Whether that many more items of this priority fit."""
         return self.waiting(priority) + items <= self.bounds.items_max
 
     def put(self, owner: J, sizes: Sequence[int], call: CallContext, now: float) -> None:
-        """Items of these sizes (1 or more) wait in the priority of `call`, which has room for them."""
+        """Queue items of these sizes, 1 or more, at the priority of `call`, which has room."""
         assert self.has_room(call.priority, len(sizes))
         assert min(sizes) >= 1
         until = min(call.deadline, now + self.bounds.wait_s_max)
-        ticket = Ticket(owner, call, next(self._numbers), now, until)
+        slot = BatchSlot(owner, call, next(self._numbers), now, until)
         priority = self._priorities[call.priority]
-        at = bisect(priority, ticket.urgency, key=lambda waiting: waiting.ticket.urgency)
-        priority[at:at] = [Waiting(ticket, position, size) for position, size in enumerate(sizes)]
+        at = bisect(priority, slot.urgency, key=lambda waiting: waiting.slot.urgency)
+        priority[at:at] = [QueuedItem(slot, position, size) for position, size in enumerate(sizes)]
         self._units[call.priority] += sum(sizes)
 
     def due_at(self) -> float:
-        """From when on a batch is to be taken: -inf once one is full, inf while nothing waits."""
+        """When to take the next batch: -inf once one is full, inf while the queue is empty."""
         if any(self._units[priority] >= self.bounds.cost_max_of(priority) for priority in Priority):
             return -math.inf
         waiting = chain.from_iterable(self._priorities.values())
-        ends = (one.ticket.lingers_until(self.bounds.linger_s) for one in waiting)
+        ends = (one.slot.lingers_until(self.bounds.linger_s) for one in waiting)
         return min(ends, default=math.inf)
 
     def take(self, now: float) -> Taken[J]:
-        """The next batch, and whatever stopped being worth one."""
+        """Remove the next batch, and all items that are to be dropped."""
         dropped = self.drop(now)
-        priority = self._next_lane()
+        priority = self._next_priority()
         if not self._priorities[priority]:
             return Taken((), dropped)
         cost_max = self.bounds.cost_max_of(priority)
@@ -158,7 +164,7 @@ class Queue(Generic[J]):
         return Taken(batch, dropped)
 
     def drop(self, now: float) -> Dropped[J]:
-        """Let go of every item whose time has ended or whose caller has gone."""
+        """Remove all items that expired or whose caller is gone."""
         dropped = []
         for priority in Priority:
             kept, gone = sift(self._priorities[priority], now)
@@ -170,21 +176,21 @@ class Queue(Generic[J]):
         )
 
     def clear(self) -> list[J]:
-        """Let go of everything; whose it was."""
+        """Remove all items, and return their owners."""
         waiting = chain.from_iterable(self._priorities.values())
-        owners = dict.fromkeys(one.ticket.owner for one in waiting)
+        owners = dict.fromkeys(one.slot.owner for one in waiting)
         for priority in Priority:
             self._keep(priority, [])
         return list(owners)
 
-    def _keep(self, priority: Priority, kept: list[Waiting[J]]) -> None:
+    def _keep(self, priority: Priority, kept: list[QueuedItem[J]]) -> None:
         self._priorities[priority] = kept
         self._units[priority] = sum(one.size for one in kept)
 
-    # ------------------------------------------------------------ bulk's share
+    # ------------------------------------------------------------ fair share
 
-    def _next_lane(self) -> Priority:
-        """Bulk's turn comes once it is owed a whole batch, or when nobody else waits."""
+    def _next_priority(self) -> Priority:
+        """Bulk, once it is owed a whole batch or no interactive item waits."""
         if not self._priorities[Priority.BULK]:
             return Priority.INTERACTIVE
         owed_batch = self._share.owes(self.bounds.bulk_cost_max)
@@ -195,7 +201,7 @@ class Queue(Generic[J]):
         )
 
     def _account(self, priority: Priority, cost: int) -> None:
-        """What interactive spends while bulk waits is owed to bulk; time to spare is free."""
+        """Bulk is owed a share only of what is spent while both priorities wait."""
         self._share.spend(priority, cost)
         if not self._priorities[Priority.BULK] or (
             priority is Priority.BULK and not self._priorities[Priority.INTERACTIVE]
@@ -203,36 +209,38 @@ class Queue(Generic[J]):
             self._share.clear()
 
 
-def sift(waiting: Iterable[Waiting[J]], now: float) -> tuple[list[Waiting[J]], Dropped[J]]:
-    """Those worth running at `now`, in their order, and the others."""
-    kept: list[Waiting[J]] = []
-    expired: list[Waiting[J]] = []
-    unwanted: list[Waiting[J]] = []
-    for ticket, items in groupby(waiting, key=lambda one: one.ticket):
-        if ticket.until <= now:
+def sift(waiting: Iterable[QueuedItem[J]], now: float) -> tuple[list[QueuedItem[J]], Dropped[J]]:
+    """The items still wanted at `now`, in order, and the dropped ones."""
+    kept: list[QueuedItem[J]] = []
+    expired: list[QueuedItem[J]] = []
+    unwanted: list[QueuedItem[J]] = []
+    for slot, items in groupby(waiting, key=lambda one: one.slot):
+        if slot.until <= now:
             expired += items
-        elif ticket.call.is_wanted():
+        elif slot.call.is_wanted():
             kept += items
         else:
             unwanted += items
     return kept, Dropped(expired, unwanted)
 
 
-def cost_of(batch: Sequence[Waiting[J]]) -> int:
-    """With its padding."""
+def cost_of(batch: Sequence[QueuedItem[J]]) -> int:
+    """The cost of a batch, padding included."""
     return max(one.size for one in batch) * len(batch)
 
 
-def _most_urgent(priority: Sequence[Waiting[J]], cost_max: int) -> Sequence[Waiting[J]]:
-    """The front of the priority, up to WINDOW_BATCHES full batches of it."""
-    units = accumulate(min(one.size, cost_max) for one in priority)
+def _most_urgent(queued: Sequence[QueuedItem[J]], cost_max: int) -> Sequence[QueuedItem[J]]:
+    """The first items, up to WINDOW_BATCHES full batches."""
+    units = accumulate(min(one.size, cost_max) for one in queued)
     return [
-        one for one, upto in zip(priority, units, strict=True) if upto <= WINDOW_BATCHES * cost_max
+        one for one, upto in zip(queued, units, strict=True) if upto <= WINDOW_BATCHES * cost_max
     ]
 
 
-def _alike(urgent: Sequence[Waiting[J]], cost_max: int, padding_free: float) -> list[Waiting[J]]:
-    """The first, and those nearest to it in size while they fit; of equal ones the more urgent."""
+def _alike(
+    urgent: Sequence[QueuedItem[J]], cost_max: int, padding_free: float
+) -> list[QueuedItem[J]]:
+    """The first item and those nearest to it in size, while they fit; ties go by urgency."""
     first, *others = urgent
     batch, units, largest = [first], first.size, first.size
     for one in sorted(others, key=lambda other: abs(other.size - first.size)):

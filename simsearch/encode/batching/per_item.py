@@ -1,4 +1,4 @@
-"""To each item its own row or its own refusal: what an encoder chokes on fails alone, by name."""
+"""Per-item encoding errors: an item that an encoder fails at does not fail its batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.encode.batching.bisection import run_bisected
 from simsearch.encode.encoder_protocol import ImageEncoder, Pixels, TextEncoder
 from simsearch.errors import (
     DeadlinePassed,
@@ -31,10 +32,12 @@ WHOLE_CALL = (Overloaded, DeadlinePassed, NotReady)
 
 
 @runtime_checkable
-class TriesEach(Protocol):
-    """An encoder that finds out by itself which items it chokes on."""
+class EncodesEach(Protocol):
+    """An encoder that reports its errors per item."""
 
-    def encode_each(self, items: Sequence[Any], call: CallContext) -> Sequence[Row | Exception]: ...
+    def encode_each(self, items: Sequence[Any], call: CallContext) -> Sequence[Row | Exception]:
+        """A row or an error for each item. Raises what concerns the whole call."""
+        ...
 
 
 def texts_each(
@@ -48,7 +51,7 @@ def texts_each(
 def images_each(
     encoder: ImageEncoder, pixels: Sequence[Pixels], call: CallContext
 ) -> list[Row | SimsearchError]:
-    """As `texts_each`."""
+    """(dim,) float32, unit, for each image, or why it has none. Raises as `texts_each` does."""
     return _each(encoder, encoder.encode_images, pixels, call)
 
 
@@ -58,33 +61,41 @@ def _each(
     items: Sequence[T],
     call: CallContext,
 ) -> list[Row | SimsearchError]:
-    if isinstance(encoder, TriesEach):
+    if isinstance(encoder, EncodesEach):
         outcomes = encoder.encode_each(items, call)
     else:
-        outcomes = _by_halves(encode, items, call)
+        outcomes = _bisected(encode, items, call)
     for outcome in outcomes:
         if isinstance(outcome, WHOLE_CALL):
             raise outcome
     return _named(outcomes, encoder.space)
 
 
-def _by_halves(
+def _bisected(
     encode: Callable[[Sequence[T], CallContext], Vectors], items: Sequence[T], call: CallContext
 ) -> list[Row | Exception]:
-    """For an encoder that knows only whole batches."""
-    try:
-        return list(encode(items, call))
-    except WHOLE_CALL:
-        raise
-    except Exception as fault:  # whatever it is: the other items are not to blame
-        if len(items) == 1:
-            return [fault]
-    middle = len(items) // 2
-    return [*_by_halves(encode, items[:middle], call), *_by_halves(encode, items[middle:], call)]
+    """For an encoder that only encodes whole batches."""
+    outcomes: dict[int, Row | Exception] = {}
+
+    def run(numbers: Sequence[int]) -> bool:
+        try:
+            rows = encode([items[number] for number in numbers], call)
+        except WHOLE_CALL:
+            raise
+        except Exception as fault:  # whatever it is: the other items are not to blame
+            if len(numbers) > 1:
+                return False
+            outcomes[numbers[0]] = fault
+        else:
+            outcomes.update(zip(numbers, rows, strict=True))
+        return True
+
+    run_bisected(range(len(items)), run)
+    return [outcomes[number] for number in range(len(items))]
 
 
 def _named(outcomes: Sequence[Row | Exception], space: Space) -> list[Row | SimsearchError]:
-    """What only the log is told has a name of ours."""
+    """Errors that are not ours are logged, and replaced by EncoderFailed."""
     checked = [_finite(outcome) for outcome in outcomes]
     faults = [o for o in checked if isinstance(o, Exception) and not isinstance(o, SimsearchError)]
     if faults:  # one event for all: a device that is gone fails at every item

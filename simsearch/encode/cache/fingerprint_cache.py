@@ -1,14 +1,13 @@
-"""Fingerprint cache: content seen before is not decoded and encoded again, nor is content that
-another call has in work.
+"""Fingerprint cache: content that was seen before, or that another call is encoding, is not encoded
+again.
 
-A fingerprint depends on the content's kind, its bytes, and the signals wanted of it: that is its
-key. It depends on the encoders and the limits, too, which stay the same while a server runs.
+The key is what a fingerprint depends on: the kind of content, its bytes and the wanted signals.
+The encoders and limits, on which it depends too, stay the same while a server runs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,14 @@ from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 from simsearch.encode.cache.lru import Lru
-from simsearch.encode.cache.packing import for_one_caller, lasts, pack, shared, unpack
+from simsearch.encode.cache.packing import (
+    Packed,
+    Packing,
+    for_one_caller,
+    lasts,
+    packed_bytes,
+    shared,
+)
 from simsearch.encode.cache.single_flight import Flight, SingleFlight
 from simsearch.encode.digests import content_key
 from simsearch.encode.fingerprint import ContentLimits, Outcome, Wanted
@@ -26,39 +32,45 @@ from simsearch.errors import DeadlinePassed, NotReady
 from simsearch.types import NO_CALL, CallContext, Content, ImageContent, Modality, Signal
 
 JOINS_MAX = 3
-"""Flights that come to nothing before a call stops waiting and does the work itself."""
+"""After this many flights without a result a call stops waiting and computes itself."""
 
 WAIT_S_MAX = 30.0
-"""For one flight, by a call without a deadline."""
+"""How long a call without a deadline waits for one flight."""
 
-ENTRY_BYTES = 640
-"""What an entry takes besides its packed value; a test measures it."""
+ENTRY_BYTES = 800
+"""What an entry takes besides its values; tests/encode/cache measures it."""
 
 Parts: TypeAlias = frozenset[tuple[str, Modality | None]]
-"""The wanted signals that a content of some kind can have."""
+"""The wanted signals that one kind of content can have."""
 
 Key: TypeAlias = bytes
-"""The key of a content, then a digest of the parts that are wanted of it."""
+"""Cache key: the content's key, then a digest of its wanted parts."""
 
 
-class PrintSource(Protocol):
-    """What contents are asked with, in batches: a Fingerprinter does."""
-
-    @property
-    def encoders(self) -> EncoderSet: ...
+class FingerprintSource(Protocol):
+    """Computes fingerprints for queries, in batches: a Fingerprinter, or a cache of one."""
 
     @property
-    def limits(self) -> ContentLimits: ...
+    def encoders(self) -> EncoderSet:
+        """The encoders it computes with."""
+        ...
+
+    @property
+    def limits(self) -> ContentLimits:
+        """The limits on content."""
+        ...
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
-    ) -> list[Outcome]: ...
+    ) -> list[Outcome]:
+        """The fingerprint of each content, or why it has none."""
+        ...
 
 
 @dataclass(frozen=True)
 class FingerprintCacheCounts:
-    """Images and texts asked for, by what was done: found (`hits`), computed (`misses`), or taken
-    from the work of another item or call (`joins`); and what the cache holds."""
+    """Lookups of images and texts: found (`hits`), computed (`misses`), or taken from another item
+    or call that computed them (`joins`); and the size of the cache."""
 
     hits: int = 0
     misses: int = 0
@@ -69,28 +81,39 @@ class FingerprintCacheCounts:
 
 
 class FingerprintCache:
-    """The fingerprints of a Fingerprinter, each content computed once. Its results are shared
-    between calls and cannot be changed. Safe to call from any number of threads."""
+    """A cache in front of a Fingerprinter. Its results are shared between calls and read-only. Safe
+    to call from any number of threads."""
 
-    def __init__(self, prints: PrintSource, bytes_max: int, single_flight: bool) -> None:
-        """`bytes_max` 0: nothing is kept. `single_flight` False: concurrent calls do not wait for
-        each other; within one call every content is computed once in any case."""
-        self._prints = prints
-        self._packed = Lru[bytes](bytes_max, lambda packed: sys.getsizeof(packed) + ENTRY_BYTES)
+    def __init__(
+        self, fingerprints: FingerprintSource, bytes_max: int, single_flight: bool
+    ) -> None:
+        """`bytes_max` 0: no cache. `single_flight` False: concurrent calls do not wait for each
+        other. Equal contents of one call are computed once in any case."""
+        self._prints = fingerprints
+        spaces = [encoder.space.id for encoder in fingerprints.encoders if encoder.space]
+        self._candidates = {
+            modality: [*((str(s), None) for s in Signal), *((space, modality) for space in spaces)]
+            for modality in Modality
+        }
+        self._packing = Packing()
+        self._packed = Lru[Packed](bytes_max, lambda packed: packed_bytes(packed) + ENTRY_BYTES)
         self._flights = SingleFlight[Key, Outcome]() if single_flight else None
         self._lock = threading.Lock()
         self._hits = self._misses = self._joins = 0
 
     @property
     def encoders(self) -> EncoderSet:
+        """Those of the Fingerprinter."""
         return self._prints.encoders
 
     @property
     def limits(self) -> ContentLimits:
+        """Those of the Fingerprinter."""
         return self._prints.limits
 
     @property
     def counts(self) -> FingerprintCacheCounts:
+        """Totals since the start, and the size of the cache."""
         with self._lock:
             done = (self._hits, self._misses, self._joins)
         packed = self._packed
@@ -99,9 +122,12 @@ class FingerprintCache:
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """What to ask with for each content, or why it cannot be used. Raises what the encoders
-        raise, and DeadlinePassed or NotReady when the call ends while it waits for another."""
-        parts = {modality: _digest(self._parts(modality, wanted)) for modality in Modality}
+        """The fingerprint of each content, or why it has none. Raises what the encoders raise, and
+        DeadlinePassed or NotReady when the call ends while it waits for another."""
+        parts = {
+            modality: _digest(frozenset(part for part in candidates if part in wanted))
+            for modality, candidates in self._candidates.items()
+        }
         keys = [_key(content, parts) for content in contents]
         ready = [c for c, key in zip(contents, keys, strict=True) if key is None]
         asked = {key: c for c, key in zip(contents, keys, strict=True) if key is not None}
@@ -110,16 +136,11 @@ class FingerprintCache:
         others = iter(self._prints.query(ready, wanted, call) if ready else ())
         return [next(others) if key is None else for_one_caller(found[key]) for key in keys]
 
-    def _parts(self, modality: Modality, wanted: Wanted) -> Parts:
-        spaces = [e.space.id for e in self.encoders if e.space]
-        candidates = [*((str(s), None) for s in Signal), *((s, modality) for s in spaces)]
-        return frozenset(part for part in candidates if part in wanted)
-
     def _outcomes(
         self, asked: Mapping[Key, Content], wanted: Wanted, call: CallContext
     ) -> dict[Key, Outcome]:
-        """Rounds: lead what nobody has in work, then wait for what others have. Nobody waits
-        while others wait for it, so two calls that want each other's contents both get on."""
+        """In rounds: compute what no other call is computing, then wait for the rest. A call never
+        waits while others wait for it, so two calls that need each other's contents both end."""
         found: dict[Key, Outcome] = {}
         for _ in range(JOINS_MAX):
             led, joined = self._board([key for key in asked if key not in found], call)
@@ -144,7 +165,7 @@ class FingerprintCache:
         wanted: Wanted,
         call: CallContext,
     ) -> dict[Key, Outcome]:
-        """Land every flight, also where computing fails: then others lead, with their own time."""
+        """Compute, and land every flight, also on an error: then another call leads."""
         found: dict[Key, Outcome] = {}
         try:
             found |= self._cached(led)
@@ -154,8 +175,8 @@ class FingerprintCache:
             outcomes = self._prints.query(contents, wanted, call) if missing else []
             for key, outcome in zip(missing, outcomes, strict=True):
                 found[key] = shared(outcome)
-                if lasts(outcome):
-                    self._packed.put(key, pack(found[key]))
+                if lasts(outcome) and (packed := self._packing.pack(found[key])) is not None:
+                    self._packed.put(key, packed)
             return found
         finally:
             for key, flight in led.items():
@@ -163,7 +184,7 @@ class FingerprintCache:
 
     def _cached(self, keys: Iterable[Key]) -> dict[Key, Outcome]:
         found = ((key, self._packed.get(key)) for key in keys)
-        return {key: unpack(packed) for key, packed in found if packed is not None}
+        return {key: self._packing.unpack(packed) for key, packed in found if packed is not None}
 
     def _land(self, key: Key, flight: Flight[Outcome], outcome: Outcome | None) -> None:
         lasting = outcome if outcome is not None and lasts(outcome) else None
@@ -171,8 +192,8 @@ class FingerprintCache:
             self._flights.land(key, flight, lasting)
 
     def _join(self, joined: Mapping[Key, Flight[Outcome]], call: CallContext) -> dict[Key, Outcome]:
-        """What those flights brought, without those that came to nothing. Raises DeadlinePassed,
-        and NotReady where the caller has gone."""
+        """The results of those flights that have one. Raises DeadlinePassed, and NotReady where the
+        caller is gone."""
         found: dict[Key, Outcome] = {}
         for key, flight in joined.items():
             outcome = flight.wait(call, WAIT_S_MAX)
@@ -201,7 +222,7 @@ def _check(call: CallContext) -> None:
 
 
 def _key(content: Content, parts: Mapping[Modality, bytes]) -> Key | None:
-    """None for a ready vector or hash, which costs less than keeping it."""
+    """None for a ready vector or hash: computing costs less than caching."""
     key = content_key(content)
     if key is None:
         return None

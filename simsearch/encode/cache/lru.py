@@ -1,7 +1,7 @@
-"""LRU cache: bounded by the weight of what it holds, safe to use from any number of threads.
+"""LRU cache: bounded by the total weight of its values, safe to use from any number of threads.
 
-The garbage collector stops every call while it looks at what it follows: with hundreds of thousands
-of entries, let the values be such that it need not, as bytes are.
+A full garbage collection stops every call. With hundreds of thousands of entries, use values that
+the collector does not track, as bytes, or flat tuples of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 
 class Lru(Generic[V]):
-    """Holds values of `weight_max` in all at most, as `weigh` weighs them."""
+    """A cache whose values weigh `weight_max` in total at most, according to `weigh`."""
 
     def __init__(self, weight_max: int, weigh: Callable[[V], int]) -> None:
         self._values = _CountingCache[V](weight_max, weigh)
@@ -27,22 +27,22 @@ class Lru(Generic[V]):
 
     @property
     def weight(self) -> int:
-        """Of all that is held."""
+        """The total weight of all values."""
         return int(self._values.currsize)
 
     @property
     def evictions(self) -> int:
-        """Values that had to go for newer ones."""
+        """How many values were removed for newer ones."""
         return self._values.evictions
 
     def get(self, key: bytes) -> V | None:
-        """The value, which now counts as used; None where there is none."""
+        """The value, which becomes the most recently used; None where there is none."""
         with self._lock:
             return self._values.get(key)
 
     def put(self, key: bytes, value: V) -> None:
-        """Hold this value, in place of an earlier one of the same key. What alone weighs more
-        than the bound is not held."""
+        """Store a value, in place of an earlier one of the same key. A value that alone weighs more
+        than the bound is not stored."""
         if self._values.getsizeof(value) > self._values.maxsize:
             return
         with self._lock:

@@ -1,5 +1,5 @@
-"""Single-flight (request coalescing): a call that asks for what another one is computing waits for
-that one's result instead."""
+"""Single-flight (request coalescing): a call that needs a result which another call is computing
+waits for it instead of computing it again."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
 POLL_S = 0.05
-"""How soon a call that waits notices that its caller has gone."""
+"""How often a waiting call checks that its caller is still there."""
 
 
 class Flight(Generic[R]):
-    """One computation on its way. The call that leads it lands it, whatever happens."""
+    """One computation in progress. The call that leads it must land it, also when it fails."""
 
     def __init__(self, priority: Priority) -> None:
         self.priority = priority
@@ -26,13 +26,12 @@ class Flight(Generic[R]):
         self._result: R | None = None
 
     def land(self, result: R | None) -> None:
-        """None: it came to nothing that another call could use."""
+        """End the flight. None: there is no result that another call could use."""
         self._result = result
         self._landed.set()
 
     def wait(self, call: CallContext, wait_s_max: float) -> R | None:
-        """Its result; None where it came to nothing, or where `call` has no time left, or after
-        `wait_s_max`."""
+        """Its result; None where there is none, when `call` ends, or after `wait_s_max`."""
         until = min(call.deadline, time.monotonic() + wait_s_max)
         while call.is_wanted() and (left := until - time.monotonic()) > 0:
             if self._landed.wait(min(left, POLL_S)):
@@ -41,7 +40,7 @@ class Flight(Generic[R]):
 
 
 class SingleFlight(Generic[K, R]):
-    """All computations on their way, by key."""
+    """All computations in progress, by key. Thread-safe."""
 
     def __init__(self) -> None:
         self._flying: dict[K, Flight[R]] = {}
@@ -53,10 +52,10 @@ class SingleFlight(Generic[K, R]):
     def board(
         self, keys: Iterable[K], priority: Priority
     ) -> tuple[dict[K, Flight[R]], dict[K, Flight[R]]]:
-        """The flights that the caller now leads, and those of others that it can wait for.
+        """The flights that the caller now leads, and those of other calls that it can wait for.
 
-        Nobody waits for a leader of a priority behind its own: the flight is led once more, and joined
-        from then on. Every flight that is led must be given to `land`.
+        An interactive call never waits for a bulk leader: it leads a flight of its own, which
+        later calls join. Every flight that is led must be given to `land`.
         """
         led: dict[K, Flight[R]] = {}
         joined: dict[K, Flight[R]] = {}
@@ -70,7 +69,7 @@ class SingleFlight(Generic[K, R]):
         return led, joined
 
     def land(self, key: K, flight: Flight[R], result: R | None) -> None:
-        """Take a flight out and wake those who wait for it."""
+        """Remove a flight and wake the calls that wait for it."""
         with self._lock:
             if self._flying.get(key) is flight:
                 del self._flying[key]

@@ -14,7 +14,7 @@ import numpy as np
 from simsearch.encode.encoder_protocol import Pixels
 from simsearch.encode.encoders.clip_weights import ClipSource, find_clip
 from simsearch.encode.encoders.dtype import BFLOAT16, FLOAT32, choose_precision, device_has_bf16
-from simsearch.encode.encoders.fuse_batchnorm import fold_norms
+from simsearch.encode.encoders.fuse_batchnorm import fuse_batchnorm
 from simsearch.encode.image.picture import Picture
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.errors import BadConfig, Corrupt, WeightsMissing
@@ -72,11 +72,12 @@ class ClipEncoder:
 
     @property
     def space(self) -> Space:
+        """The space of its images and texts."""
         return self._space
 
     @property
     def precision(self) -> str:
-        """ "float32" or "bfloat16"."""
+        """The dtype it computes in, "float32" or "bfloat16"."""
         return self._precision
 
     def prepare(self, picture: Picture) -> Pixels:
@@ -199,7 +200,7 @@ def _build(source: ClipSource, device: str) -> tuple[Any, Callable[[list[str]], 
             "take both from the same place"
         ) from misfit
     frozen = network.eval().requires_grad_(False)
-    fold_norms(frozen.visual)
+    fuse_batchnorm(frozen.visual)
     return frozen.to(memory_format=torch.channels_last), tokenizer
 
 

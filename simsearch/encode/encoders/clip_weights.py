@@ -1,4 +1,4 @@
-"""Where an open_clip model's weights are on this machine; nothing here ever downloads."""
+"""CLIP weights: finds those of an open_clip model on this machine; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class ClipSource:
     quick_gelu: bool = False
 
     def sha256(self) -> str:
+        """Of the weights."""
         with self.weights.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()
 

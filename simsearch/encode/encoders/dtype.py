@@ -1,4 +1,4 @@
-"""Which number format an encoder computes in: bfloat16 only where it is fast and harmless."""
+"""Choice of dtype: an encoder computes in bfloat16 only where that is fast and accurate."""
 
 from __future__ import annotations
 

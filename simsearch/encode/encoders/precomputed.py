@@ -1,4 +1,4 @@
-"""Ready vectors: checked, and made exactly unit, those of a whole batch in one go."""
+"""Precomputed vectors: checked and scaled to exactly unit length, a batch at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts to vectors by a sentence-transformers model whose weights are on this machine."""
+"""Sentence encoder: a sentence-transformers model whose weights are on this machine."""
 
 from __future__ import annotations
 
@@ -66,10 +66,12 @@ class SentenceEncoder:
 
     @property
     def space(self) -> Space:
+        """The space of its texts."""
         return self._space
 
     @property
     def precision(self) -> str:
+        """The dtype it computes in, "float32" or "bfloat16"."""
         return self._precision
 
     @property

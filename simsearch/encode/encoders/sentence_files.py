@@ -1,4 +1,4 @@
-"""Where a sentence-transformers model lies on this machine, and whether it is safe to open."""
+"""Sentence model files: finds a sentence-transformers model, and checks that it is safe to open."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class ModelFiles:
     modules: tuple[Path, ...]
 
     def weights(self) -> tuple[Path, ...]:
+        """The files with the weights."""
         return tuple(sorted({f for folder in self.modules for f in folder.glob("*.safetensors")}))
 
     def weights_sha256(self) -> str:

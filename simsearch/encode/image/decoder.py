@@ -1,5 +1,8 @@
-"""What is read out of one image file, and the port behind which that happens: in this process
-here, in confined worker processes in `sandbox.py`."""
+"""Image decoder: PDQ rows, regions and model input of an image file.
+
+The interface, and an implementation in this process; encode/sandbox has one in confined worker
+processes.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,24 @@ from simsearch.encode.encoder_protocol import ImageEncoder, Pixels
 from simsearch.encode.image import pdq
 from simsearch.encode.image.picture import ImageLimits, Picture, open_picture
 from simsearch.encode.image.preprocess import Preprocess
-from simsearch.encode.image.region_edges import FINE_PX, sharpened
+from simsearch.encode.image.region_edges import FINE_PX, refined_box
 from simsearch.encode.image.regions import regions_of, small_size
 from simsearch.errors import SimsearchError
 from simsearch.types import NO_CALL, Bits, CallContext, Region
 
 
 class PdqRows(IntEnum):
-    """How many rows of PDQ are wanted; `EVERY_WAY` is a picture turned and flipped."""
+    """How many PDQ rows are wanted; `DIHEDRAL`: all eight rotations and flips."""
 
     NONE = 0
     UPRIGHT = 1
-    EVERY_WAY = 8
+    DIHEDRAL = 8
 
 
 @dataclass(frozen=True)
-class ImageAsk:
-    """What is wanted of one image, and of up to `regions_max` pictures in it. Nothing at all is
-    worth asking too: is it an image?"""
+class ImageRequest:
+    """What is wanted of one image, and of up to `regions_max` pictures in it. An empty request
+    checks that it is an image."""
 
     pdq: PdqRows = PdqRows.NONE
     ways: tuple[Preprocess, ...] = ()
@@ -57,7 +60,7 @@ class DecodeCounts:
     refused: int = 0
     """For what it is: no image, broken, too large."""
     crashes: int = 0
-    """Its worker died of it, or answered nonsense."""
+    """Its worker died, or broke the protocol."""
     timeouts: int = 0
     """It computed for longer than an image may; its worker was killed."""
     starved: int = 0
@@ -71,49 +74,55 @@ class DecodeCounts:
 
 
 class ImageDecoder(Protocol):
-    """Thread-safe."""
+    """Decodes images. Thread-safe."""
 
     @property
-    def counts(self) -> DecodeCounts: ...
+    def counts(self) -> DecodeCounts:
+        """Totals since the start."""
+        ...
 
-    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
-        """One image file. Raises EmptyContent, BadContent, ContentTooLarge and, where others
-        decode, DecoderFailed, Overloaded, DeadlinePassed and NotReady."""
+    def decode(
+        self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
+    ) -> DecodedImage:
+        """Decode one image file. Raises EmptyContent, BadContent, ContentTooLarge and, in worker
+        processes, DecoderFailed, Overloaded, DeadlinePassed and NotReady."""
         ...
 
     def decode_each(
-        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+        self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
-        """As `decode`, many at a time where that is quicker; in order, with what it raises for an
-        image in the place of that image."""
+        """Decode several files, in parallel where that is faster. The outcomes are in order, with
+        the error of an image in its place."""
         ...
 
     def close(self) -> None:
-        """Refuse what comes."""
+        """Refuse further images."""
         ...
 
 
 @runtime_checkable
-class Described(Protocol):
-    """An image encoder that can say how its pixels are made; None: only its `prepare` knows."""
+class DescribesPreprocess(Protocol):
+    """An image encoder that describes its preprocessing; None: only its `prepare` has it."""
 
     @property
-    def preprocess(self) -> Preprocess | None: ...
+    def preprocess(self) -> Preprocess | None:
+        """How the pixels of its input are made."""
+        ...
 
 
 def preprocess_of(encoder: ImageEncoder) -> Preprocess | None:
-    """How the pixels of this encoder are made, if that can be told to another process."""
-    return encoder.preprocess if isinstance(encoder, Described) else None
+    """The preprocessing of this encoder, None where only the encoder can do it."""
+    return encoder.preprocess if isinstance(encoder, DescribesPreprocess) else None
 
 
-def decode_image(data: bytes, ask: ImageAsk, limits: ImageLimits) -> DecodedImage:
-    """Here and now. Raises EmptyContent, BadContent, ContentTooLarge."""
+def decode_image(data: bytes, request: ImageRequest, limits: ImageLimits) -> DecodedImage:
+    """Decode in this process. Raises EmptyContent, BadContent, ContentTooLarge."""
     picture = open_picture(data, limits)
-    whole = _read(picture, ask)
-    if not ask.regions_max:
+    whole = _read(picture, request)
+    if not request.regions_max:
         return whole
-    found = _regions(picture, ask.regions_max)
-    return replace(whole, parts=tuple((r, _read(picture.part(r), ask)) for r in found))
+    found = _regions(picture, request.regions_max)
+    return replace(whole, parts=tuple((r, _read(picture.part(r), request)) for r in found))
 
 
 def _regions(picture: Picture, most: int) -> Iterable[Region]:
@@ -122,11 +131,11 @@ def _regions(picture: Picture, most: int) -> Iterable[Region]:
     if not rough:
         return ()
     fine = np.asarray(picture.rgb(at_least=(FINE_PX, FINE_PX)))
-    return dict.fromkeys(sharpened(region, fine) for region in rough)
+    return dict.fromkeys(refined_box(region, fine) for region in rough)
 
 
-def _read(picture: Picture, ask: ImageAsk) -> DecodedImage:
-    return DecodedImage(_pdq(picture, ask.pdq), {way: way.fit(picture) for way in ask.ways})
+def _read(picture: Picture, request: ImageRequest) -> DecodedImage:
+    return DecodedImage(_pdq(picture, request.pdq), {way: way.fit(picture) for way in request.ways})
 
 
 def _pdq(picture: Picture, rows: PdqRows) -> Bits | None:
@@ -135,52 +144,58 @@ def _pdq(picture: Picture, rows: PdqRows) -> Bits | None:
             return None
         case PdqRows.UPRIGHT:
             return pdq.pdq_of(picture)
-        case PdqRows.EVERY_WAY:
+        case PdqRows.DIHEDRAL:
             return pdq.pdq_dihedral(picture)
 
 
 class InProcessDecoder:
-    """An ImageDecoder without walls: an image that crashes the decoder ends this process. For
-    builders, tests and servers that are told to."""
+    """An ImageDecoder without a sandbox: an image that crashes it ends this process. For builders,
+    tests, and servers without decode workers."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
-        self._tally = Tally()
+        self._counter = DecodeCounter()
 
     @property
     def counts(self) -> DecodeCounts:
-        return self._tally.counts
+        """Totals since the start."""
+        return self._counter.counts
 
-    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
+    def decode(
+        self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
+    ) -> DecodedImage:
+        """In the calling thread."""
         try:
-            decoded = decode_image(data, ask, self._limits)
+            decoded = decode_image(data, request, self._limits)
         except SimsearchError:
-            self._tally.add("refused")
+            self._counter.add("refused")
             raise
-        self._tally.add("decoded")
-        self._tally.add("regions", len(decoded.parts))
+        self._counter.add("decoded")
+        self._counter.add("regions", len(decoded.parts))
         return decoded
 
     def decode_each(
-        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+        self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
-        return [decoded_or_refused(self, data, ask, call) for data in files]
+        """One after the other."""
+        return [decoded_or_refused(self, data, request, call) for data in files]
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Does nothing."""
 
 
 def decoded_or_refused(
-    decoder: ImageDecoder, data: bytes, ask: ImageAsk, call: CallContext
+    decoder: ImageDecoder, data: bytes, request: ImageRequest, call: CallContext
 ) -> DecodedImage | SimsearchError:
+    """What `decode` returns, or the error it raises."""
     try:
-        return decoder.decode(data, ask, call)
+        return decoder.decode(data, request, call)
     except SimsearchError as refusal:
         return refusal
 
 
-class Tally:
-    """Counts that many threads add to."""
+class DecodeCounter:
+    """Thread-safe DecodeCounts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -188,10 +203,11 @@ class Tally:
 
     @property
     def counts(self) -> DecodeCounts:
+        """The totals so far."""
         with self._lock:
             return DecodeCounts(**self._counts)
 
     def add(self, name: str, count: int = 1) -> None:
-        """So many more in that field of DecodeCounts."""
+        """Add to that field of DecodeCounts."""
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + count

@@ -1,4 +1,4 @@
-"""What an image file says of itself, read before any decoder sees it.
+"""File headers: format, size, frames and orientation of an image, read before any decoder.
 
 Decoders were written to show files, not to survive them: Pillow alone can be made to keep
 hundreds of megabytes of EXIF, to walk millions of empty chunks, or to unpack text nobody reads.
@@ -24,7 +24,7 @@ _RE_ENCODE = "re-encode it with an ordinary image tool and send it again"
 
 
 @dataclass(frozen=True)
-class Container:
+class FileHeaders:
     """`format` as Pillow names it; `size` is (width, height) as stored, before `orientation`
     (EXIF, 1 to 8); `drawing` is a smaller file of that format with the first frame alone (WebP:
     as it came, its decoder is bounded)."""
@@ -36,9 +36,9 @@ class Container:
     drawing: bytes = field(repr=False)
 
 
-def read_container(data: bytes, frames_max: int) -> Container:
-    """Raises BadContent for what is no JPEG, PNG, WebP or GIF or ends too early, and
-    ContentTooLarge for too many frames or pieces."""
+def read_file_headers(data: bytes, frames_max: int) -> FileHeaders:
+    """Read the headers. Raises BadContent for what is no JPEG, PNG, WebP or GIF or ends too early,
+    and ContentTooLarge for too many frames or pieces."""
     name, walk = _recognise(data)
     try:
         return walk(data, _Budget(name, frames_max))
@@ -75,7 +75,7 @@ class _Budget:
         return BadContent(f"the {self.name} file {what}: {_RE_ENCODE}")
 
 
-_Walk = Callable[[bytes, _Budget], Container]
+_Walk = Callable[[bytes, _Budget], FileHeaders]
 
 
 def _recognise(data: bytes) -> tuple[str, _Walk]:
@@ -90,7 +90,7 @@ def _recognise(data: bytes) -> tuple[str, _Walk]:
     raise BadContent("not a JPEG, PNG, WebP or GIF file: convert it to one of these")
 
 
-def _walk_jpeg(data: bytes, budget: _Budget) -> Container:
+def _walk_jpeg(data: bytes, budget: _Budget) -> FileHeaders:
     kept, size, orientation = [data[:2]], None, 0
     at = 2
     while (at := data.find(b"\xff", at)) >= 0:
@@ -131,15 +131,15 @@ def _jpeg(
     size: tuple[int, int] | None,
     orientation: int,
     budget: _Budget,
-) -> Container:
+) -> FileHeaders:
     if size is None:
         raise budget.bad("has no frame header")
     if data.count(b"\xff\xda", scan) > SCANS_MAX:
         raise ContentTooLarge(f"the JPEG file has more than {SCANS_MAX} scans: {_RE_ENCODE}")
-    return Container("JPEG", size, 1, orientation or 1, b"".join(kept) + data[scan:])
+    return FileHeaders("JPEG", size, 1, orientation or 1, b"".join(kept) + data[scan:])
 
 
-def _walk_png(data: bytes, budget: _Budget) -> Container:
+def _walk_png(data: bytes, budget: _Budget) -> FileHeaders:
     if data[12:16] != b"IHDR":
         raise budget.bad("does not begin with its header chunk")
     size, depth = (_u32be(data, 16), _u32be(data, 20)), data[24]
@@ -157,7 +157,7 @@ def _walk_png(data: bytes, budget: _Budget) -> Container:
         elif _draws_png(kind, depth):
             kept.append(data[at:end])
         at = end
-    return Container("PNG", size, max(frames, 1), orientation, b"".join(kept))
+    return FileHeaders("PNG", size, max(frames, 1), orientation, b"".join(kept))
 
 
 def _draws_png(kind: bytes, depth: int) -> bool:
@@ -166,7 +166,7 @@ def _draws_png(kind: bytes, depth: int) -> bool:
     return kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (kind == b"tRNS" and depth != 16)
 
 
-def _walk_gif(data: bytes, budget: _Budget) -> Container:
+def _walk_gif(data: bytes, budget: _Budget) -> FileHeaders:
     head = 13 + _gif_palette(data[10])
     size = _u16le(data, 6), _u16le(data, 8)
     control = first = b""
@@ -187,7 +187,7 @@ def _walk_gif(data: bytes, budget: _Budget) -> Container:
         else:
             raise budget.bad("has no picture in it")
         at = end
-    return Container("GIF", size, budget.frames, 1, data[:head] + control + first + b";")
+    return FileHeaders("GIF", size, budget.frames, 1, data[:head] + control + first + b";")
 
 
 def _gif_palette(flags: int) -> int:
@@ -209,7 +209,7 @@ def _gif_extent(data: bytes, at: int, screen: tuple[int, int]) -> tuple[int, int
     return max(screen[0], left + width), max(screen[1], top + height)
 
 
-def _walk_webp(data: bytes, budget: _Budget) -> Container:
+def _walk_webp(data: bytes, budget: _Budget) -> FileHeaders:
     total = 8 + _u32le(data, 4)
     data[total - 1]  # a file that is cut off raises here
     size, orientation, frames = _webp_size(data, budget), 1, 0
@@ -223,7 +223,7 @@ def _walk_webp(data: bytes, budget: _Budget) -> Container:
         elif kind == b"EXIF":
             orientation = _orientation(data[at + 8 : at + 8 + length])
         at += 8 + length + length % 2
-    return Container("WEBP", size, max(frames, 1), orientation, data[:total])
+    return FileHeaders("WEBP", size, max(frames, 1), orientation, data[:total])
 
 
 def _webp_size(data: bytes, budget: _Budget) -> tuple[int, int]:

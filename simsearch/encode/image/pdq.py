@@ -41,6 +41,7 @@ class PdqHash:
 
     @property
     def hex(self) -> str:
+        """64 hexadecimal digits."""
         return self.bits.tobytes().hex()
 
 

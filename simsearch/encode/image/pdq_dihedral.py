@@ -1,4 +1,4 @@
-"""The PDQ hashes of a picture turned and flipped in all eight ways, for the price of one.
+"""Dihedral PDQ: the hashes of all eight rotations and flips of a picture, at the cost of one.
 
 PDQ's reference code derives the eight from one 64 × 64 reduction by changing signs. But that
 reduction is not symmetric: its filter leans to one side by half a pixel where the window is

@@ -1,4 +1,4 @@
-"""One submitted image: refused by name before a pixel is decoded, then given as upright RGB."""
+"""Picture: one image file, checked before a pixel is decoded, then decoded to upright RGB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from simsearch.encode.image.file_headers import Container, read_container
+from simsearch.encode.image.file_headers import FileHeaders, read_file_headers
 from simsearch.errors import BadConfig, BadContent, ContentTooLarge, EmptyContent
 from simsearch.types import Region
 
@@ -69,7 +69,7 @@ def open_picture(data: bytes, limits: ImageLimits) -> Picture:
     (bytes, pixels, frames, pieces).
     """
     check_length(data, limits)
-    container = read_container(data, limits.frames_max)
+    container = read_file_headers(data, limits.frames_max)
     _check_size(container.size, limits)
     with _named_errors(container.format), _decoder(container) as image:
         _check_size(image.size, limits)
@@ -101,7 +101,7 @@ class Picture:
     """A checked image file. Thread-safe; decodes on demand and keeps what it has decoded, so
     that several encoders share it: drop the Picture when its signals are computed."""
 
-    def __init__(self, container: Container, stored: Size) -> None:
+    def __init__(self, container: FileHeaders, stored: Size) -> None:
         self._container = container
         self._stored = stored
         self._decoded: dict[int, Image.Image] = {}
@@ -198,7 +198,7 @@ def _upright(size: Size, orientation: int) -> Size:
     return (size[1], size[0]) if orientation >= 5 else size
 
 
-def _decoder(container: Container) -> Image.Image:
+def _decoder(container: FileHeaders) -> Image.Image:
     """One format only, the one whose container was walked."""
     return Image.open(BytesIO(container.drawing), formats=(container.format,))
 

@@ -1,4 +1,4 @@
-"""From a Picture to the pixels one image model takes: what the model was trained on, faster."""
+"""Preprocessing: a Picture to the pixels that one image model takes, as in its training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the sides of a region lie to the pixel.
+"""Box refinement: the sides of a region, to the pixel.
 
 Regions are found in a small copy, whose pixel is half a percent of the picture; PDQ of a part
 changes with every pixel by which it is cut wrongly.
@@ -15,7 +15,7 @@ from simsearch.encode.image.regions import Box, small_size
 from simsearch.types import Region
 
 FINE_PX: Final = 1024
-"""Both sides of the image by which regions are sharpened: what PDQ is computed from, too."""
+"""Both sides of the image by which boxes are refined: what PDQ is computed from, too."""
 
 _REACH_PX: Final = 2.5
 _KEPT_MIN: Final = 0.75
@@ -25,7 +25,7 @@ _BORDER_STEP: Final = 24.0
 """Mean step, of 255, at which a margin too thin for the small copy is one."""
 
 
-def sharpened(region: Region, pixels: NDArray[np.uint8]) -> Region:
+def refined_box(region: Region, pixels: NDArray[np.uint8]) -> Region:
     """The same region with each side moved, by a pixel or two of the small copy, to where colours
     step most in (height, width, 3) uint8 that has more pixels: a hash of the part changes with
     every pixel."""

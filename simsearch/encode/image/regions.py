@@ -1,5 +1,5 @@
-"""Pictures in a picture: the tiles of a collage, the photograph in a screenshot, a frame or another
-photograph. A query asks with each of them beside the whole.
+"""Region detection: finds the pictures in a picture, such as the tiles of a collage or the
+photograph in a screenshot. A query searches with each of them besides the whole.
 
 What such parts have in common is their outline: four straight lines along which colours step, or
 the picture's own border. So steps between neighbouring pixels are measured against those around

@@ -1,4 +1,4 @@
-"""Helping hands: threads that all calls share, for one that has many items to work on."""
+"""Helper threads: a parallel map on a shared pool that never waits for a free thread."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Hands:
-    """Thread-safe. The thread that has the work does it, and so do as many others as are free at
-    that moment: nobody waits for a hand, and there are never more threads than `count`."""
+class HelperThreads:
+    """A pool of `count` threads, shared by all calls. The calling thread works too, together with
+    the helpers that are free at that moment. Thread-safe."""
 
     def __init__(self, count: int, name: str) -> None:
-        """`count` 0: there are none."""
+        """`count` 0: the calling thread does everything."""
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name) if count else None
         self._free = threading.Semaphore(count)
 
     def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """`work` of each item, in order. Where it raises for one, no further items are begun, and
-        that is raised."""
+        the error is raised."""
         left = deque(enumerate(items))
         done: dict[int, R] = {}
 
@@ -54,7 +54,7 @@ class Hands:
         return [done[number] for number in range(len(items))]
 
     def close(self) -> None:
-        """What is begun is finished; then nobody helps any more."""
+        """Finish what is begun; later calls of `map` get no helpers."""
         if self._pool is not None:
             self._pool.shutdown()
 

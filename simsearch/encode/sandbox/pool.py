@@ -1,4 +1,4 @@
-"""A fixed number of decode workers, lent to whoever waits longest; dead and worn ones are replaced.
+"""Worker pool: a fixed number of decode workers, lent in order of arrival; dead ones are replaced.
 
 One thread, the keeper, starts them all: the system ends a worker with the thread that started it.
 """

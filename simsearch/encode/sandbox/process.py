@@ -1,4 +1,4 @@
-"""One decode worker as its server sees it: started, asked, and killed at the first doubt."""
+"""Worker process: starts a decode worker, sends it images, and kills it at the first fault."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from simsearch.encode.image.decoder import DecodedImage, ImageAsk
+from simsearch.encode.image.decoder import DecodedImage, ImageRequest
 from simsearch.encode.sandbox.wire_format import (
     Kind,
-    Nonsense,
+    ProtocolError,
     WorkerSettings,
     receive_answer,
     receive_kind,
-    send_question,
+    send_request,
 )
 from simsearch.errors import NoSandbox, SimsearchError
 
@@ -99,7 +99,7 @@ class Worker:
         assert self.process.stderr is not None
         try:
             receive_kind(self.link, Kind.READY, time.monotonic() + START_S_MAX)
-        except (OSError, EOFError, Nonsense) as fault:
+        except (OSError, EOFError, ProtocolError) as fault:
             self.process.kill()
             said = self.process.stderr.read().decode(errors="replace").strip().splitlines()
             self.kill()
@@ -115,17 +115,17 @@ class Worker:
         poller.register(self.link, select.POLLIN)
         return not poller.poll(0)
 
-    def decode(self, data: bytes, ask: ImageAsk, timeout_s: float) -> DecodedImage:
+    def decode(self, data: bytes, request: ImageRequest, timeout_s: float) -> DecodedImage:
         """Raises what the image is refused for, and WorkerLost."""
         deadline = time.monotonic() + timeout_s
         spent_s = computed_s(self.process.pid)
         self._answering, self.begun = True, False
         self.images += 1
         try:
-            send_question(self.link, data, ask, deadline)
+            send_request(self.link, data, request, deadline)
             receive_kind(self.link, Kind.BEGUN, deadline)
             self.begun = True
-            answer = receive_answer(self.link, ask, deadline)
+            answer = receive_answer(self.link, request, deadline)
         except SimsearchError:
             self._answering = False
             raise
@@ -135,7 +135,7 @@ class Worker:
             starved = not self.begun or spent_s < timeout_s / 2
             said = f"computed {spent_s:.1f} s of {timeout_s:g} s"
             raise WorkerLost(Loss.STARVED if starved else Loss.HUNG, said) from None
-        except (OSError, EOFError, Nonsense) as fault:
+        except (OSError, EOFError, ProtocolError) as fault:
             self.kill()
             raise WorkerLost(self._loss(), self._last_words(fault)) from None
         self._answering = False

@@ -1,8 +1,9 @@
-"""Decoding in confined processes: a crash, a hang or a bomb costs one request and one process.
+"""Sandboxed image decoder: images are decoded in confined worker processes.
 
-What no image can do from there: end the server, take its memory, hold a call for longer than
-`timeout_s`, read a file, or see an environment variable. What it still could, if it took over its
-worker: answer wrongly for the images that this worker gets after it, `images_per_worker` at most.
+A crash, a hang or a decompression bomb costs one request and one process. An image cannot end the
+server, take its memory, hold a call for longer than `timeout_s`, read a file, or see an environment
+variable. If it took over its worker it could still answer wrongly for the images that this worker
+gets after it, `images_per_worker` at most.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from functools import partial
 
 from simsearch.encode.digests import sha256
 from simsearch.encode.image.decoder import (
+    DecodeCounter,
     DecodeCounts,
     DecodedImage,
-    ImageAsk,
-    Tally,
+    ImageRequest,
     decoded_or_refused,
 )
 from simsearch.encode.image.picture import ImageLimits, check_length
-from simsearch.encode.sandbox.helper_threads import Hands
+from simsearch.encode.sandbox.helper_threads import HelperThreads
 from simsearch.encode.sandbox.pool import WorkerPool
 from simsearch.encode.sandbox.process import WORKER_MODULE, Loss, WorkerLost
 from simsearch.encode.sandbox.wire_format import WorkerSettings
@@ -41,11 +42,11 @@ KILLS_MAX = 2
 """Workers that one content may cost in a row. Once may be bad luck, as when memory ran out
 elsewhere; what was decoded in between has proved that it was."""
 
-KILLERS_KEPT = 10_000
-"""Contents that are remembered for it; the least recent is forgotten first."""
+POISON_MAX = 10_000
+"""How many such contents are remembered; the least recent is forgotten first."""
 
 TRIES = 3
-"""Workers that one image is given to, where the ones before were dead before they began."""
+"""How many workers an image is given to, where the earlier ones died before they began."""
 
 
 @dataclass(frozen=True)
@@ -75,63 +76,69 @@ class Sandbox:
         self._limits = limits
         self._timeout_s = options.timeout_s
         self._pool = WorkerPool(settings, options.workers, options.images_per_worker, module)
-        self._hands = Hands(options.workers - 1, "decode")
-        self._killers = _Killers()
-        self._tally = Tally()
+        self._helpers = HelperThreads(options.workers - 1, "decode")
+        self._poison = PoisonContents()
+        self._counter = DecodeCounter()
 
     def open(self) -> None:
         """Returns once every worker is ready. Raises NoSandbox."""
         self._pool.open()
 
     def close(self) -> None:
+        """Stop the workers and the helper threads."""
         self._pool.close()
-        self._hands.close()
+        self._helpers.close()
 
     @property
     def counts(self) -> DecodeCounts:
-        return replace(self._tally.counts, restarts=self._pool.restarts)
+        """Totals since the start."""
+        return replace(self._counter.counts, restarts=self._pool.restarts)
 
     @property
     def pids(self) -> list[int]:
-        """Of the workers that are there."""
+        """The process ids of the running workers."""
         return self._pool.pids
 
-    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
-        self._refuse_killers(data)
+    def decode(
+        self, data: bytes, request: ImageRequest, call: CallContext = NO_CALL
+    ) -> DecodedImage:
+        """In the next free worker."""
+        self._refuse_poison(data)
         try:
             check_length(data, self._limits)
-            decoded = self._ask_workers(data, ask, call)
+            decoded = self._decode_in_worker(data, request, call)
         except WorkerLost as lost:
             raise self._failure(data, lost) from None
         except BadInput:
-            self._tally.add("refused")
+            self._counter.add("refused")
             raise
-        self._killers.acquit(data)
-        self._tally.add("decoded")
-        self._tally.add("regions", len(decoded.parts))
+        self._poison.acquit(data)
+        self._counter.add("decoded")
+        self._counter.add("regions", len(decoded.parts))
         return decoded
 
     def decode_each(
-        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+        self, files: Sequence[bytes], request: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
-        """By all workers at once, if nobody else has images: a call that has many waits for its
-        turn with each of them."""
-        one = partial(decoded_or_refused, self, ask=ask, call=call)
-        return self._hands.map(one, files)
+        """With all workers that are free; every image of a call waits for its turn."""
+        one = partial(decoded_or_refused, self, request=request, call=call)
+        return self._helpers.map(one, files)
 
-    def _refuse_killers(self, data: bytes) -> None:
-        if self._killers.kills(data) >= KILLS_MAX:
-            self._tally.add("digests_refused")
+    def _refuse_poison(self, data: bytes) -> None:
+        if self._poison.kills(data) >= KILLS_MAX:
+            self._counter.add("digests_refused")
             raise DecoderFailed(
                 f"this image cost {KILLS_MAX} decode workers and is not decoded again: "
                 "hold it for review, or send it re-encoded"
             )
 
-    def _ask_workers(self, data: bytes, ask: ImageAsk, call: CallContext) -> DecodedImage:
+    def _decode_in_worker(
+        self, data: bytes, request: ImageRequest, call: CallContext
+    ) -> DecodedImage:
         for _ in range(TRIES):
             try:
                 with self._pool.lend(call) as worker:
-                    return worker.decode(data, ask, self._timeout_s)
+                    return worker.decode(data, request, self._timeout_s)
             except WorkerLost as lost:
                 if self._pool.closed:
                     raise NotReady("the server is shutting down: ask another one") from None
@@ -141,15 +148,15 @@ class Sandbox:
         raise Overloaded("the workers that decode images die before they are asked: retry later")
 
     def _failure(self, data: bytes, lost: WorkerLost) -> SimsearchError:
-        """Counts it, blames the image where it is to blame, and gives what to raise."""
+        """The error to raise; counts it, and blames the image unless the machine was too busy."""
         if lost.loss is Loss.STARVED:
-            self._tally.add("starved")
+            self._counter.add("starved")
             return Overloaded(
                 f"the machine was too busy to decode the image in {self._timeout_s:g} s: retry",
                 retry_after_ms=math.ceil(self._timeout_s * 1e3),
             )
-        self._tally.add("timeouts" if lost.loss is Loss.HUNG else "crashes")
-        if self._killers.blame(data) == KILLS_MAX:
+        self._counter.add("timeouts" if lost.loss is Loss.HUNG else "crashes")
+        if self._poison.blame(data) == KILLS_MAX:
             log.warning("image_refused_from_now_on", bytes=len(data), workers=KILLS_MAX)
         how = "took too long to decode" if lost.loss is Loss.HUNG else "broke its decoder"
         return DecoderFailed(
@@ -157,7 +164,7 @@ class Sandbox:
         )
 
 
-class _Killers:
+class PoisonContents:
     """How many workers each content has cost, by SHA-256; the contents themselves are not kept."""
 
     def __init__(self) -> None:
@@ -165,7 +172,8 @@ class _Killers:
         self._kills: OrderedDict[bytes, int] = OrderedDict()
 
     def kills(self, data: bytes) -> int:
-        if not self._kills:  # as nearly always: then it costs nothing to ask
+        """How many workers this content has cost since it was last decoded."""
+        if not self._kills:  # as nearly always: then no digest is computed
             return 0
         digest = sha256(data)
         with self._lock:
@@ -174,16 +182,17 @@ class _Killers:
             return self._kills.get(digest, 0)
 
     def acquit(self, data: bytes) -> None:
-        """It was decoded: whatever it was blamed for, others did."""
+        """Forget an image that was decoded: other images were to blame."""
         if self._kills:
             with self._lock:
                 self._kills.pop(sha256(data), None)
 
     def blame(self, data: bytes) -> int:
+        """Count one more lost worker; returns how many it has cost by now."""
         digest = sha256(data)
         with self._lock:
             self._kills[digest] = kills = self._kills.get(digest, 0) + 1
             self._kills.move_to_end(digest)
-            if len(self._kills) > KILLERS_KEPT:
+            if len(self._kills) > POISON_MAX:
                 self._kills.popitem(last=False)
         return kills

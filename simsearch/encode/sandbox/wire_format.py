@@ -1,8 +1,7 @@
-"""What a server and its decode workers say to each other, over one socket.
+"""Protocol of the decode workers: requests and responses over one socket.
 
-A worker has seen the worst of the internet and may be somebody else's by now. So nothing that it
-sends is unpickled, evaluated or believed in length: an answer has a size that its question
-allows, or it is nonsense.
+A worker may have been taken over by an image. So nothing that it sends is unpickled or evaluated,
+and a response of a size that its request does not allow is a ProtocolError.
 
     server: head bytes (4) · data bytes (4) · head (JSON) · data (the image file)
     worker: kind (1) · body bytes (4) · body
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simsearch.encode.image.decoder import DecodedImage, ImageAsk, PdqRows
+from simsearch.encode.image.decoder import DecodedImage, ImageRequest, PdqRows
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.errors import (
@@ -46,14 +45,14 @@ REFUSALS: dict[str, type[SimsearchError]] = {
 
 REFUSAL_BYTES_MAX = 2_048
 
-_QUESTION = struct.Struct(">II")
+_REQUEST = struct.Struct(">II")
 _ANSWER = struct.Struct(">BI")
 _REGION = struct.Struct(">4H")
 _PER_SIDE = 10_000
 
 
 class Kind(IntEnum):
-    """What a worker says: up and confined; the question is read whole; and its two answers."""
+    """Messages of a worker: started and confined; the request is read; and two responses."""
 
     READY = 1
     BEGUN = 2
@@ -61,14 +60,14 @@ class Kind(IntEnum):
     REFUSED = 4
 
 
-class Nonsense(Exception):
-    """The other side said what it cannot mean."""
+class ProtocolError(Exception):
+    """A worker broke the protocol."""
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker is told once, when it starts. `cpu_s_max` is for each image, and stands
-    behind the server's own clock; `server_pid` is whom it must not outlive."""
+    """Settings of a worker. `cpu_s_max` is for each image, and a second bound behind the server's
+    own clock; a worker ends with the process `server_pid`."""
 
     image: ImageLimits
     memory_bytes_max: int
@@ -76,10 +75,12 @@ class WorkerSettings:
     server_pid: int
 
     def to_json(self) -> str:
+        """As a JSON object."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> WorkerSettings:
+        """From what `to_json` returned."""
         table = json.loads(text)
         return cls(**table | {"image": ImageLimits(**table["image"])})
 
@@ -87,73 +88,75 @@ class WorkerSettings:
 # ---------------------------------------------------------------- the server's side
 
 
-def send_question(link: socket.socket, data: bytes, ask: ImageAsk, deadline: float) -> None:
-    """`deadline` is on the clock of time.monotonic(). Raises TimeoutError, OSError."""
-    ways = [dataclasses.asdict(way) for way in ask.ways]
-    table = {"pdq": int(ask.pdq), "ways": ways, "regions_max": ask.regions_max}
+def send_request(link: socket.socket, data: bytes, request: ImageRequest, deadline: float) -> None:
+    """Send an image; `deadline` is on the clock of time.monotonic(). Raises TimeoutError,
+    OSError."""
+    ways = [dataclasses.asdict(way) for way in request.ways]
+    table = {"pdq": int(request.pdq), "ways": ways, "regions_max": request.regions_max}
     head = json.dumps(table).encode()
     link.settimeout(_left(deadline))
-    link.sendall(_QUESTION.pack(len(head), len(data)) + head)
+    link.sendall(_REQUEST.pack(len(head), len(data)) + head)
     link.settimeout(_left(deadline))
     link.sendall(data)
 
 
 def receive_kind(link: socket.socket, kind: Kind, deadline: float) -> None:
-    """An answer without a body. Raises TimeoutError, OSError, EOFError, Nonsense."""
+    """Receive a message without a body. Raises TimeoutError, OSError, EOFError, ProtocolError."""
     if _receive_head(link, deadline) != (kind, 0):
-        raise Nonsense(f"anything but {kind.name}")
+        raise ProtocolError(f"anything but {kind.name}")
 
 
-def receive_answer(link: socket.socket, ask: ImageAsk, deadline: float) -> DecodedImage:
-    """Raises what the image is refused for, and TimeoutError, OSError, EOFError, Nonsense."""
+def receive_answer(link: socket.socket, request: ImageRequest, deadline: float) -> DecodedImage:
+    """Receive a decoded image. Raises the refusal of the image, and TimeoutError, OSError,
+    EOFError, ProtocolError."""
     kind, size = _receive_head(link, deadline)
     if kind == Kind.REFUSED and size <= REFUSAL_BYTES_MAX:
         raise _refusal(_receive(link, size, deadline))
-    if kind != Kind.DECODED or size > _size_max(ask):
-        raise Nonsense("an answer to something else")
-    return _Body(_receive(link, size, deadline), ask).read()
+    if kind != Kind.DECODED or size > _size_max(request):
+        raise ProtocolError("an answer to something else")
+    return _Body(_receive(link, size, deadline), request).read()
 
 
-def _size_max(ask: ImageAsk) -> int:
-    picture = 1 + int(ask.pdq) * BITS_BYTES + sum(prod(_shape(way)) for way in ask.ways)
-    return 1 + picture + ask.regions_max * (_REGION.size + picture)
+def _size_max(request: ImageRequest) -> int:
+    picture = 1 + int(request.pdq) * BITS_BYTES + sum(prod(_shape(way)) for way in request.ways)
+    return 1 + picture + request.regions_max * (_REGION.size + picture)
 
 
 class _Body:
-    """What was decoded, read from front to end. Raises Nonsense where it does not fit."""
+    """Parser of a DECODED body. Raises ProtocolError where it does not fit the request."""
 
-    def __init__(self, body: bytearray, ask: ImageAsk) -> None:
+    def __init__(self, body: bytearray, request: ImageRequest) -> None:
         self._rest = np.frombuffer(body, np.uint8)
-        self._ask = ask
+        self._ask = request
 
     def read(self) -> DecodedImage:
         count = int(self._take(1)[0])
         if count > self._ask.regions_max:
-            raise Nonsense("more regions than were asked for")
+            raise ProtocolError("more regions than were asked for")
         regions = [self._region() for _ in range(count)]
         whole = self._picture()
         parts = tuple((region, self._picture()) for region in regions)
         if len(self._rest):
-            raise Nonsense("more than was asked for")
+            raise ProtocolError("more than was asked for")
         return replace(whole, parts=parts)
 
     def _region(self) -> Region:
         left, top, right, bottom = _REGION.unpack(self._take(_REGION.size).tobytes())
         if not (left < right <= _PER_SIDE and top < bottom <= _PER_SIDE):
-            raise Nonsense("a region that is none")
+            raise ProtocolError("a region that is none")
         return Region(*(at / _PER_SIDE for at in (left, top, right, bottom)))
 
     def _picture(self) -> DecodedImage:
         rows = int(self._take(1)[0])
         if rows not in (0, int(self._ask.pdq)):
-            raise Nonsense("other rows than were asked for")
+            raise ProtocolError("other rows than were asked for")
         bits = self._take(rows * BITS_BYTES).reshape(rows, BITS_BYTES) if rows else None
         pixels = {w: self._take(prod(_shape(w))).reshape(_shape(w)) for w in self._ask.ways}
         return DecodedImage(bits, pixels)
 
     def _take(self, size: int) -> NDArray[np.uint8]:
         if size > len(self._rest):
-            raise Nonsense("less than was asked for")
+            raise ProtocolError("less than was asked for")
         taken, self._rest = self._rest[:size], self._rest[size:]
         return taken
 
@@ -166,7 +169,7 @@ def _shape(way: Preprocess) -> tuple[int, int, int]:
 def _refusal(body: bytearray) -> SimsearchError:
     reason, _, words = body.decode(errors="replace").partition("\n")
     if reason not in REFUSALS:
-        raise Nonsense("a refusal that is not a worker's to make")
+        raise ProtocolError("a refusal that is not a worker's to make")
     return REFUSALS[reason](words)
 
 
@@ -200,16 +203,16 @@ def _left(deadline: float) -> float | None:
 # ---------------------------------------------------------------- the worker's side
 
 
-def receive_question(link: socket.socket) -> tuple[bytes, ImageAsk] | None:
-    """The image file and what is wanted of it; None once the server has gone."""
+def receive_request(link: socket.socket) -> tuple[bytes, ImageRequest] | None:
+    """The image file and what is wanted of it; None once the server is gone."""
     try:
-        sizes = _QUESTION.unpack(_receive(link, _QUESTION.size, math.inf))
+        sizes = _REQUEST.unpack(_receive(link, _REQUEST.size, math.inf))
         head, data = (bytes(_receive(link, size, math.inf)) for size in sizes)
     except (EOFError, ConnectionError):
         return None
     asked = json.loads(head)
     ways = tuple(_way(table) for table in asked["ways"])
-    return data, ImageAsk(PdqRows(asked["pdq"]), ways, asked["regions_max"])
+    return data, ImageRequest(PdqRows(asked["pdq"]), ways, asked["regions_max"])
 
 
 def _way(table: Mapping[str, Any]) -> Preprocess:
@@ -219,14 +222,15 @@ def _way(table: Mapping[str, Any]) -> Preprocess:
 
 
 def send_kind(link: socket.socket, kind: Kind, body: bytes = b"") -> None:
+    """Send a message to the server."""
     link.sendall(_ANSWER.pack(kind, len(body)) + body)
 
 
-def decoded_body(decoded: DecodedImage, ask: ImageAsk) -> bytes:
-    """Regions are told to a ten-thousandth, as they are found."""
+def decoded_body(decoded: DecodedImage, request: ImageRequest) -> bytes:
+    """The body of a DECODED response. Regions are rounded to ten-thousandths, as they are found."""
     regions = [_REGION.pack(*_ten_thousandths(region)) for region, _ in decoded.parts]
     pictures = [decoded, *(part for _, part in decoded.parts)]
-    shown = (piece for picture in pictures for piece in _picture_body(picture, ask))
+    shown = (piece for picture in pictures for piece in _picture_body(picture, request))
     return b"".join([bytes([len(regions)]), *regions, *shown])
 
 
@@ -234,14 +238,15 @@ def _ten_thousandths(region: Region) -> tuple[int, ...]:
     return tuple(round(at * _PER_SIDE) for at in dataclasses.astuple(region))
 
 
-def _picture_body(picture: DecodedImage, ask: ImageAsk) -> Iterator[bytes]:
+def _picture_body(picture: DecodedImage, request: ImageRequest) -> Iterator[bytes]:
     bits = picture.pdq
     yield bytes([0 if bits is None else len(bits)])
     if bits is not None:
         yield bits.tobytes()
-    yield from (picture.pixels[way].tobytes() for way in ask.ways)
+    yield from (picture.pixels[way].tobytes() for way in request.ways)
 
 
 def refusal_body(refusal: SimsearchError) -> bytes:
+    """The body of a REFUSED response: the reason, a line feed, the message."""
     words = refusal.message.encode(errors="replace")
     return b"\n".join([refusal.reason.encode(), words])[:REFUSAL_BYTES_MAX]

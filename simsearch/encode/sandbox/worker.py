@@ -1,4 +1,4 @@
-"""The process in which one image after the other is decoded, confined before it sees the first.
+"""Decode worker: a process that confines itself and then decodes one image after the other.
 
 It has one socket and no way to get a file, a second socket or more memory than it was given; it
 ends with its server, and knows neither torch nor the server's environment.
@@ -20,20 +20,20 @@ from typing import TypeAlias
 
 from PIL import Image
 
-from simsearch.encode.image.decoder import DecodedImage, ImageAsk, PdqRows, decode_image
+from simsearch.encode.image.decoder import DecodedImage, ImageRequest, PdqRows, decode_image
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.sandbox.wire_format import (
     Kind,
     WorkerSettings,
     decoded_body,
-    receive_question,
+    receive_request,
     refusal_body,
     send_kind,
 )
 from simsearch.errors import ContentTooLarge, DecoderFailed, SimsearchError
 
-Decode: TypeAlias = Callable[[bytes, ImageAsk, ImageLimits], DecodedImage]
+Decode: TypeAlias = Callable[[bytes, ImageRequest, ImageLimits], DecodedImage]
 
 NICENESS = 5
 """Below the server, whose answers the decoded images are for."""
@@ -89,7 +89,7 @@ def _import_everything() -> None:
     for form in ("JPEG", "PNG", "WEBP", "GIF"):
         file = BytesIO()
         Image.linear_gradient("L").reduce((2, 4)).save(file, form)
-        decode_image(file.getvalue(), ImageAsk(PdqRows.EVERY_WAY, ways, 1), ImageLimits())
+        decode_image(file.getvalue(), ImageRequest(PdqRows.DIHEDRAL, ways, 1), ImageLimits())
 
 
 def _confine(memory_bytes_max: int) -> None:
@@ -109,7 +109,7 @@ def _lower(limit: int, value: int) -> None:
 
 
 def _serve(link: socket.socket, settings: WorkerSettings, decode: Decode) -> None:
-    while question := receive_question(link):
+    while question := receive_request(link):
         _renew_cpu(settings.cpu_s_max)
         send_kind(link, Kind.BEGUN)
         send_kind(link, *_answer(*question, settings.image, decode))
@@ -122,9 +122,11 @@ def _renew_cpu(cpu_s_max: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (spent + cpu_s_max, hard))
 
 
-def _answer(data: bytes, ask: ImageAsk, limits: ImageLimits, decode: Decode) -> tuple[Kind, bytes]:
+def _answer(
+    data: bytes, request: ImageRequest, limits: ImageLimits, decode: Decode
+) -> tuple[Kind, bytes]:
     try:
-        return Kind.DECODED, decoded_body(decode(data, ask, limits), ask)
+        return Kind.DECODED, decoded_body(decode(data, request, limits), request)
     except SimsearchError as refusal:
         return _refused(refusal)
     except MemoryError:

@@ -1,4 +1,4 @@
-"""Which characters are drawn like which Latin letter: the tables behind `text.normalise`."""
+"""Confusables: characters that look like Latin letters, the tables of `text.normalise`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""h4t3 to hate: digits and signs that stand for letters, told from numbers and prices."""
+"""English leetspeak undone (h4t3 to hate): signs that stand for letters, not numbers or prices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One-bit MinHash: how alike two texts are letter by letter, in 256 bits that PDQ's index takes.
+"""One-bit MinHash: the letter similarity of two texts in 256 bits, for the same index as PDQ.
 
 A text is the set of its shingles, every four letters in a row. Each bit belongs to one random
 order of all shingles and is a random bit of the text's first one in that order (Li and König,

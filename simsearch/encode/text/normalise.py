@@ -1,4 +1,4 @@
-"""Text made comparable: one strong normal form for every text signal, and windows over it."""
+"""Text normalisation: one strong normal form for every text signal, and windows over it."""
 
 from __future__ import annotations
 

@@ -213,9 +213,9 @@ _FEEDBACK: Final = {
 def _hash_feedbacks(opined: EntryWithOpinions, consensus: Consensus) -> Iterator[Mapping[str, Any]]:
     if consensus not in _FEEDBACK:
         raise _LeftOut(NOT_EXPRESSIBLE)
-    prints = opined.fingerprint
-    values = [row.tobytes().hex() for row in prints.bits.get(Signal.PDQ, ())]
-    values += [digest.hex() for digest in prints.digests.get(Signal.MD5, ())]
+    fingerprints = opined.fingerprint
+    values = [row.tobytes().hex() for row in fingerprints.bits.get(Signal.PDQ, ())]
+    values += [digest.hex() for digest in fingerprints.digests.get(Signal.MD5, ())]
     if not values:
         raise _LeftOut(NO_HASH)
     for value in values:

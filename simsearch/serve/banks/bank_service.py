@@ -210,11 +210,17 @@ def _extend_entry(
     if isinstance(contents, SimsearchError):
         raise contents
     _check_vouched_for(core, request.bank, contents)
-    prints = all_or_first_refusal(core.fingerprinter.ban(contents))
+    fingerprints = all_or_first_refusal(core.fingerprinter.ban(contents))
     stored = core.store.fingerprints([before.key])[before.key]
-    check_contents(before.key, stored, [p.fingerprint for p in prints], partial=request.partial)
+    check_contents(
+        before.key, stored, [p.fingerprint for p in fingerprints], partial=request.partial
+    )
     entry, added = core.store.extend_entry(
-        request.bank, request.key, merge(prints), edit_from(request.edit), terms=current_terms(core)
+        request.bank,
+        request.key,
+        merge(fingerprints),
+        edit_from(request.edit),
+        terms=current_terms(core),
     )
     if wait_from(request.wait_until) is WaitUntil.VISIBLE:
         wait_visible(core, entry.last.seq, f"the extension of {entry.key} is stored")
@@ -222,7 +228,7 @@ def _extend_entry(
         entry=entry_to(entry, request.bank),
         seq=entry.last.seq if added.rows() else 0,
         added=signals_to(added.rows()),
-        warnings=warnings_of(prints),
+        warnings=warnings_of(fingerprints),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simsearch.bank.edit_checks import check_drafts
-from simsearch.encode.fingerprint import Print, merge
+from simsearch.encode.fingerprint import ContentFingerprint, merge
 from simsearch.errors import EmptyContent, LimitExceeded, SimsearchError
 from simsearch.serve.core.server_core import Core
 from simsearch.types import Content, EntryDraft, EntryState, Fingerprint, SignalReport, SignalState
@@ -57,16 +57,16 @@ def read_contents(
 def _prepared(
     message: bank_pb2.EntryDraft,
     contents: Sequence[Content],
-    outcomes: Sequence[Print | SimsearchError],
+    outcomes: Sequence[ContentFingerprint | SimsearchError],
 ) -> Prepared | SimsearchError:
     try:
-        prints = all_or_first_refusal(outcomes)
-        draft = draft_from(message, merge(prints))
+        fingerprints = all_or_first_refusal(outcomes)
+        draft = draft_from(message, merge(fingerprints))
         check_drafts([draft])  # here, so that one bad draft does not fail its batch
     except SimsearchError as refusal:
         return refusal
-    reports = tuple(report for p in prints for report in p.reports)
-    return Prepared(draft, warnings_of(prints), tuple(contents), reports)
+    reports = tuple(report for p in fingerprints for report in p.reports)
+    return Prepared(draft, warnings_of(fingerprints), tuple(contents), reports)
 
 
 def draft_from(message: bank_pb2.EntryDraft, fingerprint: Fingerprint) -> EntryDraft:
@@ -84,15 +84,17 @@ def draft_from(message: bank_pb2.EntryDraft, fingerprint: Fingerprint) -> EntryD
     )
 
 
-def all_or_first_refusal(outcomes: Sequence[Print | SimsearchError]) -> list[Print]:
+def all_or_first_refusal(
+    outcomes: Sequence[ContentFingerprint | SimsearchError],
+) -> list[ContentFingerprint]:
     """All prints, or the first error raised: an entry is stored whole or not at all."""
     for outcome in outcomes:
         if isinstance(outcome, SimsearchError):
             raise outcome
-    return [outcome for outcome in outcomes if isinstance(outcome, Print)]
+    return [outcome for outcome in outcomes if isinstance(outcome, ContentFingerprint)]
 
 
-def warnings_of(prints: Sequence[Print]) -> tuple[str, ...]:
+def warnings_of(fingerprints: Sequence[ContentFingerprint]) -> tuple[str, ...]:
     """The signals that could not be computed, with the reason; each once."""
-    reports = [r for p in prints for r in p.reports if r.state is not SignalState.SEARCHED]
+    reports = [r for p in fingerprints for r in p.reports if r.state is not SignalState.SEARCHED]
     return tuple(dict.fromkeys(f"{r.signal}: {r.detail}" for r in reports))

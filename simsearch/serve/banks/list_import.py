@@ -178,15 +178,15 @@ def _rows_of_hashes(hashes: bank_pb2.HashRows) -> Sequence[ImportItem | Simsearc
         raise BadRequest(f"a row names an about that there is not: there are {len(abouts)}")
     if signal in BINARY:
         bits = np.frombuffer(hashes.values, np.uint8).reshape(count, 1, width)
-        prints = [Fingerprint(bits={signal: row}) for row in bits]
+        fingerprints = [Fingerprint(bits={signal: row}) for row in bits]
     else:
         values = [hashes.values[n * width : (n + 1) * width] for n in range(count)]
-        prints = [Fingerprint(digests={signal: (value,)}) for value in values]
+        fingerprints = [Fingerprint(digests={signal: (value,)}) for value in values]
     return [
         about
         if isinstance(about := abouts[number], SimsearchError)
         else replace(about, draft=replace(about.draft, fingerprint=fingerprint))
-        for number, fingerprint in zip(hashes.about_of, prints, strict=True)
+        for number, fingerprint in zip(hashes.about_of, fingerprints, strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from simsearch.encode.fingerprint import Everything, Print
+from simsearch.encode.fingerprint import AllSignals, ContentFingerprint
 from simsearch.errors import (
     BadRequest,
     BankNotFound,
@@ -45,7 +45,7 @@ def find_entries(
     if not 1 <= limit <= limit_max:
         raise LimitExceeded(f"entries_max is {limit}: ask for 1 to {limit_max}")
     _banks(core.follower.view.banks, request, caller)
-    [asked] = all_or_first_refusal(core.fingerprinter.query([content], Everything()))
+    [asked] = all_or_first_refusal(core.fingerprinter.query([content], AllSignals()))
     view = core.follower.view
     banks = _banks(view.banks, request, caller)
     found = find_nearest(asked, content, view, banks, states, limit=limit, limits=limits)
@@ -82,7 +82,7 @@ def _banks(
     return [there[name] for name in names if name in caller.reads]
 
 
-def _off(core: Core, asked: Print) -> Iterator[SignalReport]:
+def _off(core: Core, asked: ContentFingerprint) -> Iterator[SignalReport]:
     """Reports of the encoders that would have encoded this content and are off."""
     for encoder in core.encoders:
         if encoder.space is None and encoder.home is asked.modality:
@@ -109,11 +109,13 @@ def compare_entries(
         raise BankNotFound(f"there is no bank {name[:80]!r} that {caller.name} may read")
     entry = _entry(core, request.bank, request.key, caller)
     other = _entry(core, name, request.other_key, caller)
-    prints = core.store.fingerprints([entry.key, other.key])
+    fingerprints = core.store.fingerprints([entry.key, other.key])
     return bank_pb2.CompareEntriesResponse(
         entry=entry_to(entry, request.bank),
         other=entry_to(other, name),
-        evidence=[evidence_to(e) for e in compare(prints[entry.key], prints[other.key])],
+        evidence=[
+            evidence_to(e) for e in compare(fingerprints[entry.key], fingerprints[other.key])
+        ],
     )
 
 

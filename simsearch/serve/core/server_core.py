@@ -47,7 +47,7 @@ class Core:
     fingerprinter: Fingerprinter
     follower: Follower
     matcher: Matcher | VerdictCache
-    prints: Fingerprinter | FingerprintCache
+    fingerprints: Fingerprinter | FingerprintCache
     """The fingerprinter of the matcher, with its cache; `fingerprinter` itself without one."""
     metrics: EventMetrics = field(default_factory=EventMetrics)
     health: HealthState = field(default_factory=HealthState)
@@ -87,8 +87,10 @@ class Core:
         gpus = Gpus.found(GpuOptions(use=config.index.gpu, placement=placement))
         follower = Follower(store, snapshots, served_spaces(encoders), gpus)
         follower.start()
-        prints = cached_fingerprints(fingerprinter, config.cache)
-        matcher = Matcher(prints, follower, config.limits.hits_max, config.server.search_threads)
+        fingerprints = cached_fingerprints(fingerprinter, config.cache)
+        matcher = Matcher(
+            fingerprints, follower, config.limits.hits_max, config.server.search_threads
+        )
         answers = cached_verdicts(matcher, follower, config.cache)
         expiry_worker = ExpiryWorker(store)
         expiry_worker.start()
@@ -102,7 +104,7 @@ class Core:
             fingerprinter,
             follower,
             answers,
-            prints,
+            fingerprints,
             metrics=metrics,
             expiry_worker=expiry_worker,
             hits=hits,

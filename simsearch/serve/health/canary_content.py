@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from simsearch.encode.fingerprint import Everything, Fingerprinter, Print
+from simsearch.encode.fingerprint import AllSignals, ContentFingerprint, Fingerprinter
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import SimsearchError
 from simsearch.live.indexes import LiveIndexes
@@ -69,10 +69,10 @@ def _picture(seed: int) -> bytes:
 class _Lookup:
     """The digests of canary content; there are no entry records."""
 
-    def __init__(self, prints: Sequence[Print]) -> None:
+    def __init__(self, fingerprints: Sequence[ContentFingerprint]) -> None:
         self._keys = {
             (signal, value): key
-            for key, one in enumerate(prints, 1)
+            for key, one in enumerate(fingerprints, 1)
             for signal, values in one.fingerprint.digests.items()
             for value in values
         }
@@ -100,13 +100,13 @@ class CanaryContent:
     def __init__(self, fingerprinter: Fingerprinter) -> None:
         """Raises the faults of decoding and encoding the contents."""
         self._banned, self._others = canary_contents()
-        prints = [_print_of(p) for p in fingerprinter.query(self._banned, Everything())]
+        fingerprints = [_print_of(p) for p in fingerprinter.query(self._banned, AllSignals())]
         self._expected = _expected(fingerprinter.encoders)
         rows = LiveIndexes()
-        rows.append([(key, 1, one.fingerprint) for key, one in enumerate(prints, 1)])
-        bank = Bank(1, "canary", "", _policy(fingerprinter.encoders), 0, 1, len(prints))
-        view = View(0, "canary", {bank.name: bank}, *rows.freeze(0), _Lookup(prints))
-        hits_max = len(prints)
+        rows.append([(key, 1, one.fingerprint) for key, one in enumerate(fingerprints, 1)])
+        bank = Bank(1, "canary", "", _policy(fingerprinter.encoders), 0, 1, len(fingerprints))
+        view = View(0, "canary", {bank.name: bank}, *rows.freeze(0), _Lookup(fingerprints))
+        hits_max = len(fingerprints)
         self._options = MatchOptions(hits_max=hits_max)
         self._matcher = Matcher(fingerprinter, _Views(view), hits_max)
 
@@ -138,7 +138,7 @@ _MISSED: Final = (
 _MIXED_UP: Final = "different content is taken for known content: see the log and restart"
 
 
-def _print_of(outcome: Print | SimsearchError) -> Print:
+def _print_of(outcome: ContentFingerprint | SimsearchError) -> ContentFingerprint:
     if isinstance(outcome, SimsearchError):
         raise outcome
     return outcome

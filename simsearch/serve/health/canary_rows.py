@@ -42,9 +42,9 @@ class StoredRows:
         wanted = {name for name in (*view.cosine_views, *view.hamming_views) if _rows(view, name)}
         chosen = self._choose(core, view, wanted)
         keys = {entry.key for entries in chosen.values() for entry in entries}
-        prints = core.store.fingerprints(sorted(keys))
+        fingerprints = core.store.fingerprints(sorted(keys))
         for signal, entries in chosen.items():
-            lost = _lost(view, signal, entries, [prints[entry.key] for entry in entries])
+            lost = _lost(view, signal, entries, [fingerprints[entry.key] for entry in entries])
             fault = _LOST.format(lost=lost, searched=len(entries)) if lost else ""
             yield CheckResult(Component.INDEX, signal, fault)
 
@@ -102,20 +102,22 @@ def _is_visible(entry: Entry, view: View) -> bool:
     return entry.state is EntryState.ACTIVE and entry.last.seq <= view.seq
 
 
-def _lost(view: View, signal: str, entries: Sequence[Entry], prints: Sequence[Fingerprint]) -> int:
+def _lost(
+    view: View, signal: str, entries: Sequence[Entry], fingerprints: Sequence[Fingerprint]
+) -> int:
     """The number of entries that a search for their first row misses; truncated results are not
     counted."""
     if signal in DIGESTS:
-        digests = [(Signal(signal), stored.digests[Signal(signal)][0]) for stored in prints]
+        digests = [(Signal(signal), stored.digests[Signal(signal)][0]) for stored in fingerprints]
         holders = view.find_digests(digests)
         return sum(not _is_among(e, held) for e, held in zip(entries, holders, strict=True))
     found: CosineMatches | HammingMatches
     if index := view.cosine_views.get(signal):
-        rows = np.vstack([stored.vectors[signal][:1] for stored in prints])
+        rows = np.vstack([stored.vectors[signal][:1] for stored in fingerprints])
         found = index.search(rows, {entry.bank_id: SELF_COSINE_MIN for entry in entries})
     else:
         binary = Signal(signal)
-        bits = np.vstack([stored.bits[binary][:1] for stored in prints])
+        bits = np.vstack([stored.bits[binary][:1] for stored in fingerprints])
         ceilings = {entry.bank_id: 0 for entry in entries}
         found = view.hamming_views[binary].search(bits, ceilings)
     return sum(

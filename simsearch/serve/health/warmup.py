@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from simsearch.encode.encoder_protocol import ImageEncoder, TextEncoder
-from simsearch.encode.image.decoder import ImageAsk, PdqRows
+from simsearch.encode.image.decoder import ImageRequest, PdqRows
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import SimsearchError
 from simsearch.serve.core.server_core import Core
@@ -70,7 +70,7 @@ def _image() -> bytes:
 
 
 def _decode(core: Core) -> None:
-    core.fingerprinter.decoder.decode(_image(), ImageAsk(PdqRows.EVERY_WAY))
+    core.fingerprinter.decoder.decode(_image(), ImageRequest(PdqRows.DIHEDRAL))
 
 
 def _encode_images(encoder: ImageEncoder) -> None:

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from simsearch import __version__
 from simsearch.encode.batching.batched_encoders import BatchedImageEncoder, BatchedTextEncoder
-from simsearch.encode.batching.batcher import Counts
+from simsearch.encode.batching.batcher import BatcherCounts
 from simsearch.encode.cache.fingerprint_cache import FingerprintCache
 from simsearch.errors import SimsearchError
 from simsearch.index.snapshot.directory import read_manifest
@@ -174,7 +174,7 @@ def _core(families: StateFamilies, core: Core) -> None:
     _canary(families, core)
 
 
-def _encoder(families: StateFamilies, counts: Counts, *labels: str) -> None:
+def _encoder(families: StateFamilies, counts: BatcherCounts, *labels: str) -> None:
     bounds = tuple(2.0 ** (power + 1) - 1 for power in range(len(counts.batch_sizes) - 1))
     families.set_histogram(
         "simsearch_encoder_batch_items", bounds, counts.batch_sizes, counts.items, *labels
@@ -203,14 +203,14 @@ def _decoding(families: StateFamilies, core: Core) -> None:
 
 
 def _caches(families: StateFamilies, core: Core) -> None:
-    if isinstance(core.prints, FingerprintCache):
-        prints = core.prints.counts
-        families.set("simsearch_cache_lookups_total", prints.hits, "fingerprints", "hit")
-        families.set("simsearch_cache_lookups_total", prints.misses, "fingerprints", "miss")
-        families.set("simsearch_cache_lookups_total", prints.joins, "fingerprints", "join")
-        families.set("simsearch_cache_evictions_total", prints.evictions, "fingerprints")
-        families.set("simsearch_cache_entries", prints.entries, "fingerprints")
-        families.set("simsearch_cache_bytes", prints.entry_bytes, "fingerprints")
+    if isinstance(core.fingerprints, FingerprintCache):
+        fingerprints = core.fingerprints.counts
+        families.set("simsearch_cache_lookups_total", fingerprints.hits, "fingerprints", "hit")
+        families.set("simsearch_cache_lookups_total", fingerprints.misses, "fingerprints", "miss")
+        families.set("simsearch_cache_lookups_total", fingerprints.joins, "fingerprints", "join")
+        families.set("simsearch_cache_evictions_total", fingerprints.evictions, "fingerprints")
+        families.set("simsearch_cache_entries", fingerprints.entries, "fingerprints")
+        families.set("simsearch_cache_bytes", fingerprints.entry_bytes, "fingerprints")
     if isinstance(core.matcher, VerdictCache):
         verdicts = core.matcher.counts
         families.set("simsearch_cache_lookups_total", verdicts.hits, "verdicts", "hit")

@@ -127,9 +127,9 @@ def test_what_was_retracted_is_banned_again(store: BankStore) -> None:
         assert getattr(again, fact) == getattr(before, fact)
     assert again.state is EntryState.ACTIVE
     assert again.added == done.by
-    prints = store.fingerprints([before.key, again.key])
-    assert same(prints[before.key], prints[again.key])
-    assert again.signals == prints[before.key].rows()
+    fingerprints = store.fingerprints([before.key, again.key])
+    assert same(fingerprints[before.key], fingerprints[again.key])
+    assert again.signals == fingerprints[before.key].rows()
     assert store.find_digests([(Signal.SHA256, sha("a1"))], store.seq())[0] == [(again.key, 1)]
     assert active(store) == 1
 

@@ -23,7 +23,7 @@ from simsearch.encode.batching.batched_encoders import (
     BatchedImageEncoder,
     BatchedTextEncoder,
 )
-from simsearch.encode.batching.batcher import RETRY_MS_MAX, Batcher, Counts
+from simsearch.encode.batching.batcher import RETRY_MS_MAX, Batcher, BatcherCounts
 from simsearch.encode.batching.item_queue import Bounds
 from simsearch.encode.encoder_protocol import Pixels
 from simsearch.encode.image.picture import ImageLimits, Picture, open_picture
@@ -349,7 +349,7 @@ def test_asking_ends_with_the_deadline() -> None:
     with _held(run, batcher):
         deadline = batcher._clock() + 0.02
         with pytest.raises(DeadlinePassed):
-            batcher.ask([7], CallContext(deadline=deadline))
+            batcher.run([7], CallContext(deadline=deadline))
         assert batcher._clock() >= deadline
     batcher.close()
     assert run.batches == [[0]]
@@ -360,8 +360,8 @@ def test_what_nobody_asks_for_any_more_is_not_run() -> None:
     run = Doubler()
     with _batcher(run, wait_s_max=0.02) as batcher:
         with _held(run, batcher), pytest.raises(Overloaded, match="no answer in 20 ms"):
-            batcher.ask([7])
-        assert batcher.ask([]) == []
+            batcher.run([7])
+        assert batcher.run([]) == []
     assert run.batches == [[0]]
     assert (batcher.counts.cancelled, batcher.counts.expired) == (1, 0)
 
@@ -374,7 +374,7 @@ def test_an_answer_may_be_a_timeout_of_the_models_own() -> None:
 
     batcher = _by_ten(run)
     with pytest.raises(TimeoutError, match="the device hangs"):
-        batcher.ask([1], CallContext(deadline=batcher._clock() + WAIT_S))
+        batcher.run([1], CallContext(deadline=batcher._clock() + WAIT_S))
     batcher.close()
 
 
@@ -500,7 +500,7 @@ def test_lingering_ends_by_itself() -> None:
     run = Doubler()
     batcher = Batcher[int, int](run, size=abs, bounds=Bounds(9, 9, 9, WAIT_S, linger_s=0.02))
     begun = batcher._clock()
-    assert batcher.ask([1]) == [2]
+    assert batcher.run([1]) == [2]
     assert batcher._clock() >= begun + 0.02
     batcher.close()
 
@@ -565,7 +565,7 @@ def test_counts() -> None:
         batcher.submit([9], CallContext(Priority.BULK)).result(WAIT_S)
         counts = batcher.counts
     assert before.batches == 0, "frozen"
-    assert counts == Counts(
+    assert counts == BatcherCounts(
         batches=4,
         items=9,
         units=1 + 15 + 15 + 9,

@@ -113,7 +113,7 @@ class Arrivals(RuleBasedStateMachine):
         if not taken.batch:
             assert self.model == []
             return
-        priority = taken.batch[0].ticket.call.priority
+        priority = taken.batch[0].slot.call.priority
         self._check_share(priority, cost_of(taken.batch))
         self._check_batch(taken, priority)
         if not self.priority(Priority.BULK):
@@ -132,7 +132,7 @@ class Arrivals(RuleBasedStateMachine):
     def _check_batch(self, taken: Taken[int], priority: Priority) -> None:
         waiting = self.priority(priority)
         by_name = {e.name: e for e in waiting}
-        batch = [by_name[one.ticket.owner, one.position] for one in taken.batch]
+        batch = [by_name[one.slot.owner, one.position] for one in taken.batch]
         left = [e for e in waiting if e not in batch]
         assert len(set(names(taken.batch))) == len(batch)
         assert [one.size for one in taken.batch] == sorted(e.size for e in batch)
@@ -191,7 +191,7 @@ def padding(batch: Sequence[Expected]) -> int:
 
 
 def names(waiting: Sequence[Any]) -> list[tuple[int, int]]:
-    return sorted((one.ticket.owner, one.position) for one in waiting)
+    return sorted((one.slot.owner, one.position) for one in waiting)
 
 
 Arrivals.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
@@ -223,7 +223,7 @@ def put(
 
 
 def take(from_: Queue[str], now: float = 0) -> list[str]:
-    return [one.ticket.owner for one in from_.take(now).batch]
+    return [one.slot.owner for one in from_.take(now).batch]
 
 
 def test_the_earliest_deadline_goes_first_and_ties_go_by_arrival() -> None:
@@ -240,8 +240,8 @@ def test_an_item_is_worth_nothing_from_its_deadline_on() -> None:
     put(waiting, "a", 1, deadline=5)
     put(waiting, "b", 1, deadline=5.001)
     taken = waiting.take(5)
-    assert [one.ticket.owner for one in taken.batch] == ["b"]
-    assert [one.ticket.owner for one in taken.dropped.expired] == ["a"]
+    assert [one.slot.owner for one in taken.batch] == ["b"]
+    assert [one.slot.owner for one in taken.dropped.expired] == ["a"]
 
 
 def test_who_has_no_deadline_is_not_passed_over_for_ever() -> None:
@@ -278,7 +278,7 @@ def test_under_steady_load_bulk_gets_its_share_and_no_more(size: int, bulk_size:
         while waiting.waiting(Priority.BULK) < 20:
             put(waiting, "bulk", bulk_size, priority=Priority.BULK)
         batch = waiting.take(0).batch
-        spent[batch[0].ticket.call.priority] += cost_of(batch)
+        spent[batch[0].slot.call.priority] += cost_of(batch)
     share = spent[Priority.BULK] / sum(spent.values())
     assert share == pytest.approx(1 / BULK_PARTS, rel=0.1)
 

@@ -18,7 +18,13 @@ from simsearch.encode.batching.batched_encoders import (
 )
 from simsearch.encode.batching.per_item import texts_each
 from simsearch.encode.encoder_protocol import TextEncoder
-from simsearch.encode.fingerprint import ContentLimits, Everything, Fingerprinter, Outcome, Print
+from simsearch.encode.fingerprint import (
+    AllSignals,
+    ContentFingerprint,
+    ContentLimits,
+    Fingerprinter,
+    Outcome,
+)
 from simsearch.encode.registry import EncoderSet
 from simsearch.encode.text import normalise as text
 from simsearch.errors import (
@@ -84,8 +90,8 @@ def printer(prose: TextEncoder) -> Fingerprinter:
     return Fingerprinter(encoders(prose), ContentLimits())  # type: ignore[arg-type]
 
 
-def taken(outcome: Outcome) -> Print:
-    assert isinstance(outcome, Print), outcome
+def taken(outcome: Outcome) -> ContentFingerprint:
+    assert isinstance(outcome, ContentFingerprint), outcome
     return outcome
 
 
@@ -191,7 +197,7 @@ def test_a_text_that_chokes_the_encoder_never_fails_its_batch(
     choking = printer(behind(Choking()))
     for outcomes, expected in [
         (choking.ban(contents), good.ban(contents)),
-        (choking.query(contents, Everything()), good.query(contents, Everything())),
+        (choking.query(contents, AllSignals()), good.query(contents, AllSignals())),
     ]:
         assert reasons(outcomes) == ["", "ENCODER_FAILED", "", ""]
         for n in (0, 2, 3):
@@ -219,7 +225,7 @@ def test_what_one_encoder_refused_the_next_is_not_asked() -> None:
     prose, captions = Choking(), FakeTextEncoder(PICTURES)
     loaded: EncoderSet = encoders(prose, FakeImageEncoder(), captions)
     printed = Fingerprinter(loaded, ContentLimits())
-    outcomes = printed.query([TextContent(POISON), TextContent("fine")], Everything())
+    outcomes = printed.query([TextContent(POISON), TextContent("fine")], AllSignals())
     assert reasons(outcomes) == ["ENCODER_FAILED", ""]
     assert captions.asked == [["fine"]]
 

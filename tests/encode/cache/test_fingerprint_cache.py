@@ -23,10 +23,10 @@ from simsearch.encode.cache.lru import Lru
 from simsearch.encode.cache.single_flight import SingleFlight
 from simsearch.encode.digests import content_key
 from simsearch.encode.fingerprint import (
+    ContentFingerprint,
     ContentLimits,
     Fingerprinter,
     Outcome,
-    Print,
     Wanted,
     digests_alone,
 )
@@ -93,8 +93,8 @@ WAIT_S = 20.0
 
 
 class Counting:
-    """A PrintSource: a Fingerprinter that keeps what each call was given. `on_query` runs within
-    each call; `instead` are outcomes that take the place of real ones."""
+    """A FingerprintSource: a Fingerprinter that keeps what each call was given. `on_query` runs
+    within each call; `instead` are outcomes that take the place of real ones."""
 
     def __init__(
         self,
@@ -139,8 +139,15 @@ def plain(outcome: Outcome) -> object:
     held = outcome.fingerprint
     rows = {str(s): (v.dtype.str, v.shape, v.tobytes()) for s, v in held.bits.items()}
     rows |= {s: (v.dtype.str, v.shape, v.tobytes()) for s, v in held.vectors.items()}
-    shows = {str(s): v.tolist() for s, v in outcome.shows.items()}
-    return dict(held.digests), rows, outcome.modality, outcome.reports, outcome.regions, shows
+    region_of_row = {str(s): v.tolist() for s, v in outcome.region_of_row.items()}
+    return (
+        dict(held.digests),
+        rows,
+        outcome.modality,
+        outcome.reports,
+        outcome.regions,
+        region_of_row,
+    )
 
 
 def fresh(contents: Sequence[Content], wanted: Wanted = EVERYTHING) -> list[object]:
@@ -148,8 +155,8 @@ def fresh(contents: Sequence[Content], wanted: Wanted = EVERYTHING) -> list[obje
     return [plain(o) for o in Counting().query(contents, wanted)]
 
 
-def printed(outcome: Outcome) -> Print:
-    assert isinstance(outcome, Print), outcome
+def printed(outcome: Outcome) -> ContentFingerprint:
+    assert isinstance(outcome, ContentFingerprint), outcome
     return outcome
 
 
@@ -159,23 +166,23 @@ def printed(outcome: Outcome) -> Print:
 def test_what_was_asked_before_is_not_computed_again() -> None:
     """Images and texts once; ready vectors and hashes are looked at each time."""
     source = Counting()
-    prints = cached(source)
+    fingerprints = cached(source)
     contents: list[Content] = [PNG, HELLO, READY, BAD_HASH]
-    first, second = (prints.query(contents, EVERYTHING) for _ in range(2))
+    first, second = (fingerprints.query(contents, EVERYTHING) for _ in range(2))
     assert [plain(o) for o in first] == [plain(o) for o in second] == fresh(contents)
     assert [source.items.count(c) for c in (PNG, HELLO)] == [1, 1]
-    counts = prints.counts
+    counts = fingerprints.counts
     assert (counts.hits, counts.misses, counts.joins, counts.entries) == (2, 2, 0, 2)
 
 
 def test_equal_contents_of_one_call_are_computed_once() -> None:
     """Everyone gets its print, in order, and they are counted as joined."""
     source = Counting()
-    prints = cached(source, single_flight=False)
+    fingerprints = cached(source, single_flight=False)
     contents: list[Content] = [HELLO, PNG, HELLO, READY, PNG, HELLO]
-    assert [plain(o) for o in prints.query(contents, EVERYTHING)] == fresh(contents)
+    assert [plain(o) for o in fingerprints.query(contents, EVERYTHING)] == fresh(contents)
     assert [source.items.count(c) for c in (HELLO, PNG)] == [1, 1]
-    assert (prints.counts.misses, prints.counts.joins) == (2, 3)
+    assert (fingerprints.counts.misses, fingerprints.counts.joins) == (2, 3)
 
 
 @pytest.mark.parametrize("image_first", [True, False])
@@ -183,28 +190,28 @@ def test_an_image_is_never_taken_for_a_text_of_the_same_bytes(image_first: bool)
     """The kind is part of what content is known by."""
     assert content_key(BROKEN) != content_key(HELLO)
     pair: list[Content] = [BROKEN, HELLO] if image_first else [HELLO, BROKEN]
-    prints = cached(Counting())
+    fingerprints = cached(Counting())
     for content in (*pair, *pair):
-        assert [plain(o) for o in prints.query([content], EVERYTHING)] == fresh([content])
+        assert [plain(o) for o in fingerprints.query([content], EVERYTHING)] == fresh([content])
 
 
 def test_a_print_serves_only_who_wants_the_same_of_it() -> None:
     """A bank with other rules gets the signals of its own rules, and no report of others."""
     source = Counting()
-    prints = cached(source)
+    fingerprints = cached(source)
     little = frozenset({(Signal.PDQ.value, None)})
     for wanted in (EVERYTHING, little, EVERYTHING, little):
-        assert [plain(o) for o in prints.query([PNG], wanted)] == fresh([PNG], wanted)
+        assert [plain(o) for o in fingerprints.query([PNG], wanted)] == fresh([PNG], wanted)
     assert len(source.items) == 2
 
 
 def test_what_nobody_here_can_compute_makes_no_other_key() -> None:
     """A rule for a space without an encoder, or for the other kind of content, changes nothing."""
     source = Counting()
-    prints = cached(source)
+    fingerprints = cached(source)
     image = {(PICTURES.id, Modality.IMAGE)}
     for wanted in (image, image | {("gone", Modality.IMAGE)}, image | {(PROSE.id, Modality.TEXT)}):
-        prints.query([PNG], wanted)
+        fingerprints.query([PNG], wanted)
     assert len(source.items) == 1
 
 
@@ -228,11 +235,11 @@ def test_nothing_differs_from_a_fingerprinter_alone(
     single_flight: bool,
 ) -> None:
     """Whatever was asked before and whatever was evicted meanwhile."""
-    prints = cached(Counting(), bytes_max, single_flight)
+    fingerprints = cached(Counting(), bytes_max, single_flight)
     for numbers, wanted in asks:
         contents = [MANY[n] for n in numbers]
-        assert [plain(o) for o in prints.query(contents, wanted)] == fresh(contents, wanted)
-        assert prints.counts.entry_bytes <= bytes_max
+        assert [plain(o) for o in fingerprints.query(contents, wanted)] == fresh(contents, wanted)
+        assert fingerprints.counts.entry_bytes <= bytes_max
 
 
 # ---------------------------------------------------------------- refusals
@@ -252,8 +259,8 @@ def test_content_that_can_never_be_used_is_refused_once_and_for_all(
 ) -> None:
     """Sending it again costs no decoding; the refusal is the same."""
     source = Counting()
-    prints = cached(source)
-    first, second = (prints.query([content], EVERYTHING)[0] for _ in range(2))
+    fingerprints = cached(source)
+    first, second = (fingerprints.query([content], EVERYTHING)[0] for _ in range(2))
     assert type(first) is refusal
     assert plain(first) == plain(second)
     assert len(source.items) == 1
@@ -261,9 +268,9 @@ def test_content_that_can_never_be_used_is_refused_once_and_for_all(
 
 def test_a_remembered_refusal_holds_on_to_nothing() -> None:
     """Who raises it adds a traceback, whose frames hold the content: to a copy of its own."""
-    prints = cached(Counting())
+    fingerprints = cached(Counting())
     for _ in range(2):
-        refusals = [o for o in prints.query([BROKEN, BROKEN], EVERYTHING)]
+        refusals = [o for o in fingerprints.query([BROKEN, BROKEN], EVERYTHING)]
         assert refusals[0] is not refusals[1]
         for refusal in refusals:
             assert isinstance(refusal, BadContent)
@@ -288,11 +295,11 @@ TRANSIENT: list[Outcome] = [
 def test_what_may_go_better_next_time_is_not_remembered(outcome: Outcome) -> None:
     """The call itself is told; the next one computes."""
     source = Counting(instead={HELLO: outcome})
-    prints = cached(source)
-    assert plain(prints.query([HELLO], EVERYTHING)[0]) == plain(outcome)
+    fingerprints = cached(source)
+    assert plain(fingerprints.query([HELLO], EVERYTHING)[0]) == plain(outcome)
     source.instead.clear()
-    assert [plain(o) for o in prints.query([HELLO], EVERYTHING)] == fresh([HELLO])
-    assert prints.counts.entries == 1
+    assert [plain(o) for o in fingerprints.query([HELLO], EVERYTHING)] == fresh([HELLO])
+    assert fingerprints.counts.entries == 1
 
 
 def test_a_call_that_fails_leaves_nothing_behind() -> None:
@@ -302,11 +309,11 @@ def test_a_call_that_fails_leaves_nothing_behind() -> None:
         raise Overloaded("full")
 
     source = Counting(on_query=fail)
-    prints = cached(source)
+    fingerprints = cached(source)
     with pytest.raises(Overloaded):
-        prints.query([HELLO, PNG], EVERYTHING)
+        fingerprints.query([HELLO, PNG], EVERYTHING)
     source.on_query = lambda call: None
-    assert [plain(o) for o in prints.query([PNG], EVERYTHING)] == fresh([PNG])
+    assert [plain(o) for o in fingerprints.query([PNG], EVERYTHING)] == fresh([PNG])
 
 
 # ---------------------------------------------------------------- the bound
@@ -331,14 +338,14 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
 def test_prints_are_forgotten_within_the_bound() -> None:
     """And computed again, rightly, when they are asked for."""
     source = Counting()
-    prints = cached(source, bytes_max=10_000)
+    fingerprints = cached(source, bytes_max=10_000)
     contents = [TextContent(f"message {n}") for n in range(9)]
     for content in (*contents, *contents):
-        assert [plain(o) for o in prints.query([content], EVERYTHING)] == fresh([content])
-        assert prints.counts.entry_bytes <= 10_000
+        assert [plain(o) for o in fingerprints.query([content], EVERYTHING)] == fresh([content])
+        assert fingerprints.counts.entry_bytes <= 10_000
     assert len(source.items) == 18
-    assert prints.counts.evictions == 18 - prints.counts.entries
-    assert prints.counts.entries >= 2
+    assert fingerprints.counts.evictions == 18 - fingerprints.counts.entries
+    assert fingerprints.counts.entries >= 2
 
 
 WIDE = Space("wide", "c" * 64, "none", 384)
@@ -368,25 +375,27 @@ def test_what_is_held_takes_no_more_memory_than_it_is_counted_as(kind: str) -> N
     }
     contents = of_kind[kind]
     wanted = EVERYTHING | {(WIDE.id, Modality.TEXT)}
-    prints = FingerprintCache(source, LARGE, single_flight=True)
-    prints.query([HELLO, PNG, COLLAGE], wanted)
-    counted = -prints.counts.entry_bytes
+    fingerprints = FingerprintCache(source, LARGE, single_flight=True)
+    fingerprints.query([HELLO, PNG, COLLAGE], wanted)
+    counted = -fingerprints.counts.entry_bytes
     gc.collect()
     tracemalloc.start()
-    prints.query(contents, wanted)
+    fingerprints.query(
+        [replace(content) for content in contents], wanted
+    )  # copies keep their digests
     words.asked.clear()
     gc.collect()
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    counted += prints.counts.entry_bytes
-    assert prints.counts.entries == len(contents) + 3
+    counted += fingerprints.counts.entry_bytes
+    assert fingerprints.counts.entries == len(contents) + 3
     assert 0.6 * counted < taken <= counted + FIXED_BYTES
 
 
 def test_the_garbage_collector_has_no_more_to_look_at() -> None:
     """However much is remembered: a full collection stops every call while it looks."""
     source = Fingerprinter(encoders(FakeTextEncoder(WIDE)), ContentLimits())
-    prints = FingerprintCache(source, LARGE, single_flight=True)
+    fingerprints = FingerprintCache(source, LARGE, single_flight=True)
     wanted = {(WIDE.id, Modality.TEXT), (Signal.MINHASH.value, None)}
     contents: list[Content] = [BROKEN, *(TextContent(f"three words {n}") for n in range(300))]
 
@@ -395,30 +404,30 @@ def test_the_garbage_collector_has_no_more_to_look_at() -> None:
             gc.collect()
         return len(gc.get_objects())
 
-    prints.query(contents[:2], wanted)
+    fingerprints.query(contents[:2], wanted)
     before = followed()
-    prints.query(contents, wanted)
-    assert prints.counts.entries == len(contents)
+    fingerprints.query(contents, wanted)
+    assert fingerprints.counts.entries == len(contents)
     assert followed() - before < 100
 
 
 def test_results_cannot_be_changed() -> None:
     """Of the first call, which others may share, and of a later one alike."""
-    prints = cached(Counting())
-    first, second = (printed(prints.query([COLLAGE], EVERYTHING)[0]) for _ in range(2))
+    fingerprints = cached(Counting())
+    first, second = (printed(fingerprints.query([COLLAGE], EVERYTHING)[0]) for _ in range(2))
     assert first.regions == second.regions != ()
     for found in (first, second):
         held = found.fingerprint
         arrays: list[np.ndarray] = [
             *held.bits.values(),
             *held.vectors.values(),
-            *found.shows.values(),
+            *found.region_of_row.values(),
         ]
         assert len(arrays) == 4
         for array in arrays:
             with pytest.raises(ValueError, match="read-only"):
                 array[:] = 0
-        for mapping in (held.digests, held.bits, held.vectors, found.shows):
+        for mapping in (held.digests, held.bits, held.vectors, found.region_of_row):
             with pytest.raises(TypeError):
                 mapping["x"] = ()  # type: ignore[index]
 
@@ -460,11 +469,11 @@ Asking = Callable[..., "Future[list[Outcome]]"]
 
 
 @contextmanager
-def askers(prints: FingerprintCache) -> Iterator[Asking]:
+def askers(fingerprints: FingerprintCache) -> Iterator[Asking]:
     with ThreadPoolExecutor(40) as pool:
 
         def ask(*contents: Content, call: CallContext = NO_CALL) -> Future[list[Outcome]]:
-            return pool.submit(prints.query, contents, EVERYTHING, call)
+            return pool.submit(fingerprints.query, contents, EVERYTHING, call)
 
         yield ask
 
@@ -474,9 +483,9 @@ def test_identical_contents_in_flight_are_encoded_once(bytes_max: int) -> None:
     """Thirty calls at once, one of them computes; also where nothing is remembered."""
     gate = Gate()
     source = Counting(on_query=gate)
-    prints = cached(source, bytes_max)
+    fingerprints = cached(source, bytes_max)
     waiters = [Waiter() for _ in range(29)]
-    with askers(prints) as ask:
+    with askers(fingerprints) as ask:
         leader = ask(PNG)
         assert gate.come.wait(WAIT_S)
         followers = [ask(PNG, call=w.call) for w in waiters]
@@ -485,7 +494,7 @@ def test_identical_contents_in_flight_are_encoded_once(bytes_max: int) -> None:
         answers = [plain(f.result(WAIT_S)[0]) for f in (leader, *followers)]
     assert answers == fresh([PNG]) * 30
     assert source.items == [PNG]
-    assert (prints.counts.misses, prints.counts.joins) == (1, 29)
+    assert (fingerprints.counts.misses, fingerprints.counts.joins) == (1, 29)
 
 
 @pytest.mark.parametrize("fault", [Overloaded("full"), NotReady("gone"), RuntimeError("a bug")])
@@ -500,9 +509,9 @@ def test_a_leader_that_fails_fails_alone(fault: Exception) -> None:
             raise fault
 
     source = Counting(on_query=fail_first)
-    prints = cached(source, bytes_max=0)
+    fingerprints = cached(source, bytes_max=0)
     waiters = [Waiter() for _ in range(5)]
-    with askers(prints) as ask:
+    with askers(fingerprints) as ask:
         leader = ask(PNG, HELLO)
         assert gate.come.wait(WAIT_S)
         followers = [ask(PNG, call=w.call) for w in waiters]
@@ -516,9 +525,9 @@ def test_a_refusal_for_now_is_the_leaders_own() -> None:
     """One item of its batch came too late: who waited for that one asks again, not it."""
     gate = Gate()
     source = Counting(on_query=gate, instead={PNG: DeadlinePassed("late")})
-    prints = cached(source)
+    fingerprints = cached(source)
     waiter = Waiter()
-    with askers(prints) as ask:
+    with askers(fingerprints) as ask:
         leader = ask(PNG, HELLO)
         assert gate.come.wait(WAIT_S)
         follower = ask(HELLO, PNG, call=waiter.call)
@@ -551,9 +560,9 @@ def test_nobody_waits_beyond_its_own_time() -> None:
     """The deadline of a call that waits holds, and so does being given up; the leader goes on."""
     gate = Gate()
     source = Counting(on_query=gate)
-    prints = cached(source)
+    fingerprints = cached(source)
     late, gone = Waiter(deadline_s=0.2), Waiter()
-    with askers(prints) as ask:
+    with askers(fingerprints) as ask:
         leader = ask(PNG)
         assert gate.come.wait(WAIT_S)
         ends = [ask(PNG, call=late.call), ask(PNG, call=gone.call)]
@@ -571,9 +580,9 @@ def test_an_upload_does_not_wait_for_a_stocktaking() -> None:
     """Interactive work computes beside bulk work on the same content; bulk waits for either."""
     gate = Gate()
     source = Counting(on_query=lambda call: gate() if call.priority is Priority.BULK else None)
-    prints = cached(source, bytes_max=0)
+    fingerprints = cached(source, bytes_max=0)
     waiter = Waiter(priority=Priority.BULK)
-    with askers(prints) as ask:
+    with askers(fingerprints) as ask:
         bulk = ask(PNG, call=CallContext(Priority.BULK))
         assert gate.come.wait(WAIT_S)
         more = ask(PNG, call=waiter.call)
@@ -588,8 +597,8 @@ def test_without_single_flight_nobody_waits() -> None:
     """Off is off: a call computes what another has in work."""
     gate = Gate()
     source = Counting(on_query=gate)
-    prints = cached(source, single_flight=False)
-    with askers(prints) as ask:
+    fingerprints = cached(source, single_flight=False)
+    with askers(fingerprints) as ask:
         first = ask(PNG)
         assert gate.come.wait(WAIT_S)
         source.on_query = lambda call: None
@@ -613,9 +622,9 @@ def test_a_call_stops_joining_leaders_that_fail() -> None:
 
     rounds: list[int] = []
     source = Counting()
-    prints = cached(source)
-    prints._flights = FailingLeaders()  # type: ignore[assignment]
-    assert [plain(o) for o in prints.query([PNG], EVERYTHING)] == fresh([PNG])
+    fingerprints = cached(source)
+    fingerprints._flights = FailingLeaders()  # type: ignore[assignment]
+    assert [plain(o) for o in fingerprints.query([PNG], EVERYTHING)] == fresh([PNG])
     assert len(rounds) == JOINS_MAX
     assert source.items == [PNG]
 
@@ -641,7 +650,7 @@ def _storm(seed: int, threads: int, calls: int) -> None:
             raise Overloaded("full")
 
     source = Counting(on_query=on_query)
-    prints = cached(source, bytes_max=int(rng.choice([0, 6_000, LARGE])))
+    fingerprints = cached(source, bytes_max=int(rng.choice([0, 6_000, LARGE])))
     wrong: list[object] = []
     asked = refused = 0
     lock = threading.Lock()
@@ -654,7 +663,7 @@ def _storm(seed: int, threads: int, calls: int) -> None:
             left_s = 0.002 if luck > 0.9 else WAIT_S
             call = CallContext(priority, time.monotonic() + left_s)
             try:
-                outcomes = prints.query([contents[n] for n in numbers], EVERYTHING, call)
+                outcomes = fingerprints.query([contents[n] for n in numbers], EVERYTHING, call)
             except (Overloaded, DeadlinePassed) as refusal:
                 allowed = luck < 0.2 if isinstance(refusal, Overloaded) else luck > 0.9
                 with lock:
@@ -677,8 +686,8 @@ def _storm(seed: int, threads: int, calls: int) -> None:
     assert not any(worker.is_alive() for worker in workers), "somebody waits for ever"
     assert wrong == []
     assert asked + refused == threads * calls
-    assert prints._flights is not None
-    assert len(prints._flights) == 0
+    assert fingerprints._flights is not None
+    assert len(fingerprints._flights) == 0
 
 
 @pytest.mark.parametrize("seed", range(4))

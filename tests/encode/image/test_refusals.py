@@ -14,7 +14,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from simsearch.encode.image.file_headers import PIECES_MAX, SCANS_MAX, read_container
+from simsearch.encode.image.file_headers import PIECES_MAX, SCANS_MAX, read_file_headers
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import (
     BadConfig,
@@ -161,7 +161,7 @@ def test_metadata_never_reaches_the_decoder() -> None:
         "GIF": saved(SMALL, "GIF", comment=marker),
     }
     for format, data in hidden.items():
-        drawing = read_container(data, frames_max=1).drawing
+        drawing = read_file_headers(data, frames_max=1).drawing
         assert marker in data
         assert marker not in drawing
         assert len(drawing) < len(data), format

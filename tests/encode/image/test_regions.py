@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
-from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Print
-from simsearch.encode.image.decoder import ImageAsk, PdqRows, decode_image
+from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter
+from simsearch.encode.image.decoder import ImageRequest, PdqRows, decode_image
 from simsearch.encode.image.pdq import pdq_dihedral, pdq_of
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.image.preprocess import Preprocess
-from simsearch.encode.image.region_edges import sharpened
+from simsearch.encode.image.region_edges import refined_box
 from simsearch.encode.image.regions import SIDE_PX_MIN, regions_of
 from simsearch.types import ImageContent, Modality, Region, Signal
 from tests.encode.pictures import exif, landscape, opened, saved
@@ -113,18 +113,18 @@ def test_a_region_is_sharpened_to_the_pixel(
     sheet, truth = scene()
     shown = recompressed(sheet, 80)
     rough = max(regions_of(shown, sheet.size, 6), key=lambda region: overlap(region, truth))
-    found = sharpened(rough, np.asarray(shown))
+    found = refined_box(rough, np.asarray(shown))
     for at, true, side in zip(astuple(found), astuple(truth), sheet.size * 2, strict=True):
         assert abs(at - true) * side <= 1.1
-    assert sharpened(found, np.asarray(shown)) == found
+    assert refined_box(found, np.asarray(shown)) == found
 
 
 def test_a_region_with_nothing_to_go_by_stays() -> None:
     """On even ground and at the borders; an image of a pixel breaks nothing."""
     plain = Image.new("RGB", (400, 300), "grey")
     for region in (Region(0, 0, 0.5, 1), Region(0.25, 0.25, 0.75, 0.75), Region(0.1, 0, 1, 0.9)):
-        assert sharpened(region, np.asarray(plain)) == region
-        assert sharpened(region, np.zeros((1, 1, 3), np.uint8)) is not None
+        assert refined_box(region, np.asarray(plain)) == region
+        assert refined_box(region, np.zeros((1, 1, 3), np.uint8)) is not None
 
 
 def test_every_tile_of_a_collage_is_found_and_no_two_of_them_as_one() -> None:
@@ -170,7 +170,7 @@ def test_a_picture_in_a_long_conversation_is_found(height: int) -> None:
     """The copy that is looked at is longer, so that its short side can be seen."""
     sheet = Image.new("RGB", (1_080, height), (236, 229, 221))
     sheet.paste(photo(3, (900, 700)), (90, height // 2))
-    [decoded] = [decode_image(saved(sheet, "PNG"), ImageAsk(regions_max=9), ImageLimits())]
+    [decoded] = [decode_image(saved(sheet, "PNG"), ImageRequest(regions_max=9), ImageLimits())]
     truth = Region(90 / 1_080, (height // 2) / height, 990 / 1_080, (height // 2 + 700) / height)
     assert max(overlap(region, truth) for region, _ in decoded.parts) > 0.97
 
@@ -182,7 +182,7 @@ def test_a_long_picture_has_no_slivers(width: int, times: int, seed: int) -> Non
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (3 * times, 2, 3), np.uint8)
     image = Image.fromarray(blocks).resize((width, width * times), Image.Resampling.NEAREST)
-    decoded = decode_image(saved(image, "PNG"), ImageAsk(regions_max=9), ImageLimits())
+    decoded = decode_image(saved(image, "PNG"), ImageRequest(regions_max=9), ImageLimits())
     for region, _ in decoded.parts:
         sides = (region.width * width, region.height * image.height)
         assert min(sides) >= 0.7 * SIDE_PX_MIN
@@ -257,7 +257,7 @@ def test_each_region_is_read_as_a_picture_of_its_own() -> None:
     """Its hashes and pixels are those of the part; without a wish for regions none are sought."""
     sheet, truth = beside()
     data = saved(sheet, "PNG")
-    ask = ImageAsk(PdqRows.EVERY_WAY, (WAY,), 6)
+    ask = ImageRequest(PdqRows.DIHEDRAL, (WAY,), 6)
     decoded = decode_image(data, ask, ImageLimits())
     region, part = max(decoded.parts, key=lambda p: overlap(p[0], truth))
     picture = opened(data).part(region)
@@ -267,34 +267,36 @@ def test_each_region_is_read_as_a_picture_of_its_own() -> None:
     assert np.array_equal(part.pdq, bits)
     assert np.array_equal(part.pixels[WAY], WAY.fit(picture))
     assert part.parts == ()
-    alone = decode_image(data, ImageAsk(PdqRows.EVERY_WAY, (WAY,)), ImageLimits())
+    alone = decode_image(data, ImageRequest(PdqRows.DIHEDRAL, (WAY,)), ImageLimits())
     assert alone.parts == ()
     assert np.array_equal(alone.pixels[WAY], decoded.pixels[WAY])
-    assert len(decode_image(data, ImageAsk(regions_max=1), ImageLimits()).parts) == 1
+    assert len(decode_image(data, ImageRequest(regions_max=1), ImageLimits()).parts) == 1
 
 
 # ---------------------------------------------------------------- asking
 
 
-def prints(regions_max: int = 6) -> Fingerprinter:
+def fingerprints(regions_max: int = 6) -> Fingerprinter:
     loaded = encoders(pictures=FakeImageEncoder())
     return Fingerprinter(loaded, ContentLimits(regions_max=regions_max))
 
 
-def printed(fingerprinter: Fingerprinter, image: Image.Image) -> Print:
+def printed(fingerprinter: Fingerprinter, image: Image.Image) -> ContentFingerprint:
     [outcome] = fingerprinter.query([ImageContent(saved(image, "PNG"))], WANTED)
-    assert isinstance(outcome, Print)
+    assert isinstance(outcome, ContentFingerprint)
     return outcome
 
 
-def region_of(asked: Print, signal: str, row: int) -> Region | None:
-    return asked.region(int(asked.shows[signal][row]) if signal in asked.shows else 0)
+def region_of(asked: ContentFingerprint, signal: str, row: int) -> Region | None:
+    return asked.region(
+        int(asked.region_of_row[signal][row]) if signal in asked.region_of_row else 0
+    )
 
 
 def test_a_query_asks_with_the_whole_and_with_each_region() -> None:
     """Rows in that order, eight of PDQ and one of each space, and each knows what it is of."""
     sheet, truth = beside()
-    asked = printed(prints(), sheet)
+    asked = printed(fingerprints(), sheet)
     count = 1 + len(asked.regions)
     assert count > 1
     assert len(asked.fingerprint.vectors[PICTURES.id]) == count
@@ -315,13 +317,13 @@ def test_a_ban_and_a_query_that_is_told_so_have_the_whole_alone() -> None:
     """What a bank holds is what was banned, and nothing that happened to lie beside it."""
     sheet, _ = beside()
     data = ImageContent(saved(sheet, "PNG"))
-    [banned] = prints().ban([data])
-    assert isinstance(banned, Print)
-    assert (banned.regions, banned.shows) == ((), {})
+    [banned] = fingerprints().ban([data])
+    assert isinstance(banned, ContentFingerprint)
+    assert (banned.regions, banned.region_of_row) == ((), {})
     assert len(banned.fingerprint.bits[Signal.PDQ]) == 1
     assert len(banned.fingerprint.vectors[PICTURES.id]) == 1
-    alone = printed(prints(0), sheet)
-    assert (alone.regions, dict(alone.shows)) == ((), {})
+    alone = printed(fingerprints(0), sheet)
+    assert (alone.regions, dict(alone.region_of_row)) == ((), {})
     assert len(alone.fingerprint.bits[Signal.PDQ]) == 8
 
 
@@ -331,7 +333,7 @@ def test_a_part_may_say_what_the_whole_is_too_plain_to_say() -> None:
     sheet.paste(photo(3, (315, 315)), (420, 300))
     data = saved(sheet, "PNG")
     assert pdq_of(opened(data)) is None
-    asked = printed(prints(), sheet)
+    asked = printed(fingerprints(), sheet)
     assert len(asked.fingerprint.bits[Signal.PDQ]) == 8 * len(asked.regions)
     assert region_of(asked, Signal.PDQ, 0) == asked.regions[0]
     assert region_of(asked, PICTURES.id, 0) is None
@@ -339,7 +341,7 @@ def test_a_part_may_say_what_the_whole_is_too_plain_to_say() -> None:
 
 
 def test_a_picture_without_regions_costs_one_row() -> None:
-    asked = printed(prints(), landscape(1))
-    assert (asked.regions, dict(asked.shows)) == ((), {})
+    asked = printed(fingerprints(), landscape(1))
+    assert (asked.regions, dict(asked.region_of_row)) == ((), {})
     assert region_of(asked, Signal.PDQ, 3) is None
     assert len(asked.fingerprint.vectors[PICTURES.id]) == 1

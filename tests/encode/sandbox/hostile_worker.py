@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from simsearch.encode.image.decoder import DecodedImage, ImageAsk, decode_image
+from simsearch.encode.image.decoder import DecodedImage, ImageRequest, decode_image
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.sandbox import worker
 from simsearch.errors import BadContent
@@ -32,12 +32,12 @@ def main() -> None:
     worker.main(_decode)
 
 
-def _decode(data: bytes, ask: ImageAsk, limits: ImageLimits) -> DecodedImage:
+def _decode(data: bytes, request: ImageRequest, limits: ImageLimits) -> DecodedImage:
     if data.startswith(MARK):
         deed, _, data = data[len(MARK) :].partition(b"\0")
         name, _, argument = deed.decode().partition(" ")
         DEEDS[name](argument)
-    return decode_image(data, ask, limits)
+    return decode_image(data, request, limits)
 
 
 def _loop(_: str) -> None:

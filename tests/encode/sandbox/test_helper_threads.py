@@ -12,11 +12,16 @@ from itertools import count
 
 import pytest
 
-from simsearch.encode.fingerprint import ContentLimits, Everything, Fingerprinter
-from simsearch.encode.image.decoder import DecodedImage, ImageAsk, ImageDecoder, InProcessDecoder
+from simsearch.encode.fingerprint import AllSignals, ContentLimits, Fingerprinter
+from simsearch.encode.image.decoder import (
+    DecodedImage,
+    ImageDecoder,
+    ImageRequest,
+    InProcessDecoder,
+)
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.registry import EncoderSet
-from simsearch.encode.sandbox.helper_threads import Hands
+from simsearch.encode.sandbox.helper_threads import HelperThreads
 from simsearch.encode.sandbox.process import Worker
 from simsearch.encode.sandbox.sandboxed_decoder import Sandbox, SandboxOptions
 from simsearch.errors import SimsearchError
@@ -33,7 +38,7 @@ from tests.encode.pictures import landscape, saved
 from tests.encode.sandbox.hostile_worker import order
 
 WAIT_S = 30
-ASK = ImageAsk()
+ASK = ImageRequest()
 PNG = saved(landscape(1, (64, 64)), "PNG")
 HOSTILE = "tests.encode.sandbox.hostile_worker"
 
@@ -46,7 +51,7 @@ here: contextvars.ContextVar[str] = contextvars.ContextVar("here", default="nowh
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_answers_come_in_order(count: int) -> None:
     """However many worked, and whoever was quicker."""
-    with closing(Hands(count, "hand")) as hands:
+    with closing(HelperThreads(count, "hand")) as hands:
 
         def double(number: int) -> int:
             time.sleep(0.001 * (number % 3))
@@ -59,7 +64,7 @@ def test_answers_come_in_order(count: int) -> None:
 def test_the_work_of_one_call_is_shared() -> None:
     """Items that wait for each other come to an end: three are worked on at a time."""
     together = threading.Barrier(3)
-    with closing(Hands(2, "hand")) as hands:
+    with closing(HelperThreads(2, "hand")) as hands:
         assert len(hands.map(lambda _: together.wait(WAIT_S), range(9))) == 9
 
 
@@ -73,7 +78,7 @@ def test_nobody_waits_for_a_hand() -> None:
             busy.set()
             assert held.wait(WAIT_S)
 
-    with closing(Hands(1, "hand")) as hands, ThreadPoolExecutor(1) as other:
+    with closing(HelperThreads(1, "hand")) as hands, ThreadPoolExecutor(1) as other:
         elsewhere = other.submit(hands.map, hold, [1, 2])
         assert busy.wait(WAIT_S)
         hands.map(lambda _: names.append(threading.current_thread().name), range(5))
@@ -94,7 +99,7 @@ def test_there_are_never_more_threads_than_that() -> None:
         most = max(most, threading.active_count())
         time.sleep(0.0005)
 
-    with closing(Hands(2, "hand")) as hands, ThreadPoolExecutor(6) as callers:
+    with closing(HelperThreads(2, "hand")) as hands, ThreadPoolExecutor(6) as callers:
         for asked in [callers.submit(hands.map, look, range(30)) for _ in range(6)]:
             asked.result(WAIT_S)
     assert most <= before + 6 + 2
@@ -112,7 +117,7 @@ def test_a_fault_ends_the_work(bad: int) -> None:
             raise RuntimeError("no")
         time.sleep(0.002)
 
-    with closing(Hands(2, "hand")) as hands:
+    with closing(HelperThreads(2, "hand")) as hands:
         with pytest.raises(RuntimeError):
             hands.map(work, range(20))
         assert len(begun) <= bad + 3
@@ -129,13 +134,13 @@ def test_a_hand_works_for_the_call() -> None:
         together.wait(WAIT_S)
         return here.get()
 
-    with closing(Hands(1, "hand")) as hands:
+    with closing(HelperThreads(1, "hand")) as hands:
         assert hands.map(look, range(2)) == ["in the call"] * 2
 
 
 def test_once_closed_nobody_helps() -> None:
     """The work is done all the same."""
-    hands = Hands(2, "hand")
+    hands = HelperThreads(2, "hand")
     hands.close()
     assert hands.map(str, range(3)) == ["0", "1", "2"]
 
@@ -208,7 +213,7 @@ def test_one_bad_image_fails_alone(decoder: ImageDecoder) -> None:
     """In its own place, and the others are what they are alone."""
     files = [saved(landscape(n, (40 + n, 50)), "PNG") for n in range(6)]
     files[2:2] = [b"", b"no image"]
-    outcomes = decoder.decode_each(files, ImageAsk())
+    outcomes = decoder.decode_each(files, ImageRequest())
     assert reasons(outcomes) == ["", "", "EMPTY_CONTENT", "BAD_CONTENT", "", "", "", ""]
 
 
@@ -265,7 +270,7 @@ class Noting(InProcessDecoder):
         self.given: list[int] = []
 
     def decode_each(
-        self, files: Sequence[bytes], ask: ImageAsk, call: CallContext = NO_CALL
+        self, files: Sequence[bytes], ask: ImageRequest, call: CallContext = NO_CALL
     ) -> list[DecodedImage | SimsearchError]:
         self.given.append(len(files))
         return super().decode_each(files, ask, call)
@@ -282,6 +287,6 @@ def test_the_images_of_a_call_are_decoded_together() -> None:
         HashContent(Signal.MD5, bytes(16)),
         ImageContent(PNG),
     ]
-    assert reasons(printed.query(contents, Everything())) == ["", "", "EMPTY_CONTENT", "", ""]
-    printed.query([TextContent("a sentence")], Everything())
+    assert reasons(printed.query(contents, AllSignals())) == ["", "", "EMPTY_CONTENT", "", ""]
+    printed.query([TextContent("a sentence")], AllSignals())
     assert noting.given == [3]

@@ -32,8 +32,8 @@ from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Outcome
 from simsearch.encode.image.decoder import (
     DecodeCounts,
     DecodedImage,
-    ImageAsk,
     ImageDecoder,
+    ImageRequest,
     InProcessDecoder,
     PdqRows,
     decode_image,
@@ -48,7 +48,7 @@ from simsearch.encode.sandbox.process import computed_s
 from simsearch.encode.sandbox.sandboxed_decoder import KILLS_MAX, Sandbox, SandboxOptions
 from simsearch.encode.sandbox.wire_format import (
     Kind,
-    Nonsense,
+    ProtocolError,
     decoded_body,
     receive_answer,
     send_kind,
@@ -80,11 +80,11 @@ WAYS = tuple(
     )
 )
 ASKS = (
-    ImageAsk(),
-    ImageAsk(PdqRows.UPRIGHT),
-    ImageAsk(PdqRows.EVERY_WAY, WAYS[:1]),
-    ImageAsk(PdqRows.EVERY_WAY, WAYS),
-    ImageAsk(PdqRows.EVERY_WAY, WAYS, 6),
+    ImageRequest(),
+    ImageRequest(PdqRows.UPRIGHT),
+    ImageRequest(PdqRows.DIHEDRAL, WAYS[:1]),
+    ImageRequest(PdqRows.DIHEDRAL, WAYS),
+    ImageRequest(PdqRows.DIHEDRAL, WAYS, 6),
 )
 ALL = ASKS[-1]
 PNG = saved(landscape(1, (64, 64)), "PNG")
@@ -135,7 +135,7 @@ def refusal(act: Callable[[], object]) -> SimsearchError:
     return caught.value
 
 
-def refused(decoder: ImageDecoder, data: bytes, ask: ImageAsk = ALL) -> SimsearchError:
+def refused(decoder: ImageDecoder, data: bytes, ask: ImageRequest = ALL) -> SimsearchError:
     return refusal(lambda: decoder.decode(data, ask))
 
 
@@ -239,7 +239,7 @@ def test_both_decoders_count_what_they_decode_and_refuse() -> None:
             decoder.decode(PNG, ALL)
             refused(decoder, b"")
             refused(decoder, JPEG[:500])
-            decoder.decode(JPEG, ImageAsk())
+            decoder.decode(JPEG, ImageRequest())
             assert decoder.counts == DecodeCounts(decoded=2, refused=2)
     here.close()
 
@@ -350,7 +350,7 @@ def until_decoded(sandbox: Sandbox) -> None:
     """With half a second for an image, a busy machine may say so."""
     for _ in range(20):
         with contextlib.suppress(Overloaded):
-            sandbox.decode(PNG, ImageAsk())
+            sandbox.decode(PNG, ImageRequest())
             return
     raise AssertionError("never came to it")
 
@@ -393,7 +393,7 @@ def test_a_worker_without_a_processor_is_not_the_images_fault() -> None:
 def test_many_images_of_one_worker_do_not_add_up_to_a_hang() -> None:
     """The limit of computing time is for each image, not for all that a worker sees."""
     with opened(timeout_s=60) as sandbox:
-        sandbox.decode(order("compute 1.5", PNG), ImageAsk())
+        sandbox.decode(order("compute 1.5", PNG), ImageRequest())
         assert json.loads(refused(sandbox, order("tell")).message)["cpu"] > 60.5
 
 
@@ -426,14 +426,14 @@ def test_one_that_was_decoded_in_between_did_not_do_it() -> None:
             going = threads.submit(refused, sandbox, innocent)
             os.kill(busy(sandbox), signal.SIGKILL)
             assert type(going.result(20)) is DecoderFailed
-            sandbox.decode(innocent, ImageAsk())
+            sandbox.decode(innocent, ImageRequest())
         assert sandbox.counts.digests_refused == 0
 
 
 def test_killers_are_forgotten_least_recent_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered is bounded; one that is asked about or blamed again stays."""
-    monkeypatch.setattr(sandbox_module, "KILLERS_KEPT", 2)
-    killers = sandbox_module._Killers()
+    monkeypatch.setattr(sandbox_module, "POISON_MAX", 2)
+    killers = sandbox_module.PoisonContents()
     assert killers.kills(b"a") == 0
     assert [killers.blame(b"a"), killers.blame(b"a"), killers.blame(b"b")] == [1, 2, 1]
     assert killers.kills(b"a") == 2
@@ -572,7 +572,7 @@ def test_whoever_waits_longest_is_next() -> None:
 
     def come(sandbox: Sandbox, name: str) -> None:
         nonlocal turns
-        sandbox.decode(order("sleep 0.05", PNG), ImageAsk())
+        sandbox.decode(order("sleep 0.05", PNG), ImageRequest())
         turns += name
 
     with opened() as sandbox, ThreadPoolExecutor(len(names)) as threads:
@@ -602,7 +602,7 @@ def test_worn_workers_are_replaced_before_they_are_missed() -> None:
         seen = set()
 
         def renewed() -> bool:
-            sandbox.decode(PNG, ImageAsk())
+            sandbox.decode(PNG, ImageRequest())
             seen.add(len(sandbox.pids))
             return first.isdisjoint(sandbox.pids)
 
@@ -702,13 +702,13 @@ def test_workers_do_not_outlive_a_killed_server() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(ASKS[:2]))
-def test_whatever_a_worker_says_it_is_an_answer_or_nonsense(said: bytes, ask: ImageAsk) -> None:
+def test_whatever_a_worker_says_it_is_an_answer_or_nonsense(said: bytes, ask: ImageRequest) -> None:
     """Nothing that comes back makes the server do more than refuse."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(said)
         theirs.close()
-        with contextlib.suppress(Nonsense, EOFError, OSError, SimsearchError):
+        with contextlib.suppress(ProtocolError, EOFError, OSError, SimsearchError):
             receive_answer(ours, ask, time.monotonic() + 5)
 
 
@@ -734,14 +734,14 @@ def test_only_the_answer_that_was_asked_for_is_one(kind: Kind, body: bytes) -> N
     ours, theirs = socket.socketpair()
     with ours, theirs:
         send_kind(theirs, kind, body)
-        with pytest.raises(Nonsense):
-            receive_answer(ours, ImageAsk(PdqRows.UPRIGHT, (), 1), time.monotonic() + 5)
+        with pytest.raises(ProtocolError):
+            receive_answer(ours, ImageRequest(PdqRows.UPRIGHT, (), 1), time.monotonic() + 5)
 
 
 def test_a_region_goes_through_as_it_was_found() -> None:
     """Of its edges the ten-thousandths, and a part that is too plain for PDQ has no rows of it."""
     part = (Region(0, 0.3333, 0.9999, 1), DecodedImage(None, {}))
-    ask = ImageAsk(PdqRows.UPRIGHT, (), 1)
+    ask = ImageRequest(PdqRows.UPRIGHT, (), 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         whole = DecodedImage(np.ones((1, BITS_BYTES), np.uint8), {}, (part,))
@@ -757,7 +757,7 @@ def test_a_worker_that_talks_unasked_is_not_asked_again() -> None:
         assert sandbox.pids == pids
         [worker] = sandbox._pool._alive
         late = order("babble_later 0300000000", PNG)
-        sandbox.decode(late, ImageAsk())
+        sandbox.decode(late, ImageRequest())
         eventually(lambda: sandbox.pids and sandbox.pids != pids)
         assert worker.process.returncode is not None
         sandbox.decode(PNG, ALL)
@@ -775,7 +775,7 @@ class DescribedEncoder(FakeImageEncoder):
         raise AssertionError("its pixels are made in the sandbox")
 
 
-def prints(decoder: ImageDecoder | None, encoder: FakeImageEncoder) -> list[object]:
+def fingerprints(decoder: ImageDecoder | None, encoder: FakeImageEncoder) -> list[object]:
     """What is banned and asked with, as plain values."""
     loaded = {"pictures": LoadedEncoder("pictures", Modality.IMAGE, BatchedImageEncoder(encoder))}
     fingerprinter = Fingerprinter(EncoderSet(loaded), ContentLimits(), decoder)
@@ -804,16 +804,16 @@ def test_fingerprints_are_those_of_this_process(
 ) -> None:
     """Whether the encoder can say how its pixels are made, or only it can make them."""
     before = sandbox.counts
-    there = prints(sandbox, kind())
+    there = fingerprints(sandbox, kind())
     assert difference(sandbox, before) == {"decoded": 6, "refused": 3}
-    assert there == prints(None, kind())
+    assert there == fingerprints(None, kind())
     assert there[0] != there[2]
 
 
 def test_an_encoder_that_cannot_say_makes_its_pixels_itself() -> None:
     """In this process, and only where the sandbox has survived the image."""
     foreign = FakeImageEncoder()
-    prints(None, foreign)
+    fingerprints(None, foreign)
     assert foreign.prepared == 6
 
 

@@ -57,7 +57,7 @@ def opined(
     *kinds: OpinionKind,
     source: str,
     ids: tuple[str, ...] = (),
-    prints: Fingerprint = PRINTS,
+    fingerprints: Fingerprint = PRINTS,
 ) -> EntryWithOpinions:
     """Each kind held by somebody else."""
     added = Change(1, ChangeKind.ENTRY_ADDED, 1, key, "importer", "a list", 1)
@@ -75,7 +75,7 @@ def opined(
         )
         for n, kind in enumerate(kinds)
     )  # fmt: skip
-    return EntryWithOpinions("tx", entry, prints, opinions, opinions)
+    return EntryWithOpinions("tx", entry, fingerprints, opinions, opinions)
 
 
 def written(
@@ -154,7 +154,7 @@ def test_ncmec_gets_votes_on_fingerprints() -> None:
     text, done = written(
         NCMEC,
         opined(1, T, source="ncmec", ids=("42-image1",)),
-        opined(2, F, source="ncmec", ids=('43-a-/&"b',), prints=md5),
+        opined(2, F, source="ncmec", ids=('43-a-/&"b',), fingerprints=md5),
         reason_guids={"MD5": "01&02"},
     )
     assert text == NCMEC_GOLDEN
@@ -180,8 +180,8 @@ def test_stopncii_gets_feedback_on_hashes_with_their_cases() -> None:
     text, done = written(
         STOPNCII,
         opined(1, T, source="stopncii", ids=("27664732", "27664733")),
-        opined(2, F, source="stopncii", ids=("5",), prints=pdq),
-        opined(3, T, F, source="stopncii", ids=("6",), prints=pdq),
+        opined(2, F, source="stopncii", ids=("5",), fingerprints=pdq),
+        opined(3, T, F, source="stopncii", ids=("6",), fingerprints=pdq),
     )
     assert text == STOPNCII_GOLDEN
     assert json.loads(text)["count"] == 4
@@ -198,7 +198,7 @@ def test_what_is_not_said_is_counted_by_why() -> None:
             opined(3, T, source=source),
             opined(4, N, D, O, source=source, ids=("7-7",)),
             opined(5, L, source=source, ids=("7-7",)),
-            opined(6, T, source=source, ids=("7-7",), prints=none),
+            opined(6, T, source=source, ids=("7-7",), fingerprints=none),
             opined(7, T, F, source=source, ids=("7-7",)),
             opined(8, F, source=source, ids=("7-7",)),
             opined(9, T, source=source, ids=("x-7",)),

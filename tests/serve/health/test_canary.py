@@ -16,8 +16,8 @@ import pytest
 from msgspec import structs
 
 from simsearch.config import CanaryConfig, ServerConfig
-from simsearch.encode.fingerprint import Fingerprinter, Print, merge
-from simsearch.encode.image.decoder import DecodedImage, ImageAsk, InProcessDecoder
+from simsearch.encode.fingerprint import ContentFingerprint, Fingerprinter, merge
+from simsearch.encode.image.decoder import DecodedImage, ImageRequest, InProcessDecoder
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.errors import Corrupt, Overloaded
@@ -98,8 +98,10 @@ class House:
         return self.loop.run_until_complete(awaited())
 
     def ban(self, *contents: Content) -> list[int]:
-        prints = [p for p in self.core.fingerprinter.ban(contents) if isinstance(p, Print)]
-        drafts = [EntryDraft(merge([p])) for p in prints]
+        fingerprints = [
+            p for p in self.core.fingerprinter.ban(contents) if isinstance(p, ContentFingerprint)
+        ]
+        drafts = [EntryDraft(merge([p])) for p in fingerprints]
         entries = self.core.store.add_entries("alpha", drafts, EDIT)
         assert self.core.follower.wait_for(entries[-1].added.seq, 10)
         return [entry.key for entry in entries]
@@ -250,7 +252,7 @@ class ForgetfulDecoder(InProcessDecoder):
 
     forgets = False
 
-    def decode(self, data: bytes, ask: ImageAsk, call: CallContext = NO_CALL) -> DecodedImage:
+    def decode(self, data: bytes, ask: ImageRequest, call: CallContext = NO_CALL) -> DecodedImage:
         decoded = super().decode(data, ask, call)
         return replace(decoded, pdq=None) if self.forgets else decoded
 
@@ -524,17 +526,17 @@ def test_a_check_is_ok_without_a_fault() -> None:
 def test_known_content_differs_in_every_real_space(tmp_path: Path) -> None:
     """What must not be found lies far from what must be: also for a small encoder of images."""
     from simsearch.encode.encoders.clip import load_clip
-    from simsearch.encode.fingerprint import ContentLimits, Everything
+    from simsearch.encode.fingerprint import AllSignals, ContentLimits
 
     clip = load_clip("copyclip", device="cpu")
     encoders = EncoderSet({"c": LoadedEncoder("c", Modality.IMAGE, image=clip, text=clip)})
     found, others = canary_contents()
-    prints = [
+    fingerprints = [
         p
-        for p in Fingerprinter(encoders, ContentLimits()).query([*found, *others], Everything())
-        if isinstance(p, Print)
+        for p in Fingerprinter(encoders, ContentLimits()).query([*found, *others], AllSignals())
+        if isinstance(p, ContentFingerprint)
     ]
-    rows = np.vstack([p.fingerprint.vectors[clip.space.id] for p in prints])
+    rows = np.vstack([p.fingerprint.vectors[clip.space.id] for p in fingerprints])
     near = rows @ rows.T - np.eye(len(rows))
     assert near.max() < 0.95
-    assert all(Signal.PDQ in p.fingerprint.bits for p in prints[::2])
+    assert all(Signal.PDQ in p.fingerprint.bits for p in fingerprints[::2])

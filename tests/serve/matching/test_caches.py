@@ -113,13 +113,13 @@ def test_off_is_off(tmp_path: Path) -> None:
 
 def test_what_is_off_is_not_in_the_path() -> None:
     """Not a memory without room: the fingerprinter and the matcher themselves."""
-    prints = Fingerprinter(EncoderSet({}), ContentLimits())
+    fingerprints = Fingerprinter(EncoderSet({}), ContentLimits())
     views = Views(World().view())
-    matcher = Matcher(prints, views, 10)
-    assert cached_fingerprints(prints, OFF) is prints
+    matcher = Matcher(fingerprints, views, 10)
+    assert cached_fingerprints(fingerprints, OFF) is fingerprints
     assert cached_verdicts(matcher, views, OFF) is matcher
     for on in (replace(OFF, single_flight=True), replace(OFF, fingerprints_bytes_max=1)):
-        assert isinstance(cached_fingerprints(prints, on), FingerprintCache)
+        assert isinstance(cached_fingerprints(fingerprints, on), FingerprintCache)
     assert isinstance(cached_verdicts(matcher, views, replace(OFF, verdicts_max=1)), VerdictCache)
 
 
