@@ -203,10 +203,10 @@ def _answers(
     return answers
 
 
-def _kind(print_: ContentFingerprint) -> tuple[object, ...]:
+def _kind(fingerprint: ContentFingerprint) -> tuple[object, ...]:
     """All of a fingerprint but the values of its signals."""
-    signals = print_.fingerprint
-    return (print_.reports, print_.modality, *signals.digests, *signals.bits, *signals.vectors)
+    signals = fingerprint.fingerprint
+    return (fingerprint.reports, fingerprint.modality, *signals.digests, *signals.bits, *signals.vectors)
 
 
 def _answer(

@@ -67,14 +67,14 @@ class DistanceLimits:
             limits = replace(limits, pdq_max=hamming_max, minhash_max=hamming_max)
         return limits
 
-    def policy(self, print_: ContentFingerprint) -> Policy:
+    def policy(self, fingerprint: ContentFingerprint) -> Policy:
         """A policy with one LOG rule for each signal of the query."""
-        spaces = print_.fingerprint.vectors if print_.modality else ()
+        spaces = fingerprint.fingerprint.vectors if fingerprint.modality else ()
         return Policy(
             cosine=tuple(
-                CosineRule(space, print_.modality, log=self.cosine_min)
+                CosineRule(space, fingerprint.modality, log=self.cosine_min)
                 for space in spaces
-                if print_.modality
+                if fingerprint.modality
             ),
             hamming=(
                 HammingRule(Signal.PDQ, log=self.pdq_max),
@@ -102,7 +102,7 @@ class NearestEntries:
 
 
 def find_nearest(
-    print_: ContentFingerprint,
+    fingerprint: ContentFingerprint,
     content: Content,
     view: View,
     banks: Sequence[Bank],
@@ -112,8 +112,8 @@ def find_nearest(
     limits: DistanceLimits,
 ) -> NearestEntries:
     """The entries of `banks` in one of `states` (empty: any) that lie within the limits."""
-    policy = limits.policy(print_)
-    query = MatchQuery(print_, content)
+    policy = limits.policy(fingerprint)
+    query = MatchQuery(fingerprint, content)
     gather_evidence([query], view, [replace(bank, policy=policy) for bank in banks])
     names = {bank.id: bank.name for bank in banks}
     entries = view.entries([key for _, key in query.evidence])
