@@ -37,3 +37,13 @@ def test_the_page_of_the_configuration_is_up_to_date() -> None:
     for cls in (ServerConfig, LimitsConfig, EncoderConfig, BanChecksConfig, CallerConfig):
         for key in structs.fields(cls):
             assert f"| `{key.name}" in generated, key.name
+
+
+def test_the_page_of_the_house_names_every_module() -> None:
+    """ARCHITECTURE.md holds a line for each module, from its docstring."""
+    generator = runpy.run_path(str(ROOT / "docs/generate_architecture.py"))
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert page == generator["page_with"](generator["tables"](), page)
+    for path in (*(ROOT / "simsearch").rglob("*.py"), *(ROOT / "index_builders").rglob("*.py")):
+        if path.name != "__init__.py" and not {"v1", "storage"} & set(path.parts):
+            assert f"| `{path.name}` | " in page, path
