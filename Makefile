@@ -4,7 +4,7 @@ BIN := .venv/bin
 SYNCED := .venv/.synced
 PROTOS := $(shell find proto -name '*.proto') proto/build_hook.py
 
-.PHONY: demo test test-slow check lock clean
+.PHONY: demo test test-slow check docs lock clean
 
 demo: $(SYNCED)
 	$(BIN)/simsearch demo
@@ -27,6 +27,13 @@ $(SYNCED): pyproject.toml requirements.txt $(PROTOS)
 	$(BIN)/uv pip install --no-deps --require-hashes -r requirements.txt
 	$(BIN)/uv pip install --no-deps --no-build-isolation --editable .
 	touch $@
+
+# The pages that are made from the code; tests hold them against their generators.
+docs: $(SYNCED)
+	for page in commands configuration errors grpc metrics; do \
+	  $(BIN)/python docs/generate_$$page.py > docs/reference/$$page.new && \
+	  mv docs/reference/$$page.new docs/reference/$$page.md || exit 1; done
+	$(BIN)/python docs/generate_architecture.py
 
 # After a change of dependencies in pyproject.toml. Without triton, a gigabyte that torch asks for
 # and that nothing here calls: it compiles kernels for GPUs.

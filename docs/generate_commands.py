@@ -1,6 +1,6 @@
-"""Writes docs/commands.md from the commands themselves.
+"""Writes docs/reference/commands.md from the commands themselves.
 
-`python docs/generate_commands.py > docs/commands.md`; a test holds the page against this.
+`python docs/generate_commands.py > docs/reference/commands.md`; a test holds the page against this.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Writes docs/errors.md from the proto's comments and the two tables of codes.
+"""Writes docs/reference/errors.md from the proto's comments and the two tables of codes.
 
-`python docs/generate_errors.py > docs/errors.md`; a test holds the page against this.
+`python docs/generate_errors.py > docs/reference/errors.md`; a test holds the page against this.
 """
 
 from __future__ import annotations

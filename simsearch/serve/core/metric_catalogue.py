@@ -71,7 +71,7 @@ METRICS: Final = (
     _durations(
         "simsearch_call_seconds",
         CALL_BOUNDS_S,
-        "how long calls took, by RPC and by how they ended: `OK`, a reason of docs/errors.md, or "
+        "how long calls took, by RPC and by how they ended: `OK`, a reason of docs/reference/errors.md, or "
         "`CANCELLED` by the caller; its count is the number of calls. A stream is one call",
         "rpc", "outcome",
     ),
