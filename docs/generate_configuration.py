@@ -32,7 +32,7 @@ A bound in bytes is written as a whole number: 268435456 is 256 MiB.
 CALLERS = """
 # The identities file
 
-Named by `[identity] file`; see [identity](../identity.md).
+Named by `[identity] file`; see [identity](../operate/identity.md).
 """
 
 

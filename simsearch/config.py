@@ -223,7 +223,7 @@ class IndexConfig(Section, frozen=True):
         bool,
         Meta(
             description="The builder plans for GPUs, and the server searches on those that it "
-            "finds (docs/gpu.md)."
+            "finds (docs/operate/gpu.md)."
         ),
     ] = False
     gpu_placement: Annotated[
@@ -290,7 +290,7 @@ class TlsConfig(Section, frozen=True):
 
 
 class IdentityConfig(Section, frozen=True):
-    """Who may call (docs/identity.md)."""
+    """Who may call (docs/operate/identity.md)."""
 
     file: Annotated[
         str,
@@ -365,7 +365,7 @@ class TelemetryConfig(Section, frozen=True):
 
 
 class ApprovalConfig(Section, frozen=True):
-    """Edits that wait for a second person (docs/approval.md)."""
+    """Edits that wait for a second person (docs/operate/approval.md)."""
 
     four_eyes: Annotated[
         Literal["auto", "on", "off"],

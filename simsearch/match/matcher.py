@@ -206,7 +206,8 @@ def _answers(
 def _kind(fingerprint: ContentFingerprint) -> tuple[object, ...]:
     """All of a fingerprint but the values of its signals."""
     signals = fingerprint.fingerprint
-    return (fingerprint.reports, fingerprint.modality, *signals.digests, *signals.bits, *signals.vectors)
+    names = (*signals.digests, *signals.bits, *signals.vectors)
+    return (fingerprint.reports, fingerprint.modality, *names)
 
 
 def _answer(

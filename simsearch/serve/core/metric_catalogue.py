@@ -2,7 +2,7 @@
 
 Label values come from the protos, the tree of errors, the configuration and the names of banks
 (`BANKS_MAX` of them at most), never from a caller: that bounds the number of time series. The
-table in docs/operations.md is generated from this one, and tests compare it with a real scrape.
+table in docs/operate/deploy.md is generated from this one, and tests compare it with a real scrape.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ METRICS: Final = (
     _durations(
         "simsearch_call_seconds",
         CALL_BOUNDS_S,
-        "how long calls took, by RPC and by how they ended: `OK`, a reason of docs/reference/errors.md, or "
-        "`CANCELLED` by the caller; its count is the number of calls. A stream is one call",
+        "how long calls took, by RPC and by how they ended: `OK`, a reason of "
+        "docs/reference/errors.md, or `CANCELLED` by the caller; its count is the number of calls. "
+        "A stream is one call",
         "rpc", "outcome",
     ),
     _gauge("simsearch_calls_in_flight", "calls that are being answered now, streams included"),
@@ -226,10 +227,10 @@ METRICS: Final = (
     # the canary
     _gauge(
         "simsearch_canary_right",
-        "1 where the last probe found this right, 0 where wrong; see docs/operations.md",
+        "1 where the last probe found this right, 0 where wrong; see docs/operate/deploy.md",
         "part", "signal",
     ),
     _events("simsearch_canary_probes", "probes that were `right`, `wrong` or `late`", "outcome"),
     _gauge("simsearch_canary_probe_seconds", "the last probe that came to its end"),
 )  # fmt: skip
-"""In the order of the table in docs/operations.md."""
+"""In the order of the table in docs/operate/deploy.md."""

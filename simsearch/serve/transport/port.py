@@ -69,8 +69,8 @@ def check_listen(config: Config) -> None:
             missing = "[identity], anybody who gets there could ban, retract and read"
         raise BadConfig(
             f"listen = {config.server.listen!r} is reachable from other machines, and without "
-            f"{missing}: see docs/identity.md, or use 127.0.0.1. Behind a guard of your own, set "
-            "insecure_allow_remote_without_tls = true"
+            f"{missing}: see docs/operate/identity.md, or use 127.0.0.1. Behind a guard of your "
+            "own, set insecure_allow_remote_without_tls = true"
         )
 
 

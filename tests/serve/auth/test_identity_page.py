@@ -1,4 +1,4 @@
-"""docs/identity.md says what the server does, and its commands make certificates that work."""
+"""docs/operate/identity.md says what the server does; its commands make certificates that work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simsearch.types import Role
 from simsearch.v1 import index_pb2, index_pb2_grpc
 from tests.serve.callers import Callers, guarded
 
-PAGE = (Path(__file__).parents[3] / "docs/identity.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/operate/identity.md").read_text(encoding="utf-8")
 
 
 def blocks(kind: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""docs/operations.md and deploy/ say what the server does; every reason is reached by some test."""
+"""docs/operate/ and deploy/ say what the server does; every reason is reached by some test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from simsearch.serve.core.metric_catalogue import METRICS
 from simsearch.serve.transport.port import LIVE, STOP_GRACE_S, check_listen
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+OPERATE = ("deploy", "health", "metrics", "runbook", "capacity-and-backup")
+PAGE = "\n".join((ROOT / f"docs/operate/{name}.md").read_text(encoding="utf-8") for name in OPERATE)
 UNIT = (ROOT / "deploy/simsearch.service").read_text(encoding="utf-8")
 MANIFEST = list(yaml.safe_load_all((ROOT / "deploy/kubernetes.yaml").read_text(encoding="utf-8")))
 
@@ -67,7 +68,7 @@ def test_configurations_on_the_page_are_good() -> None:
 def test_pages_that_are_linked_exist() -> None:
     """Relative links lead somewhere."""
     for target in re.findall(r"\]\(([^)#:]+)\)", PAGE):
-        assert (ROOT / "docs" / target).exists(), target
+        assert (ROOT / "docs/operate" / target).exists(), target
 
 
 # ---------------------------------------------------------------- the files to start from
