@@ -19,6 +19,9 @@ from simsearch.telemetry import EventLog, RunningCall, StageClock, log_to_stderr
 ROOT = Path(__file__).parents[1]
 
 FIELDS = {
+    "address",
+    "check",
+    "grpc",
     # what it was about, by a name of ours
     "what", "part", "signal", "method", "reason", "loss", "gpu", "snapshot", "shard",
     # why: sentences of errors.py and the like, which hold no content by their own rule

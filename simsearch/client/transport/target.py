@@ -7,14 +7,14 @@ list are resolved here, and where both families come together, all are written a
 from __future__ import annotations
 
 import ipaddress
-import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simsearch.errors import BadRequest, Unreachable
+from simsearch.telemetry import EventLog
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -72,7 +72,7 @@ def _resolved(address: str) -> list[tuple[IpAddress, int]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as fault:
-        log.warning("%s is left out: %s", address, fault.strerror)
+        log.warning("address_left_out", address=address, reason=fault.strerror)
         return []
     return [(ipaddress.ip_address(sockaddr[0]), port) for *_, sockaddr in found]
 

@@ -85,7 +85,7 @@ def children(pid: int) -> list[int]:
             command = (entry / "cmdline").read_text()
         except OSError:
             continue
-        if parent == str(pid) and "sandbox_worker" in command:
+        if parent == str(pid) and "sandbox.worker" in command:
             found.append(int(entry.name))
     return found
 

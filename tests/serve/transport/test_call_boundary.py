@@ -32,6 +32,12 @@ class Context:
     def set_details(self, words: str) -> None:
         self.words = words
 
+    def time_remaining(self) -> float | None:
+        return None
+
+    async def abort(self, code: grpc.StatusCode, words: str, trailers: object) -> None:
+        self.code, self.words = code, words
+
 
 class Layer(CallLayer):
     """Notes when a call enters and leaves, and may refuse it; only for methods of `prefix`."""
