@@ -16,6 +16,7 @@ from simsearch.types.banks import (
 from simsearch.types.calls import NO_CALL, CallContext, Priority
 from simsearch.types.content import (
     Content,
+    FileContent,
     Fingerprint,
     HashContent,
     ImageContent,
@@ -79,6 +80,7 @@ __all__ = [
     "EntryDraft",
     "EntryState",
     "Evidence",
+    "FileContent",
     "Fingerprint",
     "FourEyes",
     "HammingRule",

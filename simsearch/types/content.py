@@ -15,8 +15,8 @@ from simsearch.types.signals import Bits, Modality, Signal, Vectors
 
 
 @dataclass(frozen=True)
-class ImageContent:
-    """An encoded image file."""
+class FileContent:
+    """Any file. Its digests are asked; it has the signals of an image where it is one."""
 
     data: bytes = field(repr=False)
 
@@ -28,7 +28,12 @@ class ImageContent:
     @property
     def md5(self) -> bytes:
         """Of the file, for lists that are exchanged as MD5; computed once."""
-        return _once(self, "_md5", lambda: hashlib.md5(self.data, usedforsecurity=False).digest())
+        return _once(self, "_md5", lambda: _md5(self.data))
+
+
+@dataclass(frozen=True)
+class ImageContent(FileContent):
+    """An encoded image file: refused where it is none and no digest of it hits."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,15 @@ class TextContent:
     def sha256(self) -> bytes:
         """Of the text as it came, in UTF-8; computed once. The signal TEXT_SHA256 is another one:
         that of the normalised text."""
-        return _once(self, "_sha256", self._sha256_of_text)
+        return _once(self, "_sha256", lambda: hashlib.sha256(self._utf8()).digest())
 
-    def _sha256_of_text(self) -> bytes:
-        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest()
+    @property
+    def md5(self) -> bytes:
+        """Of the text as it came, in UTF-8; computed once."""
+        return _once(self, "_md5", lambda: _md5(self._utf8()))
+
+    def _utf8(self) -> bytes:
+        return self.text.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,10 @@ class HashContent:
     value: bytes
 
 
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
 def _once(content: object, name: str, compute: Callable[[], bytes]) -> bytes:
     """A digest kept beside the fields. `functools.cached_property` would lock all contents against
     each other before Python 3.12; here two threads may both compute one, and find the same."""
@@ -74,16 +88,22 @@ def _once(content: object, name: str, compute: Callable[[], bytes]) -> bytes:
     return digest
 
 
-Content: TypeAlias = ImageContent | TextContent | VectorContent | HashContent
+Content: TypeAlias = FileContent | ImageContent | TextContent | VectorContent | HashContent
 
 
 class SignalState(Enum):
-    """What became of a signal: searched, skipped, or not available."""
+    """What became of a signal. SEARCHED: computed from all of the content, and searched.
+    LOW_INFORMATION: the content is too plain or too short for it. UNAVAILABLE: its encoder is off
+    or failed, or there was no time. NOT_ASKED: computed, and no asked bank has a rule for it.
+    NOT_COMPUTED: it cannot be computed of this content. PARTIAL: computed from a part of the
+    content, and searched."""
 
     SEARCHED = "searched"
     LOW_INFORMATION = "low_information"
     UNAVAILABLE = "unavailable"
     NOT_ASKED = "not_asked"
+    NOT_COMPUTED = "not_computed"
+    PARTIAL = "partial"
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,11 @@ class MatchOptions:
 
 @dataclass(frozen=True)
 class MatchResult:
-    """The result for one content. `complete` is False where a signal that a searched bank's policy
-    uses could not be computed or searched, where no searched bank has a rule for a ready hash or
-    vector, and where there is no bank: NONE then does not mean "no match". It is also False where
-    the match `stopped_early` at a BLOCK: there may be more hits."""
+    """The result for one content. `complete` is True only if every signal that a searched bank has
+    a rule for was computed from all of the content and searched; it is False, too, where no
+    searched bank has a rule for a ready hash or vector, and where there is no bank: NONE then does
+    not mean "no match". It is also False where the match `stopped_early` at a BLOCK: there may be
+    more hits."""
 
     verdict: Band
     hits: tuple[Hit, ...]

@@ -15,6 +15,7 @@ from simsearch.errors import (
 )
 from simsearch.types import (
     Content,
+    FileContent,
     HashContent,
     ImageContent,
     Modality,
@@ -41,13 +42,28 @@ def content_from(message: content_pb2.Content, dim_of: Callable[[str], int]) -> 
         case "image":
             return ImageContent(message.image)
         case "text":
-            return TextContent(message.text)
+            return TextContent(_text(message.text))
         case "vector":
             return _vector_from(message.vector, dim_of)
         case "hash":
             return HashContent(hash_signal(message.hash.signal), message.hash.value)
+        case "file":
+            return FileContent(message.file)
         case _:
-            raise EmptyContent("the content is empty: set image, text, vector or hash")
+            raise EmptyContent("the content is empty: set file, image, text, vector or hash")
+
+
+def _text(sent: str | bytes) -> str:
+    """Bytes where the message was read as `lenient` reads it. Raises BadContent."""
+    if isinstance(sent, str):
+        return sent
+    try:
+        return sent.decode()
+    except UnicodeDecodeError as fault:
+        raise BadContent(
+            f"the text is not UTF-8 from byte {fault.start} on (half of an emoji, where a string "
+            "was cut?): make it well-formed before it is sent, as toWellFormed() does in JavaScript"
+        ) from None
 
 
 def contents_from(
@@ -132,6 +148,8 @@ def content_to(content: Content) -> content_pb2.Content:
     match content:
         case ImageContent(data):
             return content_pb2.Content(image=data)
+        case FileContent(data):
+            return content_pb2.Content(file=data)
         case TextContent(text):
             return _text_to(text)
         case VectorContent():

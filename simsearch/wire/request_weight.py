@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from simsearch.v1 import content_pb2, match_pb2
 from simsearch.wire.field_limit import BYTES, Field, Scanner, malformed
+from simsearch.wire.lenient_messages import lenient
 
 M = TypeVar("M", bound=Message)
 
@@ -23,7 +24,7 @@ _CONTENTS_OF_BATCH: Final = 1 << 3 | BYTES
 _OPTIONS_OF_STREAM: Final = 1 << 3 | BYTES
 _ITEMS_OF_STREAM: Final = 2 << 3 | BYTES
 _CONTENT_OF_ITEM: Final = 2 << 3 | BYTES
-_IMAGE: Final = 1 << 3 | BYTES
+_FILES: Final = (1 << 3 | BYTES, 5 << 3 | BYTES)
 _TEXT: Final = 2 << 3 | BYTES
 _KINDS: Final = frozenset(
     field.number << 3 | BYTES for field in content_pb2.Content.DESCRIPTOR.fields
@@ -31,8 +32,8 @@ _KINDS: Final = frozenset(
 
 
 class Weight(NamedTuple):
-    """Items and bytes of a request, by kind. `ready` are vectors and hashes, and items without
-    content; `nbytes` is the whole message."""
+    """Items and bytes of a request, by kind. `images` are files of any kind, `ready` vectors and
+    hashes, and items without content; `nbytes` is the whole message."""
 
     items: int = 0
     nbytes: int = 0
@@ -75,7 +76,7 @@ class Unparsed(Generic[M]):
 def parsed(kind: type[M], raw: bytes) -> M:
     """Raises BadRequest."""
     try:
-        return kind.FromString(raw)
+        return lenient(kind).FromString(raw)
     except DecodeError:
         raise malformed() from None
 
@@ -131,7 +132,7 @@ def _weigh(raw: bytes, scanner: Scanner, contents: Sequence[Field]) -> Weight:
     texts: list[int] = []
     ready: list[int] = []
     for (_, begin, end), tag in zip(contents, tags, strict=True):
-        kind = images if tag == _IMAGE else texts if tag == _TEXT else ready
+        kind = images if tag in _FILES else texts if tag == _TEXT else ready
         kind.append(end - begin)
     return Weight(
         items=len(contents),

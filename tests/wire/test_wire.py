@@ -146,7 +146,7 @@ def vector(**changes: Any) -> content_pb2.Content:
 @pytest.mark.parametrize(
     ("message", "refusal", "words"),
     [
-        (content_pb2.Content(), EmptyContent, "set image, text, vector or hash"),
+        (content_pb2.Content(), EmptyContent, "set file, image, text, vector or hash"),
         (content_pb2.Content(vector=content_pb2.Vector()), BadVector, "set FLOAT32 or FLOAT16"),
         (vector(dtype=0), BadVector, "set FLOAT32 or FLOAT16"),
         (vector(dtype=UNKNOWN), BadVector, "set FLOAT32 or FLOAT16"),

@@ -17,6 +17,7 @@ from simsearch.serve.core.server_core import Core
 from simsearch.serve.scheduling.executor import EditExecutor
 from simsearch.serve.transport.call_boundary import Context
 from simsearch.types import EVERY_BANK
+from simsearch.wire.lenient_messages import lenient
 
 Handler: TypeAlias = Callable[[Core, Any, Identity], Message]
 """Answers one request of a caller; the permissions of its method were checked before."""
@@ -40,7 +41,7 @@ def add_edit_service(
             answer = _at_most(at_once_max[method.name], answer)
         methods[method.name] = grpc.unary_unary_rpc_method_handler(
             answer,
-            GetMessageClass(method.input_type).FromString,
+            lenient(GetMessageClass(method.input_type)).FromString,
             GetMessageClass(method.output_type).SerializeToString,
         )
     server.add_generic_rpc_handlers(

@@ -170,7 +170,7 @@ def test_a_refusal_carries_its_reason_in_the_rich_status(server: ServerProcess) 
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert (info.reason, info.domain) == ("EMPTY_CONTENT", "simsearch")
-    assert status.message == "the content is empty: set image, text, vector or hash"
+    assert status.message == "the content is empty: set file, image, text, vector or hash"
 
 
 def test_numbers_that_no_enum_has_are_refused(server: ServerProcess, bank: str) -> None:
