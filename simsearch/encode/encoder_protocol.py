@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,16 @@ class TextEncoder(Protocol):
     def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         """(n, dim) float32, unit, in the order of `texts` (normalised already, none empty). `call`
         is for encoders that let callers wait; those that compute at once have no use for it."""
+        ...
+
+
+@runtime_checkable
+class KnowsItsScripts(Protocol):
+    """A text encoder that says which texts it cannot tell from others."""
+
+    def blind_to(self, texts: Sequence[str]) -> list[str]:
+        """For each normalised text, why its vector would say nothing about it; empty where it
+        does."""
         ...
 
 

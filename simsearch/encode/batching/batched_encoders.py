@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from simsearch.encode.batching.batcher import Batcher, BatcherCounts
 from simsearch.encode.batching.item_queue import Bounds
-from simsearch.encode.encoder_protocol import ImageEncoder, Pixels, TextEncoder
+from simsearch.encode.encoder_protocol import (
+    ImageEncoder,
+    KnowsItsScripts,
+    Pixels,
+    TextEncoder,
+)
 from simsearch.encode.image.decoder import preprocess_of
 from simsearch.encode.image.picture import Picture
 from simsearch.encode.image.preprocess import Preprocess
@@ -110,11 +115,18 @@ class BatchedTextEncoder(_Batched[str]):
             ),
             name=f"the text encoder {encoder.space.model}",
         )
+        self._texts = encoder
         super().__init__(encoder, batcher)
 
     def encode_texts(self, texts: Sequence[str], call: CallContext = NO_CALL) -> Vectors:
         """(n, dim) float32, unit."""
         return self._encode(texts, call)
+
+    def blind_to(self, texts: Sequence[str]) -> list[str]:
+        """Which texts the encoder cannot tell from others, in the calling thread."""
+        if isinstance(self._texts, KnowsItsScripts):
+            return self._texts.blind_to(texts)
+        return [""] * len(texts)
 
 
 class BatchedImageEncoder(_Batched[Pixels]):

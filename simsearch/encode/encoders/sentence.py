@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from simsearch.encode.encoders.blindness import Blindness
 from simsearch.encode.encoders.dtype import BFLOAT16, FLOAT32, choose_precision, device_has_bf16
 from simsearch.encode.encoders.sentence_files import ModelFiles, find_model
 from simsearch.encode.text.normalise import NORMALISATION_ID
@@ -57,6 +58,7 @@ class SentenceEncoder:
             preprocessing=f"{NORMALISATION_ID}-{tokens_max}tok",
             dim=first.shape[1],
         )
+        self._blindness = Blindness(files.name, self._tokenizer, self.encode_texts)
         self._precision = choose_precision(
             partial(self.encode_in, FLOAT32),
             partial(self.encode_in, BFLOAT16),
@@ -86,6 +88,12 @@ class SentenceEncoder:
         its parts are encoded, and their mean, weighted by tokens, stands for it.
         """
         return self.encode_in(self._precision, texts)
+
+    def blind_to(self, texts: Sequence[str]) -> list[str]:
+        """For each normalised text, why its vector would say nothing about it; empty where it
+        does: most of it is unknown to the tokenizer, or in a script whose texts all lie near each
+        other."""
+        return self._blindness.reasons(texts)
 
     def encode_in(self, precision: str, texts: Sequence[str]) -> Vectors:
         """`encode_texts` in "float32" or "bfloat16", whichever was chosen at load."""
