@@ -13,16 +13,16 @@ import typer
 from simsearch.errors import BadContent, BadHash, BadRequest, BadVector
 from simsearch.types import (
     Content,
+    FileContent,
     HashContent,
-    ImageContent,
     Signal,
     TextContent,
     VectorContent,
 )
 
-Images = Annotated[
+Files = Annotated[
     Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
-    typer.Argument(metavar="[IMAGE]...", help="image files; - is standard input"),
+    typer.Argument(metavar="[FILE]...", help="images or other files; - is standard input"),
 ]
 Texts = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -39,20 +39,20 @@ Vectors = Annotated[
 
 
 def contents_of(
-    images: Sequence[str] | None,
+    files: Sequence[str] | None,
     texts: Sequence[str] | None,
     hashes: Sequence[str] | None,
     vectors: Sequence[str] | None,
 ) -> list[tuple[str, Content]]:
     """What was given, each with a name to print. Raises BadRequest where nothing was."""
     given: list[tuple[str, Content]] = [
-        *[(name, ImageContent(_read(name))) for name in images or ()],
+        *[(name, FileContent(_read(name))) for name in files or ()],
         *[(_shortened(text), TextContent(_text(text))) for text in texts or ()],
         *[(_shortened(written), ready_hash(written)) for written in hashes or ()],
         *[(written, _vector(written)) for written in vectors or ()],
     ]
     if not given:
-        raise BadRequest("nothing to do: give an image file, --text, --hash or --vector")
+        raise BadRequest("nothing to do: give a file, --text, --hash or --vector")
     return given
 
 

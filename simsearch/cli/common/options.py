@@ -34,10 +34,13 @@ EXIT_CODES: tuple[tuple[type[SimsearchError], int], ...] = (
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 a fault of ours, 2 wrong usage, 3 bad input, 4 not found, "
     "5 conflict, 6 unavailable (try again), 7 an operator must act, 8 not allowed, "
-    "9 `diff` found a difference."
+    "9 `diff` found a difference, 10 `match --fail-on` found a match, "
+    "11 `match --fail-on` found none, and not everything was looked at."
 )
 EXIT_DIFFERENT = 9
 """Not 1, as of diff(1): that is a fault of ours, and no difference at all."""
+EXIT_MATCHED = 10
+EXIT_INCOMPLETE = 11
 
 
 def exit_code(error: SimsearchError) -> int:

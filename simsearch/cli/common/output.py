@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from simsearch.types import Evidence, Hit, MatchResult, Region, Suppressed
+from simsearch.types import Evidence, Hit, MatchResult, Region, SignalState, Suppressed
 
 if TYPE_CHECKING:
     from simsearch.v1 import match_pb2
@@ -103,6 +103,16 @@ def result_json(result: MatchResult) -> dict[str, Any]:
 
 def verdict_name(result: MatchResult) -> str:
     return result.verdict.name if result.verdict else "NO_MATCH"
+
+
+def unseen_words(result: MatchResult) -> str:
+    """Why the result is not complete: each reason once, with the signals that it is about."""
+    reasons: dict[str, list[str]] = {}
+    for report in result.signals:
+        if report.state not in (SignalState.SEARCHED, SignalState.NOT_ASKED):
+            reasons.setdefault(report.detail, []).append(report.signal.partition("@")[0])
+    words = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return "; ".join(words) or "no bank has a rule for this"
 
 
 def _hit_json(hit: Hit) -> dict[str, Any]:

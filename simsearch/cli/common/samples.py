@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from simsearch.errors import BadContent, BadRequest, ContentTooLarge, SimsearchError
-from simsearch.types import Content, ImageContent, MatchOptions, MatchResult, Modality, TextContent
+from simsearch.types import (
+    Content,
+    FileContent,
+    ImageContent,
+    MatchOptions,
+    MatchResult,
+    Modality,
+    TextContent,
+)
 
 if TYPE_CHECKING:
     from simsearch.client import Client
@@ -35,6 +43,8 @@ class Sample:
 
     name: str
     read: Callable[[], Content] = field(repr=False)
+    left_out: str = ""
+    """What of it is not asked, and why."""
 
 
 def samples_of(folder: Path | None, lines: Path | None) -> tuple[Modality, list[Sample]]:
@@ -42,7 +52,10 @@ def samples_of(folder: Path | None, lines: Path | None) -> tuple[Modality, list[
     if (folder is None) == (lines is None):
         raise BadRequest("give a folder of images or a file of texts: --images or --texts")
     if folder is not None:
-        modality, found = Modality.IMAGE, _images(folder)
+        modality, found = (
+            Modality.IMAGE,
+            [Sample(str(p), partial(_image, p)) for p in files_below(folder)],
+        )
     else:
         assert lines is not None
         modality, found = Modality.TEXT, _texts(lines)
@@ -52,10 +65,9 @@ def samples_of(folder: Path | None, lines: Path | None) -> tuple[Modality, list[
 
 
 def judged(
-    client: Client, samples: Sequence[Sample], bank: str, hits_max: int
+    client: Client, samples: Iterable[Sample], options: MatchOptions
 ) -> Iterator[tuple[Sample, MatchResult | SimsearchError]]:
     """Each sample with what the server says of it; only what concerns all of them is raised."""
-    options = MatchOptions((bank,), hits_max)
     for group in _calls(samples):
         contents = [content for _, content in group if not isinstance(content, SimsearchError)]
         outcomes = iter(_outcomes(client, contents, options))
@@ -75,7 +87,7 @@ def _outcomes(
         return [refusal]
 
 
-def _calls(samples: Sequence[Sample]) -> Iterator[list[tuple[Sample, Content | SimsearchError]]]:
+def _calls(samples: Iterable[Sample]) -> Iterator[list[tuple[Sample, Content | SimsearchError]]]:
     """Groups small enough for one call; a content that cannot be read comes as its error."""
     group: list[tuple[Sample, Content | SimsearchError]] = []
     size_bytes = 0
@@ -87,7 +99,8 @@ def _calls(samples: Sequence[Sample]) -> Iterator[list[tuple[Sample, Content | S
             group, size_bytes = [], 0
         group.append((sample, content))
         size_bytes += more_bytes
-    yield group
+    if group:
+        yield group
 
 
 def _read(sample: Sample) -> Content | SimsearchError:
@@ -98,17 +111,17 @@ def _read(sample: Sample) -> Content | SimsearchError:
 
 
 def _size_bytes(content: Content | SimsearchError) -> int:
-    if isinstance(content, ImageContent):
+    if isinstance(content, FileContent):
         return len(content.data)
     return 4 * len(content.text) if isinstance(content, TextContent) else 0
 
 
-def _images(folder: Path) -> list[Sample]:
+def files_below(folder: Path) -> list[Path]:
+    """All but hidden ones, in order. Raises BadRequest where it is no folder."""
     if not folder.is_dir():
         raise BadRequest(f"{folder} is no folder")
     files = (path for path in folder.rglob("*") if path.is_file())
-    shown = sorted(p for p in files if not p.name.startswith("."))
-    return [Sample(str(path), partial(_image, path)) for path in shown]
+    return sorted(path for path in files if not path.name.startswith("."))
 
 
 def _image(path: Path) -> ImageContent:

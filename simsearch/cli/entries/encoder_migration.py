@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simsearch.cli.common.connection import asks_a_server, connect
-from simsearch.cli.common.content_options import Hashes, Images, Texts, Vectors, contents_of
+from simsearch.cli.common.content_options import Files, Hashes, Texts, Vectors, contents_of
 from simsearch.cli.common.options import (
     SERVER_DEFAULT,
     Actor,
@@ -27,6 +27,7 @@ from simsearch.match.agreement import Agreement, SpaceVerdict, VerdictPair, spac
 from simsearch.types import (
     Band,
     Edit,
+    MatchOptions,
     MatchResult,
     Modality,
     Signal,
@@ -52,7 +53,7 @@ def extend(
     bank: str,
     key: int,
     reason: Reason,
-    images: Images = None,
+    files: Files = None,
     text: Texts = None,
     hash_: Hashes = None,
     vector: Vectors = None,
@@ -69,7 +70,7 @@ def extend(
 
     Example: simsearch entry extend scam-images 17 poster.png --reason "new image encoder"
     """
-    contents = [content for _, content in contents_of(images, text, hash_, vector)]
+    contents = [content for _, content in contents_of(files, text, hash_, vector)]
     with connect(server) as client:
         done = client.extend_entry(
             bank, key, contents, edit_by(actor, reason), partial=partial, wait_until=wait
@@ -163,7 +164,7 @@ def _recognised(
     """The contents of each entry that bans one of them exactly: an entry may have several, and
     takes them all at once."""
     by_entry: dict[int, list[Sample]] = {}
-    for sample, outcome in judged(client, samples, bank, hits_max):
+    for sample, outcome in judged(client, samples, MatchOptions((bank,), hits_max)):
         if isinstance(outcome, SimsearchError):
             report.fail(sample.name, outcome)
             continue
@@ -266,7 +267,7 @@ def compare_encoders(
         old, new = spaces.get(old, old), spaces.get(new, new)
         _require_rules(client, bank, modality, old, new)
         compared = Comparison(old, new)
-        for sample, outcome in judged(client, samples, bank, hits_max):
+        for sample, outcome in judged(client, samples, MatchOptions((bank,), hits_max)):
             _compare(compared, sample.name, outcome)
     if as_json:
         print_json(_comparison_json(compared))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from simsearch.cli.common.connection import asks_a_server, connect
-from simsearch.cli.common.content_options import Hashes, Images, Texts, Vectors, contents_of
+from simsearch.cli.common.content_options import Files, Hashes, Texts, Vectors, contents_of
 from simsearch.cli.common.options import (
     SERVER_DEFAULT,
     Actor,
@@ -30,7 +30,7 @@ from simsearch.v1.bank_pb2 import AddEntryResponse, Entry
 def add(
     bank: str,
     reason: Reason,
-    images: Images = None,
+    files: Files = None,
     text: Texts = None,
     hash_: Hashes = None,
     vector: Vectors = None,
@@ -52,7 +52,7 @@ def add(
 
     Example: simsearch entry add scam-images poster.png --label scam --reason "case 4711"
     """
-    contents = [content for _, content in contents_of(images, text, hash_, vector)]
+    contents = [content for _, content in contents_of(files, text, hash_, vector)]
     with connect(server) as client:
         added = client.add_entry(
             bank,

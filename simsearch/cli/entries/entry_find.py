@@ -9,8 +9,8 @@ import typer
 
 from simsearch.cli.common.connection import asks_a_server, connect
 from simsearch.cli.common.content_options import (
+    Files,
     Hashes,
-    Images,
     Texts,
     Vectors,
     contents_of,
@@ -27,7 +27,7 @@ from simsearch.v1.match_pb2 import Evidence
 
 @asks_a_server
 def find(
-    images: Images = None,
+    files: Files = None,
     text: Texts = None,
     text_file: Annotated[
         str, typer.Option("--text-file", help="a file with a text; - is standard input")
@@ -60,8 +60,8 @@ def find(
     Example: simsearch entry find upload.jpg --bank scam-images --max 5
     """
     contents: list[Content] = [TextContent(text_of_file(text_file))] if text_file else []
-    if not text_file or images or text or hash_ or vector:
-        contents += [content for _, content in contents_of(images, text, hash_, vector)]
+    if not text_file or files or text or hash_ or vector:
+        contents += [content for _, content in contents_of(files, text, hash_, vector)]
     _check_one(contents)
     with connect(server) as client:
         found = client.find_entries(

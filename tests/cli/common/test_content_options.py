@@ -14,8 +14,8 @@ from simsearch.cli.common.content_options import contents_of
 from simsearch.errors import BadContent, BadHash, BadRequest, BadVector, SimsearchError
 from simsearch.types import (
     Content,
+    FileContent,
     HashContent,
-    ImageContent,
     Signal,
     TextContent,
     VectorContent,
@@ -42,7 +42,7 @@ def test_everything_given_is_taken_in_order(tmp_path: Path) -> None:
     names, contents = zip(*given, strict=True)
     assert names == (str(image), "hello", "md5:00ff", f"toy:{rows}")
     assert contents[:3] == (
-        ImageContent(b"\x89PNG"),
+        FileContent(b"\x89PNG"),
         TextContent("hello"),
         HashContent(Signal.MD5, b"\x00\xff"),
     )
@@ -51,7 +51,7 @@ def test_everything_given_is_taken_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nothing", [None, []])
 def test_nothing_given_is_refused(nothing: list[str] | None) -> None:
     """The sentence lists what could be given."""
-    with pytest.raises(BadRequest, match="an image file, --text, --hash or --vector"):
+    with pytest.raises(BadRequest, match="a file, --text, --hash or --vector"):
         contents_of(nothing, nothing, nothing, nothing)
 
 
@@ -66,7 +66,7 @@ def test_a_missing_image_is_refused_by_its_name(tmp_path: Path) -> None:
 def test_standard_input_is_an_image_or_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dash stands for it in both places."""
     standard_input(monkeypatch, b"\xff\xd8\xff")
-    assert contents_of(["-"], None, None, None) == [("-", ImageContent(b"\xff\xd8\xff"))]
+    assert contents_of(["-"], None, None, None) == [("-", FileContent(b"\xff\xd8\xff"))]
     standard_input(monkeypatch, "größe\n".encode())
     assert contents_of(None, ["-"], None, None) == [("-", TextContent("größe\n"))]
 

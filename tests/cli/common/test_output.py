@@ -264,7 +264,7 @@ def test_a_row_of_the_table_never_hides_what_is_missing() -> None:
     lost = SignalReport("toy@1/x/2", SignalState.UNAVAILABLE, "no encoder for it")
     fine = SignalReport("pdq", SignalState.SEARCHED, "")
     name, verdict, words = _row("a.png", result(complete=False, signals=(fine, lost)))
-    assert (name, verdict, words) == ("a.png", "NO_MATCH", "INCOMPLETE: no encoder for it")
+    assert (name, verdict, words) == ("a.png", "NO_MATCH", "INCOMPLETE: toy: no encoder for it")
     early = result(hit, complete=False, stopped_early=True)
     assert _row("a.png", early)[2].splitlines() == [
         "spam/1 pdq 14 ≤ 31 bits",
