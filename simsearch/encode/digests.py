@@ -10,6 +10,7 @@ from simsearch.types import (
     BITS_BYTES,
     DIGESTS,
     Content,
+    FileContent,
     ImageContent,
     Signal,
     TextContent,
@@ -37,6 +38,8 @@ def content_key(content: Content) -> bytes | None:
     match content:
         case ImageContent():
             return b"i" + content.sha256
+        case FileContent():
+            return b"f" + content.sha256
         case TextContent():
             return b"t" + content.sha256
         case _:

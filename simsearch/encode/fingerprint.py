@@ -7,6 +7,7 @@ text in spaces of images too; a banned item has one row of each signal.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from simsearch.encode import digests
 from simsearch.encode.batching.per_item import Row, images_each, texts_each
-from simsearch.encode.encoder_protocol import ImageEncoder, Pixels
+from simsearch.encode.encoder_protocol import ImageEncoder, KnowsItsScripts, Pixels, TextEncoder
 from simsearch.encode.encoders.precomputed import check_all
 from simsearch.encode.image.decoder import (
     DecodedImage,
@@ -31,7 +32,7 @@ from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.text import minhash
 from simsearch.encode.text import normalise as text
-from simsearch.errors import BadInput, BadVector, SimsearchError
+from simsearch.errors import BadInput, BadVector, EmptyContent, SimsearchError
 from simsearch.types import (
     BINARY,
     BITS_BYTES,
@@ -39,6 +40,7 @@ from simsearch.types import (
     Bits,
     CallContext,
     Content,
+    FileContent,
     Fingerprint,
     HashContent,
     ImageContent,
@@ -62,6 +64,12 @@ class Side(Enum):
     BAN = "ban"
     QUERY = "query"
 
+
+_READ_SIGNALS: Mapping[Modality | None, tuple[Signal, ...]] = {
+    Modality.IMAGE: (Signal.PDQ,),
+    Modality.TEXT: (Signal.TEXT_SHA256, Signal.MINHASH),
+}
+"""Signals that need the content to be read: decoded, or normalised."""
 
 PDQ_ROWS = {Side.BAN: PdqRows.UPRIGHT, Side.QUERY: PdqRows.DIHEDRAL}
 
@@ -90,6 +98,9 @@ class ContentLimits:
 class ContentFingerprint:
     """The fingerprint of one content, its kind, and the state of each signal.
 
+    `refusal` is set where the content could not be read, or an encoder failed at it: what there is
+    of signals is asked all the same, and without a hit the refusal is the answer.
+
     `regions` are the pictures found in a picture; `region_of_row[signal]`, (rows,) uint8, has 0
     for a row of the whole and n for one of the n-th region. Signals of the whole alone are not in
     it.
@@ -100,6 +111,7 @@ class ContentFingerprint:
     reports: tuple[SignalReport, ...] = ()
     regions: tuple[Region, ...] = ()
     region_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    refusal: SimsearchError | None = None
 
     def region(self, number: int) -> Region | None:
         """The region of that number in `region_of_row`; None: the whole."""
@@ -119,19 +131,31 @@ class _Draft:
     region_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
     windows: list[str] = field(default_factory=list)
+    may_be_anything: bool = False
+    """A file: that it is no image is no error."""
     refusal: SimsearchError | None = None
-    """Set where an encoder failed at it: there is no fingerprint."""
 
     def report(self, signal: str, state: SignalState, detail: str = "") -> None:
         self.reports.append(SignalReport(str(signal), state, detail))
 
-    def outcome(self) -> Outcome:
-        if self.refusal is not None:
+    def refuse(self, refusal: SimsearchError) -> None:
+        """The first refusal counts. That a file cannot be read as an image is none."""
+        readable = isinstance(refusal, BadInput) and not isinstance(refusal, EmptyContent)
+        if self.refusal is None and not (self.may_be_anything and readable):
+            self.refusal = refusal
+
+    def outcome(self, side: Side) -> Outcome:
+        if self.refusal is not None and side is Side.BAN:
             return self.refusal
         fingerprint = Fingerprint(self.digests, self.bits, self.vectors)
         regions = self.regions if self.region_of_row else ()
         return ContentFingerprint(
-            fingerprint, self.modality, tuple(self.reports), regions, dict(self.region_of_row)
+            fingerprint,
+            self.modality,
+            tuple(self.reports),
+            regions,
+            dict(self.region_of_row),
+            self.refusal,
         )
 
 
@@ -157,8 +181,8 @@ class Fingerprinter:
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
-        """The fingerprint to search with for each content, or why it has none. Raises as `ban`
-        does."""
+        """The fingerprint to search with for each content, or why it has none. One that cannot be
+        read has its digests, and a `refusal`. Raises as `ban` does."""
         return self._run(contents, Side.QUERY, wanted, call)
 
     def _run(
@@ -176,13 +200,13 @@ class Fingerprinter:
         for encoder in self.encoders:
             self._embed_images(encoder, begun, call)
             self._embed_texts(encoder, begun, side, wanted, call)
-        return [d.outcome() if isinstance(d, _Draft) else d for d in drafts]
+        return [d.outcome(side) if isinstance(d, _Draft) else d for d in drafts]
 
     def _decoded(
         self, contents: Sequence[Content], side: Side, wanted: Wanted, call: CallContext
     ) -> Sequence[DecodedImage | SimsearchError]:
-        """The images among the contents."""
-        files = [content.data for content in contents if isinstance(content, ImageContent)]
+        """The files among the contents, read as images."""
+        files = [content.data for content in contents if isinstance(content, FileContent)]
         return (
             self.decoder.decode_each(files, self._image_request(side, wanted), call)
             if files
@@ -191,19 +215,19 @@ class Fingerprinter:
 
     def _begin(
         self,
-        content: ImageContent | TextContent | HashContent,
+        content: FileContent | TextContent | HashContent,
         decoded: Iterator[DecodedImage | SimsearchError],
         side: Side,
         wanted: Wanted,
     ) -> _Draft | SimsearchError:
-        """All of one content that needs no other: checks and hashes. An image takes the
-        next that was decoded."""
+        """All of one content that needs no other: checks and hashes. A file takes the next that was
+        decoded."""
         try:
             match content:
-                case ImageContent():
+                case FileContent():
                     return self._begin_image(content, next(decoded), side, wanted)
-                case TextContent(words):
-                    return self._begin_text(words, side, wanted)
+                case TextContent():
+                    return self._begin_text(content, side, wanted)
                 case HashContent(signal, value):
                     return _begin_hash(signal, value)
         except SimsearchError as refusal:
@@ -213,18 +237,17 @@ class Fingerprinter:
 
     def _begin_image(
         self,
-        content: ImageContent,
+        content: FileContent,
         decoded: DecodedImage | SimsearchError,
         side: Side,
         wanted: Wanted,
     ) -> _Draft:
+        draft = _Draft(Modality.IMAGE, may_be_anything=not isinstance(content, ImageContent))
+        _add_digests(draft, content)
         if isinstance(decoded, SimsearchError):
-            raise decoded
-        draft = _Draft(Modality.IMAGE, regions=tuple(region for region, _ in decoded.parts))
-        draft.digests[Signal.SHA256] = (content.sha256,)
-        draft.digests[Signal.MD5] = (content.md5,)
-        for signal in (Signal.SHA256, Signal.MD5):
-            draft.report(signal, SignalState.SEARCHED)
+            self._unreadable(draft, decoded, wanted)
+            return draft
+        draft.regions = tuple(region for region, _ in decoded.parts)
         if (Signal.PDQ, None) in wanted:
             _add_pdq(draft, decoded)
         for encoder in self.encoders:
@@ -257,10 +280,38 @@ class Fingerprinter:
             return [encoder.prepare(picture) for picture in pictures]
         return [decoded.pixels[way], *(part.pixels[way] for _, part in decoded.parts)]
 
-    def _begin_text(self, words: str, side: Side, wanted: Wanted) -> _Draft:
-        normal = text.checked(words, self.limits.text)
+    def _unreadable(self, draft: _Draft, refusal: SimsearchError, wanted: Wanted) -> None:
+        """Digests need no reading; of every other wanted signal the draft says why it has none."""
+        draft.refuse(refusal)
+        state = (
+            SignalState.NOT_COMPUTED if isinstance(refusal, BadInput) else SignalState.UNAVAILABLE
+        )
+        for signal in _READ_SIGNALS[draft.modality]:
+            if (signal, None) in wanted:
+                draft.report(signal, state, refusal.message)
+        for space in self._spaces_of(draft.modality):
+            if (space, draft.modality) in wanted:
+                draft.report(space, state, refusal.message)
+
+    def _spaces_of(self, modality: Modality | None) -> Iterator[str]:
+        """The loaded spaces that such a content can ask in."""
+        return (
+            encoder.space.id
+            for encoder in self.encoders
+            if encoder.space and modality in encoder.modalities
+        )
+
+    def _begin_text(self, content: TextContent, side: Side, wanted: Wanted) -> _Draft:
+        draft = _Draft(Modality.TEXT)
+        if side is Side.QUERY:
+            _add_digests(draft, content)
+        try:
+            normal = text.checked(content.text, self.limits.text)
+        except BadInput as refusal:
+            self._unreadable(draft, refusal, wanted)
+            return draft
         windows = list(dict.fromkeys(text.windows_of(normal)))  # a text may repeat itself
-        draft = _Draft(Modality.TEXT, windows=windows)
+        draft.windows = windows
         draft.digests[Signal.TEXT_SHA256] = (digests.text_sha256(normal),)
         draft.report(Signal.TEXT_SHA256, SignalState.SEARCHED)
         if (Signal.MINHASH, None) in wanted:
@@ -316,7 +367,7 @@ class Fingerprinter:
         if encoder.image is None:
             return
         space = encoder.image.space.id
-        ready = [d for d in drafts if d.refusal is None and space in d.pixels]
+        ready = [d for d in drafts if space in d.pixels]
         if not ready:
             return
         shown = [d.pixels.pop(space) for d in ready]
@@ -339,20 +390,43 @@ class Fingerprinter:
         if encoder.text is None or (crossing and side is Side.BAN):
             return
         space = encoder.text.space.id
-        ready = [d for d in drafts if d.refusal is None and d.windows]
+        ready = [d for d in drafts if d.windows]
         if not ready or (space, Modality.TEXT) not in wanted:
             return
-        rows = iter(texts_each(encoder.text, [w for d in ready for w in d.windows], call))
-        for draft in ready:
-            _take_rows(draft, space, list(islice(rows, len(draft.windows))))
+        seen = [_legible(encoder.text, draft.windows) for draft in ready]
+        rows = iter(texts_each(encoder.text, [w for windows, _ in seen for w in windows], call))
+        for draft, (windows, reason) in zip(ready, seen, strict=True):
+            if not windows:
+                draft.report(space, SignalState.LOW_INFORMATION, reason)
+                continue
+            left_out = len(draft.windows) - len(windows)
+            detail = f"{left_out} of {len(draft.windows)} passages: {reason}" if left_out else ""
+            _take_rows(draft, space, list(islice(rows, len(windows))), detail)
 
 
-def _take_rows(draft: _Draft, space: str, rows: Sequence[Row | SimsearchError]) -> None:
-    """One window or region without a row fails the content: that part was not judged."""
-    draft.refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
-    if draft.refusal is None:
+def _legible(encoder: TextEncoder, windows: Sequence[str]) -> tuple[list[str], str]:
+    """The windows that the encoder can tell from others, and why it cannot tell the first of the
+    rest."""
+    if not isinstance(encoder, KnowsItsScripts):
+        return list(windows), ""
+    reasons = encoder.blind_to(windows)
+    legible = [window for window, reason in zip(windows, reasons, strict=True) if not reason]
+    return legible, next(filter(None, reasons), "")
+
+
+def _take_rows(
+    draft: _Draft, space: str, rows: Sequence[Row | SimsearchError], left_out: str = ""
+) -> None:
+    """One window or region without a row fails the signal: that part was not judged. `left_out`:
+    what the rows do not stand for."""
+    refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
+    if refusal is None:
         draft.vectors[space] = np.stack(rows)  # type: ignore[arg-type]  # all are rows
-        draft.report(space, SignalState.SEARCHED)
+        state = SignalState.PARTIAL if left_out else SignalState.SEARCHED
+        draft.report(space, state, left_out)
+    else:
+        draft.refuse(refusal)
+        draft.report(space, SignalState.UNAVAILABLE, refusal.message)
 
 
 def _wrong_kind(encoder: LoadedEncoder, kind: Modality, named: str, side: Side) -> BadVector | None:
@@ -370,6 +444,13 @@ def _report_off(draft: _Draft, encoder: LoadedEncoder, side: Side) -> None:
     """Report a signal that a banned item will lack; a query reports by its banks' rules."""
     if side is Side.BAN and encoder.space is None and encoder.home is draft.modality:
         draft.report(encoder.name, SignalState.UNAVAILABLE, encoder.off_reason)
+
+
+def _add_digests(draft: _Draft, content: FileContent | TextContent) -> None:
+    """Of the bytes as they came: nothing needs to be read for them."""
+    draft.digests |= {Signal.SHA256: (content.sha256,), Signal.MD5: (content.md5,)}
+    for signal in (Signal.SHA256, Signal.MD5):
+        draft.report(signal, SignalState.SEARCHED)
 
 
 def _begin_hash(signal: Signal, value: bytes) -> _Draft:
@@ -403,27 +484,19 @@ def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) ->
 
 
 def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint | None:
-    """The exact digests of an image or text, without decoding or encoding; None for other content,
-    and for a text that will be refused."""
-    values: dict[Signal, tuple[bytes, ...]]
-    match content:
-        case ImageContent():
-            values = {Signal.SHA256: (content.sha256,), Signal.MD5: (content.md5,)}
-            return _searched(Modality.IMAGE, values)
-        case TextContent(words):
-            try:
-                normal = text.checked(words, limits.text)
-            except BadInput:
-                return None
-            values = {Signal.TEXT_SHA256: (digests.text_sha256(normal),)}
-            return _searched(Modality.TEXT, values)
-        case _:
-            return None
-
-
-def _searched(modality: Modality, values: Mapping[Signal, tuple[bytes, ...]]) -> ContentFingerprint:
-    reports = tuple(SignalReport(str(signal), SignalState.SEARCHED) for signal in values)
-    return ContentFingerprint(Fingerprint(digests=values), modality, reports)
+    """The exact digests of a file or text, without decoding or encoding; None for other content. A
+    text that will be refused has those of its bytes."""
+    if not isinstance(content, FileContent | TextContent):
+        return None
+    kind = Modality.TEXT if isinstance(content, TextContent) else Modality.IMAGE
+    draft = _Draft(kind)
+    _add_digests(draft, content)
+    if isinstance(content, TextContent):
+        with suppress(BadInput):
+            normal = text.checked(content.text, limits.text)
+            draft.digests[Signal.TEXT_SHA256] = (digests.text_sha256(normal),)
+            draft.report(Signal.TEXT_SHA256, SignalState.SEARCHED)
+    return ContentFingerprint(Fingerprint(draft.digests), kind, tuple(draft.reports))
 
 
 def merge(fingerprints: Sequence[ContentFingerprint]) -> Fingerprint:

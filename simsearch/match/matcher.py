@@ -7,6 +7,7 @@ loosest threshold → evidence per entry → policy per bank → hits and a verd
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import BoundedSemaphore
@@ -135,7 +136,18 @@ class Matcher:
             gather_evidence(queries, view, banks)
         with clock.stage("decide"):
             answers = iter(_answers(queries, view, banks, options))
-        return [next(answers) if isinstance(p, ContentFingerprint) else p for p in fingerprints]
+        return [
+            _answer_or_refusal(next(answers), p.refusal) if isinstance(p, ContentFingerprint) else p
+            for p in fingerprints
+        ]
+
+
+def _answer_or_refusal(answer: MatchResult, refusal: SimsearchError | None) -> Outcome:
+    """The refusal of content that could not be read, unless a digest of it hits."""
+    found = answer.hits or answer.shadow or answer.suppressed
+    if refusal is None or found:
+        return answer
+    return copy.copy(refusal)  # one that is raised grows a traceback, and others share this one
 
 
 def _timed(outcome: Outcome, clock: StageClock) -> Outcome:
@@ -224,7 +236,7 @@ def _answer(
         hits=filtered.hits[: options.hits_max],
         truncated=query.truncated or len(filtered.hits) > options.hits_max,
         complete=any(bank.kind is BankKind.BANNED for bank in banks)
-        and _is_complete(query, reports)
+        and _is_complete(query, reports, banks)
         and not _may_be_stronger(query, banks, verdict),
         signals=reports,
         snapshot=view.snapshot,
@@ -248,18 +260,30 @@ def _stopped_answer(
 
 def _reports(query: MatchQuery, banks: Sequence[Bank]) -> Iterator[SignalReport]:
     """The signal reports; a signal that no searched bank has a rule for becomes NOT_ASKED."""
-    names = {n for n, modality in _signals_used(banks) if modality in (None, query.print.modality)}
+    names = _names_asked(query, banks)
     for report in query.print.reports:
         idle = report.state is SignalState.SEARCHED and report.signal not in names
         yield replace(report, state=SignalState.NOT_ASKED) if idle else report
 
 
-def _is_complete(query: MatchQuery, reports: Iterable[SignalReport]) -> bool:
-    """Whether no signal was unavailable and, for a ready hash or vector, its one signal was
-    searched."""
-    states = {report.state for report in reports}
+def _names_asked(query: MatchQuery, banks: Iterable[Bank]) -> set[str]:
+    """The signals that the banks have rules for, for such a content."""
+    return {n for n, modality in _signals_used(banks) if modality in (None, query.print.modality)}
+
+
+_LOOKED_AT = (SignalState.SEARCHED, SignalState.NOT_ASKED)
+
+
+def _is_complete(query: MatchQuery, reports: Sequence[SignalReport], banks: Iterable[Bank]) -> bool:
+    """Whether every signal that a searched bank has a rule for was searched, of all of the content;
+    of a ready hash or vector, its one signal."""
+    asked = _names_asked(query, banks)
+    if any(r.state not in _LOOKED_AT for r in reports if r.signal in asked):
+        return False
+    unavailable = any(report.state is SignalState.UNAVAILABLE for report in reports)
     ready = query.print.modality is None or _is_single_space(query.print)
-    return SignalState.UNAVAILABLE not in states and (not ready or SignalState.SEARCHED in states)
+    searched = any(report.state is SignalState.SEARCHED for report in reports)
+    return not unavailable and (searched or not ready)
 
 
 def _may_be_stronger(query: MatchQuery, banks: Iterable[Bank], verdict: Band) -> bool:
@@ -301,6 +325,7 @@ def _unsearchable(query: MatchQuery, banks: Sequence[Bank]) -> list[SignalReport
     if query.print.modality is None or _is_single_space(query.print):
         return []
     used: dict[str, str] = {}
+    reported = {report.signal for report in query.print.reports}
     for bank in banks:
         for rule in rules.applicable_cosine_rules(bank.policy, query.print.modality):
             used.setdefault(rule.space, bank.name)
@@ -311,7 +336,7 @@ def _unsearchable(query: MatchQuery, banks: Sequence[Bank]) -> list[SignalReport
             f"bank {name!r} has thresholds for this space and the server has no encoder for it",
         )
         for space, name in used.items()
-        if space not in query.print.fingerprint.vectors
+        if space not in query.print.fingerprint.vectors and space not in reported
     ]
 
 

@@ -29,6 +29,7 @@ from simsearch.types import (
     MatchOptions,
     MatchResult,
     SignalReport,
+    SignalState,
 )
 
 QUERIES_MAX = 1_024
@@ -103,11 +104,11 @@ class VerdictCache:
                 yield i, verdict
 
     def _keep(self, keys: Sequence[bytes | None], outcomes: Sequence[Outcome], view: View) -> None:
-        """Cache the complete results of this view."""
+        """Cache the results of this view that would be the same again."""
         if self._views.view is not view:  # the matcher may have searched the next one
             return
         for key, outcome in zip(keys, outcomes, strict=True):
-            if key is None or not isinstance(outcome, MatchResult) or not outcome.complete:
+            if key is None or not isinstance(outcome, MatchResult) or not _lasts(outcome):
                 continue
             if (outcome.seq, outcome.snapshot) == (view.seq, view.snapshot):
                 self._verdicts.put(key, _kept(outcome))
@@ -164,11 +165,17 @@ def _weight(result: MatchResult) -> int:
     return 1 + len(result.hits) + len(result.shadow) + 2 * len(result.suppressed)
 
 
+def _lasts(result: MatchResult) -> bool:
+    """Not where it stopped early or an encoder was unavailable: that may pass."""
+    states = {report.state for report in result.signals}
+    return SignalState.UNAVAILABLE not in states and not result.stopped_early
+
+
 def _kept(result: MatchResult) -> MatchResult:
     """Without the times. Equal results without hits, the usual case, are one object: the garbage
     collector need not track each."""
     kept = replace(result, stage_ms={}, signals=_same(result.signals))
-    alike = _without_hits(kept.truncated, kept.signals, kept.snapshot, kept.seq)
+    alike = _without_hits(kept.truncated, kept.complete, kept.signals, kept.snapshot, kept.seq)
     return alike if alike == kept else kept
 
 
@@ -179,6 +186,10 @@ def _same(signals: tuple[SignalReport, ...]) -> tuple[SignalReport, ...]:
 
 @lru_cache(maxsize=256)
 def _without_hits(
-    truncated: bool, signals: tuple[SignalReport, ...], snapshot: str, seq: int
+    truncated: bool,
+    complete: bool,
+    signals: tuple[SignalReport, ...],
+    snapshot: str,
+    seq: int,
 ) -> MatchResult:
-    return MatchResult(Band.NONE, (), truncated, True, signals, snapshot, seq)
+    return MatchResult(Band.NONE, (), truncated, complete, signals, snapshot, seq)

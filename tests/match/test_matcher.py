@@ -529,8 +529,8 @@ def test_only_the_banks_asked_make_an_answer_incomplete() -> None:
     assert not ask_one(asked, ImageContent(PNG), "spam", "old").complete
 
 
-def test_content_too_plain_for_a_signal_is_answered_completely() -> None:
-    """LOW_INFORMATION is a fact about the content, not about the server."""
+def test_content_too_plain_for_a_signal_is_not_answered_completely() -> None:
+    """A bank relies on the signal, and it was not searched: NO_MATCH is no promise."""
     world = World()
     world.bank("all", replace(HASHES, hamming=(PDQ_RULE, HammingRule(Signal.MINHASH, log=72))))
     plain = saved(landscape(1, (64, 64)).point(lambda _: 128), "PNG")
@@ -538,7 +538,7 @@ def test_content_too_plain_for_a_signal_is_answered_completely() -> None:
     for result, signal in ((image, "pdq"), (text, "minhash")):
         states = {r.signal: r.state for r in result.signals}
         assert states[signal] is SignalState.LOW_INFORMATION
-        assert result.complete
+        assert not result.complete
 
 
 def test_a_ready_vector_asks_in_its_own_space_alone() -> None:

@@ -53,6 +53,7 @@ from tests.match.fakes import HITS_MAX, FakeView, Views, World, asking, banned, 
 
 PNG = ImageContent(saved(landscape(1, (64, 64)), "PNG"))
 BROKEN = ImageContent(b"hello")
+ENOUGH = TextContent("a sentence of enough words for every signal")
 HELLO, BYE, EMPTY = TextContent("hello"), TextContent("good bye now"), TextContent(" ")
 READY = VectorContent(PROSE.id, unit_of("ready")[np.newaxis])
 HASH = HashContent(Signal.SHA256, sha256(PNG.data))
@@ -273,15 +274,17 @@ def test_a_question_that_cannot_be_asked_is_refused(
             matcher.match(contents, options)
 
 
-def test_only_complete_answers_are_remembered() -> None:
-    """What could not be searched this time may be the next."""
+def test_only_lasting_answers_are_remembered() -> None:
+    """What could not be searched this time may be the next; a text that is too short for a signal
+    stays so."""
     world = small_world()
     world.bank("lost", LOST)
     matcher, inner = cached(Views(world.view()))
     for _ in range(2):
         assert not one(matcher, HELLO).complete
-        assert one(matcher, HELLO, "texts").complete
-    assert len(inner.asked) == 3
+        assert not one(matcher, HELLO, "texts").complete
+        assert one(matcher, ENOUGH, "texts").complete
+    assert len(inner.asked) == 4
 
 
 def test_stage_times_say_where_an_answer_came_from() -> None:
@@ -319,7 +322,7 @@ def test_the_bytes_of_a_content_are_hashed_once(monkeypatch: pytest.MonkeyPatch)
         for outcome in matcher.match([image, text], options):
             assert isinstance(outcome, MatchResult), outcome
     assert sorted(n for n in hashed if n >= large) == [len(image.data)] * 2, "SHA-256 and MD5"
-    assert sum(n == len(text.text) for n in hashed) == 1
+    assert sum(n == len(text.text) for n in hashed) == 2
 
 
 def _counted(
@@ -623,7 +626,7 @@ def test_only_the_banks_that_are_asked_can_stop() -> None:
 
 
 def test_a_file_that_is_no_image_is_blocked_by_its_digest_alone() -> None:
-    """A ready hash may have banned it; unless it stops there it is refused as ever."""
+    """A ready hash may have banned it, whether or not the match stops there."""
     world = small_world()
     alone = Matcher(fingerprinter(all_encoders()), Views(world.view()), HITS_MAX)
     assert isinstance(alone.match([BROKEN], stopping())[0], BadContent)
@@ -632,4 +635,6 @@ def test_a_file_that_is_no_image_is_blocked_by_its_digest_alone() -> None:
     [result] = alone.match([BROKEN], stopping())
     assert isinstance(result, MatchResult)
     assert keys(result) == [5]
-    assert isinstance(alone.match([BROKEN], asking())[0], BadContent)
+    [further] = alone.match([BROKEN], asking())
+    assert isinstance(further, MatchResult)
+    assert (keys(further), further.complete) == ([5], False)

@@ -29,7 +29,7 @@ from simsearch.encode.digests import content_key
 from simsearch.encode.fingerprint import ContentLimits, Outcome, Wanted
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import DeadlinePassed, NotReady
-from simsearch.types import NO_CALL, CallContext, Content, ImageContent, Modality, Signal
+from simsearch.types import NO_CALL, CallContext, Content, FileContent, Modality, Signal
 
 JOINS_MAX = 3
 """After this many flights without a result a call stops waiting and computes itself."""
@@ -226,7 +226,7 @@ def _key(content: Content, parts: Mapping[Modality, bytes]) -> Key | None:
     key = content_key(content)
     if key is None:
         return None
-    return key + parts[Modality.IMAGE if isinstance(content, ImageContent) else Modality.TEXT]
+    return key + parts[Modality.IMAGE if isinstance(content, FileContent) else Modality.TEXT]
 
 
 @lru_cache(maxsize=1_024)

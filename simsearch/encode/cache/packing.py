@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -41,6 +41,7 @@ class Layout(NamedTuple):
     bits: tuple[Signal, ...]
     vectors: tuple[str, ...]
     region_of_row: tuple[str, ...]
+    refused: bool
 
 
 def lasts(outcome: Outcome) -> bool:
@@ -48,6 +49,8 @@ def lasts(outcome: Outcome) -> bool:
     unavailable, and for errors that may pass."""
     if isinstance(outcome, SimsearchError):
         return type(outcome) in LASTING
+    if outcome.refusal is not None and type(outcome.refusal) not in LASTING:
+        return False
     return all(report.state is not SignalState.UNAVAILABLE for report in outcome.reports)
 
 
@@ -85,6 +88,27 @@ def packed_bytes(packed: Packed) -> int:
     return sum(map(sys.getsizeof, packed[1:]))
 
 
+_OWN_WORDS = (SignalState.NOT_COMPUTED, SignalState.PARTIAL)
+"""States whose reasons differ from content to content."""
+
+_REFUSALS = {error.reason: error for error in LASTING}
+
+
+def _flat(reports: Sequence[SignalReport], refusal: SimsearchError | None) -> tuple[str, ...]:
+    """Reason and message of the refusal, empty for none; then signal, state and detail of each."""
+    head = (refusal.reason, refusal.message) if refusal else ("", "")
+    return head + tuple(word for r in reports for word in (r.signal, r.state.value, r.detail))
+
+
+def _unflat(
+    words: tuple[str, ...],
+) -> tuple[tuple[SignalReport, ...], SimsearchError | None]:
+    reason, message, *rest = words
+    triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    reports = tuple(SignalReport(signal, SignalState(s), detail) for signal, s, detail in triples)
+    return reports, _REFUSALS[reason](message) if reason else None
+
+
 class Packing:
     """Packs outcomes that `shared` gave, and unpacks them. Safe to use from any number of
     threads."""
@@ -102,26 +126,33 @@ class Packing:
         maps: tuple[Mapping[Any, Any], ...]
         maps = signals.digests, signals.bits, signals.vectors, region_of_row
         names: list[Any] = [tuple(each) for each in maps]
-        number = self._number(Layout(outcome.modality, outcome.reports, *names))
+        # The reports of unreadable content quote its size and the like: they are no layout.
+        own = outcome.refusal is not None or any(r.state in _OWN_WORDS for r in outcome.reports)
+        reports = () if own else outcome.reports
+        number = self._number(Layout(outcome.modality, reports, *[*names, own]))
         if number is None:
             return None
         regions = np.array([dataclasses.astuple(region) for region in outcome.regions])
-        values = (value for each in maps for value in each.values())
-        return (number, *values, regions) if region_of_row else (number, *values)
+        values: list[Any] = [value for each in maps for value in each.values()]
+        values += [regions] if region_of_row else []
+        values += [_flat(outcome.reports, outcome.refusal)] if own else []
+        return number, *values
 
     def unpack(self, packed: Packed) -> Outcome:
         """An outcome equal to the one packed, read-only as that was."""
         layout, values = self._layouts[packed[0]], iter(packed[1:])
         if isinstance(layout, type):
             return layout(*values)
-        modality, reports, *names = layout
+        modality, reports, *names, own = layout
         maps: list[Mapping[Any, Any]]  # zip takes a name first, so that no value is lost
         maps = [MappingProxyType(dict(zip(each, values, strict=False))) for each in names]
         digests, bits, vectors, region_of_row = maps
         regions = tuple(Region(*sides) for sides in next(values).tolist()) if region_of_row else ()
-        return ContentFingerprint(
-            Fingerprint(digests, bits, vectors), modality, reports, regions, region_of_row
-        )
+        refusal = None
+        if own:
+            reports, refusal = _unflat(next(values))
+        fingerprint = Fingerprint(digests, bits, vectors)
+        return ContentFingerprint(fingerprint, modality, reports, regions, region_of_row, refusal)
 
     def _number(self, layout: Layout) -> int | None:
         with self._lock:

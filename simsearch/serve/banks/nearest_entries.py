@@ -49,6 +49,8 @@ def find_entries(
     view = core.follower.view
     banks = _banks(view.banks, request, caller)
     found = find_nearest(asked, content, view, banks, states, limit=limit, limits=limits)
+    if asked.refusal is not None and not found.found:
+        raise asked.refusal
     return bank_pb2.FindEntriesResponse(
         entries=_found_to(found),
         truncated=found.truncated,

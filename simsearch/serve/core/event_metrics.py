@@ -15,12 +15,27 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from simsearch.errors import SimsearchError
 from simsearch.match.matcher import Outcome
 from simsearch.serve.core.metric_catalogue import BANKS_MAX, METRICS, OTHER_BANKS
-from simsearch.types import Band
+from simsearch.types import Band, MatchResult, SignalState
 
 M = TypeVar("M", Counter, Histogram)
 
 _EVENTS: Final = {metric.name: metric for metric in METRICS if metric.event}
 _VERDICTS: Final = {band: "NO_MATCH" if band is Band.NONE else band.name for band in Band}
+
+
+_OF_THE_CONTENT: Final = frozenset(
+    {SignalState.LOW_INFORMATION, SignalState.NOT_COMPUTED, SignalState.PARTIAL}
+)
+
+
+def _cause(result: MatchResult) -> str:
+    """Why a result is not complete: an operator can mend what the server lacks alone."""
+    if result.stopped_early:
+        return "stopped"
+    states = {report.state for report in result.signals}
+    if SignalState.UNAVAILABLE in states:
+        return "server"
+    return "content" if states & _OF_THE_CONTENT else "server"
 
 
 class Children(Generic[M]):
@@ -59,7 +74,9 @@ class EventMetrics:
         self._shadow_hits = Children(self._counter("simsearch_shadow_hits_total"))
         self._suppressed = Children(self._counter("simsearch_suppressed_hits_total"))
         self._refused = Children(self._counter("simsearch_items_refused_total"))
-        self._incomplete = self._counter("simsearch_results_incomplete_total")
+        self._incomplete = Children(self._counter("simsearch_results_incomplete_total"))
+        for cause in ("server", "content", "stopped"):
+            self._incomplete[cause,]
         self._truncated = self._counter("simsearch_results_truncated_total")
         self._quarantines = Children(self._counter("simsearch_flood_quarantines_total"))
         self._banks_max = banks_max
@@ -75,7 +92,7 @@ class EventMetrics:
                 continue
             amounts[self._verdicts[outcome.verdict]] += 1
             if not outcome.complete:
-                amounts[self._incomplete] += 1
+                amounts[self._incomplete[_cause(outcome),]] += 1
             if outcome.truncated:
                 amounts[self._truncated] += 1
             for hit in outcome.hits:

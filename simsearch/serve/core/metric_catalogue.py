@@ -130,8 +130,10 @@ METRICS: Final = (
     _events("simsearch_items_refused", "contents that were not judged, by reason", "reason"),
     _events(
         "simsearch_results_incomplete",
-        "results that are not `complete`: some signal could not be searched, or the caller "
-        "stopped at a block",
+        "results that are not `complete`, by cause: the `server` (an encoder is off or failed, or "
+        "there is no bank with a rule), the `content` (a signal cannot be computed of all of it), "
+        "or `stopped` (the caller stopped at a block)",
+        "cause",
     ),
     _events("simsearch_results_truncated", "results that do not hold all hits"),
     # encoders

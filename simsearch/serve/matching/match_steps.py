@@ -13,7 +13,7 @@ from simsearch.serve.scheduling.scheduler import Steps
 from simsearch.types import (
     CallContext,
     Content,
-    ImageContent,
+    FileContent,
     MatchOptions,
     Priority,
     TextContent,
@@ -72,7 +72,7 @@ def _cost(content: Content) -> int:
     match content:
         case VectorContent(vectors=vectors):
             return ROW_COST * len(vectors)
-        case ImageContent(data):
+        case FileContent(data):
             return IMAGE_COST + len(data) // 200
         case TextContent(text):
             return len(text)

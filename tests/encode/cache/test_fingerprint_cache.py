@@ -43,13 +43,18 @@ from simsearch.errors import (
     Overloaded,
     SimsearchError,
 )
+from simsearch.match.matcher import Matcher
 from simsearch.types import (
     NO_CALL,
+    Band,
     CallContext,
     Content,
+    DigestRule,
     HashContent,
     ImageContent,
+    MatchOptions,
     Modality,
+    Policy,
     Priority,
     Signal,
     SignalReport,
@@ -60,6 +65,7 @@ from simsearch.types import (
 )
 from tests.encode.pictures import landscape, saved
 from tests.fakes import PICTURES, PROSE, FakeImageEncoder, FakeTextEncoder, encoders, unit_of
+from tests.match.fakes import HITS_MAX, Views, World
 
 
 def beside(number: int) -> Image.Image:
@@ -261,16 +267,24 @@ def test_content_that_can_never_be_used_is_refused_once_and_for_all(
     source = Counting()
     fingerprints = cached(source)
     first, second = (fingerprints.query([content], EVERYTHING)[0] for _ in range(2))
-    assert type(first) is refusal
+    assert type(refusal_of(first)) is refusal
     assert plain(first) == plain(second)
     assert len(source.items) == 1
 
 
+def refusal_of(outcome: Outcome) -> SimsearchError | None:
+    return outcome if isinstance(outcome, SimsearchError) else outcome.refusal
+
+
 def test_a_remembered_refusal_holds_on_to_nothing() -> None:
-    """Who raises it adds a traceback, whose frames hold the content: to a copy of its own."""
+    """A caller that raises it adds a traceback, whose frames hold the content: to a copy of its
+    own."""
     fingerprints = cached(Counting())
+    world = World()
+    world.bank("b", Policy(digests=(DigestRule(Signal.SHA256, Band.BLOCK),)))
+    matcher = Matcher(fingerprints, Views(world.view()), HITS_MAX)
     for _ in range(2):
-        refusals = [o for o in fingerprints.query([BROKEN, BROKEN], EVERYTHING)]
+        refusals = matcher.match([BROKEN, BROKEN], MatchOptions())
         assert refusals[0] is not refusals[1]
         for refusal in refusals:
             assert isinstance(refusal, BadContent)
@@ -551,8 +565,7 @@ def test_a_refusal_for_good_is_shared() -> None:
         assert waiter.waits.wait(WAIT_S)
         gate.open()
         both = [leader.result(WAIT_S)[0], follower.result(WAIT_S)[0]]
-    assert [type(o) for o in both] == [BadContent] * 2
-    assert both[0] is not both[1]
+    assert [type(refusal_of(o)) for o in both] == [BadContent] * 2
     assert len(source.items) == 1
 
 
@@ -720,10 +733,13 @@ def test_digests_alone_are_those_of_the_whole_print(content: Content) -> None:
 
 
 def test_only_what_has_digests_of_its_own_has_them_alone() -> None:
-    """Not what is ready, nor a text that will be refused; an image need not be one."""
+    """Not what is ready; a text that will be refused has those of its bytes, and an image need not
+    be one."""
     assert digests_alone(READY, ContentLimits()) is None
     assert digests_alone(BAD_HASH, ContentLimits()) is None
-    assert digests_alone(EMPTY, ContentLimits()) is None
+    alone = digests_alone(EMPTY, ContentLimits())
+    assert alone is not None
+    assert set(alone.fingerprint.digests) == {Signal.SHA256, Signal.MD5}
     assert digests_alone(BROKEN, ContentLimits()) is not None
 
 

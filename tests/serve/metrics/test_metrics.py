@@ -41,6 +41,8 @@ from simsearch.types import (
     MatchOptions,
     MatchResult,
     Modality,
+    SignalReport,
+    SignalState,
     Suppressed,
     TextContent,
 )
@@ -322,10 +324,18 @@ def test_what_could_not_be_judged_is_counted_by_reason() -> None:
     """Beside incomplete and truncated results."""
     metrics = EventMetrics()
     partly = MatchResult(Band.NONE, (), True, False, (), "s", 1)
-    metrics.count_answers([BankNotFound("x"), partly])
+    plain = SignalReport("pdq", SignalState.LOW_INFORMATION)
+    off = SignalReport("clip", SignalState.UNAVAILABLE)
+    others = [
+        replace(partly, signals=(plain,), truncated=False),
+        replace(partly, signals=(plain, off), truncated=False),
+        replace(partly, stopped_early=True, truncated=False),
+    ]
+    metrics.count_answers([BankNotFound("x"), partly, *others])
     assert counted(metrics, "simsearch_items_refused_total", reason="BANK_NOT_FOUND") == 1
-    assert counted(metrics, "simsearch_verdicts_total", verdict="NO_MATCH") == 1
-    assert counted(metrics, "simsearch_results_incomplete_total") == 1
+    assert counted(metrics, "simsearch_verdicts_total", verdict="NO_MATCH") == 4
+    for cause, count in (("server", 2), ("content", 1), ("stopped", 1)):
+        assert counted(metrics, "simsearch_results_incomplete_total", cause=cause) == count
     assert counted(metrics, "simsearch_results_truncated_total") == 1
 
 
