@@ -3,8 +3,8 @@
     python docs/generate_lookalikes.py CONFUSABLES_TXT
 
 reads `confusables.txt` of UTS #39 (https://www.unicode.org/Public/security/) and rewrites
-`simsearch/encode/text/lookalike_table.py`. The table is part of the normal form: a newer file of
-Unicode takes a new NORMALISATION_ID.
+`simsearch/encode/text/forms/lookalike_table.py`. The table is part of the normal form: a newer file
+of Unicode takes a new NORMALISATION_ID.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-TABLE = Path(__file__).parents[1] / "simsearch" / "encode" / "text" / "lookalike_table.py"
+TABLE = Path(__file__).parents[1] / "simsearch" / "encode" / "text" / "forms" / "lookalike_table.py"
 
 SMALL_CAPITAL = "LATIN LETTER SMALL CAPITAL "
 ODD_LATIN = {"ʍ": "m", "ĸ": "k", "ƞ": "n", "ꞓ": "e", "ɩ": "i", "ı": "i", "ꭓ": "x"}

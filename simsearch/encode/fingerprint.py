@@ -30,7 +30,9 @@ from simsearch.encode.image.decoder import (
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.text import minhash
-from simsearch.encode.text import normalise as text
+from simsearch.encode.text.forms.text_forms import NormalForm
+from simsearch.encode.text.windows import TextLimits
+from simsearch.encode.text_signals import CurrentSignals, text_signals
 from simsearch.errors import BadInput, BadVector, SimsearchError
 from simsearch.types import (
     BINARY,
@@ -70,10 +72,14 @@ Wanted: TypeAlias = Container[tuple[str, Modality | None]]
 
 
 class AllSignals:
-    """Contains every signal: what is wanted of a banned item."""
+    """Contains every signal."""
 
     def __contains__(self, item: object) -> bool:
         return True
+
+
+CURRENT: Wanted = CurrentSignals()
+"""Every signal but those of the older form of texts."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class ContentLimits:
     """`regions_max`: how many regions of an image a query searches with, besides the whole."""
 
     image: ImageLimits = field(default_factory=ImageLimits)
-    text: text.TextLimits = field(default_factory=text.TextLimits)
+    text: TextLimits = field(default_factory=TextLimits)
     vectors_max: int = 256
     regions_max: int = 0
 
@@ -118,7 +124,7 @@ class _Draft:
     regions: tuple[Region, ...] = ()
     region_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
-    windows: list[str] = field(default_factory=list)
+    windows: Mapping[NormalForm, list[str]] = field(default_factory=dict)
     refusal: SimsearchError | None = None
     """Set where an encoder failed at it: there is no fingerprint."""
 
@@ -149,10 +155,15 @@ class Fingerprinter:
         self.limits = limits
         self.decoder: ImageDecoder = decoder or InProcessDecoder(limits.image)
 
-    def ban(self, contents: Sequence[Content], call: CallContext = NO_CALL) -> list[Outcome]:
+    def ban(
+        self,
+        contents: Sequence[Content],
+        call: CallContext = NO_CALL,
+        wanted: Wanted = CURRENT,
+    ) -> list[Outcome]:
         """The fingerprint to store for each content, or why it has none. Raises what concerns the
         whole call: Overloaded, DeadlinePassed, NotReady."""
-        return self._run(contents, Side.BAN, AllSignals(), call)
+        return self._run(contents, Side.BAN, wanted, call)
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
@@ -173,7 +184,7 @@ class Fingerprinter:
             for number, content in enumerate(contents)
         ]
         begun = [d for d in drafts if isinstance(d, _Draft)]
-        for encoder in self.encoders:
+        for encoder in self.encoders.with_older:
             self._embed_images(encoder, begun, call)
             self._embed_texts(encoder, begun, side, wanted, call)
         return [d.outcome() if isinstance(d, _Draft) else d for d in drafts]
@@ -258,16 +269,22 @@ class Fingerprinter:
         return [decoded.pixels[way], *(part.pixels[way] for _, part in decoded.parts)]
 
     def _begin_text(self, words: str, side: Side, wanted: Wanted) -> _Draft:
-        normal = text.checked(words, self.limits.text)
-        windows = list(dict.fromkeys(text.windows_of(normal)))  # a text may repeat itself
-        draft = _Draft(Modality.TEXT, windows=windows)
-        draft.digests[Signal.TEXT_SHA256] = (digests.text_sha256(normal),)
-        draft.report(Signal.TEXT_SHA256, SignalState.SEARCHED)
+        signals = text_signals(words, self.limits.text, wanted, older=self._older_asked(wanted))
+        draft = _Draft(Modality.TEXT, windows=signals.windows)
+        draft.digests |= signals.digests
+        for signal in signals.digests:
+            draft.report(signal, SignalState.SEARCHED)
         if (Signal.MINHASH, None) in wanted:
-            _add_bits(draft, Signal.MINHASH, minhash.minhash_of(windows), "the text is too short")
+            rows = minhash.minhash_of(signals.windows[NormalForm.OLDER])
+            _add_bits(draft, Signal.MINHASH, rows, "the text is too short")
         for encoder in self.encoders:
             _report_off(draft, encoder, side)
         return draft
+
+    def _older_asked(self, wanted: Wanted) -> bool:
+        """Whether a space of the older form of texts is wanted."""
+        older = (e for e in self.encoders.with_older if e.form is NormalForm.OLDER)
+        return any((e.space.id, Modality.TEXT) in wanted for e in older if e.space)
 
     # ------------------------------------------------------------ all together
 
@@ -336,15 +353,15 @@ class Fingerprinter:
     ) -> None:
         """A banned text is stored in text spaces only; a query searches wherever a bank allows."""
         crossing = encoder.home is not Modality.TEXT
-        if encoder.text is None or (crossing and side is Side.BAN):
+        if encoder.text is None or encoder.space is None or (crossing and side is Side.BAN):
             return
-        space = encoder.text.space.id
-        ready = [d for d in drafts if d.refusal is None and d.windows]
+        space, form = encoder.space.id, encoder.form
+        ready = [d for d in drafts if d.refusal is None and d.windows.get(form)]
         if not ready or (space, Modality.TEXT) not in wanted:
             return
-        rows = iter(texts_each(encoder.text, [w for d in ready for w in d.windows], call))
+        rows = iter(texts_each(encoder.text, [w for d in ready for w in d.windows[form]], call))
         for draft in ready:
-            _take_rows(draft, space, list(islice(rows, len(draft.windows))))
+            _take_rows(draft, space, list(islice(rows, len(draft.windows[form]))))
 
 
 def _take_rows(draft: _Draft, space: str, rows: Sequence[Row | SimsearchError]) -> None:
@@ -402,9 +419,11 @@ def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) ->
         draft.report(signal, SignalState.SEARCHED)
 
 
-def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint | None:
+def digests_alone(
+    content: Content, limits: ContentLimits, wanted: Wanted = CURRENT
+) -> ContentFingerprint | None:
     """The exact digests of an image or text, without decoding or encoding; None for other content,
-    and for a text that will be refused."""
+    and for a text that will be refused. Those of the older form only where they are wanted."""
     values: dict[Signal, tuple[bytes, ...]]
     match content:
         case ImageContent():
@@ -412,11 +431,10 @@ def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint
             return _searched(Modality.IMAGE, values)
         case TextContent(words):
             try:
-                normal = text.checked(words, limits.text)
+                signals = text_signals(words, limits.text, wanted, older=False)
             except BadInput:
                 return None
-            values = {Signal.TEXT_SHA256: (digests.text_sha256(normal),)}
-            return _searched(Modality.TEXT, values)
+            return _searched(Modality.TEXT, signals.digests)
         case _:
             return None
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simsearch.encode.text.text_forms import forms_of
+from simsearch.encode.text.forms.text_forms import forms_of
 from simsearch.encode.text.windows import (
     WINDOW_STRIDE_WORDS,
     WINDOW_WORDS,

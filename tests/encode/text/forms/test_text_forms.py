@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simsearch.encode.text.light_form import light_form
-from simsearch.encode.text.strong_form import strong_form
-from simsearch.encode.text.text_forms import forms_of
+from simsearch.encode.text.forms.light_form import light_form
+from simsearch.encode.text.forms.strong_form import strong_form
+from simsearch.encode.text.forms.text_forms import forms_of
 from simsearch.encode.text.windows import TextLimits
-from tests.encode.text.written_texts import SENTENCES
+from tests.encode.text.forms.written_texts import SENTENCES
 
 LIMITS = TextLimits()
 

@@ -11,9 +11,9 @@ import re
 import unicodedata
 from typing import Final
 
-from simsearch.encode.text.escapes import without_escapes
-from simsearch.encode.text.lookalike_words import undisguised
-from simsearch.encode.text.visual_order import CONTROLS, in_visual_order
+from simsearch.encode.text.forms.escapes import without_escapes
+from simsearch.encode.text.forms.lookalike_words import undisguised
+from simsearch.encode.text.forms.visual_order import CONTROLS, in_visual_order
 from simsearch.encode.text.windows import bounded_marks
 
 _ROUNDS_MAX: Final = 8

@@ -9,8 +9,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from simsearch.encode.text.leet import undo_leet
-from simsearch.encode.text.older.confusables import DOUBLED, LOOKALIKES, STYLED
+from simsearch.encode.text.forms.confusables import DOUBLED, LOOKALIKES, STYLED
+from simsearch.encode.text.forms.leet import undo_leet
 from simsearch.encode.text.windows import TextLimits, bounded_marks
 from simsearch.errors import EmptyContent
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-from simsearch.encode.text.light_form import light_form
-from simsearch.encode.text.strong_form import strong_form
+from simsearch.encode.text.forms.light_form import light_form
+from simsearch.encode.text.forms.older_form import OLDER_NORMALISATION_ID
+from simsearch.encode.text.forms.strong_form import strong_form
 from simsearch.encode.text.windows import TextLimits, windows_of
 from simsearch.errors import EmptyContent
 
 NORMALISATION_ID: Final = "strong2"
 """Names what `forms_of` does. Hashes and vectors are comparable only under one version, so any
 change of its results takes a new name."""
+
+
+class NormalForm(StrEnum):
+    """The form of the texts that a signal or a space is of, as it is named in space ids."""
+
+    STRONG = NORMALISATION_ID
+    OLDER = OLDER_NORMALISATION_ID
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,11 @@ class TextForms:
     def windows(self) -> list[str]:
         """The strong form in pieces short enough to compare."""
         return windows_of(self.strong)
+
+
+def normalised(text: str) -> str:
+    """The strong form of any text, of any length; "" where nothing in it can be seen."""
+    return strong_form(light_form(text))
 
 
 def forms_of(text: str, limits: TextLimits) -> TextForms:

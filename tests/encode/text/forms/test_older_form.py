@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simsearch.encode.text.older import older_form as text_module
-from simsearch.encode.text.older.older_form import older_form
+from simsearch.encode.text.forms import older_form as text_module
+from simsearch.encode.text.forms.older_form import older_form
 
 TRICKY = (
     "aabehlo  ..--__@$!+|011234579аеожпсαηΗАЕ恨哈が\u0301\u093f\u200bक1"

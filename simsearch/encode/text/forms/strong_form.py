@@ -12,11 +12,11 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from simsearch.encode.text.leet import undo_leet
-from simsearch.encode.text.light_form import light_form
-from simsearch.encode.text.lookalike_table import CONFUSABLES
-from simsearch.encode.text.lookalike_words import loosely_undone
-from simsearch.encode.text.visual_order import turned_upright
+from simsearch.encode.text.forms.leet import undo_leet
+from simsearch.encode.text.forms.light_form import light_form
+from simsearch.encode.text.forms.lookalike_table import CONFUSABLES
+from simsearch.encode.text.forms.lookalike_words import loosely_undone
+from simsearch.encode.text.forms.visual_order import turned_upright
 from simsearch.encode.text.windows import UNSPACED
 
 _ROUNDS_MAX: Final = 4

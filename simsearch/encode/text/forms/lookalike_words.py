@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from simsearch.encode.text.lookalike_table import CONFUSABLES
+from simsearch.encode.text.forms.lookalike_table import CONFUSABLES
 
 # ---------------------------------------------------------------- tables
 

@@ -1,1 +1,0 @@
-"""The older normal form `strong1`, in which rows of banks from before are asked."""
