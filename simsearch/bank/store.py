@@ -217,10 +217,10 @@ class BankStore:
         *,
         terms: EditTerms = NO_LIMITS,
     ) -> tuple[Entry, Fingerprint]:
-        """Adds the spaces and binary signals of `fingerprint` that the entry lacks; existing ones
-        are not replaced. Returns the entry and what was added; where that is empty, nothing was
-        written. The caller checks first with `simsearch.bank.edits.same_content` that this is the
-        banned content.
+        """Adds the spaces and binary signals of `fingerprint` that the entry lacks, and the digests
+        of the forms of its texts; existing ones are not replaced. Returns the entry and what was
+        added; where that is empty, nothing was written. The caller checks first with
+        `simsearch.bank.edits.same_content` that this is the banned content.
 
         Raises BankNotFound, EntryNotFound, EntryInOtherBank, EntryRetracted, NoSignal, BadHash,
         BadVector, BadRequest, LimitExceeded.

@@ -28,7 +28,7 @@ def md5(data: bytes) -> bytes:
 
 
 def text_sha256(normal: str) -> bytes:
-    """Of a text that `text.normalise` gave."""
+    """Of a text in one of its normal forms."""
     return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -31,7 +31,9 @@ from simsearch.encode.image.decoder import (
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.text import minhash
-from simsearch.encode.text import normalise as text
+from simsearch.encode.text.forms.text_forms import NormalForm
+from simsearch.encode.text.windows import TextLimits
+from simsearch.encode.text_signals import CurrentSignals, text_signals
 from simsearch.errors import BadInput, BadVector, EmptyContent, SimsearchError
 from simsearch.types import (
     BINARY,
@@ -67,7 +69,12 @@ class Side(Enum):
 
 _READ_SIGNALS: Mapping[Modality | None, tuple[Signal, ...]] = {
     Modality.IMAGE: (Signal.PDQ,),
-    Modality.TEXT: (Signal.TEXT_SHA256, Signal.MINHASH),
+    Modality.TEXT: (
+        Signal.TEXT_LIGHT_SHA256,
+        Signal.TEXT_STRONG_SHA256,
+        Signal.TEXT_SHA256,
+        Signal.MINHASH,
+    ),
 }
 """Signals that need the content to be read: decoded, or normalised."""
 
@@ -78,10 +85,14 @@ Wanted: TypeAlias = Container[tuple[str, Modality | None]]
 
 
 class AllSignals:
-    """Contains every signal: what is wanted of a banned item."""
+    """Contains every signal."""
 
     def __contains__(self, item: object) -> bool:
         return True
+
+
+CURRENT: Wanted = CurrentSignals()
+"""Every signal but those of the older form of texts."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class ContentLimits:
     """`regions_max`: how many regions of an image a query searches with, besides the whole."""
 
     image: ImageLimits = field(default_factory=ImageLimits)
-    text: text.TextLimits = field(default_factory=text.TextLimits)
+    text: TextLimits = field(default_factory=TextLimits)
     vectors_max: int = 256
     regions_max: int = 0
 
@@ -130,7 +141,7 @@ class _Draft:
     regions: tuple[Region, ...] = ()
     region_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
-    windows: list[str] = field(default_factory=list)
+    windows: Mapping[NormalForm, list[str]] = field(default_factory=dict)
     may_be_anything: bool = False
     """A file: that it is no image is no error."""
     refusal: SimsearchError | None = None
@@ -173,10 +184,15 @@ class Fingerprinter:
         self.limits = limits
         self.decoder: ImageDecoder = decoder or InProcessDecoder(limits.image)
 
-    def ban(self, contents: Sequence[Content], call: CallContext = NO_CALL) -> list[Outcome]:
+    def ban(
+        self,
+        contents: Sequence[Content],
+        call: CallContext = NO_CALL,
+        wanted: Wanted = CURRENT,
+    ) -> list[Outcome]:
         """The fingerprint to store for each content, or why it has none. Raises what concerns the
         whole call: Overloaded, DeadlinePassed, NotReady."""
-        return self._run(contents, Side.BAN, AllSignals(), call)
+        return self._run(contents, Side.BAN, wanted, call)
 
     def query(
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
@@ -197,7 +213,7 @@ class Fingerprinter:
             for number, content in enumerate(contents)
         ]
         begun = [d for d in drafts if isinstance(d, _Draft)]
-        for encoder in self.encoders:
+        for encoder in self.encoders.with_older:
             self._embed_images(encoder, begun, call)
             self._embed_texts(encoder, begun, side, wanted, call)
         return [d.outcome(side) if isinstance(d, _Draft) else d for d in drafts]
@@ -297,7 +313,7 @@ class Fingerprinter:
         """The loaded spaces that such a content can ask in."""
         return (
             encoder.space.id
-            for encoder in self.encoders
+            for encoder in self.encoders.with_older
             if encoder.space and modality in encoder.modalities
         )
 
@@ -306,19 +322,26 @@ class Fingerprinter:
         if side is Side.QUERY:
             _add_digests(draft, content)
         try:
-            normal = text.checked(content.text, self.limits.text)
+            older = self._older_asked(wanted)
+            signals = text_signals(content.text, self.limits.text, wanted, older=older)
         except BadInput as refusal:
             self._unreadable(draft, refusal, wanted)
             return draft
-        windows = list(dict.fromkeys(text.windows_of(normal)))  # a text may repeat itself
-        draft.windows = windows
-        draft.digests[Signal.TEXT_SHA256] = (digests.text_sha256(normal),)
-        draft.report(Signal.TEXT_SHA256, SignalState.SEARCHED)
+        draft.windows = signals.windows
+        draft.digests |= signals.digests
+        for signal in signals.digests:
+            draft.report(signal, SignalState.SEARCHED)
         if (Signal.MINHASH, None) in wanted:
-            _add_bits(draft, Signal.MINHASH, minhash.minhash_of(windows), "the text is too short")
+            rows = minhash.minhash_of(signals.windows[NormalForm.OLDER])
+            _add_bits(draft, Signal.MINHASH, rows, "the text is too short")
         for encoder in self.encoders:
             _report_off(draft, encoder, side)
         return draft
+
+    def _older_asked(self, wanted: Wanted) -> bool:
+        """Whether a space of the older form of texts is wanted."""
+        older = (e for e in self.encoders.with_older if e.form is NormalForm.OLDER)
+        return any((e.space.id, Modality.TEXT) in wanted for e in older if e.space)
 
     # ------------------------------------------------------------ all together
 
@@ -387,20 +410,21 @@ class Fingerprinter:
     ) -> None:
         """A banned text is stored in text spaces only; a query searches wherever a bank allows."""
         crossing = encoder.home is not Modality.TEXT
-        if encoder.text is None or (crossing and side is Side.BAN):
+        if encoder.text is None or encoder.space is None or (crossing and side is Side.BAN):
             return
-        space = encoder.text.space.id
-        ready = [d for d in drafts if d.windows]
+        space, form = encoder.space.id, encoder.form
+        ready = [d for d in drafts if d.windows.get(form)]
         if not ready or (space, Modality.TEXT) not in wanted:
             return
-        seen = [_legible(encoder.text, draft.windows) for draft in ready]
+        seen = [_legible(encoder.text, draft.windows[form]) for draft in ready]
         rows = iter(texts_each(encoder.text, [w for windows, _ in seen for w in windows], call))
         for draft, (windows, reason) in zip(ready, seen, strict=True):
             if not windows:
                 draft.report(space, SignalState.LOW_INFORMATION, reason)
                 continue
-            left_out = len(draft.windows) - len(windows)
-            detail = f"{left_out} of {len(draft.windows)} passages: {reason}" if left_out else ""
+            total = len(draft.windows[form])
+            left_out = total - len(windows)
+            detail = f"{left_out} of {total} passages: {reason}" if left_out else ""
             _take_rows(draft, space, list(islice(rows, len(windows))), detail)
 
 
@@ -483,9 +507,12 @@ def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) ->
         draft.report(signal, SignalState.SEARCHED)
 
 
-def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint | None:
+def digests_alone(
+    content: Content, limits: ContentLimits, wanted: Wanted = CURRENT
+) -> ContentFingerprint | None:
     """The exact digests of a file or text, without decoding or encoding; None for other content. A
-    text that will be refused has those of its bytes."""
+    text that will be refused has those of its bytes. Digests of the older form only where they are
+    wanted."""
     if not isinstance(content, FileContent | TextContent):
         return None
     kind = Modality.TEXT if isinstance(content, TextContent) else Modality.IMAGE
@@ -493,9 +520,10 @@ def digests_alone(content: Content, limits: ContentLimits) -> ContentFingerprint
     _add_digests(draft, content)
     if isinstance(content, TextContent):
         with suppress(BadInput):
-            normal = text.checked(content.text, limits.text)
-            draft.digests[Signal.TEXT_SHA256] = (digests.text_sha256(normal),)
-            draft.report(Signal.TEXT_SHA256, SignalState.SEARCHED)
+            read = text_signals(content.text, limits.text, wanted, older=False).digests
+            draft.digests |= read
+            for signal in read:
+                draft.report(signal, SignalState.SEARCHED)
     return ContentFingerprint(Fingerprint(draft.digests), kind, tuple(draft.reports))
 
 

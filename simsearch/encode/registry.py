@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simsearch.encode.encoder_protocol import ImageEncoder, TextEncoder
+from simsearch.encode.text.forms.text_forms import NormalForm
 from simsearch.errors import SpaceUnavailable, UnknownSpace, WeightsMissing
 from simsearch.types import Modality, Space
 
@@ -25,7 +26,8 @@ class LoadedEncoder:
     """An encoder by its name; both sides None where it is off, with `off_reason` saying why.
 
     `home` is the modality of the rows that its space holds: images for CLIP, texts for a
-    sentence encoder. The other side, where there is one, only asks (cross-modal).
+    sentence encoder. The other side, where there is one, only asks (cross-modal). `form` is that of
+    the texts it encodes.
     """
 
     name: str
@@ -33,12 +35,25 @@ class LoadedEncoder:
     image: ImageEncoder | None = None
     text: TextEncoder | None = None
     off_reason: str = ""
+    form: NormalForm = NormalForm.STRONG
 
     @property
     def space(self) -> Space | None:
         """The space of its vectors; None where it is off."""
         side = self.image or self.text
-        return side.space if side else None
+        if side is None or self.form is NormalForm.STRONG:
+            return side.space if side else None
+        name = side.space.preprocessing.replace(NormalForm.STRONG, self.form, 1)
+        return replace(side.space, preprocessing=name)
+
+    @property
+    def of_older_form(self) -> LoadedEncoder | None:
+        """The same encoder for texts of the older form: its space before the form changed. None
+        where it has none."""
+        named = self.space.preprocessing if self.space else ""
+        if self.home is not Modality.TEXT or not named.startswith(f"{NormalForm.STRONG}-"):
+            return None
+        return replace(self, form=NormalForm.OLDER)
 
     @property
     def precision(self) -> str:
@@ -54,11 +69,14 @@ class LoadedEncoder:
 
 
 class EncoderSet:
-    """Every encoder of one server, by name and by space id."""
+    """Every encoder of one server, by name and by space id; those of texts also by the id of their
+    space of the older form, for rows of before."""
 
     def __init__(self, loaded: Mapping[str, LoadedEncoder]) -> None:
         self._by_name = dict(loaded)
-        self._by_space = {e.space.id: e for e in loaded.values() if e.space}
+        older = [e.of_older_form for e in loaded.values()]
+        self.with_older = (*loaded.values(), *(e for e in older if e))
+        self._by_space = {e.space.id: e for e in self.with_older if e.space}
 
     def __iter__(self) -> Iterator[LoadedEncoder]:
         return iter(self._by_name.values())

@@ -105,7 +105,8 @@ class Matcher:
         view = self._views.view
         banks = selected_banks(view.banks, options)
         with clock.stage("digests"):
-            alone = [(i, digests_alone(c, self._prints.limits)) for i, c in enumerate(contents)]
+            limits, wanted = self._prints.limits, _signals_used(banks)
+            alone = [(i, digests_alone(c, limits, wanted)) for i, c in enumerate(contents)]
             queries = {i: MatchQuery(p, contents[i]) for i, p in alone if p is not None}
             gather_evidence(list(queries.values()), view, banks)
             results = {i: _stopped_answer(q, view, banks, options) for i, q in queries.items()}

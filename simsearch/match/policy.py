@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 
 from simsearch.errors import BadPolicy
 from simsearch.types import (
     BINARY,
     BITS,
     DIGESTS,
+    OLDER_FORM,
     Band,
     CosineRule,
     DigestRule,
@@ -197,6 +199,14 @@ def _check_once(names: Sequence[str]) -> None:
 
 PDQ_DEFAULT = {"block": 31, "review": 38}
 MINHASH_DEFAULT = {"review": 64, "log": 76}
+DIGEST_DEFAULTS = MappingProxyType(
+    {
+        signal: Band.REVIEW if signal in ("md5", "text_strong_sha256") else Band.BLOCK
+        for signal in DIGESTS
+        if signal not in OLDER_FORM
+    }
+)
+"""The band of each digest in a new bank; those of the older form of texts are left out."""
 
 
 ALLOWED_PDQ_DEFAULT = {"review": 10}
@@ -207,15 +217,20 @@ def allowed_policy() -> Policy:
     or re-encoded."""
     return Policy(
         hamming=(HammingRule(signal=BINARY[0], **ALLOWED_PDQ_DEFAULT),),
-        digests=tuple(DigestRule(signal, Band.REVIEW) for signal in DIGESTS if signal != "md5"),
+        digests=tuple(
+            DigestRule(signal, Band.REVIEW)
+            for signal in DIGEST_DEFAULTS
+            if signal not in ("md5", "text_strong_sha256")
+        ),
     )
 
 
 def default_policy(cosine: Iterable[CosineRule]) -> Policy:
     """The default policy of a bank.
 
-    Equal digests BLOCK, except MD5, for which collisions can be constructed: REVIEW. PDQ blocks at
-    its published 31 bits; MinHash alone reaches REVIEW. `cosine` are the rules of the encoders.
+    Equal digests BLOCK, except MD5, for which collisions can be constructed, and that of the
+    strong form, which different words can have: REVIEW. PDQ blocks at its published 31 bits;
+    MinHash alone reaches REVIEW. `cosine` are the rules of the encoders.
     """
     return Policy(
         cosine=tuple(cosine),
@@ -223,9 +238,7 @@ def default_policy(cosine: Iterable[CosineRule]) -> Policy:
             HammingRule(signal=BINARY[0], **PDQ_DEFAULT),
             HammingRule(signal=BINARY[1], **MINHASH_DEFAULT),
         ),
-        digests=tuple(
-            DigestRule(signal, Band.REVIEW if signal == "md5" else Band.BLOCK) for signal in DIGESTS
-        ),
+        digests=tuple(DigestRule(signal, band) for signal, band in DIGEST_DEFAULTS.items()),
     )
 
 

@@ -38,17 +38,28 @@ class Modality(StrEnum):
 
 
 class Signal(StrEnum):
-    """Names of the signals that are not vectors; a vector signal is named by its space id."""
+    """Names of the signals that are not vectors; a vector signal is named by its space id.
+
+    TEXT_SHA256 and MINHASH are those of the older form of texts (`simsearch.encode.text.forms`).
+    """
 
     SHA256 = "sha256"
     MD5 = "md5"
     TEXT_SHA256 = "text_sha256"
     PDQ = "pdq"
     MINHASH = "minhash"
+    TEXT_LIGHT_SHA256 = "text_light_sha256"
+    TEXT_STRONG_SHA256 = "text_strong_sha256"
 
 
 DIGESTS: Mapping[Signal, int] = MappingProxyType(
-    {Signal.SHA256: 32, Signal.MD5: 16, Signal.TEXT_SHA256: 32}
+    {
+        Signal.SHA256: 32,
+        Signal.MD5: 16,
+        Signal.TEXT_SHA256: 32,
+        Signal.TEXT_LIGHT_SHA256: 32,
+        Signal.TEXT_STRONG_SHA256: 32,
+    }
 )
 """Signals matched by equality, with their length in bytes."""
 
@@ -57,6 +68,9 @@ DIGEST_ENTRIES_MAX = 1024
 
 BINARY = (Signal.PDQ, Signal.MINHASH)
 """Signals matched by Hamming distance; `BITS_BYTES` bytes a row."""
+
+OLDER_FORM = frozenset({Signal.TEXT_SHA256, Signal.MINHASH})
+"""Signals of the older form of texts: computed where a bank has a rule for them."""
 
 
 @dataclass(frozen=True)

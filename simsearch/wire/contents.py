@@ -139,7 +139,7 @@ def hash_signal(number: int) -> Signal:
     """The signal of a number. Raises BadRequest where it is unknown or not set."""
     signal = HASH_SIGNALS.get(number)
     if signal is None:
-        raise BadRequest("the hash has no signal: set SHA256, MD5, TEXT_SHA256, PDQ or MINHASH")
+        raise BadRequest("the hash has no signal: set SHA256, MD5, PDQ or another")
     return signal
 
 

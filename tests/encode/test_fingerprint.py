@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simsearch.encode.text.normalise import TextLimits
 
 from simsearch.encode.encoders.precomputed import check_vectors
 from simsearch.encode.fingerprint import (
@@ -22,7 +23,6 @@ from simsearch.encode.image.pdq import pdq_dihedral, pdq_of
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.registry import EncoderSet
 from simsearch.encode.text import minhash, normalise
-from simsearch.encode.text.normalise import TextLimits
 from simsearch.errors import BadVector, LimitExceeded, SimsearchError
 from simsearch.types import (
     BITS_BYTES,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from simsearch.encode.fingerprint import ContentLimits, Fingerprinter
-from simsearch.encode.text.normalise import TextLimits
+from simsearch.encode.text.windows import TextLimits
 from simsearch.errors import BadContent, ContentTooLarge, EmptyContent, EncoderFailed
 from simsearch.match.matcher import Matcher
 from simsearch.types import (

@@ -9,7 +9,7 @@ from dataclasses import replace
 from simsearch.bank.edits.propose import NO_ROWS, four_eyes_in_force, new_proposal, propose
 from simsearch.bank.lmdb.tables import Tables
 from simsearch.bank.records import hash_chain
-from simsearch.bank.records.fingerprints import fingerprint_from_bytes, fingerprint_to_bytes
+from simsearch.bank.records.fingerprints import fingerprint_to_bytes
 from simsearch.bank.records.keys import Lifetime, digest_prefix, source_mark, whole_mark
 from simsearch.errors import BadRequest, BankArchived, BankChanged, BankExists, EntryRetracted
 from simsearch.types import (
@@ -29,6 +29,7 @@ from simsearch.types import (
     Policy,
     ProposalKind,
     ProposedRows,
+    Signal,
 )
 
 SERVER_ACTOR = "simsearch"
@@ -182,13 +183,17 @@ def add_entry(
 
 def marks_of(entry: Entry, record: bytes, fingerprint: Fingerprint) -> Iterator[bytes]:
     """The index keys of an entry: its digests, its whole fingerprint, and its source's ids."""
-    for signal, values in fingerprint.digests.items():
-        for digest in values:
-            yield digest_prefix(signal, digest)
+    yield from _digest_marks(fingerprint)
     yield whole_mark(record)
     for source_id in dict.fromkeys((entry.source_id, *entry.aliases)):
         if source_id:
             yield source_mark(entry.source, source_id)
+
+
+def _digest_marks(fingerprint: Fingerprint) -> Iterator[bytes]:
+    for signal, values in fingerprint.digests.items():
+        for digest in values:
+            yield digest_prefix(signal, digest)
 
 
 def retract_entry(
@@ -219,7 +224,7 @@ def retract(tables: Tables, bank: Bank, entry: Entry, edit: Edit) -> Entry:
     retracted = replace(entry, state=EntryState.RETRACTED, retracted=change)
     tables.put_entry(retracted)
     record = tables.change_fingerprint_bytes(entry.added)
-    marks = marks_of(entry, record, fingerprint_from_bytes(key, record))
+    marks = marks_of(entry, record, tables.fingerprint_or_raise(key, change.seq))
     tables.put_lifetime(key, Lifetime(bank.id, entry.added.seq, change.seq), marks)
     return retracted
 
@@ -377,13 +382,22 @@ def extend_entry(
     )
     tables.put_entry(extended)
     tables.put_extension(key, change.seq, record)
+    tables.put_lifetime(key, Lifetime(bank.id, entry.added.seq), _digest_marks(new))
     return extended, new
 
 
+_DIGESTS_OF_FORMS = (Signal.TEXT_LIGHT_SHA256, Signal.TEXT_STRONG_SHA256)
+
+
 def _without(fingerprint: Fingerprint, had: Fingerprint) -> Fingerprint:
-    """The spaces and binary signals that `had` lacks. Digests are left out: they identify the
-    entry, so they stay as they were when it was added."""
+    """The signals that `had` lacks. Of digests only those of the forms of texts: the others
+    identify the entry, so they stay as they were when it was added."""
     return Fingerprint(
+        digests={
+            s: values
+            for s, values in fingerprint.digests.items()
+            if s in _DIGESTS_OF_FORMS and s not in had.digests
+        },
         bits={s: rows for s, rows in fingerprint.bits.items() if s not in had.bits and len(rows)},
         vectors={
             s: rows for s, rows in fingerprint.vectors.items() if s not in had.vectors and len(rows)

@@ -31,7 +31,7 @@ from simsearch.types import (
     Signal,
 )
 
-SAME_CONTENT: Final = (Signal.SHA256, Signal.TEXT_SHA256)
+SAME_CONTENT: Final = (Signal.SHA256, Signal.TEXT_LIGHT_SHA256, Signal.TEXT_SHA256)
 """Digests of which one equal value makes an item a duplicate."""
 
 

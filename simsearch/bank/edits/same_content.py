@@ -13,7 +13,7 @@ import numpy as np
 from simsearch.errors import ContentMismatch
 from simsearch.types import BINARY, Bits, Fingerprint, Signal
 
-IDENTITIES = (Signal.SHA256, Signal.TEXT_SHA256)
+IDENTITIES = (Signal.SHA256, Signal.TEXT_LIGHT_SHA256, Signal.TEXT_SHA256)
 """Digests that prove identity. Not MD5, for which collisions can be constructed."""
 
 SAME_BITS_MAX = 10

@@ -57,7 +57,13 @@ META_NEXT_ENTRY_KEY = b"next_entry_key"
 META_NEXT_BANK_ID = b"next_bank_id"
 META_NEXT_PROPOSAL_ID = b"next_proposal_id"  # absent before the first
 
-DIGEST_KINDS = {Signal.SHA256: b"\x01", Signal.MD5: b"\x02", Signal.TEXT_SHA256: b"\x03"}
+DIGEST_KINDS = {
+    Signal.SHA256: b"\x01",
+    Signal.MD5: b"\x02",
+    Signal.TEXT_SHA256: b"\x03",
+    Signal.TEXT_LIGHT_SHA256: b"\x04",
+    Signal.TEXT_STRONG_SHA256: b"\x05",
+}
 """Parts of keys on disk: never to be changed."""
 
 _WHOLE = b"\x06"

@@ -39,8 +39,12 @@ from simsearch.wire import HASH_SIGNALS, policy_from
 if TYPE_CHECKING:
     from simsearch.client import Client
 
-EXACT = {Modality.IMAGE: Signal.SHA256, Modality.TEXT: Signal.TEXT_SHA256}
-"""By which digest a content is recognised as the one that was banned."""
+EXACT = {
+    Modality.IMAGE: (Signal.SHA256,),
+    Modality.TEXT: (Signal.TEXT_LIGHT_SHA256, Signal.TEXT_SHA256),
+}
+"""By which digests a content is recognised as the one that was banned; entries of before have the
+second of a text alone."""
 
 Partial = Annotated[
     bool, typer.Option("--partial", help="the entry's other contents are lost: go on without them")
@@ -146,9 +150,9 @@ def backfill(
 
 def _require_digest_rule(client: Client, bank: str, modality: Modality) -> None:
     rules = client.get_bank(bank).policy.digests
-    if EXACT[modality] not in {HASH_SIGNALS.get(rule.signal) for rule in rules}:
+    if not {HASH_SIGNALS.get(rule.signal) for rule in rules}.intersection(EXACT[modality]):
         raise BadRequest(
-            f"bank {bank!r} has no rule for {EXACT[modality]}, so its entries cannot be told by "
+            f"bank {bank!r} has no rule for {EXACT[modality][0]}, so its entries cannot be told by "
             "their content: give its policy that rule, or extend each entry by its key"
         )
 
@@ -171,7 +175,7 @@ def _recognised(
         keys = [
             hit.entry_key
             for hit in outcome.hits
-            if any(e.signal == EXACT[modality] for e in hit.evidence)
+            if any(e.signal in EXACT[modality] for e in hit.evidence)
         ]
         if outcome.truncated:
             report.fail(sample.name, _cut(outcome))

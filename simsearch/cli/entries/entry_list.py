@@ -29,7 +29,8 @@ WithLabels = Annotated[
     typer.Option("--label", help="with this label (repeatable: with all of them)"),
 ]
 WithDigest = Annotated[
-    str, typer.Option("--digest", metavar="SIGNAL:HEX", help="with this sha256, md5 or text_sha256")
+    str,
+    typer.Option("--digest", metavar="SIGNAL:HEX", help="with this sha256, md5 …"),
 ]
 ContentIds = Annotated[
     bool, typer.Option("--content-ids", help="say what each was banned as (with --json)")

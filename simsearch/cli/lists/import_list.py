@@ -73,7 +73,7 @@ ListFormat = Annotated[
     str, typer.Option("--format", help="of the list; told from its content where left out")
 ]
 HashSignal = Annotated[
-    str, typer.Option(help="of hashes that name none: pdq, md5, sha256 or text_sha256")
+    str, typer.Option(help="of hashes that name none: pdq, md5, sha256 or text_light_sha256")
 ]
 EntryLabels = Annotated[
     Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time

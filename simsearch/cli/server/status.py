@@ -35,4 +35,9 @@ def status(server: Server = SERVER_DEFAULT, as_json: Json = False) -> None:
          for s in answer.spaces],
     )  # fmt: skip
     print_table(("signal", "rows"), [(s.signal, str(s.rows)) for s in answer.signals])
-    print_table(("bank", "active entries"), [(b.name, str(b.active_entries)) for b in answer.banks])
+    print_table(
+        ("bank", "active entries", "texts in the older form alone"),
+        [(b.name, str(b.active_entries), str(b.older_form_entries)) for b in answer.banks],
+    )
+    if any(b.older_form_entries for b in answer.banks):
+        print_line("extend the entries of the older form: see `simsearch entry backfill --help`")

@@ -90,7 +90,7 @@ class FingerprintCache:
         """`bytes_max` 0: no cache. `single_flight` False: concurrent calls do not wait for each
         other. Equal contents of one call are computed once in any case."""
         self._prints = fingerprints
-        spaces = [encoder.space.id for encoder in fingerprints.encoders if encoder.space]
+        spaces = [encoder.space.id for encoder in fingerprints.encoders.with_older if encoder.space]
         self._candidates = {
             modality: [*((str(s), None) for s in Signal), *((space, modality) for space in spaces)]
             for modality in Modality

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simsearch.encode.encoders.blindness import Blindness
 from simsearch.encode.encoders.dtype import BFLOAT16, FLOAT32, choose_precision, device_has_bf16
 from simsearch.encode.encoders.sentence_files import ModelFiles, find_model
-from simsearch.encode.text.normalise import NORMALISATION_ID
+from simsearch.encode.text.forms.text_forms import NORMALISATION_ID
 from simsearch.errors import BadConfig
 from simsearch.types import NO_CALL, CallContext, Space, Vectors
 

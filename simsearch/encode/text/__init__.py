@@ -1,1 +1,1 @@
-"""Text: the strong normal form, its tables, windows and MinHash."""
+"""Text: its normal forms, windows and MinHash."""

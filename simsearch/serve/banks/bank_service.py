@@ -28,6 +28,7 @@ from simsearch.serve.banks.entry_drafts import (
     all_or_first_refusal,
     prepare,
     read_contents,
+    wanted_of_extension,
     warnings_of,
 )
 from simsearch.serve.banks.entry_pages import list_entries
@@ -140,7 +141,7 @@ def _add_entry(
     core: Core, request: bank_pb2.AddEntryRequest, caller: Identity
 ) -> bank_pb2.AddEntryResponse:
     core.store.bank(request.bank)
-    prepared = prepare(core, [request.entry])[0]
+    prepared = prepare(core, request.bank, [request.entry])[0]
     if isinstance(prepared, SimsearchError):
         raise prepared
     [prepared] = with_review_reasons(core, request.bank, [prepared])
@@ -165,7 +166,7 @@ def _batch_add_entries(
     count_max = core.config.limits.batch_items_max
     if len(request.entries) > count_max:
         raise LimitExceeded(f"{len(request.entries)} entries in one batch: {count_max} at most")
-    prepared = prepare(core, request.entries)
+    prepared = prepare(core, request.bank, request.entries)
     ready = with_review_reasons(
         core, request.bank, [p for p in prepared if isinstance(p, Prepared)]
     )
@@ -210,8 +211,9 @@ def _extend_entry(
     if isinstance(contents, SimsearchError):
         raise contents
     _check_vouched_for(core, request.bank, contents)
-    fingerprints = all_or_first_refusal(core.fingerprinter.ban(contents))
     stored = core.store.fingerprints([before.key])[before.key]
+    wanted = wanted_of_extension(core.store.bank(request.bank).policy, stored)
+    fingerprints = all_or_first_refusal(core.fingerprinter.ban(contents, wanted=wanted))
     check_contents(
         before.key, stored, [p.fingerprint for p in fingerprints], partial=request.partial
     )

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 from simsearch.bank.edit_checks import check_drafts
 from simsearch.encode.fingerprint import ContentFingerprint, merge
+from simsearch.encode.text_signals import CurrentSignals
 from simsearch.errors import EmptyContent, LimitExceeded, SimsearchError
 from simsearch.serve.core.server_core import Core
-from simsearch.types import Content, EntryDraft, EntryState, Fingerprint, SignalReport, SignalState
+from simsearch.types import (
+    Content,
+    EntryDraft,
+    EntryState,
+    Fingerprint,
+    Policy,
+    SignalReport,
+    SignalState,
+)
 from simsearch.v1 import bank_pb2, content_pb2
 from simsearch.wire import content_from, state_from, time_from
 
@@ -24,11 +33,15 @@ class Prepared:
     reports: tuple[SignalReport, ...] = ()
 
 
-def prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[Prepared | SimsearchError]:
-    """Each draft with its fingerprint, or an error; all contents are encoded in one batch."""
+def prepare(
+    core: Core, bank: str, drafts: Sequence[bank_pb2.EntryDraft]
+) -> list[Prepared | SimsearchError]:
+    """Each draft for that bank with its fingerprint, or an error; all contents are encoded in one
+    batch. Raises BankNotFound."""
     read = [read_contents(core, draft.contents) for draft in drafts]
     flat = [content for contents in read if isinstance(contents, list) for content in contents]
-    outcomes = iter(core.fingerprinter.ban(flat))
+    wanted = wanted_of_bans(core.store.bank(bank).policy)
+    outcomes = iter(core.fingerprinter.ban(flat, wanted=wanted))
     prepared: list[Prepared | SimsearchError] = []
     for draft, contents in zip(drafts, read, strict=True):
         if isinstance(contents, SimsearchError):
@@ -36,6 +49,21 @@ def prepare(core: Core, drafts: Sequence[bank_pb2.EntryDraft]) -> list[Prepared 
         else:
             prepared.append(_prepared(draft, contents, [next(outcomes) for _ in contents]))
     return prepared
+
+
+def wanted_of_bans(policy: Policy) -> CurrentSignals:
+    """Every signal, those of the older form of texts where the policy has a rule for them."""
+    return CurrentSignals(_named(policy))
+
+
+def _named(policy: Policy) -> set[str]:
+    signals = [rule.signal for rule in policy.hamming] + [rule.signal for rule in policy.digests]
+    return {*(rule.space for rule in policy.cosine), *map(str, signals)}
+
+
+def wanted_of_extension(policy: Policy, stored: Fingerprint) -> CurrentSignals:
+    """As `wanted_of_bans`, and those of the older form that the entry has, by which it is known."""
+    return CurrentSignals({*_named(policy), *stored.rows()})
 
 
 def read_contents(

@@ -111,16 +111,16 @@ def _rows(
     if request.HasField("hashes"):
         return _rows_of_hashes(request.hashes)
     _check_count(len(request.items))
-    return _rows_of_items(core, request.items)
+    return _rows_of_items(core, request.bank, request.items)
 
 
 def _rows_of_items(
-    core: Core, items: Sequence[bank_pb2.ImportItem]
+    core: Core, bank: str, items: Sequence[bank_pb2.ImportItem]
 ) -> Sequence[ImportItem | SimsearchError]:
     """Withdrawn rows need no contents: their source's ids are enough. Raises errors that are not of
     one row, such as SpaceUnavailable."""
     whole = [item.entry for item in items if item.entry.contents or not item.withdrawn]
-    prepared = iter(prepare(core, whole))
+    prepared = iter(prepare(core, bank, whole))
     rows: list[ImportItem | SimsearchError] = []
     for item in items:
         if item.withdrawn and not item.entry.contents:

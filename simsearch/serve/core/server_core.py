@@ -18,7 +18,7 @@ from simsearch.encode.image.decoder import ImageDecoder, InProcessDecoder
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.registry import EncoderSet, EncoderSpec, LoadedEncoder, load_encoders
 from simsearch.encode.sandbox.sandboxed_decoder import Sandbox, SandboxOptions
-from simsearch.encode.text.normalise import TextLimits
+from simsearch.encode.text.windows import TextLimits
 from simsearch.index.gpu.gpu_view import GpuOptions, Gpus, Placement
 from simsearch.live.follower import Follower
 from simsearch.match.matcher import Matcher, ViewSource
@@ -188,8 +188,8 @@ def image_decoder(config: Config) -> ImageDecoder:
 
 
 def served_spaces(encoders: EncoderSet) -> frozenset[str]:
-    """The ids of the spaces of the encoders that are on."""
-    return frozenset(encoder.space.id for encoder in encoders if encoder.space)
+    """The ids of the spaces of the encoders that are on, those of the older form of texts too."""
+    return frozenset(encoder.space.id for encoder in encoders.with_older if encoder.space)
 
 
 def _specs(config: Config) -> list[EncoderSpec]:

@@ -144,12 +144,20 @@ def _print_of(outcome: ContentFingerprint | SimsearchError) -> ContentFingerprin
     return outcome
 
 
+_TEXT_SIGNALS: Final = (
+    Signal.TEXT_LIGHT_SHA256,
+    Signal.TEXT_STRONG_SHA256,
+    Signal.TEXT_SHA256,
+    Signal.MINHASH,
+)
+
+
 def _expected(encoders: EncoderSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The signals that the banned image and the banned text must have."""
     spaces = [(e.space.id, e) for e in encoders if e.space]
     return (
         (Signal.SHA256, Signal.MD5, Signal.PDQ, *(s for s, e in spaces if e.image)),
-        (Signal.TEXT_SHA256, Signal.MINHASH, *(s for s, e in spaces if e.text)),
+        (*_TEXT_SIGNALS, *(s for s, e in spaces if e.text)),
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from simsearch import __version__
-from simsearch.encode.registry import LoadedEncoder
+from simsearch.encode.registry import EncoderSet, LoadedEncoder
+from simsearch.encode.text.forms.text_forms import NormalForm
 from simsearch.live.view import View
 from simsearch.serve.auth.identity import current
 from simsearch.serve.core.server_core import Core
+from simsearch.serve.health.older_forms import OlderFormCount
 from simsearch.serve.scheduling.executor import EditExecutor
 from simsearch.serve.transport.call_boundary import Context
 from simsearch.types import BINARY, BankAccess
@@ -19,16 +23,20 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
 
     def __init__(self, executor: EditExecutor) -> None:
         self._executor = executor
+        self._older_forms = OlderFormCount()
 
     async def GetStatus(
         self, request: index_pb2.GetStatusRequest, context: Context
     ) -> index_pb2.GetStatusResponse:
         """The status; it lists only banks that the caller may read."""
         reads = current().reads
-        return await self._executor.run(lambda core: _status(core, reads))
+        return await self._executor.run(lambda core: _status(core, reads, self._older_forms))
 
 
-def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
+def _status(
+    core: Core, reads: BankAccess, older_forms: OlderFormCount
+) -> index_pb2.GetStatusResponse:
+    older = older_forms.of(core.store)
     view, durable = core.follower.view, core.store.seq()
     fault = core.follower.fault
     return index_pb2.GetStatusResponse(
@@ -38,7 +46,7 @@ def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
         durable_seq=durable,
         lag=max(0, durable - view.seq),
         spaces=[
-            *[_space(encoder, view) for encoder in core.encoders],
+            *[_space(encoder, view) for encoder in _listed(core.encoders, view)],
             *[_without_encoder(space, rows) for space, rows in sorted(view.unsearchable.items())],
         ],
         signals=[
@@ -46,7 +54,11 @@ def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
             for s in BINARY
         ],
         banks=[
-            index_pb2.BankStatus(name=b.name, active_entries=b.active_entries)
+            index_pb2.BankStatus(
+                name=b.name,
+                active_entries=b.active_entries,
+                older_form_entries=older.get(b.name, 0),
+            )
             for b in core.store.banks()
             if b.name in reads
         ],
@@ -72,12 +84,20 @@ def _status(core: Core, reads: BankAccess) -> index_pb2.GetStatusResponse:
     )
 
 
+def _listed(encoders: EncoderSet, view: View) -> Iterator[LoadedEncoder]:
+    """All encoders, and those of the older form of texts whose space has rows."""
+    for encoder in encoders.with_older:
+        if encoder.form is NormalForm.STRONG or (encoder.space and view.cosine(encoder.space.id)):
+            yield encoder
+
+
 def _space(encoder: LoadedEncoder, view: View) -> index_pb2.SpaceStatus:
     if encoder.space is None:
         return index_pb2.SpaceStatus(name=encoder.name, available=False, reason=encoder.off_reason)
     rows = view.cosine(encoder.space.id)
+    older = " (older form)" if encoder.form is NormalForm.OLDER else ""
     return index_pb2.SpaceStatus(
-        name=encoder.name,
+        name=encoder.name + older,
         space=encoder.space.id,
         dim=encoder.space.dim,
         modalities=[str(m) for m in encoder.modalities],

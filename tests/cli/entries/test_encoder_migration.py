@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from simsearch.encode.text.normalise import TextLimits, checked
 
 from simsearch.client import Client
 from simsearch.encode.digests import text_sha256
 from simsearch.encode.registry import LoadedEncoder
-from simsearch.encode.text.normalise import TextLimits, checked
 from simsearch.errors import ContentMismatch, EntryRetracted
 from simsearch.types import (
     Band,

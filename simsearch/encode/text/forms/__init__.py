@@ -1,0 +1,1 @@
+"""Normal forms: light and strong, and the older one; their tables and rules."""
