@@ -27,6 +27,7 @@ from simsearch.encode.image.decoder import (
     PdqRows,
     preprocess_of,
 )
+from simsearch.encode.image.frames import views_of_parts
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.text import minhash
@@ -36,6 +37,7 @@ from simsearch.types import (
     BINARY,
     BITS_BYTES,
     NO_CALL,
+    WHOLE_PICTURE,
     Bits,
     CallContext,
     Content,
@@ -43,7 +45,7 @@ from simsearch.types import (
     HashContent,
     ImageContent,
     Modality,
-    Region,
+    PicturePart,
     Signal,
     SignalReport,
     SignalState,
@@ -78,32 +80,33 @@ class AllSignals:
 
 @dataclass(frozen=True)
 class ContentLimits:
-    """`regions_max`: how many regions of an image a query searches with, besides the whole."""
+    """`regions_max`: how many regions of an image a query searches with, besides the whole.
+    `frames_asked_max`: how many frames of an animation are asked and banned."""
 
     image: ImageLimits = field(default_factory=ImageLimits)
     text: text.TextLimits = field(default_factory=text.TextLimits)
     vectors_max: int = 256
     regions_max: int = 0
+    frames_asked_max: int = 16
 
 
 @dataclass(frozen=True)
 class ContentFingerprint:
     """The fingerprint of one content, its kind, and the state of each signal.
 
-    `regions` are the pictures found in a picture; `region_of_row[signal]`, (rows,) uint8, has 0
-    for a row of the whole and n for one of the n-th region. Signals of the whole alone are not in
-    it.
+    `parts` are the pictures that a picture file shows, and `part_of_row[signal]`, (rows,) uint8,
+    has of each row the number of its part. A still of which the whole was asked alone has none.
     """
 
     fingerprint: Fingerprint
     modality: Modality | None
     reports: tuple[SignalReport, ...] = ()
-    regions: tuple[Region, ...] = ()
-    region_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    parts: tuple[PicturePart, ...] = ()
+    part_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
-    def region(self, number: int) -> Region | None:
-        """The region of that number in `region_of_row`; None: the whole."""
-        return self.regions[number - 1] if number else None
+    def part(self, number: int) -> PicturePart:
+        """The part of that number in `part_of_row`."""
+        return self.parts[number] if self.parts else WHOLE_PICTURE
 
 
 @dataclass
@@ -115,8 +118,10 @@ class _Draft:
     bits: dict[Signal, Bits] = field(default_factory=dict)
     vectors: dict[str, Vectors] = field(default_factory=dict)
     reports: list[SignalReport] = field(default_factory=list)
-    regions: tuple[Region, ...] = ()
-    region_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    parts: tuple[PicturePart, ...] = ()
+    part_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
     windows: list[str] = field(default_factory=list)
     refusal: SimsearchError | None = None
@@ -125,13 +130,19 @@ class _Draft:
     def report(self, signal: str, state: SignalState, detail: str = "") -> None:
         self.reports.append(SignalReport(str(signal), state, detail))
 
+    def report_searched(self, signal: str, *unseen: str) -> None:
+        """Of a picture: PARTIAL where something was not looked at."""
+        missing = (*self.unseen, *unseen)
+        state = SignalState.PARTIAL if missing else SignalState.SEARCHED
+        self.report(signal, state, "; ".join((*missing, *self.remarks)))
+
     def outcome(self) -> Outcome:
         if self.refusal is not None:
             return self.refusal
         fingerprint = Fingerprint(self.digests, self.bits, self.vectors)
-        regions = self.regions if self.region_of_row else ()
+        parts = self.parts if self.part_of_row else ()
         return ContentFingerprint(
-            fingerprint, self.modality, tuple(self.reports), regions, dict(self.region_of_row)
+            fingerprint, self.modality, tuple(self.reports), parts, dict(self.part_of_row)
         )
 
 
@@ -220,18 +231,25 @@ class Fingerprinter:
     ) -> _Draft:
         if isinstance(decoded, SimsearchError):
             raise decoded
-        draft = _Draft(Modality.IMAGE, regions=tuple(region for region, _ in decoded.parts))
+        shown, blank = _shown(decoded, side)
+        remarks = (*decoded.remarks, *blank)
+        draft = _Draft(
+            Modality.IMAGE,
+            parts=tuple(part for part, _ in shown),
+            unseen=decoded.unseen,
+            remarks=remarks,
+        )
         draft.digests[Signal.SHA256] = (content.sha256,)
         draft.digests[Signal.MD5] = (content.md5,)
         for signal in (Signal.SHA256, Signal.MD5):
             draft.report(signal, SignalState.SEARCHED)
         if (Signal.PDQ, None) in wanted:
-            _add_pdq(draft, decoded)
+            _add_pdq(draft, [picture for _, picture in shown])
         for encoder in self.encoders:
             if encoder.image is None:
                 _report_off(draft, encoder, side)
             elif (encoder.image.space.id, Modality.IMAGE) in wanted:
-                pixels = self._pixels(encoder.image, decoded, content.data)
+                pixels = self._pixels(encoder.image, shown, content.data)
                 draft.pixels[encoder.image.space.id] = pixels
         return draft
 
@@ -245,17 +263,18 @@ class Fingerprinter:
         rows = PDQ_ROWS[side] if (Signal.PDQ, None) in wanted else PdqRows.NONE
         asks = side is Side.QUERY and (rows or asking)
         regions_max = self.limits.regions_max if asks else 0
-        return ImageRequest(rows, tuple(dict.fromkeys(ways)), regions_max)
+        return ImageRequest(
+            rows, tuple(dict.fromkeys(ways)), regions_max, self.limits.frames_asked_max
+        )
 
-    def _pixels(self, encoder: ImageEncoder, decoded: DecodedImage, data: bytes) -> list[Pixels]:
-        """Of the whole, then of each region. An encoder that cannot say how its pixels are made
-        makes them itself, in this process: of an image that the decoder has survived."""
+    def _pixels(self, encoder: ImageEncoder, shown: Sequence[Shown], data: bytes) -> list[Pixels]:
+        """Of each part. An encoder that cannot say how its pixels are made makes them itself, in
+        this process: of an image that the decoder has survived."""
         way = preprocess_of(encoder)
-        if way is None:
-            whole = open_picture(data, self.limits.image)
-            pictures = [whole, *(whole.part(region) for region, _ in decoded.parts)]
-            return [encoder.prepare(picture) for picture in pictures]
-        return [decoded.pixels[way], *(part.pixels[way] for _, part in decoded.parts)]
+        if way is not None:
+            return [picture.pixels[way] for _, picture in shown]
+        views = views_of_parts(open_picture(data, self.limits.image), [part for part, _ in shown])
+        return [encoder.prepare(view) for view in views]
 
     def _begin_text(self, words: str, side: Side, wanted: Wanted) -> _Draft:
         normal = text.checked(words, self.limits.text)
@@ -323,8 +342,8 @@ class Fingerprinter:
         rows = iter(images_each(encoder.image, [p for pixels in shown for p in pixels], call))
         for draft, pixels in zip(ready, shown, strict=True):
             _take_rows(draft, space, list(islice(rows, len(pixels))))
-            if draft.regions:
-                draft.region_of_row[space] = np.arange(len(pixels), dtype=np.uint8)
+            if draft.parts not in ((), (WHOLE_PICTURE,)):
+                draft.part_of_row[space] = np.arange(len(pixels), dtype=np.uint8)
 
     def _embed_texts(
         self,
@@ -348,11 +367,11 @@ class Fingerprinter:
 
 
 def _take_rows(draft: _Draft, space: str, rows: Sequence[Row | SimsearchError]) -> None:
-    """One window or region without a row fails the content: that part was not judged."""
+    """One window or part without a row fails the content: that part was not judged."""
     draft.refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
     if draft.refusal is None:
         draft.vectors[space] = np.stack(rows)  # type: ignore[arg-type]  # all are rows
-        draft.report(space, SignalState.SEARCHED)
+        draft.report_searched(space)
 
 
 def _wrong_kind(encoder: LoadedEncoder, kind: Modality, named: str, side: Side) -> BadVector | None:
@@ -383,15 +402,39 @@ def _begin_hash(signal: Signal, value: bytes) -> _Draft:
     return draft
 
 
-def _add_pdq(draft: _Draft, decoded: DecodedImage) -> None:
-    """Of the whole and of each region that has one."""
-    pictures = [decoded, *(part for _, part in decoded.parts)]
+Shown: TypeAlias = tuple[PicturePart, DecodedImage]
+"""One picture of a file, and what was computed of it."""
+
+
+def _shown(decoded: DecodedImage, side: Side) -> tuple[list[Shown], list[str]]:
+    """The parts that are asked, or banned: a ban leaves out those too plain for PDQ where others
+    are not, and says so; they would hit what has nothing to do with it."""
+    shown: list[Shown] = [(decoded.part, decoded), *decoded.parts]
+    if side is Side.QUERY:
+        return shown, []
+    telling = [(part, picture) for part, picture in shown if picture.pdq is not None]
+    if not telling or len(telling) == len(shown):
+        return shown, []
+    plain = len(shown) - len(telling)
+    return telling, [f"{plain} of {len(shown)} pictures in it are too plain and left out"]
+
+
+def _add_pdq(draft: _Draft, pictures: Sequence[DecodedImage]) -> None:
+    """Of each part that has one. A frame that has none, in no view of it, was not looked at; of
+    regions as many are found that are none."""
     there = {n: p.pdq for n, p in enumerate(pictures) if p.pdq is not None}
-    rows = np.vstack(list(there.values())) if there else None
-    _add_bits(draft, Signal.PDQ, rows, "the image is too plain or too small")
-    if there and draft.regions:
+    if not there:
+        why = "; ".join(("the image is too plain or too small", *draft.unseen, *draft.remarks))
+        draft.report(Signal.PDQ, SignalState.LOW_INFORMATION, why)
+        return
+    draft.bits[Signal.PDQ] = np.vstack(list(there.values()))
+    frames = {part.frame for part in draft.parts}
+    plain = len(frames - {draft.parts[n].frame for n in there})
+    few = [f"{plain} of {len(frames)} frames are too plain for it"] if plain else []
+    draft.report_searched(Signal.PDQ, *few)
+    if draft.parts != (WHOLE_PICTURE,):
         each = [len(bits) for bits in there.values()]
-        draft.region_of_row[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
+        draft.part_of_row[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
 
 
 def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) -> None:

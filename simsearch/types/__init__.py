@@ -26,7 +26,16 @@ from simsearch.types.content import (
 )
 from simsearch.types.entries import Entry, EntryDraft, EntryState, HitCounts, Move
 from simsearch.types.policy import CosineRule, DigestRule, HammingRule, Policy
-from simsearch.types.results import Evidence, Hit, MatchOptions, MatchResult, Region, Suppressed
+from simsearch.types.results import (
+    WHOLE_PICTURE,
+    Evidence,
+    Hit,
+    MatchOptions,
+    MatchResult,
+    PicturePart,
+    Region,
+    Suppressed,
+)
 from simsearch.types.review import (
     Decision,
     Opinion,
@@ -60,6 +69,7 @@ __all__ = [
     "EVERY_BANK",
     "NO_CALL",
     "NO_LIMITS",
+    "WHOLE_PICTURE",
     "Band",
     "Bank",
     "BankAccess",
@@ -93,6 +103,7 @@ __all__ = [
     "Opinion",
     "OpinionDraft",
     "OpinionKind",
+    "PicturePart",
     "Policy",
     "Priority",
     "Proposal",

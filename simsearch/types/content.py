@@ -84,6 +84,8 @@ class SignalState(Enum):
     LOW_INFORMATION = "low_information"
     UNAVAILABLE = "unavailable"
     NOT_ASKED = "not_asked"
+    NOT_COMPUTED = "not_computed"
+    PARTIAL = "partial"
 
 
 @dataclass(frozen=True)

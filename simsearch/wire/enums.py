@@ -74,6 +74,8 @@ SIGNAL_STATE_NUMBERS: Mapping[SignalState, match_pb2.SignalState] = MappingProxy
         SignalState.LOW_INFORMATION: match_pb2.SIGNAL_STATE_LOW_INFORMATION,
         SignalState.UNAVAILABLE: match_pb2.SIGNAL_STATE_UNAVAILABLE,
         SignalState.NOT_ASKED: match_pb2.SIGNAL_STATE_NOT_ASKED,
+        SignalState.NOT_COMPUTED: match_pb2.SIGNAL_STATE_NOT_COMPUTED,
+        SignalState.PARTIAL: match_pb2.SIGNAL_STATE_PARTIAL,
     }
 )
 SIGNAL_STATES: Mapping[int, SignalState] = {n: s for s, n in SIGNAL_STATE_NUMBERS.items()}

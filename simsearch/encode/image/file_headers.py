@@ -3,7 +3,7 @@
 Decoders were written to show files, not to survive them: Pillow alone can be made to keep
 hundreds of megabytes of EXIF, to walk millions of empty chunks, or to unpack text nobody reads.
 So the containers are walked here with bounds, and the decoder is handed nothing but what draws
-the first frame. Colour profiles are dropped with the rest: no signal uses them.
+its frames.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _RE_ENCODE = "re-encode it with an ordinary image tool and send it again"
 @dataclass(frozen=True)
 class FileHeaders:
     """`format` as Pillow names it; `size` is (width, height) as stored, before `orientation`
-    (EXIF, 1 to 8); `drawing` is a smaller file of that format with the first frame alone (WebP:
-    as it came, its decoder is bounded)."""
+    (EXIF, 1 to 8); `drawing` is a smaller file of that format with what draws its frames, of a GIF
+    the first `frames_max` (WebP: as it came, its decoder is bounded)."""
 
     format: str
     size: tuple[int, int]
@@ -38,7 +38,7 @@ class FileHeaders:
 
 def read_file_headers(data: bytes, frames_max: int) -> FileHeaders:
     """Read the headers. Raises BadContent for what is no JPEG, PNG, WebP or GIF or ends too early,
-    and ContentTooLarge for too many frames or pieces."""
+    and ContentTooLarge for too many pieces."""
     name, walk = _recognise(data)
     try:
         return walk(data, _Budget(name, frames_max))
@@ -51,24 +51,14 @@ class _Budget:
     """How much of one file may still be walked."""
 
     name: str
-    frames_left: int
+    frames_max: int
     pieces_left: int = PIECES_MAX
-    frames: int = 0
 
     def piece(self) -> None:
         self.pieces_left -= 1
         if self.pieces_left < 0:
             raise ContentTooLarge(
                 f"the {self.name} file is cut into more than {PIECES_MAX} pieces: {_RE_ENCODE}"
-            )
-
-    def frame(self) -> None:
-        self.frames += 1
-        self.frames_left -= 1
-        if self.frames_left < 0:
-            raise ContentTooLarge(
-                f"the {self.name} file has more than {self.frames - 1} frames: "
-                "send a shorter animation, or its frames one by one"
             )
 
     def bad(self, what: str) -> BadContent:
@@ -143,51 +133,58 @@ def _walk_png(data: bytes, budget: _Budget) -> FileHeaders:
     if data[12:16] != b"IHDR":
         raise budget.bad("does not begin with its header chunk")
     size, depth = (_u32be(data, 16), _u32be(data, 20)), data[24]
-    kept, orientation, frames = [data[:8]], 1, 0
+    kept, orientation, frames, default = [data[:8]], 1, 0, False
     at, kind = 8, b""
     while kind != b"IEND":
         budget.piece()
         kind, end = data[at + 4 : at + 8], at + 12 + _u32be(data, at)
         data[end - 1]  # a chunk that is cut off raises here
         if kind == b"fcTL":
-            budget.frame()
             frames += 1
+        elif kind == b"IDAT":
+            default = default or not frames  # a picture of its own, before the animation
         elif kind == b"eXIf":
             orientation = _orientation(data[at + 8 : end - 4])
-        elif _draws_png(kind, depth):
+        if _draws_png(kind, depth):
             kept.append(data[at:end])
         at = end
-    return FileHeaders("PNG", size, max(frames, 1), orientation, b"".join(kept))
+    count = frames + default if frames else 1
+    return FileHeaders("PNG", size, count, orientation, b"".join(kept))
 
 
 def _draws_png(kind: bytes, depth: int) -> bool:
     """Pillow compares a 16-bit transparent colour with pixels it has cut to 8 bits: without it
     the colour shows, which is what other decoders do with a key that matches no pixel."""
-    return kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (kind == b"tRNS" and depth != 16)
+    return kind in _PNG_KEPT or (kind == b"tRNS" and depth != 16)
+
+
+_PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 
 
 def _walk_gif(data: bytes, budget: _Budget) -> FileHeaders:
     head = 13 + _gif_palette(data[10])
     size = _u16le(data, 6), _u16le(data, 8)
-    control = first = b""
+    kept, frames, control = [data[:head]], 0, b""
     at = head
-    while at < len(data) or not first:
+    while at < len(data) or not frames:
         kind = data[at]
         if kind == 0x2C:
-            budget.frame()
             end = _gif_blocks(data, at + 11 + _gif_palette(data[at + 9]), budget)
-            if not first:
-                first, size = data[at:end], _gif_extent(data, at, size)
+            frames += 1
+            if frames <= budget.frames_max:
+                kept += (control, data[at:end])
+                size = _gif_extent(data, at, size)
+            control = b""
         elif kind == 0x21:
             end = _gif_blocks(data, at + 2, budget)
-            if data[at + 1] == 0xF9 and not first:
+            if data[at + 1] == 0xF9:
                 control = data[at:end]
-        elif first:  # the trailer, or what is left of one
+        elif frames:  # the trailer, or what is left of one
             break
         else:
             raise budget.bad("has no picture in it")
         at = end
-    return FileHeaders("GIF", size, budget.frames, 1, data[:head] + control + first + b";")
+    return FileHeaders("GIF", size, frames, 1, b"".join((*kept, b";")))
 
 
 def _gif_palette(flags: int) -> int:
@@ -218,7 +215,6 @@ def _walk_webp(data: bytes, budget: _Budget) -> FileHeaders:
         budget.piece()
         kind, length = data[at : at + 4], _u32le(data, at + 4)
         if kind == b"ANMF":
-            budget.frame()
             frames += 1
         elif kind == b"EXIF":
             orientation = _orientation(data[at + 8 : at + 8 + length])

@@ -1,4 +1,7 @@
-"""Picture: one image file, checked before a pixel is decoded, then decoded to upright RGB."""
+"""Picture: one image file, checked before a pixel is decoded, then decoded to upright RGB.
+
+Of an animation the frames come as they are composed, one after the other.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import struct
 import warnings
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,14 +43,21 @@ _TURNS = {
 }
 """What makes a picture of each EXIF orientation upright (EXIF 2.3, tag 0x0112)."""
 
+WHITE = (255, 255, 255)
+BLACK = (0, 0, 0)
+OPAQUE = 255
+
+FRAME_PIXELS_MAX = 200_000_000
+"""Of all frames of one file that are decoded, width times height: about two seconds."""
+
 _DRAFT_SCALES = (8, 4, 2)
 """Fractions at which libjpeg can decode without computing the pixels in between."""
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is accepted. Of an animation the first frame alone is ever decoded, but a file of
-    more than `frames_max` is refused: nobody looks at what it might hide."""
+    """What is accepted. Of an animation the first `frames_max` frames are decoded, no more than
+    FRAME_PIXELS_MAX pixels in all."""
 
     bytes_max: int = 20 * 1024 * 1024
     pixels_max: int = 40_000_000
@@ -62,18 +73,18 @@ class ImageLimits:
             )
 
 
-def open_picture(data: bytes, limits: ImageLimits) -> Picture:
+def open_picture(data: bytes, limits: ImageLimits) -> PictureFile:
     """Check a JPEG, PNG, WebP or GIF file without decoding a pixel of it.
 
     Raises EmptyContent, BadContent (another format, broken, 0 pixels) and ContentTooLarge
-    (bytes, pixels, frames, pieces).
+    (bytes, pixels, pieces).
     """
     check_length(data, limits)
     container = read_file_headers(data, limits.frames_max)
     _check_size(container.size, limits)
     with _named_errors(container.format), _decoder(container) as image:
         _check_size(image.size, limits)
-        return Picture(container, image.size)
+        return PictureFile(container, image.size, limits)
 
 
 def check_length(data: bytes, limits: ImageLimits) -> None:
@@ -97,18 +108,43 @@ def _check_size(size: Size, limits: ImageLimits) -> None:
         )
 
 
-class Picture:
-    """A checked image file. Thread-safe; decodes on demand and keeps what it has decoded, so
-    that several encoders share it: drop the Picture when its signals are computed."""
+class Picture(ABC):
+    """One picture that a file shows: a frame of it, or a part of one. Thread-safe."""
 
-    def __init__(self, container: FileHeaders, stored: Size) -> None:
+    @property
+    @abstractmethod
+    def size(self) -> Size:
+        """(width, height) upright."""
+
+    @abstractmethod
+    def rgb(self, at_least: Size | None = None) -> Image.Image:
+        """In 8-bit RGB, upright, over one colour where it is transparent.
+
+        With `at_least` a JPEG may come at a half, a quarter or an eighth of its size, the
+        smallest that still has that many pixels in both directions (or its full size, if it
+        has fewer). The same arguments always give the same pixels. The image is shared: do
+        not change it. Raises BadContent for a file that is cut off or broken.
+        """
+
+    def part(self, region: Region) -> Picture:
+        """The same picture, cut to a region of it."""
+        return _Part(self, region)
+
+
+class PictureFile(Picture):
+    """A checked image file; as a Picture, its first frame over white. Decodes on demand and keeps
+    what it has decoded, so that several encoders share it: drop it when its signals are
+    computed."""
+
+    def __init__(self, container: FileHeaders, stored: Size, limits: ImageLimits) -> None:
         self._container = container
         self._stored = stored
-        self._decoded: dict[int, Image.Image] = {}
+        self._limits = limits
+        self._drawn: dict[int, Image.Image] = {}
+        self._rgb: dict[int, Image.Image] = {}
 
     @property
     def size(self) -> Size:
-        """(width, height) upright."""
         return _upright(self._stored, self._container.orientation)
 
     @property
@@ -118,25 +154,39 @@ class Picture:
 
     @property
     def frames(self) -> int:
-        """How many frames the file announces; only the first is used."""
+        """How many frames or pages the file holds."""
         return self._container.frames
 
     def rgb(self, at_least: Size | None = None) -> Image.Image:
-        """The first frame in 8-bit RGB, upright, over white where it is transparent.
-
-        With `at_least` a JPEG may come at a half, a quarter or an eighth of its size, the
-        smallest that still has that many pixels in both directions (or its full size, if it
-        has fewer). The same arguments always give the same pixels. The image is shared: do
-        not change it. Raises BadContent for a file that is cut off or broken.
-        """
         scale = self._draft_scale(at_least)
-        if scale not in self._decoded:
-            self._decoded[scale] = self._decode(scale)
-        return self._decoded[scale]
+        if scale not in self._rgb:
+            self._rgb[scale] = over(WHITE, self._at(scale))
+        return self._rgb[scale]
 
-    def part(self, region: Region) -> Picture:
-        """The same file, cut to a region of it."""
-        return _Part(self, region)
+    def drawn(self) -> Image.Image:
+        """The first frame upright at full size, RGB, or RGBA where it is transparent. Shared, and
+        raises, as `rgb`."""
+        return self._at(1)
+
+    def frames_drawn(self) -> Iterator[Image.Image]:
+        """The frames as they are composed, from the first, each as in `drawn`; as many as the
+        limits allow. Raises BadContent at one that is broken, ContentTooLarge."""
+        pixels_left = FRAME_PIXELS_MAX
+        with _named_errors(self.format), _decoder(self._container) as image:
+            for number in range(min(self.frames, self._limits.frames_max)):
+                if number and not _next_frame(image, number):
+                    return
+                _check_size(image.size, self._limits)
+                pixels_left -= math.prod(image.size)
+                if number and pixels_left < 0:
+                    return
+                image.load()
+                yield self._finished(image.copy())
+
+    def _at(self, scale: int) -> Image.Image:
+        if scale not in self._drawn:
+            self._drawn[scale] = self._decode(scale)
+        return self._drawn[scale]
 
     def _draft_scale(self, at_least: Size | None) -> int:
         if at_least is None or self.format != "JPEG":
@@ -150,16 +200,37 @@ class Picture:
             if scale > 1:
                 image.draft(None, (self._stored[0] // scale, self._stored[1] // scale))
             image.load()
-            upright = _TURNS.get(self._container.orientation)
-            rgb = to_rgb(image)
-            return rgb.transpose(upright) if upright is not None else rgb
+            return self._finished(image)
+
+    def _finished(self, image: Image.Image) -> Image.Image:
+        upright = _TURNS.get(self._container.orientation)
+        drawn = to_drawn(image)
+        return drawn.transpose(upright) if upright is not None else drawn
+
+
+class DrawnPicture(Picture):
+    """A frame that is decoded, over white or over black where it is transparent."""
+
+    def __init__(self, image: Image.Image, on_black: bool = False) -> None:
+        """`image`: RGB or RGBA, upright."""
+        self._image = image
+        self._ground = BLACK if on_black else WHITE
+        self._rgb: Image.Image | None = None
+
+    @property
+    def size(self) -> Size:
+        return self._image.size
+
+    def rgb(self, at_least: Size | None = None) -> Image.Image:
+        if self._rgb is None:
+            self._rgb = over(self._ground, self._image)
+        return self._rgb
 
 
 class _Part(Picture):
     """A region of another Picture; all that is decoded is kept there."""
 
     def __init__(self, whole: Picture, region: Region) -> None:
-        super().__init__(whole._container, whole._stored)
         self._picture = whole
         self._region = region
 
@@ -196,6 +267,15 @@ def _extent(box: tuple[int, int, int, int]) -> Size:
 
 def _upright(size: Size, orientation: int) -> Size:
     return (size[1], size[0]) if orientation >= 5 else size
+
+
+def _next_frame(image: Image.Image, number: int) -> bool:
+    """Whether there is one: a file may announce more than it has."""
+    try:
+        image.seek(number)
+    except EOFError:
+        return False
+    return True
 
 
 def _decoder(container: FileHeaders) -> Image.Image:
@@ -239,15 +319,23 @@ _BROKEN = (
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of any mode that Pillow can convert, over white where it is transparent.
+    """8-bit RGB of any mode that Pillow can convert, over white where it is transparent: what most
+    viewers show."""
+    return over(WHITE, to_drawn(image))
 
-    White is what most viewers show. 16-bit grey keeps its upper eight bits, as Pillow does
-    with 16-bit colour; its own conversion would clip everything above 255 to white.
+
+def to_drawn(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode that Pillow can convert, or RGBA where some of it is transparent.
+
+    16-bit grey keeps its upper eight bits, as Pillow does with 16-bit colour; its own conversion
+    would clip everything above 255 to white.
     """
     if image.mode.startswith("I"):
         return _to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
-        return _over_white(_straight(image).convert("RGBA"))
+        drawn = _straight(image).convert("RGBA")
+        least, _ = drawn.getchannel("A").getextrema()
+        return drawn if least != OPAQUE else drawn.convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -263,6 +351,9 @@ def _straight(image: Image.Image) -> Image.Image:
     return image.convert(straight) if straight else image
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+def over(ground: tuple[int, int, int], image: Image.Image) -> Image.Image:
+    """RGB of an RGB or RGBA image, over one colour."""
+    if image.mode == "RGB":
+        return image
+    canvas = Image.new("RGBA", image.size, ground)
+    return Image.alpha_composite(canvas, image).convert("RGB")

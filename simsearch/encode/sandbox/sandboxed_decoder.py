@@ -113,8 +113,7 @@ class Sandbox:
             self._counter.add("refused")
             raise
         self._poison.acquit(data)
-        self._counter.add("decoded")
-        self._counter.add("regions", len(decoded.parts))
+        self._counter.add_decoded(decoded)
         return decoded
 
     def decode_each(

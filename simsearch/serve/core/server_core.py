@@ -206,6 +206,7 @@ def _limits(limits: LimitsConfig) -> ContentLimits:
         text=TextLimits(chars_max=limits.text_chars_max),
         vectors_max=limits.vectors_max,
         regions_max=limits.image_regions_max,
+        frames_asked_max=limits.image_frames_asked_max,
     )
 
 

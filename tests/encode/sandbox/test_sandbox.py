@@ -64,7 +64,15 @@ from simsearch.errors import (
     Overloaded,
     SimsearchError,
 )
-from simsearch.types import BITS_BYTES, CallContext, ImageContent, Modality, Region, Signal
+from simsearch.types import (
+    BITS_BYTES,
+    CallContext,
+    ImageContent,
+    Modality,
+    PicturePart,
+    Region,
+    Signal,
+)
 from tests.encode.pictures import chunk, landscape, png, saved
 from tests.encode.sandbox.hostile_worker import order
 from tests.fakes import PICTURES, FakeImageEncoder
@@ -124,7 +132,8 @@ def same(one: DecodedImage, other: DecodedImage) -> bool:
     def plain(image: DecodedImage) -> object:
         arrays = [image.pdq, *(image.pixels[way] for way in image.pixels)]
         said = [(a.shape, a.dtype, a.tobytes()) for a in arrays if a is not None]
-        return list(image.pixels), said, [(region, plain(part)) for region, part in image.parts]
+        parts = [(part, plain(shown)) for part, shown in image.parts]
+        return list(image.pixels), said, parts, image.part, image.unseen, image.remarks
 
     return plain(one) == plain(other)
 
@@ -712,17 +721,46 @@ def test_whatever_a_worker_says_it_is_an_answer_or_nonsense(said: bytes, ask: Im
             receive_answer(ours, ask, time.monotonic() + 5)
 
 
+WHOLE = "00000000 00 0000 0000 0000 0000"
+REGION = "00000000 00 0000 0000 0001 0001"
+NO_NOTES = bytes(2)
+
+
+def answer_of(*parts: str, rows: int = 0) -> bytes:
+    """What a worker says of these parts, each with so many rows of PDQ."""
+    pictures = (bytes([rows]) + bytes(rows * BITS_BYTES)) * len(parts)
+    return bytes([len(parts)]) + b"".join(map(bytes.fromhex, parts)) + pictures
+
+
+def test_the_answers_below_are_wrong_in_one_thing_alone() -> None:
+    """What they are made of is an answer."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_kind(theirs, Kind.DECODED, answer_of(WHOLE, REGION, rows=1) + b"\1\1x\0")
+        answer = receive_answer(ours, ImageRequest(PdqRows.UPRIGHT, (), 1), time.monotonic() + 5)
+    assert [part for part, _ in answer.parts] == [PicturePart(region=Region(0, 0, 1e-4, 1e-4))]
+    assert answer.unseen == ("x",)
+
+
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
         (Kind.DECODED, bytes(1)),
         (Kind.DECODED, bytes(8 * BITS_BYTES)),
-        (Kind.DECODED, b"\0\1" + bytes(BITS_BYTES - 1)),
-        (Kind.DECODED, b"\0\1" + bytes(BITS_BYTES + 1)),
-        (Kind.DECODED, b"\0\x08" + bytes(8 * BITS_BYTES)),
-        (Kind.DECODED, b"\2" + 2 * bytes.fromhex("0000000000010001") + bytes(3)),
-        (Kind.DECODED, b"\1" + bytes.fromhex("0001000000010001") + bytes(2)),
-        (Kind.DECODED, b"\1" + bytes.fromhex("0000000027112710") + bytes(2)),
+        (Kind.DECODED, answer_of(WHOLE, rows=1)[:-1] + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, rows=1) + NO_NOTES + b"\0"),
+        (Kind.DECODED, answer_of(WHOLE, rows=8) + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, WHOLE) + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, REGION, WHOLE) + NO_NOTES),
+        (Kind.DECODED, answer_of(REGION) + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000000 02 0000 0000 0000 0000") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000001 00 0000 0000 0000 0000") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000000 00 0000 0001 0000 0001") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000000 00 0000 0000 2711 2711") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE) + b"\x09" + 9 * b"\1x" + b"\0"),
+        (Kind.DECODED, answer_of(WHOLE) + b"\1\1\x1b\0"),
+        (Kind.DECODED, answer_of(WHOLE) + b"\1\2\xc3\xa4\0"),
+        (Kind.DECODED, answer_of(WHOLE) + b"\1\xc9" + 201 * b"x" + b"\0"),
         (Kind.BEGUN, b""),
         (Kind.REFUSED, b"INTERNAL\nwords"),
         (Kind.REFUSED, b"BAD_CONTENT\n" + bytes(5_000)),
@@ -740,7 +778,7 @@ def test_only_the_answer_that_was_asked_for_is_one(kind: Kind, body: bytes) -> N
 
 def test_a_region_goes_through_as_it_was_found() -> None:
     """Of its edges the ten-thousandths, and a part that is too plain for PDQ has no rows of it."""
-    part = (Region(0, 0.3333, 0.9999, 1), DecodedImage(None, {}))
+    part = (PicturePart(region=Region(0, 0.3333, 0.9999, 1)), DecodedImage(None, {}))
     ask = ImageRequest(PdqRows.UPRIGHT, (), 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:
