@@ -285,6 +285,14 @@ class SandboxConfig(Section, frozen=True):
     images_per_worker: Annotated[
         Count, Meta(description="After so many images a worker is replaced.")
     ] = 1_000
+    syscall_filter: Annotated[
+        bool,
+        Meta(
+            description="Whether the system refuses the processes every call that decoding does "
+            "not take: files, sockets, processes, threads, signals. Linux on x86_64 and aarch64; "
+            "elsewhere the server starts with false alone."
+        ),
+    ] = True
 
 
 class TlsConfig(Section, frozen=True):

@@ -240,7 +240,8 @@ class _Looks:
     def add(self, look: Look) -> None:
         if self._count == len(self._rows):
             rows = np.empty((2 * self._count + 16, len(look)), np.float32)
-            rows[: self._count] = self._rows[: self._count]
+            if self._count:
+                rows[: self._count] = self._rows
             self._rows = rows
         self._rows[self._count] = look
         self._count += 1

@@ -80,6 +80,7 @@ class WorkerSettings:
     memory_bytes_max: int
     cpu_s_max: int
     server_pid: int
+    syscall_filter: bool = True
 
     def to_json(self) -> str:
         """As a JSON object."""

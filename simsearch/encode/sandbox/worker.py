@@ -1,7 +1,8 @@
 """Decode worker: a process that confines itself and then decodes one image after the other.
 
-It has one socket and no way to get a file, a second socket or more memory than it was given; it
-ends with its server, and knows neither torch nor the server's environment.
+It has one socket, and the system refuses it files, further sockets, processes, threads, signals
+to others and more memory than it was given (`syscall_filter`); it ends with its server, and knows
+neither torch nor the server's environment.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from PIL import Image
 from simsearch.encode.image.decoder import DecodedImage, ImageRequest, PdqRows, decode_image
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.image.preprocess import Preprocess
+from simsearch.encode.sandbox.syscall_filter import FilterRefused, confine_calls
 from simsearch.encode.sandbox.wire_format import (
     Kind,
     WorkerSettings,
@@ -59,7 +61,7 @@ def main(decode: Decode = decode_image) -> None:
     _die_with(settings.server_pid)
     _keep_memory()
     _import_everything()
-    _confine(settings.memory_bytes_max)
+    _confine(settings)
     send_kind(link, Kind.READY)
     _serve(link, settings, decode)
 
@@ -92,13 +94,21 @@ def _import_everything() -> None:
         decode_image(file.getvalue(), ImageRequest(PdqRows.DIHEDRAL, ways, 1), ImageLimits())
 
 
-def _confine(memory_bytes_max: int) -> None:
+def _confine(settings: WorkerSettings) -> None:
     os.nice(NICENESS)
-    _lower(resource.RLIMIT_AS, memory_bytes_max)
+    _lower(resource.RLIMIT_AS, settings.memory_bytes_max)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, DESCRIPTORS)
     _lower(resource.RLIMIT_NPROC, 0)
     _lower(resource.RLIMIT_CORE, 0)
+    if settings.syscall_filter:
+        try:
+            confine_calls()
+        except FilterRefused as why:
+            sys.exit(
+                f"the system call filter cannot be installed: {why}; with syscall_filter = false "
+                "in [sandbox] they run without it"
+            )
 
 
 def _lower(limit: int, value: int) -> None:

@@ -181,6 +181,7 @@ def image_decoder(config: Config) -> ImageDecoder:
         memory_bytes_max=chosen.memory_bytes_max,
         timeout_s=chosen.timeout_s,
         images_per_worker=chosen.images_per_worker,
+        syscall_filter=chosen.syscall_filter,
     )
     sandbox = Sandbox(limits, options)
     sandbox.open()
