@@ -140,8 +140,8 @@ def decode_image(data: bytes, request: ImageRequest, limits: ImageLimits) -> Dec
         _read(whole, request),
         parts=tuple((part, _read(shown, request)) for part, shown in others),
         part=first,
-        unseen=(*views.unseen, *unseen),
-        remarks=views.remarks,
+        unseen=(*picture.unseen, *views.unseen, *unseen),
+        remarks=(*picture.remarks, *views.remarks),
     )
 
 

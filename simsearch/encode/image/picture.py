@@ -12,13 +12,21 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
-from simsearch.encode.image.file_headers import FileHeaders, read_file_headers
+from simsearch.encode.image.colour_profiles import ProfileFault, in_srgb
+from simsearch.encode.image.containers.file_headers import read_file_headers
+from simsearch.encode.image.containers.header_walk import (
+    PROFILE_BYTES_MAX,
+    FileHeaders,
+    large_profile,
+    orientation_of,
+)
+from simsearch.encode.image.cut_files import made_whole
 from simsearch.errors import BadConfig, BadContent, ContentTooLarge, EmptyContent
 from simsearch.types import Region
 
@@ -42,6 +50,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture of each EXIF orientation upright (EXIF 2.3, tag 0x0112)."""
+
+CUT_WHOLE = "cut off: all of its rows are there"
 
 WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
@@ -74,17 +84,19 @@ class ImageLimits:
 
 
 def open_picture(data: bytes, limits: ImageLimits) -> PictureFile:
-    """Check a JPEG, PNG, WebP or GIF file without decoding a pixel of it.
+    """Check a picture file without decoding a pixel of it.
 
     Raises EmptyContent, BadContent (another format, broken, 0 pixels) and ContentTooLarge
     (bytes, pixels, pieces).
     """
     check_length(data, limits)
     container = read_file_headers(data, limits.frames_max)
-    _check_size(container.size, limits)
+    if container.size is not None:
+        _check_size(container.size, limits)
+    check_decoder(container.format)
     with _named_errors(container.format), _decoder(container) as image:
         _check_size(image.size, limits)
-        return PictureFile(container, image.size, limits)
+        return PictureFile(_completed(container, image), image.size, limits)
 
 
 def check_length(data: bytes, limits: ImageLimits) -> None:
@@ -106,6 +118,21 @@ def _check_size(size: Size, limits: ImageLimits) -> None:
             f"the image is {width} × {height}, {limits.pixels_max} pixels are allowed: "
             "send a smaller copy"
         )
+
+
+def _completed(container: FileHeaders, image: Image.Image) -> FileHeaders:
+    """With what the decoder's own headers say, where the container was not asked."""
+    profile = container.profile or image.info.get("icc_profile") or b""
+    if len(profile) > PROFILE_BYTES_MAX:
+        unseen = (*container.unseen, large_profile(len(profile)))
+        container, profile = replace(container, unseen=unseen), b""
+    container = replace(container, profile=profile)
+    if container.frames is not None:
+        return container
+    turn = orientation_of(image.info.get("exif") or b"")
+    return replace(
+        container, size=image.size, frames=getattr(image, "n_frames", 1), orientation=turn
+    )
 
 
 class Picture(ABC):
@@ -142,6 +169,10 @@ class PictureFile(Picture):
         self._limits = limits
         self._drawn: dict[int, Image.Image] = {}
         self._rgb: dict[int, Image.Image] = {}
+        self._unseen = dict.fromkeys(container.unseen)
+        self._remarks: dict[str, None] = {}
+        if container.cut:
+            self._say_cut(1.0)
 
     @property
     def size(self) -> Size:
@@ -149,13 +180,23 @@ class PictureFile(Picture):
 
     @property
     def format(self) -> str:
-        """ "JPEG", "PNG", "WEBP" or "GIF"."""
+        """As Pillow names it, such as "JPEG" or "WEBP"."""
         return self._container.format
 
     @property
     def frames(self) -> int:
         """How many frames or pages the file holds."""
-        return self._container.frames
+        return self._container.frames or 1
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What was not looked at, in words, as far as it was decoded by now."""
+        return tuple(self._unseen)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else there is to say of it, as far as it was decoded by now."""
+        return tuple(self._remarks)
 
     def rgb(self, at_least: Size | None = None) -> Image.Image:
         scale = self._draft_scale(at_least)
@@ -196,16 +237,54 @@ class PictureFile(Picture):
         return next((scale for scale in _DRAFT_SCALES if scale <= room), 1)
 
     def _decode(self, scale: int) -> Image.Image:
+        """Where the file is cut off, as far as it goes: strictly first, then made whole."""
+        try:
+            return self._decode_whole(scale)
+        except BadContent:
+            with _named_errors(self.format):
+                self._container, rows = made_whole(self._container)
+        drawn = self._decode_whole(scale)
+        self._say_cut(rows)
+        return drawn
+
+    def _decode_whole(self, scale: int) -> Image.Image:
         with _named_errors(self.format), _decoder(self._container) as image:
             if scale > 1:
                 image.draft(None, (self._stored[0] // scale, self._stored[1] // scale))
             image.load()
             return self._finished(image)
 
+    def _say_cut(self, rows: float) -> None:
+        """`rows`: the share of them that is there."""
+        self._remarks.pop(CUT_WHOLE, None)
+        if rows < 1:
+            self._unseen[f"cut off: {math.floor(100 * rows)} % of its rows are there"] = None
+        elif self.frames > 1:
+            self._unseen["cut off: later frames may be missing"] = None
+        else:
+            self._remarks[CUT_WHOLE] = None
+
     def _finished(self, image: Image.Image) -> Image.Image:
         upright = _TURNS.get(self._container.orientation)
-        drawn = to_drawn(image)
+        drawn = self._in_srgb(image) if self._container.profile else to_drawn(image)
         return drawn.transpose(upright) if upright is not None else drawn
+
+    def _in_srgb(self, image: Image.Image) -> Image.Image:
+        """As in `to_drawn`, with the profile applied; grey stays grey for a profile of grey."""
+        profile = self._container.profile
+        if image.mode in ("L", "CMYK") and not image.has_transparency_data:
+            shown = in_srgb(image, profile)
+            if isinstance(shown, Image.Image):
+                return shown
+        drawn = to_drawn(image)
+        colours = in_srgb(drawn.convert("RGB"), profile)
+        if isinstance(colours, ProfileFault):
+            if colours is ProfileFault.BROKEN:
+                self._remarks[colours.value] = None
+            return drawn
+        if drawn.mode == "RGBA":
+            colours.putalpha(drawn.getchannel("A"))
+        return colours
 
 
 class DrawnPicture(Picture):
@@ -276,6 +355,25 @@ def _next_frame(image: Image.Image, number: int) -> bool:
     except EOFError:
         return False
     return True
+
+
+# Workers may start no thread; in the server every picture has one of its own.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+def check_decoder(name: str) -> None:
+    """Load the decoder of a format that comes with an extra. Raises BadContent without it."""
+    if name != "HEIF":
+        return
+    try:
+        import pi_heif
+    except ImportError:
+        raise BadContent(
+            "this server reads no HEIF files, its extra `heif` is not installed: "
+            "convert it to JPEG or PNG"
+        ) from None
+    pi_heif.options.DECODE_THREADS = 1
+    pi_heif.register_heif_opener(thumbnails=False)
 
 
 def _decoder(container: FileHeaders) -> Image.Image:

@@ -14,7 +14,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from simsearch.encode.image.file_headers import PIECES_MAX, SCANS_MAX, read_file_headers
+from simsearch.encode.image.containers.file_headers import PIECES_MAX, SCANS_MAX, read_file_headers
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import (
     BadConfig,
