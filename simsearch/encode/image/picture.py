@@ -277,7 +277,8 @@ class PictureFile(Picture):
             if isinstance(shown, Image.Image):
                 return shown
         drawn = to_drawn(image)
-        colours = in_srgb(drawn.convert("RGB"), profile)
+        opaque = drawn if drawn.mode == "RGB" else drawn.convert("RGB")
+        colours = in_srgb(opaque, profile)
         if isinstance(colours, ProfileFault):
             if colours is ProfileFault.BROKEN:
                 self._remarks[colours.value] = None
