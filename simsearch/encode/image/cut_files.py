@@ -26,7 +26,9 @@ ROWS_MIN: Final = 0.25
 """The share of its rows that a file needs to be looked at."""
 
 _FILL_BYTES: Final = 4_096
-_WEBP_BYTES_MAX: Final = 64 << 20
+_NOISES: Final = 4
+"""Ways in which a WebP is filled up, at most."""
+
 _PIECE_BYTES: Final = 1 << 20
 
 _NOISE: Final = random.Random(0).randbytes(_FILL_BYTES).replace(b"\xff", b"\x7f")
@@ -42,7 +44,7 @@ def made_whole(file: FileHeaders) -> tuple[FileHeaders, float]:
     whole, share = fill(file)
     if share < ROWS_MIN:
         raise BadContent(f"less than a quarter of the {file.format} image is there")
-    return replace(file, drawing=whole, cut=True), share
+    return replace(file, drawing=whole, cut=True, short=0), share
 
 
 def _jpeg(file: FileHeaders) -> tuple[bytes, float]:
@@ -54,23 +56,30 @@ def _jpeg(file: FileHeaders) -> tuple[bytes, float]:
 
 
 def _webp(file: FileHeaders) -> tuple[bytes, float]:
-    data = file.drawing
-    missing = 8 + int.from_bytes(data[4:8], "little") - len(data)
-    if not 0 < missing <= min(_WEBP_BYTES_MAX, len(data) * 4):
-        raise BadContent("the WebP image ends too early")
-    noise = (_NOISE * (missing // _FILL_BYTES + 1))[:missing]
-    return data + bytes(missing), _same_rows(file, data + bytes(missing), data + noise)
+    """Its header walk has filled it up with zeros."""
+    there = file.drawing[: len(file.drawing) - file.short]
+    for noise in _noises(file.short):
+        try:
+            return file.drawing, _same_rows(file, file.drawing, there + noise)
+        except OSError:  # noise that is no picture: the next may be one
+            continue
+    return file.drawing, len(there) / len(file.drawing)
+
+
+def _noises(size: int) -> Iterator[bytes]:
+    for seed in range(_NOISES):
+        yield random.Random(seed).randbytes(size)
 
 
 def _gif(file: FileHeaders) -> tuple[bytes, float]:
-    """Filled up with pixels of colour 0, of 12 bits at most: rows of that colour alone count as
-    missing."""
+    """Filled up with codes of colour 0, of 12 bits at most. Rows of that colour alone count as
+    missing, and the last that has others as one that is there in part."""
     assert file.size is not None
     blocks = 3 * file.size[0] * file.size[1] // 2 // 255 + 2
     whole = file.drawing[:-2] + (b"\xff" + bytes(255)) * blocks + b"\0;"
     with Image.open(BytesIO(whole), formats=("GIF",)) as image:
-        rows = np.asarray(image).reshape(image.size[1], -1)
-    return whole, float(rows.any(axis=1).mean())
+        rows = np.asarray(image).reshape(image.size[1], -1).any(axis=1)
+    return whole, max(int(rows.sum()) - 1, 0) / len(rows)
 
 
 def _png(file: FileHeaders) -> tuple[bytes, float]:

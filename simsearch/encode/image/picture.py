@@ -171,7 +171,7 @@ class PictureFile(Picture):
         self._rgb: dict[int, Image.Image] = {}
         self._unseen = dict.fromkeys(container.unseen)
         self._remarks: dict[str, None] = {}
-        if container.cut:
+        if container.cut and not container.short:
             self._say_cut(1.0)
 
     @property
@@ -238,11 +238,13 @@ class PictureFile(Picture):
 
     def _decode(self, scale: int) -> Image.Image:
         """Where the file is cut off, as far as it goes: strictly first, then made whole."""
-        try:
-            return self._decode_whole(scale)
-        except BadContent:
-            with _named_errors(self.format):
-                self._container, rows = made_whole(self._container)
+        if not self._container.short:
+            try:
+                return self._decode_whole(scale)
+            except BadContent:
+                pass
+        with _named_errors(self.format):
+            self._container, rows = made_whole(self._container)
         drawn = self._decode_whole(scale)
         self._say_cut(rows)
         return drawn

@@ -29,6 +29,9 @@ from simsearch.encode.image.containers.raster_headers import (
 )
 from simsearch.errors import BadContent, ContentTooLarge
 
+SHORT_TIMES_MAX = 4
+"""Of a WebP file that is cut off, how much may be missing, in times what is there."""
+
 SCANS_MAX = 128
 """Passes over a progressive JPEG: each costs a walk over the whole picture, and encoders use 10."""
 
@@ -188,18 +191,20 @@ _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"f
 def _walk_gif(data: bytes, budget: WalkBudget) -> FileHeaders:
     head = 13 + _gif_palette(data[10])
     size = _u16le(data, 6), _u16le(data, 8)
-    kept, frames, cut = [data[:head]], 0, False
+    kept, frames, cut, whole = [data[:head]], 0, False, True
     for control, frame, whole in _gif_frames(data, head, budget):
-        if not whole and frames:  # what is there of a later frame shows nobody anything
-            cut = True
+        cut = not whole
+        if cut and frames:  # what is there of a later frame shows nobody anything
+            whole = True
             break
-        frames, cut = frames + 1, not whole
+        frames += 1
         if frames <= budget.frames_max:
             kept += (control, frame)
             size = _gif_extent(frame, 0, size)
     if not frames:
         raise budget.bad("has no picture in it")
-    return FileHeaders("GIF", size, frames, 1, b"".join((*kept, b";")), cut=cut)
+    short = int(cut and frames == 1 and not whole)
+    return FileHeaders("GIF", size, frames, 1, b"".join((*kept, b";")), cut=cut, short=short)
 
 
 def _gif_frames(data: bytes, at: int, budget: WalkBudget) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -262,8 +267,13 @@ def _walk_webp(data: bytes, budget: WalkBudget) -> FileHeaders:
         elif kind == b"EXIF":
             orientation = orientation_of(data[at + 8 : at + 8 + length])
         at += 8 + length + length % 2
-    cut = 8 + _u32le(data, 4) > len(data)
-    return FileHeaders("WEBP", size, max(frames, 1), orientation, data[:total], cut=cut)
+    short = 8 + _u32le(data, 4) - total
+    if short > SHORT_TIMES_MAX * total:
+        raise BadContent("the WebP file ends too early: send the whole file")
+    drawing = data[:total] + bytes(short)
+    return FileHeaders(
+        "WEBP", size, max(frames, 1), orientation, drawing, cut=short > 0, short=short
+    )
 
 
 def _webp_size(data: bytes, budget: WalkBudget) -> tuple[int, int]:

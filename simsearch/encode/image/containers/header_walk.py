@@ -22,7 +22,8 @@ class FileHeaders:
     (EXIF, 1 to 8), and `frames` their number: None where the decoder's own headers say so.
     `drawing` is a smaller file of that format with what draws its frames, of a GIF the first
     `frames_max`; formats whose decoders are bounded come as they are. `profile` is a colour profile
-    that the drawing lacks. `cut`: the file ends too early."""
+    that the drawing lacks. `cut`: the file ends too early; `short`: so many bytes of its only frame
+    are known to be missing, which a decoder would not notice."""
 
     format: str
     size: tuple[int, int] | None
@@ -31,6 +32,7 @@ class FileHeaders:
     drawing: bytes = field(repr=False)
     profile: bytes = field(default=b"", repr=False)
     cut: bool = False
+    short: int = 0
     unseen: tuple[str, ...] = ()
 
 
