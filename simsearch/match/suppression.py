@@ -173,7 +173,8 @@ def _covers_part(whole: Evidence, part: PicturePart) -> bool:
             return True
         case "bits":
             region, frame = part.region, replace(part, region=None)
-            same = region is not None and whole.part == frame
-            return same and region.width * region.height >= COVERED_AREA_MIN
+            if region is None or whole.part != frame:
+                return False
+            return region.width * region.height >= COVERED_AREA_MIN
         case _:
             return False

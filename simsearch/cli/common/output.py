@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -128,7 +128,7 @@ def _evidence_json(evidence: Evidence) -> dict[str, Any]:
         "hamming": evidence.hamming,
         "threshold": evidence.threshold,
     }
-    part: Mapping[str, Any] = {
+    part: dict[str, Any] = {
         "region": dataclasses.asdict(evidence.region) if evidence.region else None,
         "frame": evidence.frame,
         "on_black": evidence.on_black or None,

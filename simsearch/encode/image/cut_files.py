@@ -78,8 +78,9 @@ def _gif(file: FileHeaders) -> tuple[bytes, float]:
     blocks = 3 * file.size[0] * file.size[1] // 2 // 255 + 2
     whole = file.drawing[:-2] + (b"\xff" + bytes(255)) * blocks + b"\0;"
     with Image.open(BytesIO(whole), formats=("GIF",)) as image:
-        rows = np.asarray(image).reshape(image.size[1], -1).any(axis=1)
-    return whole, max(int(rows.sum()) - 1, 0) / len(rows)
+        shown = np.asarray(image).reshape(image.size[1], -1)
+    there = np.count_nonzero(shown.any(axis=1))
+    return whole, max(int(there) - 1, 0) / len(shown)
 
 
 def _png(file: FileHeaders) -> tuple[bytes, float]:

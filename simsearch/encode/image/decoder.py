@@ -135,7 +135,8 @@ def decode_image(data: bytes, request: ImageRequest, limits: ImageLimits) -> Dec
         return DecodedImage(None, {})
     views = views_of(picture, request.frames_max)
     regions, unseen = _regions(views.shown, request.regions_max)
-    (first, whole), *others = (*views.shown, *regions)
+    first, whole = views.shown[0]
+    others = [*views.shown[1:], *regions]
     return replace(
         _read(whole, request),
         parts=tuple((part, _read(shown, request)) for part, shown in others),

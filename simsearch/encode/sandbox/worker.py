@@ -7,6 +7,7 @@ neither torch nor the server's environment.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -15,14 +16,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from PIL import Image
+from PIL import Image, ImageCms, features
 
 from simsearch.encode.image.decoder import DecodedImage, ImageRequest, PdqRows, decode_image
-from simsearch.encode.image.picture import ImageLimits
+from simsearch.encode.image.picture import ImageLimits, check_decoder
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.sandbox.syscall_filter import FilterRefused, confine_calls
 from simsearch.encode.sandbox.wire_format import (
@@ -33,7 +34,7 @@ from simsearch.encode.sandbox.wire_format import (
     refusal_body,
     send_kind,
 )
-from simsearch.errors import ContentTooLarge, DecoderFailed, SimsearchError
+from simsearch.errors import BadContent, ContentTooLarge, DecoderFailed, SimsearchError
 
 Decode: TypeAlias = Callable[[bytes, ImageRequest, ImageLimits], DecodedImage]
 
@@ -88,10 +89,33 @@ def _import_everything() -> None:
         Preprocess((8, 8), mode, "bicubic", 0, (0.0,) * 3, (1.0,) * 3)
         for mode in ("squash", "shortest", "longest")
     )
-    for form in ("JPEG", "PNG", "WEBP", "GIF"):
+    ask = ImageRequest(PdqRows.DIHEDRAL, ways, 1, 2)
+    for name, picture, options in _samples():
         file = BytesIO()
-        Image.linear_gradient("L").reduce((2, 4)).save(file, form)
-        decode_image(file.getvalue(), ImageRequest(PdqRows.DIHEDRAL, ways, 1), ImageLimits())
+        picture.save(file, name, **options)
+        data = file.getvalue()
+        decode_image(data, ask, ImageLimits())
+        with contextlib.suppress(SimsearchError):  # cut off, it takes another way
+            decode_image(data[: len(data) * 3 // 4], ask, ImageLimits())
+    with contextlib.suppress(BadContent):
+        check_decoder("HEIF")
+
+
+def _samples() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
+    """A still and an animation in every format, one with transparency and one with a profile."""
+    still = Image.linear_gradient("L").reduce((2, 4))
+    moving = {"save_all": True, "append_images": [still.transpose(Image.Transpose.ROTATE_180)]}
+    clear = Image.merge("LA", (still, still))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    formats = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+    if features.check("avif"):
+        formats.append("AVIF")
+    for name in formats:
+        yield name, still, {}
+        yield name, still.convert("RGB"), {"icc_profile": profile}
+        if name not in ("JPEG", "BMP"):
+            yield name, still, moving
+    yield "PNG", clear, {}
 
 
 def _confine(settings: WorkerSettings) -> None:

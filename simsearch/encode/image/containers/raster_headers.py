@@ -32,7 +32,7 @@ class _Tiff(NamedTuple):
     """How numbers are stored: `order` for struct, and the sizes of the classic form or BigTIFF."""
 
     order: str
-    count: str
+    number: str
     offset: str
     types: dict[int, int]
     at: int
@@ -70,10 +70,10 @@ def _pages(data: bytes, form: _Tiff, budget: WalkBudget) -> Iterator[_Page]:
     seen: set[int] = set()
     while at and at not in seen:
         seen.add(at)
-        count = struct.unpack_from(form.order + form.count, data, at)[0]
+        count = struct.unpack_from(form.order + form.number, data, at)[0]
         if count > TAGS_MAX:
             raise ContentTooLarge(f"a page of the TIFF file has more than {TAGS_MAX} entries")
-        at += struct.calcsize(form.order + form.count)
+        at += struct.calcsize(form.order + form.number)
         yield _page(data, at, count, form, budget)
         at = struct.unpack_from(form.order + form.offset, data, at + count * form.entry_bytes)[0]
     if not seen:
