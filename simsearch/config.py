@@ -22,6 +22,7 @@ BYTES_MAX: Final = 1 << 46
 """64 TiB: half of what a process can address."""
 
 REGIONS_MAX: Final = 32
+FRAMES_ASKED_MAX: Final = 64
 LINGER_MS_MAX: Final = 1_000
 
 Threads = Annotated[int, Meta(ge=1, le=THREADS_MAX)]
@@ -124,8 +125,18 @@ class LimitsConfig(Section, frozen=True):
         Count, Meta(description="Most pixels of an image, width times height.")
     ] = 40_000_000
     image_frames_max: Annotated[
-        Count, Meta(description="Most frames of an animation that are looked at.")
+        Count, Meta(description="Most frames of an animation that are decoded.")
     ] = 300
+    image_frames_asked_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=FRAMES_ASKED_MAX,
+            description="Most frames of an animation, of those that differ, that are asked and "
+            "banned; each costs as much as an image. Of more, those that lie farthest apart are, "
+            "and the answer says so.",
+        ),
+    ] = 16
     image_regions_max: Annotated[
         int,
         Meta(
@@ -274,6 +285,14 @@ class SandboxConfig(Section, frozen=True):
     images_per_worker: Annotated[
         Count, Meta(description="After so many images a worker is replaced.")
     ] = 1_000
+    syscall_filter: Annotated[
+        bool,
+        Meta(
+            description="Whether the system refuses the processes every call that decoding does "
+            "not take: files, sockets, processes, threads, signals. Linux on x86_64 and aarch64; "
+            "elsewhere the server starts with false alone."
+        ),
+    ] = True
 
 
 class TlsConfig(Section, frozen=True):

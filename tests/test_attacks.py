@@ -36,7 +36,15 @@ from benchmarks.attacks.systems import System, set_thresholds
 from simsearch.encode.fingerprint import ContentFingerprint
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadConfig, SpaceUnavailable
-from simsearch.types import Fingerprint, ImageContent, Modality, Signal
+from simsearch.types import (
+    WHOLE_PICTURE,
+    Fingerprint,
+    ImageContent,
+    Modality,
+    PicturePart,
+    Region,
+    Signal,
+)
 from tests.encode.pictures import landscape, saved
 from tests.fakes import PICTURES, PROSE, FakeImageEncoder, FakeTextEncoder, encoders
 
@@ -172,12 +180,13 @@ def test_the_closest_rows_count() -> None:
 def test_a_descriptor_of_the_whole_sees_no_parts() -> None:
     """Rows of regions are left out, and the whole may have none."""
     rows = np.arange(3, dtype=np.uint8)[:, np.newaxis].repeat(32, axis=1)
-    region_of_row = {"pdq": np.array([0, 1, 1], np.uint8), "toy": np.array([1], np.uint8)}
+    part_of_row = {"pdq": np.array([0, 1, 1], np.uint8), "toy": np.array([1], np.uint8)}
     vectors = {"toy": np.ones((1, 2), np.float32), "other": np.ones((1, 2), np.float32)}
     asked = ContentFingerprint(
         Fingerprint(bits={Signal.PDQ: rows}, vectors=vectors),
         Modality.IMAGE,
-        region_of_row=region_of_row,
+        parts=(WHOLE_PICTURE, PicturePart(region=Region(0, 0, 0.5, 1))),
+        part_of_row=part_of_row,
     )
     kept = of_the_whole(asked)
     assert kept.bits[Signal.PDQ].tolist() == [[0] * 32]

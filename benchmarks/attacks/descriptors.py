@@ -186,7 +186,8 @@ def held_at(part: Hamming, bits: int) -> Hamming:
 def of_the_whole(asked: ContentFingerprint) -> Fingerprint:
     """Without the rows of pictures found in it."""
     held = asked.fingerprint
-    kept = {signal: rows == 0 for signal, rows in asked.region_of_row.items()}
+    whole = [number for number, part in enumerate(asked.parts) if part.region is None]
+    kept = {signal: np.isin(rows, whole) for signal, rows in asked.part_of_row.items()}
     return Fingerprint(
         held.digests,
         {s: rows[kept[s]] if s in kept else rows for s, rows in held.bits.items()},

@@ -90,7 +90,7 @@ class House:
         """How many pictures are found in one, on average."""
         fingerprints = self.fingerprints.query(contents, self._wanted)
         found = [
-            len(outcome.regions)
+            sum(part.region is not None for part in outcome.parts)
             for outcome in fingerprints
             if isinstance(outcome, ContentFingerprint)
         ]

@@ -28,6 +28,7 @@ from simsearch.encode.image.decoder import (
     PdqRows,
     preprocess_of,
 )
+from simsearch.encode.image.frames import views_of_parts
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.text import minhash
@@ -39,6 +40,7 @@ from simsearch.types import (
     BINARY,
     BITS_BYTES,
     NO_CALL,
+    WHOLE_PICTURE,
     Bits,
     CallContext,
     Content,
@@ -47,7 +49,7 @@ from simsearch.types import (
     HashContent,
     ImageContent,
     Modality,
-    Region,
+    PicturePart,
     Signal,
     SignalReport,
     SignalState,
@@ -97,12 +99,14 @@ CURRENT: Wanted = CurrentSignals()
 
 @dataclass(frozen=True)
 class ContentLimits:
-    """`regions_max`: how many regions of an image a query searches with, besides the whole."""
+    """`regions_max`: how many regions of an image a query searches with, besides the whole.
+    `frames_asked_max`: how many frames of an animation are asked and banned."""
 
     image: ImageLimits = field(default_factory=ImageLimits)
     text: TextLimits = field(default_factory=TextLimits)
     vectors_max: int = 256
     regions_max: int = 0
+    frames_asked_max: int = 16
 
 
 @dataclass(frozen=True)
@@ -112,21 +116,20 @@ class ContentFingerprint:
     `refusal` is set where the content could not be read, or an encoder failed at it: what there is
     of signals is asked all the same, and without a hit the refusal is the answer.
 
-    `regions` are the pictures found in a picture; `region_of_row[signal]`, (rows,) uint8, has 0
-    for a row of the whole and n for one of the n-th region. Signals of the whole alone are not in
-    it.
+    `parts` are the pictures that a picture file shows, and `part_of_row[signal]`, (rows,) uint8,
+    has of each row the number of its part. A still of which the whole was asked alone has none.
     """
 
     fingerprint: Fingerprint
     modality: Modality | None
     reports: tuple[SignalReport, ...] = ()
-    regions: tuple[Region, ...] = ()
-    region_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    parts: tuple[PicturePart, ...] = ()
+    part_of_row: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     refusal: SimsearchError | None = None
 
-    def region(self, number: int) -> Region | None:
-        """The region of that number in `region_of_row`; None: the whole."""
-        return self.regions[number - 1] if number else None
+    def part(self, number: int) -> PicturePart:
+        """The part of that number in `part_of_row`."""
+        return self.parts[number] if self.parts else WHOLE_PICTURE
 
 
 @dataclass
@@ -138,8 +141,10 @@ class _Draft:
     bits: dict[Signal, Bits] = field(default_factory=dict)
     vectors: dict[str, Vectors] = field(default_factory=dict)
     reports: list[SignalReport] = field(default_factory=list)
-    regions: tuple[Region, ...] = ()
-    region_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    parts: tuple[PicturePart, ...] = ()
+    part_of_row: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     pixels: dict[str, list[Pixels]] = field(default_factory=dict)
     windows: Mapping[NormalForm, list[str]] = field(default_factory=dict)
     may_be_anything: bool = False
@@ -148,6 +153,12 @@ class _Draft:
 
     def report(self, signal: str, state: SignalState, detail: str = "") -> None:
         self.reports.append(SignalReport(str(signal), state, detail))
+
+    def report_searched(self, signal: str, *unseen: str) -> None:
+        """PARTIAL where something was not looked at."""
+        missing = (*self.unseen, *unseen)
+        state = SignalState.PARTIAL if missing else SignalState.SEARCHED
+        self.report(signal, state, "; ".join((*missing, *self.remarks)))
 
     def refuse(self, refusal: SimsearchError) -> None:
         """The first refusal counts. That a file cannot be read as an image is none."""
@@ -159,13 +170,13 @@ class _Draft:
         if self.refusal is not None and side is Side.BAN:
             return self.refusal
         fingerprint = Fingerprint(self.digests, self.bits, self.vectors)
-        regions = self.regions if self.region_of_row else ()
+        parts = self.parts if self.part_of_row else ()
         return ContentFingerprint(
             fingerprint,
             self.modality,
             tuple(self.reports),
-            regions,
-            dict(self.region_of_row),
+            parts,
+            dict(self.part_of_row),
             self.refusal,
         )
 
@@ -263,14 +274,17 @@ class Fingerprinter:
         if isinstance(decoded, SimsearchError):
             self._unreadable(draft, decoded, wanted)
             return draft
-        draft.regions = tuple(region for region, _ in decoded.parts)
+        shown, blank = _shown(decoded, side)
+        draft.parts = tuple(part for part, _ in shown)
+        draft.unseen = decoded.unseen
+        draft.remarks = (*decoded.remarks, *blank)
         if (Signal.PDQ, None) in wanted:
-            _add_pdq(draft, decoded)
+            _add_pdq(draft, [picture for _, picture in shown])
         for encoder in self.encoders:
             if encoder.image is None:
                 _report_off(draft, encoder, side)
             elif (encoder.image.space.id, Modality.IMAGE) in wanted:
-                pixels = self._pixels(encoder.image, decoded, content.data)
+                pixels = self._pixels(encoder.image, shown, content.data)
                 draft.pixels[encoder.image.space.id] = pixels
         return draft
 
@@ -284,17 +298,18 @@ class Fingerprinter:
         rows = PDQ_ROWS[side] if (Signal.PDQ, None) in wanted else PdqRows.NONE
         asks = side is Side.QUERY and (rows or asking)
         regions_max = self.limits.regions_max if asks else 0
-        return ImageRequest(rows, tuple(dict.fromkeys(ways)), regions_max)
+        return ImageRequest(
+            rows, tuple(dict.fromkeys(ways)), regions_max, self.limits.frames_asked_max
+        )
 
-    def _pixels(self, encoder: ImageEncoder, decoded: DecodedImage, data: bytes) -> list[Pixels]:
-        """Of the whole, then of each region. An encoder that cannot say how its pixels are made
-        makes them itself, in this process: of an image that the decoder has survived."""
+    def _pixels(self, encoder: ImageEncoder, shown: Sequence[Shown], data: bytes) -> list[Pixels]:
+        """Of each part. An encoder that cannot say how its pixels are made makes them itself, in
+        this process: of an image that the decoder has survived."""
         way = preprocess_of(encoder)
-        if way is None:
-            whole = open_picture(data, self.limits.image)
-            pictures = [whole, *(whole.part(region) for region, _ in decoded.parts)]
-            return [encoder.prepare(picture) for picture in pictures]
-        return [decoded.pixels[way], *(part.pixels[way] for _, part in decoded.parts)]
+        if way is not None:
+            return [picture.pixels[way] for _, picture in shown]
+        views = views_of_parts(open_picture(data, self.limits.image), [part for part, _ in shown])
+        return [encoder.prepare(view) for view in views]
 
     def _unreadable(self, draft: _Draft, refusal: SimsearchError, wanted: Wanted) -> None:
         """Digests need no reading; of every other wanted signal the draft says why it has none."""
@@ -397,8 +412,8 @@ class Fingerprinter:
         rows = iter(images_each(encoder.image, [p for pixels in shown for p in pixels], call))
         for draft, pixels in zip(ready, shown, strict=True):
             _take_rows(draft, space, list(islice(rows, len(pixels))))
-            if draft.regions:
-                draft.region_of_row[space] = np.arange(len(pixels), dtype=np.uint8)
+            if draft.parts not in ((), (WHOLE_PICTURE,)):
+                draft.part_of_row[space] = np.arange(len(pixels), dtype=np.uint8)
 
     def _embed_texts(
         self,
@@ -424,8 +439,8 @@ class Fingerprinter:
                 continue
             total = len(draft.windows[form])
             left_out = total - len(windows)
-            detail = f"{left_out} of {total} passages: {reason}" if left_out else ""
-            _take_rows(draft, space, list(islice(rows, len(windows))), detail)
+            unseen = [f"{left_out} of {total} passages: {reason}"] if left_out else []
+            _take_rows(draft, space, list(islice(rows, len(windows))), unseen)
 
 
 def _legible(encoder: TextEncoder, windows: Sequence[str]) -> tuple[list[str], str]:
@@ -439,15 +454,14 @@ def _legible(encoder: TextEncoder, windows: Sequence[str]) -> tuple[list[str], s
 
 
 def _take_rows(
-    draft: _Draft, space: str, rows: Sequence[Row | SimsearchError], left_out: str = ""
+    draft: _Draft, space: str, rows: Sequence[Row | SimsearchError], left_out: Sequence[str] = ()
 ) -> None:
-    """One window or region without a row fails the signal: that part was not judged. `left_out`:
+    """One window or part without a row fails the signal: that part was not judged. `left_out`:
     what the rows do not stand for."""
     refusal = next((row for row in rows if isinstance(row, SimsearchError)), None)
     if refusal is None:
         draft.vectors[space] = np.stack(rows)  # type: ignore[arg-type]  # all are rows
-        state = SignalState.PARTIAL if left_out else SignalState.SEARCHED
-        draft.report(space, state, left_out)
+        draft.report_searched(space, *left_out)
     else:
         draft.refuse(refusal)
         draft.report(space, SignalState.UNAVAILABLE, refusal.message)
@@ -488,15 +502,39 @@ def _begin_hash(signal: Signal, value: bytes) -> _Draft:
     return draft
 
 
-def _add_pdq(draft: _Draft, decoded: DecodedImage) -> None:
-    """Of the whole and of each region that has one."""
-    pictures = [decoded, *(part for _, part in decoded.parts)]
+Shown: TypeAlias = tuple[PicturePart, DecodedImage]
+"""One picture of a file, and what was computed of it."""
+
+
+def _shown(decoded: DecodedImage, side: Side) -> tuple[list[Shown], list[str]]:
+    """The parts that are asked, or banned: a ban leaves out those too plain for PDQ where others
+    are not, and says so; they would hit what has nothing to do with it."""
+    shown: list[Shown] = [(decoded.part, decoded), *decoded.parts]
+    if side is Side.QUERY:
+        return shown, []
+    telling = [(part, picture) for part, picture in shown if picture.pdq is not None]
+    if not telling or len(telling) == len(shown):
+        return shown, []
+    plain = len(shown) - len(telling)
+    return telling, [f"{plain} of {len(shown)} pictures in it are too plain and left out"]
+
+
+def _add_pdq(draft: _Draft, pictures: Sequence[DecodedImage]) -> None:
+    """Of each part that has one. A frame that has none, in no view of it, was not looked at; of
+    regions as many are found that are none."""
     there = {n: p.pdq for n, p in enumerate(pictures) if p.pdq is not None}
-    rows = np.vstack(list(there.values())) if there else None
-    _add_bits(draft, Signal.PDQ, rows, "the image is too plain or too small")
-    if there and draft.regions:
+    if not there:
+        why = "; ".join(("the image is too plain or too small", *draft.unseen, *draft.remarks))
+        draft.report(Signal.PDQ, SignalState.LOW_INFORMATION, why)
+        return
+    draft.bits[Signal.PDQ] = np.vstack(list(there.values()))
+    frames = {part.frame for part in draft.parts}
+    plain = len(frames - {draft.parts[n].frame for n in there})
+    few = [f"{plain} of {len(frames)} frames are too plain for it"] if plain else []
+    draft.report_searched(Signal.PDQ, *few)
+    if draft.parts != (WHOLE_PICTURE,):
         each = [len(bits) for bits in there.values()]
-        draft.region_of_row[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
+        draft.part_of_row[Signal.PDQ] = np.repeat(np.array(list(there), np.uint8), each)
 
 
 def _add_bits(draft: _Draft, signal: Signal, rows: Bits | None, why_not: str) -> None:

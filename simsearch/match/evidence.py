@@ -126,8 +126,8 @@ def _gather_bits(
     for matches, numbers in _searches(index.search, np.vstack(rows), ceilings):
         best.add(matches, matches.hamming, numbers)
     for query, bank_id, key, near in best.per_entry():
-        region = query.print.region(near.part)
-        found = rules.hamming_evidence(by_bank[bank_id], int(near.measure), near.rows, region)
+        part = query.print.part(near.part)
+        found = rules.hamming_evidence(by_bank[bank_id], int(near.measure), near.rows, part)
         query.add(bank_id, key, found)
 
 
@@ -153,8 +153,8 @@ def _gather_vectors(
     for matches, numbers in _searches(index.search, np.vstack(rows), floors):
         best.add(matches, matches.cosine, numbers)
     for query, bank_id, key, near in best.per_entry():
-        region = query.print.region(near.part)
-        found = rules.cosine_evidence(by_bank[bank_id], near.measure, near.rows, region)
+        part = query.print.part(near.part)
+        found = rules.cosine_evidence(by_bank[bank_id], near.measure, near.rows, part)
         query.add(bank_id, key, found)
 
 
@@ -176,8 +176,8 @@ def _searches(
 
 @dataclass(frozen=True)
 class _Nearness:
-    """How near an entry is to one part of a query, the whole (0) or the n-th region: the best
-    `measure`, and how many `rows` of the entry passed."""
+    """How near an entry is to one part of a query, by its number: the best `measure`, and how many
+    `rows` of the entry passed."""
 
     part: int
     measure: float
@@ -185,8 +185,8 @@ class _Nearness:
 
 
 class _BestMatches:
-    """Row matches collected by entry and by part of the query: the whole, or one of the regions. A
-    row of an entry counts once, however many rows of that part it matched."""
+    """Row matches collected by entry and by part of the query: a frame, or a region of one. A row
+    of an entry counts once, however many rows of that part it matched."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class _BestMatches:
         self._queries = eligible
         lengths = [len(r) for r in rows]
         self._owner = np.repeat(np.arange(len(rows)), lengths)
-        shown = (query.print.region_of_row.get(signal) for query in eligible)
+        shown = (query.print.part_of_row.get(signal) for query in eligible)
         parts = [
             np.zeros(n, np.uint8) if s is None else s for n, s in zip(lengths, shown, strict=True)
         ]

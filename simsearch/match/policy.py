@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from simsearch.errors import BadPolicy
@@ -15,14 +16,15 @@ from simsearch.types import (
     BITS,
     DIGESTS,
     OLDER_FORM,
+    WHOLE_PICTURE,
     Band,
     CosineRule,
     DigestRule,
     Evidence,
     HammingRule,
     Modality,
+    PicturePart,
     Policy,
-    Region,
 )
 
 BANDS = (Band.BLOCK, Band.REVIEW, Band.LOG)
@@ -41,29 +43,35 @@ def loosest(rule: CosineRule | HammingRule) -> float | None:
 
 
 def cosine_evidence(
-    rule: CosineRule, cosine: float, rows: int, region: Region | None = None
+    rule: CosineRule, cosine: float, rows: int, part: PicturePart = WHOLE_PICTURE
 ) -> Evidence | None:
     """The strongest band that an exact cosine passes (at or above)."""
     for band in BANDS:
         threshold = threshold_of(rule, band)
         if threshold is not None and cosine >= threshold:
-            return Evidence(
-                rule.space, band, cosine=cosine, threshold=threshold, rows=rows, region=region
-            )
+            found = Evidence(rule.space, band, cosine=cosine, threshold=threshold, rows=rows)
+            return of_part(found, part)
     return None
 
 
 def hamming_evidence(
-    rule: HammingRule, hamming: int, rows: int, region: Region | None = None
+    rule: HammingRule, hamming: int, rows: int, part: PicturePart = WHOLE_PICTURE
 ) -> Evidence | None:
     """The strongest band that a distance in bits passes (at or below)."""
     for band in BANDS:
         threshold = threshold_of(rule, band)
         if threshold is not None and hamming <= threshold:
-            return Evidence(
-                rule.signal, band, hamming=hamming, threshold=threshold, rows=rows, region=region
-            )
+            found = Evidence(rule.signal, band, hamming=hamming, threshold=threshold, rows=rows)
+            return of_part(found, part)
     return None
+
+
+def of_part(evidence: Evidence, part: PicturePart) -> Evidence:
+    """The same evidence, of a part of the query's picture."""
+    if part == WHOLE_PICTURE:
+        return evidence
+    frame = part.frame + 1 if part.frame else None
+    return replace(evidence, frame=frame, region=part.region, on_black=part.on_black)
 
 
 def digest_evidence(rule: DigestRule) -> Evidence:
@@ -85,14 +93,14 @@ def decide(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Band, b
     """The band of one entry, and whether the two-descriptor rule capped a BLOCK to REVIEW.
 
     With the rule on, BLOCK takes an equal digest of that band, or an embedding and a perceptual or
-    lexical hash of the same region (or of the whole) of which both reach REVIEW and one BLOCK.
+    lexical hash of the same part of a picture, of which both reach REVIEW and one BLOCK.
     """
     band = max((e.band for e in evidence), default=Band.NONE)
     if band < Band.BLOCK or not two_descriptors:
         return band, False
     if any(e.band is Band.BLOCK and kind_of(e) == "digest" for e in evidence):
         return band, False
-    if any(_agree([e for e in evidence if e.region == region]) for region in _regions(evidence)):
+    if any(_agree([e for e in evidence if e.part == part]) for part in _parts(evidence)):
         return band, False
     return Band.REVIEW, True
 
@@ -103,32 +111,32 @@ def _agree(evidence: Sequence[Evidence]) -> bool:
     return {"embedding", "bits"} <= kinds and any(e.band is Band.BLOCK for e in evidence)
 
 
-def _regions(evidence: Iterable[Evidence]) -> list[Region | None]:
-    """The regions of the evidence; the whole (None) comes first."""
-    found = dict.fromkeys(e.region for e in evidence)
-    return sorted(found, key=lambda region: region is not None)
+def _parts(evidence: Iterable[Evidence]) -> list[PicturePart]:
+    """The parts of the evidence; the whole picture comes first, then other whole frames."""
+    found = dict.fromkeys(e.part for e in evidence)
+    return sorted(found, key=lambda part: (part != WHOLE_PICTURE, part.region is not None))
 
 
 def best_per_signal(evidence: Sequence[Evidence], two_descriptors: bool) -> tuple[Evidence, ...]:
-    """One evidence per signal, strongest first: from the deciding region if it has the signal, else
+    """One evidence per signal, strongest first: from the deciding part if it has the signal, else
     the strongest; ties prefer the whole. `decide` gives the same band for it."""
-    regions = _regions(evidence)
-    if regions == [None]:
+    parts = _parts(evidence)
+    if parts == [WHOLE_PICTURE]:
         return ordered(evidence)
-    deciding = max(regions, key=lambda region: _decided(evidence, region, two_descriptors))
+    deciding = max(parts, key=lambda part: _decided(evidence, part, two_descriptors))
     kept: dict[str, Evidence] = {}
-    for e in sorted(evidence, key=lambda e: (e.region != deciding, strength(e))):
+    for e in sorted(evidence, key=lambda e: (e.part != deciding, strength(e))):
         kept.setdefault(e.signal, e)
     return ordered(kept.values())
 
 
 def _decided(
-    evidence: Sequence[Evidence], region: Region | None, two_descriptors: bool
+    evidence: Sequence[Evidence], part: PicturePart, two_descriptors: bool
 ) -> tuple[Band, Band, bool]:
-    """A sort key of regions: the greatest is the one that decides."""
-    here = [e for e in evidence if e.region == region or kind_of(e) == "digest"]
+    """A sort key of parts: the greatest is the one that decides."""
+    here = [e for e in evidence if e.part == part or kind_of(e) == "digest"]
     band, _ = decide(here, two_descriptors)
-    return band, max(e.band for e in here), region is None
+    return band, max(e.band for e in here), part.region is None
 
 
 def capped_at_review(band: Band) -> Band:

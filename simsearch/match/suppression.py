@@ -22,7 +22,7 @@ from simsearch.types import (
     Evidence,
     HashContent,
     Hit,
-    Region,
+    PicturePart,
     Suppressed,
     VectorContent,
 )
@@ -142,16 +142,16 @@ def suppresses(allowed: Hit, banned: Hit) -> bool:
 
     Each evidence of the banned hit must be outweighed: by a stronger kind of evidence (a digest
     over a hash, a hash over an embedding), or by the same signal at the same distance or nearer.
-    An equal banned digest is never suppressed. Evidence of one region does not apply to another or
-    to the whole; a digest of the whole applies to all regions, and a hash to large ones
-    (COVERED_AREA_MIN).
+    An equal banned digest is never suppressed. Evidence of one part of a picture does not apply to
+    another or to the whole; a digest applies to all parts, and a hash of a frame to its large
+    regions (COVERED_AREA_MIN).
     """
     return all(any(_outweighs(a, b) for a in allowed.evidence) for b in banned.evidence)
 
 
 def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
-    if allowed.region != banned.region:
-        return allowed.region is None and _covers_part(allowed, banned.region)
+    if allowed.part != banned.part:
+        return allowed.region is None and _covers_part(allowed, banned.part)
     kinds = [_KINDS_BY_STRENGTH.index(rules.kind_of(e)) for e in (allowed, banned)]
     if kinds[0] != kinds[1]:
         return kinds[0] > kinds[1]
@@ -164,14 +164,17 @@ def _outweighs(allowed: Evidence, banned: Evidence) -> bool:
     return False
 
 
-def _covers_part(whole: Evidence, part: Region | None) -> bool:
-    """Whether evidence of the whole picture applies to one region. A hash of the whole is not near
-    if a quarter of the picture was replaced, but may be if a tenth was. For an embedding no such
-    bound is known."""
+def _covers_part(whole: Evidence, part: PicturePart) -> bool:
+    """Whether evidence of the whole picture applies to one part. A hash of a whole frame is not
+    near if a quarter of it was replaced, but may be if a tenth was; of another frame it says
+    nothing. For an embedding no such bound is known."""
     match rules.kind_of(whole):
         case "digest":
             return True
         case "bits":
-            return part is not None and part.width * part.height >= COVERED_AREA_MIN
+            region, frame = part.region, replace(part, region=None)
+            if region is None or whole.part != frame:
+                return False
+            return region.width * region.height >= COVERED_AREA_MIN
         case _:
             return False

@@ -27,7 +27,16 @@ from simsearch.types.content import (
 )
 from simsearch.types.entries import Entry, EntryDraft, EntryState, HitCounts, Move
 from simsearch.types.policy import CosineRule, DigestRule, HammingRule, Policy
-from simsearch.types.results import Evidence, Hit, MatchOptions, MatchResult, Region, Suppressed
+from simsearch.types.results import (
+    WHOLE_PICTURE,
+    Evidence,
+    Hit,
+    MatchOptions,
+    MatchResult,
+    PicturePart,
+    Region,
+    Suppressed,
+)
 from simsearch.types.review import (
     Decision,
     Opinion,
@@ -63,6 +72,7 @@ __all__ = [
     "NO_CALL",
     "NO_LIMITS",
     "OLDER_FORM",
+    "WHOLE_PICTURE",
     "Band",
     "Bank",
     "BankAccess",
@@ -97,6 +107,7 @@ __all__ = [
     "Opinion",
     "OpinionDraft",
     "OpinionKind",
+    "PicturePart",
     "Policy",
     "Priority",
     "Proposal",

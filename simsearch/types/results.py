@@ -31,12 +31,28 @@ class Region:
 
 
 @dataclass(frozen=True)
+class PicturePart:
+    """One of the pictures that a picture file shows: a frame of an animation or a page, by its
+    number from 0; a region of it, None for the whole; over black or over white where it is
+    transparent."""
+
+    frame: int = 0
+    region: Region | None = None
+    on_black: bool = False
+
+
+WHOLE_PICTURE = PicturePart()
+"""The whole of the first frame, over white."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One signal that an entry matched by. Exactly one of `cosine`, `hamming` is set, or neither
     for an equal digest. `threshold` is on the same scale; `rows` is how many rows of the entry lie
-    within the loosest band of this signal; `region` is the nearest part of the query's picture,
-    None for the whole. `withheld`: the caller may not see scores, so measure, threshold and region
-    are None and `rows` is 0."""
+    within the loosest band of this signal. The nearest part of the query's picture: `region`, None
+    for the whole; `frame`, counted from 1, None for the first; `on_black`, over black where it is
+    transparent. `withheld`: the caller may not see scores, so measure, threshold and part are unset
+    and `rows` is 0."""
 
     signal: str
     band: Band
@@ -46,6 +62,13 @@ class Evidence:
     rows: int = 1
     withheld: bool = False
     region: Region | None = None
+    frame: int | None = None
+    on_black: bool = False
+
+    @property
+    def part(self) -> PicturePart:
+        """The part of the query's picture that was nearest."""
+        return PicturePart((self.frame or 1) - 1, self.region, self.on_black)
 
 
 @dataclass(frozen=True)

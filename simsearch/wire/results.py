@@ -96,7 +96,7 @@ def report_to(report: SignalReport) -> match_pb2.SignalReport:
 
 
 def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
-    """The message of evidence; a withheld measure and its region are left out."""
+    """The message of evidence; a withheld measure and its part are left out."""
     message = match_pb2.Evidence(
         signal=evidence.signal,
         band=BAND_NUMBERS[evidence.band],
@@ -111,9 +111,17 @@ def evidence_to(evidence: Evidence) -> match_pb2.Evidence:
         message.hamming = evidence.hamming
     else:
         message.identical = True
-    if evidence.region is not None and not evidence.withheld:
-        message.region.CopyFrom(match_pb2.Region(**dataclasses.asdict(evidence.region)))
+    if not evidence.withheld:
+        _add_part(message, evidence)
     return message
+
+
+def _add_part(message: match_pb2.Evidence, evidence: Evidence) -> None:
+    if evidence.region is not None:
+        message.region.CopyFrom(match_pb2.Region(**dataclasses.asdict(evidence.region)))
+    if evidence.frame is not None:
+        message.frame = evidence.frame
+    message.on_black = evidence.on_black
 
 
 def result_from(message: match_pb2.MatchResult) -> MatchResult:
@@ -164,6 +172,8 @@ def _evidence_from(message: match_pb2.Evidence) -> Evidence:
         rows=message.rows,
         withheld=measure == "withheld",
         region=_region_from(message.region) if message.HasField("region") else None,
+        frame=message.frame if message.HasField("frame") else None,
+        on_black=message.on_black,
     )
 
 

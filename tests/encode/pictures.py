@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simsearch.encode.image.picture import ImageLimits, Picture, open_picture
+from simsearch.encode.image.picture import ImageLimits, Picture, PictureFile, open_picture
 
 ORIENTATION_TAG = 0x0112
 
@@ -45,7 +45,7 @@ def saved(image: Image.Image, format: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def opened(data: bytes) -> Picture:
+def opened(data: bytes) -> PictureFile:
     return open_picture(data, ImageLimits())
 
 

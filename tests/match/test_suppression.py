@@ -16,6 +16,7 @@ from simsearch.match.matcher import Matcher
 from simsearch.match.suppression import is_enabled, suppresses
 from simsearch.types import (
     NO_CALL,
+    WHOLE_PICTURE,
     Band,
     Bank,
     BankKind,
@@ -31,6 +32,7 @@ from simsearch.types import (
     ImageContent,
     MatchResult,
     Modality,
+    PicturePart,
     Policy,
     Region,
     Signal,
@@ -222,9 +224,10 @@ class Given:
         self, contents: Sequence[Content], wanted: Wanted, call: CallContext = NO_CALL
     ) -> list[Outcome]:
         rows = {Signal.PDQ: bits(12, 0)}
-        region_of_row = {"pdq": np.array([0, 1], np.uint8)}
+        part_of_row = {"pdq": np.array([0, 1], np.uint8)}
+        parts = (WHOLE_PICTURE, PicturePart(region=LEFT))
         return [
-            ContentFingerprint(Fingerprint(bits=rows), Modality.IMAGE, (), (LEFT,), region_of_row)
+            ContentFingerprint(Fingerprint(bits=rows), Modality.IMAGE, (), parts, part_of_row)
             for _ in contents
         ]
 

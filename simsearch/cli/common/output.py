@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -133,24 +133,37 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
 def _evidence_json(evidence: Evidence) -> dict[str, Any]:
     if evidence.withheld:
         return {"signal": evidence.signal, "band": evidence.band.name, "withheld": True}
-    measured: Mapping[str, Any] = {
+    measured: dict[str, Any] = {
         "cosine": evidence.cosine,
         "hamming": evidence.hamming,
         "threshold": evidence.threshold,
     }
-    region = {"region": dataclasses.asdict(evidence.region)} if evidence.region else {}
-    return (
-        {"signal": evidence.signal, "band": evidence.band.name, "rows": evidence.rows}
-        | {name: value for name, value in measured.items() if value is not None}
-        | region
-    )
+    part: dict[str, Any] = {
+        "region": dataclasses.asdict(evidence.region) if evidence.region else None,
+        "frame": evidence.frame,
+        "on_black": evidence.on_black or None,
+    }
+    return {"signal": evidence.signal, "band": evidence.band.name, "rows": evidence.rows} | {
+        name: value for name, value in (measured | part).items() if value is not None
+    }
 
 
 def evidence_words(evidence: Evidence) -> str:
     """As in "pdq 14 ≤ 31 bits" or "copyclip cosine 0.91234 ≥ 0.86"; of a part of the picture, with
-    where it lies, as in "in 0-50 % × 10-90 %"."""
-    where = f" in {extent_words(evidence.region)}" if evidence.region else ""
-    return _measure_words(evidence) + where
+    where it lies, as in "in 0-50 % × 10-90 % of frame 3, on black"."""
+    region = extent_words(evidence.region) if evidence.region else ""
+    return _measure_words(evidence) + part_words(region, evidence.frame, evidence.on_black)
+
+
+def part_words(extent: str, frame: int | None, on_black: bool) -> str:
+    """Where in a picture file a part lies, to follow a measure; empty for the whole of a still."""
+    return "".join(
+        (
+            f" in {extent}" if extent else "",
+            f" {'of' if extent else 'in'} frame {frame}" if frame is not None else "",
+            ", on black" if on_black else "",
+        )
+    )
 
 
 def extent_words(region: Region | match_pb2.Region) -> str:

@@ -17,7 +17,14 @@ from simsearch.cli.common.content_options import (
     text_of_file,
 )
 from simsearch.cli.common.options import SERVER_DEFAULT, Json, Server, States, states_of
-from simsearch.cli.common.output import extent_words, plain, print_json, print_line, print_table
+from simsearch.cli.common.output import (
+    extent_words,
+    part_words,
+    plain,
+    print_json,
+    print_line,
+    print_table,
+)
 from simsearch.cli.entries.entry_list import COLUMNS, row
 from simsearch.errors import BadRequest
 from simsearch.types import Content, TextContent
@@ -100,8 +107,9 @@ def _row(found: FoundEntry) -> tuple[str, ...]:
 def near_words(evidence: Evidence) -> str:
     """As in "pdq 14 bits" or "copyclip cosine 0.91234", of a part of the picture with where it
     lies."""
-    where = f" in {extent_words(evidence.region)}" if evidence.HasField("region") else ""
-    return _measure_words(evidence) + where
+    region = extent_words(evidence.region) if evidence.HasField("region") else ""
+    frame = evidence.frame if evidence.HasField("frame") else None
+    return _measure_words(evidence) + part_words(region, frame, evidence.on_black)
 
 
 def _measure_words(evidence: Evidence) -> str:

@@ -86,6 +86,8 @@ def _evidence(shown: Mapping[str, Any]) -> Evidence:
         rows=int(shown.get("rows", 1)),
         withheld=bool(shown.get("withheld", False)),
         region=_region(shown["region"]) if shown.get("region") else None,
+        frame=int(shown["frame"]) if shown.get("frame") else None,
+        on_black=bool(shown.get("on_black", False)),
     )
 
 
@@ -250,13 +252,13 @@ def _judged(evidence: Evidence, policy: Policy) -> Evidence | None:
         return evidence
     if evidence.cosine is not None:
         return _best(
-            rules.cosine_evidence(rule, evidence.cosine, evidence.rows, evidence.region)
+            rules.cosine_evidence(rule, evidence.cosine, evidence.rows, evidence.part)
             for rule in policy.cosine
             if rule.space == evidence.signal
         )
     if evidence.hamming is not None:
         return _best(
-            rules.hamming_evidence(rule, evidence.hamming, evidence.rows, evidence.region)
+            rules.hamming_evidence(rule, evidence.hamming, evidence.rows, evidence.part)
             for rule in policy.hamming
             if rule.signal == evidence.signal
         )

@@ -16,10 +16,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simsearch.encode.fingerprint import ContentFingerprint, Outcome
 from simsearch.errors import BadContent, ContentTooLarge, EmptyContent, SimsearchError
-from simsearch.types import Fingerprint, Modality, Region, Signal, SignalReport, SignalState
+from simsearch.types import (
+    Fingerprint,
+    Modality,
+    PicturePart,
+    Region,
+    Signal,
+    SignalReport,
+    SignalState,
+)
 
 A = TypeVar("A", bound=np.ndarray)
 
@@ -33,14 +42,15 @@ Packed: TypeAlias = tuple[Any, ...]
 
 
 class Layout(NamedTuple):
-    """All of a fingerprint but its values: the same for most contents of a kind."""
+    """All of a fingerprint but its values: the same for most contents of a kind. Reports lack
+    their details, which may say how many frames a file has."""
 
     modality: Modality | None
     reports: tuple[SignalReport, ...]
     digests: tuple[Signal, ...]
     bits: tuple[Signal, ...]
     vectors: tuple[str, ...]
-    region_of_row: tuple[str, ...]
+    part_of_row: tuple[str, ...]
     refused: bool
 
 
@@ -65,10 +75,10 @@ def shared(outcome: Outcome) -> Outcome:
         bits=MappingProxyType({signal: _own(rows) for signal, rows in signals.bits.items()}),
         vectors=MappingProxyType({space: _own(rows) for space, rows in signals.vectors.items()}),
     )
-    region_of_row = MappingProxyType(
-        {signal: _own(rows) for signal, rows in outcome.region_of_row.items()}
+    part_of_row = MappingProxyType(
+        {signal: _own(rows) for signal, rows in outcome.part_of_row.items()}
     )
-    return replace(outcome, fingerprint=fingerprint, region_of_row=region_of_row)
+    return replace(outcome, fingerprint=fingerprint, part_of_row=part_of_row)
 
 
 def _own(rows: A) -> A:
@@ -88,25 +98,29 @@ def packed_bytes(packed: Packed) -> int:
     return sum(map(sys.getsizeof, packed[1:]))
 
 
-_OWN_WORDS = (SignalState.NOT_COMPUTED, SignalState.PARTIAL)
-"""States whose reasons differ from content to content."""
-
 _REFUSALS = {error.reason: error for error in LASTING}
 
 
-def _flat(reports: Sequence[SignalReport], refusal: SimsearchError | None) -> tuple[str, ...]:
-    """Reason and message of the refusal, empty for none; then signal, state and detail of each."""
-    head = (refusal.reason, refusal.message) if refusal else ("", "")
-    return head + tuple(word for r in reports for word in (r.signal, r.state.value, r.detail))
+def _flat(parts: Sequence[PicturePart]) -> NDArray[np.float64]:
+    """(parts, 6): frame, ground, and the four sides; the whole has zeros."""
+    none = (0.0,) * 4
+    return np.array(
+        [
+            (
+                part.frame,
+                part.on_black,
+                *(dataclasses.astuple(part.region) if part.region else none),
+            )
+            for part in parts
+        ]
+    )
 
 
-def _unflat(
-    words: tuple[str, ...],
-) -> tuple[tuple[SignalReport, ...], SimsearchError | None]:
-    reason, message, *rest = words
-    triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
-    reports = tuple(SignalReport(signal, SignalState(s), detail) for signal, s, detail in triples)
-    return reports, _REFUSALS[reason](message) if reason else None
+def _parts(flat: NDArray[np.float64]) -> tuple[PicturePart, ...]:
+    return tuple(
+        PicturePart(int(frame), Region(*sides) if any(sides) else None, bool(on_black))
+        for frame, on_black, *sides in flat.tolist()
+    )
 
 
 class Packing:
@@ -122,20 +136,20 @@ class Packing:
         """None where there are too many layouts by now."""
         if isinstance(outcome, SimsearchError):
             return self._numbers[type(outcome)], outcome.message
-        signals, region_of_row = outcome.fingerprint, outcome.region_of_row
+        signals, part_of_row = outcome.fingerprint, outcome.part_of_row
         maps: tuple[Mapping[Any, Any], ...]
-        maps = signals.digests, signals.bits, signals.vectors, region_of_row
+        maps = signals.digests, signals.bits, signals.vectors, part_of_row
         names: list[Any] = [tuple(each) for each in maps]
-        # The reports of unreadable content quote its size and the like: they are no layout.
-        own = outcome.refusal is not None or any(r.state in _OWN_WORDS for r in outcome.reports)
-        reports = () if own else outcome.reports
-        number = self._number(Layout(outcome.modality, reports, *[*names, own]))
+        reports = tuple(replace(report, detail="") for report in outcome.reports)
+        refusal = outcome.refusal
+        layout = Layout(outcome.modality, reports, *[*names, refusal is not None])
+        number = self._number(layout)
         if number is None:
             return None
-        regions = np.array([dataclasses.astuple(region) for region in outcome.regions])
-        values: list[Any] = [value for each in maps for value in each.values()]
-        values += [regions] if region_of_row else []
-        values += [_flat(outcome.reports, outcome.refusal)] if own else []
+        values: list[Any] = ["\n".join(report.detail for report in outcome.reports)]
+        values += (value for each in maps for value in each.values())
+        values += [_flat(outcome.parts)] if part_of_row else []
+        values += [(refusal.reason, refusal.message)] if refusal else []
         return number, *values
 
     def unpack(self, packed: Packed) -> Outcome:
@@ -143,16 +157,19 @@ class Packing:
         layout, values = self._layouts[packed[0]], iter(packed[1:])
         if isinstance(layout, type):
             return layout(*values)
-        modality, reports, *names, own = layout
+        modality, plain, *names, refused = layout
+        details = str(next(values)).split("\n")
+        reports = tuple(replace(r, detail=d) for r, d in zip(plain, details, strict=False))
         maps: list[Mapping[Any, Any]]  # zip takes a name first, so that no value is lost
         maps = [MappingProxyType(dict(zip(each, values, strict=False))) for each in names]
-        digests, bits, vectors, region_of_row = maps
-        regions = tuple(Region(*sides) for sides in next(values).tolist()) if region_of_row else ()
+        digests, bits, vectors, part_of_row = maps
+        parts = _parts(next(values)) if part_of_row else ()
         refusal = None
-        if own:
-            reports, refusal = _unflat(next(values))
+        if refused:
+            reason, message = next(values)
+            refusal = _REFUSALS[reason](message)
         fingerprint = Fingerprint(digests, bits, vectors)
-        return ContentFingerprint(fingerprint, modality, reports, regions, region_of_row, refusal)
+        return ContentFingerprint(fingerprint, modality, reports, parts, part_of_row, refusal)
 
     def _number(self, layout: Layout) -> int | None:
         with self._lock:

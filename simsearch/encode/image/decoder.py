@@ -1,4 +1,4 @@
-"""Image decoder: PDQ rows, regions and model input of an image file.
+"""Image decoder: PDQ rows and model input of the pictures that an image file shows.
 
 The interface, and an implementation in this process; encode/sandbox has one in confined worker
 processes.
@@ -10,18 +10,20 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from itertools import zip_longest
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from simsearch.encode.encoder_protocol import ImageEncoder, Pixels
 from simsearch.encode.image import pdq
+from simsearch.encode.image.frames import views_of
 from simsearch.encode.image.picture import ImageLimits, Picture, open_picture
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.image.region_edges import FINE_PX, refined_box
 from simsearch.encode.image.regions import regions_of, small_size
 from simsearch.errors import SimsearchError
-from simsearch.types import NO_CALL, Bits, CallContext, Region
+from simsearch.types import NO_CALL, WHOLE_PICTURE, Bits, CallContext, PicturePart, Region
 
 
 class PdqRows(IntEnum):
@@ -34,22 +36,33 @@ class PdqRows(IntEnum):
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """What is wanted of one image, and of up to `regions_max` pictures in it. An empty request
-    checks that it is an image."""
+    """What is wanted of one image: of up to `frames_max` frames of it, and of up to `regions_max`
+    pictures in them. An empty request checks that it is an image."""
 
     pdq: PdqRows = PdqRows.NONE
     ways: tuple[Preprocess, ...] = ()
     regions_max: int = 0
+    frames_max: int = 1
+
+    @property
+    def parts_max(self) -> int:
+        """Most pictures that the answer has: every frame over two grounds, and the regions."""
+        return 2 * self.frames_max + self.regions_max
 
 
 @dataclass(frozen=True)
 class DecodedImage:
     """`pdq` is (1 or 8, 32), or None: not asked for, or LOW_INFORMATION. `pixels` has one array,
-    (height, width, 3) uint8, for each way that was asked for. `parts` are pictures in it."""
+    (height, width, 3) uint8, for each way that was asked for. Both are of `part`, the whole of the
+    first frame that shows anything; `parts` are the other frames and the pictures in them. `unseen`
+    names what was not looked at, `remarks` say what else there is to say of the file."""
 
     pdq: Bits | None
     pixels: Mapping[Preprocess, Pixels]
-    parts: tuple[tuple[Region, DecodedImage], ...] = ()
+    parts: tuple[tuple[PicturePart, DecodedImage], ...] = ()
+    part: PicturePart = WHOLE_PICTURE
+    unseen: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,16 +131,44 @@ def preprocess_of(encoder: ImageEncoder) -> Preprocess | None:
 def decode_image(data: bytes, request: ImageRequest, limits: ImageLimits) -> DecodedImage:
     """Decode in this process. Raises EmptyContent, BadContent, ContentTooLarge."""
     picture = open_picture(data, limits)
-    whole = _read(picture, request)
-    if not request.regions_max:
-        return whole
-    found = _regions(picture, request.regions_max)
-    return replace(whole, parts=tuple((r, _read(picture.part(r), request)) for r in found))
+    if not request.pdq and not request.ways and not request.regions_max:
+        return DecodedImage(None, {})
+    views = views_of(picture, request.frames_max)
+    regions, unseen = _regions(views.shown, request.regions_max)
+    first, whole = views.shown[0]
+    others = [*views.shown[1:], *regions]
+    return replace(
+        _read(whole, request),
+        parts=tuple((part, _read(shown, request)) for part, shown in others),
+        part=first,
+        unseen=(*picture.unseen, *views.unseen, *unseen),
+        remarks=(*picture.remarks, *views.remarks),
+    )
 
 
-def _regions(picture: Picture, most: int) -> Iterable[Region]:
+Shown: TypeAlias = tuple[PicturePart, Picture]
+
+
+def _regions(views: Sequence[Shown], most: int) -> tuple[list[Shown], tuple[str, ...]]:
+    """At most `most` pictures in all views together, the likeliest of each view first; and, where
+    there are more, so in words."""
+    if not most:
+        return [], ()
+    found = [
+        [(replace(part, region=region), view.part(region)) for region in _regions_of(view, most)]
+        for part, view in views
+    ]
+    turns = zip_longest(*found)
+    regions = [shown for turn in turns for shown in turn if shown is not None]
+    if len(regions) <= most:
+        return regions, ()
+    return regions[:most], (f"{most} of the pictures found in it were looked at, there are more",)
+
+
+def _regions_of(picture: Picture, most: int) -> Iterable[Region]:
+    """One more than `most`, if there are."""
     look = picture.rgb(at_least=small_size(picture.size))
-    rough = regions_of(look, picture.size, most)
+    rough = regions_of(look, picture.size, most + 1)
     if not rough:
         return ()
     fine = np.asarray(picture.rgb(at_least=(FINE_PX, FINE_PX)))
@@ -170,8 +211,7 @@ class InProcessDecoder:
         except SimsearchError:
             self._counter.add("refused")
             raise
-        self._counter.add("decoded")
-        self._counter.add("regions", len(decoded.parts))
+        self._counter.add_decoded(decoded)
         return decoded
 
     def decode_each(
@@ -206,6 +246,11 @@ class DecodeCounter:
         """The totals so far."""
         with self._lock:
             return DecodeCounts(**self._counts)
+
+    def add_decoded(self, image: DecodedImage) -> None:
+        """Count one that was decoded."""
+        self.add("decoded")
+        self.add("regions", sum(part.region is not None for part, _ in image.parts))
 
     def add(self, name: str, count: int = 1) -> None:
         """Add to that field of DecodeCounts."""

@@ -1,9 +1,10 @@
 """Sandboxed image decoder: images are decoded in confined worker processes.
 
 A crash, a hang or a decompression bomb costs one request and one process. An image cannot end the
-server, take its memory, hold a call for longer than `timeout_s`, read a file, or see an environment
-variable. If it took over its worker it could still answer wrongly for the images that this worker
-gets after it, `images_per_worker` at most.
+server, take its memory, hold a call for longer than `timeout_s`, or see an environment variable. If
+it took over its worker, the system would still refuse that worker files, sockets, processes,
+threads and signals; but it could answer wrongly for the images that this worker gets after it,
+`images_per_worker` at most.
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ TRIES = 3
 @dataclass(frozen=True)
 class SandboxOptions:
     """`memory_bytes_max` is all of one worker's address space, 160 MB at rest included;
-    `timeout_s` is on the clock, for one image."""
+    `timeout_s` is on the clock, for one image. `syscall_filter`: workers can make no system calls
+    but those that decoding takes."""
 
     workers: int = 2
     memory_bytes_max: int = 1536 << 20
     timeout_s: float = 20.0
     images_per_worker: int = 1_000
+    syscall_filter: bool = True
 
 
 class Sandbox:
@@ -72,6 +75,7 @@ class Sandbox:
             memory_bytes_max=options.memory_bytes_max,
             cpu_s_max=math.ceil(options.timeout_s) + CPU_S_SPARE,
             server_pid=os.getpid(),
+            syscall_filter=options.syscall_filter,
         )
         self._limits = limits
         self._timeout_s = options.timeout_s
@@ -113,8 +117,7 @@ class Sandbox:
             self._counter.add("refused")
             raise
         self._poison.acquit(data)
-        self._counter.add("decoded")
-        self._counter.add("regions", len(decoded.parts))
+        self._counter.add_decoded(decoded)
         return decoded
 
     def decode_each(

@@ -5,8 +5,10 @@ and a response of a size that its request does not allow is a ProtocolError.
 
     server: head bytes (4) · data bytes (4) · head (JSON) · data (the image file)
     worker: kind (1) · body bytes (4) · body
-    body of DECODED: regions (1) · each region: left, top, right, bottom in ten-thousandths (2 each)
-                     · the whole and each region: rows of PDQ (1) · rows · pixels of each way
+    body of DECODED: parts (1) · each part: frame (4), ground (1), left, top, right, bottom in
+                     ten-thousandths (2 each; all 0: the whole) · of each part: rows of PDQ (1),
+                     rows, pixels of each way · twice, unseen and remarks: lines (1) · each line:
+                     bytes (1), ASCII
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import prod
@@ -36,7 +38,7 @@ from simsearch.errors import (
     EmptyContent,
     SimsearchError,
 )
-from simsearch.types import BITS_BYTES, Region
+from simsearch.types import BITS_BYTES, PicturePart, Region
 
 REFUSALS: dict[str, type[SimsearchError]] = {
     error.reason: error for error in (EmptyContent, BadContent, ContentTooLarge, DecoderFailed)
@@ -47,8 +49,13 @@ REFUSAL_BYTES_MAX = 2_048
 
 _REQUEST = struct.Struct(">II")
 _ANSWER = struct.Struct(">BI")
-_REGION = struct.Struct(">4H")
+_PART = struct.Struct(">IB4H")
 _PER_SIDE = 10_000
+
+NOTES_MAX = 8
+"""Lines of `unseen`, and of `remarks`."""
+
+NOTE_BYTES_MAX = 200
 
 
 class Kind(IntEnum):
@@ -73,6 +80,7 @@ class WorkerSettings:
     memory_bytes_max: int
     cpu_s_max: int
     server_pid: int
+    syscall_filter: bool = True
 
     def to_json(self) -> str:
         """As a JSON object."""
@@ -92,7 +100,12 @@ def send_request(link: socket.socket, data: bytes, request: ImageRequest, deadli
     """Send an image; `deadline` is on the clock of time.monotonic(). Raises TimeoutError,
     OSError."""
     ways = [dataclasses.asdict(way) for way in request.ways]
-    table = {"pdq": int(request.pdq), "ways": ways, "regions_max": request.regions_max}
+    table = {
+        "pdq": int(request.pdq),
+        "ways": ways,
+        "regions_max": request.regions_max,
+        "frames_max": request.frames_max,
+    }
     head = json.dumps(table).encode()
     link.settimeout(_left(deadline))
     link.sendall(_REQUEST.pack(len(head), len(data)) + head)
@@ -119,7 +132,8 @@ def receive_answer(link: socket.socket, request: ImageRequest, deadline: float) 
 
 def _size_max(request: ImageRequest) -> int:
     picture = 1 + int(request.pdq) * BITS_BYTES + sum(prod(_shape(way)) for way in request.ways)
-    return 1 + picture + request.regions_max * (_REGION.size + picture)
+    notes = 2 * (1 + NOTES_MAX * (1 + NOTE_BYTES_MAX))
+    return 1 + request.parts_max * (_PART.size + picture) + notes
 
 
 class _Body:
@@ -131,20 +145,49 @@ class _Body:
 
     def read(self) -> DecodedImage:
         count = int(self._take(1)[0])
-        if count > self._ask.regions_max:
-            raise ProtocolError("more regions than were asked for")
-        regions = [self._region() for _ in range(count)]
-        whole = self._picture()
-        parts = tuple((region, self._picture()) for region in regions)
+        if not 1 <= count <= self._ask.parts_max:
+            raise ProtocolError("more parts than were asked for, or none")
+        parts = [self._part() for _ in range(count)]
+        self._check(parts)
+        whole, *others = (self._picture() for _ in parts)
+        unseen, remarks = self._notes(), self._notes()
         if len(self._rest):
             raise ProtocolError("more than was asked for")
-        return replace(whole, parts=parts)
+        shown = tuple(zip(parts[1:], others, strict=True))
+        return replace(whole, parts=shown, part=parts[0], unseen=unseen, remarks=remarks)
 
-    def _region(self) -> Region:
-        left, top, right, bottom = _REGION.unpack(self._take(_REGION.size).tobytes())
-        if not (left < right <= _PER_SIDE and top < bottom <= _PER_SIDE):
-            raise ProtocolError("a region that is none")
-        return Region(*(at / _PER_SIDE for at in (left, top, right, bottom)))
+    def _part(self) -> PicturePart:
+        frame, ground, *sides = _PART.unpack(self._take(_PART.size).tobytes())
+        left, top, right, bottom = sides
+        region = None
+        if any(sides):
+            if not (left < right <= _PER_SIDE and top < bottom <= _PER_SIDE):
+                raise ProtocolError("a region that is none")
+            region = Region(*(at / _PER_SIDE for at in sides))
+        if ground > 1:
+            raise ProtocolError("a ground that is none")
+        return PicturePart(frame, region, bool(ground))
+
+    def _check(self, parts: Sequence[PicturePart]) -> None:
+        """The first is a whole; none is there twice; no more frames and regions than were asked."""
+        frames = {part.frame for part in parts}
+        regions = sum(part.region is not None for part in parts)
+        few = len(frames) <= self._ask.frames_max and regions <= self._ask.regions_max
+        if not few or parts[0].region is not None or len(set(parts)) < len(parts):
+            raise ProtocolError("other parts than were asked for")
+
+    def _notes(self) -> tuple[str, ...]:
+        count = int(self._take(1)[0])
+        if count > NOTES_MAX:
+            raise ProtocolError("more notes than there can be")
+        return tuple(self._note() for _ in range(count))
+
+    def _note(self) -> str:
+        size = int(self._take(1)[0])
+        words = self._take(size).tobytes().decode("ascii", errors="replace")
+        if size > NOTE_BYTES_MAX or not words.isprintable() or "\ufffd" in words:
+            raise ProtocolError("a note that is none")
+        return words
 
     def _picture(self) -> DecodedImage:
         rows = int(self._take(1)[0])
@@ -212,7 +255,8 @@ def receive_request(link: socket.socket) -> tuple[bytes, ImageRequest] | None:
         return None
     asked = json.loads(head)
     ways = tuple(_way(table) for table in asked["ways"])
-    return data, ImageRequest(PdqRows(asked["pdq"]), ways, asked["regions_max"])
+    rows = PdqRows(asked["pdq"])
+    return data, ImageRequest(rows, ways, asked["regions_max"], asked["frames_max"])
 
 
 def _way(table: Mapping[str, Any]) -> Preprocess:
@@ -228,14 +272,21 @@ def send_kind(link: socket.socket, kind: Kind, body: bytes = b"") -> None:
 
 def decoded_body(decoded: DecodedImage, request: ImageRequest) -> bytes:
     """The body of a DECODED response. Regions are rounded to ten-thousandths, as they are found."""
-    regions = [_REGION.pack(*_ten_thousandths(region)) for region, _ in decoded.parts]
-    pictures = [decoded, *(part for _, part in decoded.parts)]
-    shown = (piece for picture in pictures for piece in _picture_body(picture, request))
-    return b"".join([bytes([len(regions)]), *regions, *shown])
+    shown = [(decoded.part, decoded), *decoded.parts]
+    parts = [_part_body(part) for part, _ in shown]
+    pictures = (piece for _, picture in shown for piece in _picture_body(picture, request))
+    notes = (_notes_body(decoded.unseen), _notes_body(decoded.remarks))
+    return b"".join([bytes([len(parts)]), *parts, *pictures, *notes])
 
 
-def _ten_thousandths(region: Region) -> tuple[int, ...]:
-    return tuple(round(at * _PER_SIDE) for at in dataclasses.astuple(region))
+def _part_body(part: PicturePart) -> bytes:
+    sides = dataclasses.astuple(part.region) if part.region else (0, 0, 0, 0)
+    return _PART.pack(part.frame, part.on_black, *(round(at * _PER_SIDE) for at in sides))
+
+
+def _notes_body(notes: Sequence[str]) -> bytes:
+    lines = [note.encode("ascii")[:NOTE_BYTES_MAX] for note in notes[:NOTES_MAX]]
+    return b"".join([bytes([len(lines)]), *(bytes([len(line)]) + line for line in lines)])
 
 
 def _picture_body(picture: DecodedImage, request: ImageRequest) -> Iterator[bytes]:

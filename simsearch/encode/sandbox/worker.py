@@ -1,11 +1,13 @@
 """Decode worker: a process that confines itself and then decodes one image after the other.
 
-It has one socket and no way to get a file, a second socket or more memory than it was given; it
-ends with its server, and knows neither torch nor the server's environment.
+It has one socket, and the system refuses it files, further sockets, processes, threads, signals
+to others and more memory than it was given (`syscall_filter`); it ends with its server, and knows
+neither torch nor the server's environment.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -14,15 +16,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from PIL import Image
+from PIL import Image, ImageCms, features
 
 from simsearch.encode.image.decoder import DecodedImage, ImageRequest, PdqRows, decode_image
-from simsearch.encode.image.picture import ImageLimits
+from simsearch.encode.image.picture import ImageLimits, check_decoder
 from simsearch.encode.image.preprocess import Preprocess
+from simsearch.encode.sandbox.syscall_filter import FilterRefused, confine_calls
 from simsearch.encode.sandbox.wire_format import (
     Kind,
     WorkerSettings,
@@ -31,7 +34,7 @@ from simsearch.encode.sandbox.wire_format import (
     refusal_body,
     send_kind,
 )
-from simsearch.errors import ContentTooLarge, DecoderFailed, SimsearchError
+from simsearch.errors import BadContent, ContentTooLarge, DecoderFailed, SimsearchError
 
 Decode: TypeAlias = Callable[[bytes, ImageRequest, ImageLimits], DecodedImage]
 
@@ -59,7 +62,7 @@ def main(decode: Decode = decode_image) -> None:
     _die_with(settings.server_pid)
     _keep_memory()
     _import_everything()
-    _confine(settings.memory_bytes_max)
+    _confine(settings)
     send_kind(link, Kind.READY)
     _serve(link, settings, decode)
 
@@ -86,19 +89,50 @@ def _import_everything() -> None:
         Preprocess((8, 8), mode, "bicubic", 0, (0.0,) * 3, (1.0,) * 3)
         for mode in ("squash", "shortest", "longest")
     )
-    for form in ("JPEG", "PNG", "WEBP", "GIF"):
+    ask = ImageRequest(PdqRows.DIHEDRAL, ways, 1, 2)
+    for name, picture, options in _samples():
         file = BytesIO()
-        Image.linear_gradient("L").reduce((2, 4)).save(file, form)
-        decode_image(file.getvalue(), ImageRequest(PdqRows.DIHEDRAL, ways, 1), ImageLimits())
+        picture.save(file, name, **options)
+        data = file.getvalue()
+        decode_image(data, ask, ImageLimits())
+        with contextlib.suppress(SimsearchError):  # cut off, it takes another way
+            decode_image(data[: len(data) * 3 // 4], ask, ImageLimits())
+    with contextlib.suppress(BadContent):
+        check_decoder("HEIF")
 
 
-def _confine(memory_bytes_max: int) -> None:
+def _samples() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
+    """A still and an animation in every format, one with transparency and one with a profile."""
+    still = Image.linear_gradient("L").reduce((2, 4))
+    moving = {"save_all": True, "append_images": [still.transpose(Image.Transpose.ROTATE_180)]}
+    clear = Image.merge("LA", (still, still))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    formats = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+    if features.check("avif"):
+        formats.append("AVIF")
+    for name in formats:
+        yield name, still, {}
+        yield name, still.convert("RGB"), {"icc_profile": profile}
+        if name not in ("JPEG", "BMP"):
+            yield name, still, moving
+    yield "PNG", clear, {}
+
+
+def _confine(settings: WorkerSettings) -> None:
     os.nice(NICENESS)
-    _lower(resource.RLIMIT_AS, memory_bytes_max)
+    _lower(resource.RLIMIT_AS, settings.memory_bytes_max)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, DESCRIPTORS)
     _lower(resource.RLIMIT_NPROC, 0)
     _lower(resource.RLIMIT_CORE, 0)
+    if settings.syscall_filter:
+        try:
+            confine_calls()
+        except FilterRefused as why:
+            sys.exit(
+                f"the system call filter cannot be installed: {why}; with syscall_filter = false "
+                "in [sandbox] they run without it"
+            )
 
 
 def _lower(limit: int, value: int) -> None:

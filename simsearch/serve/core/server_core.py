@@ -181,6 +181,7 @@ def image_decoder(config: Config) -> ImageDecoder:
         memory_bytes_max=chosen.memory_bytes_max,
         timeout_s=chosen.timeout_s,
         images_per_worker=chosen.images_per_worker,
+        syscall_filter=chosen.syscall_filter,
     )
     sandbox = Sandbox(limits, options)
     sandbox.open()
@@ -206,6 +207,7 @@ def _limits(limits: LimitsConfig) -> ContentLimits:
         text=TextLimits(chars_max=limits.text_chars_max),
         vectors_max=limits.vectors_max,
         regions_max=limits.image_regions_max,
+        frames_asked_max=limits.image_frames_asked_max,
     )
 
 

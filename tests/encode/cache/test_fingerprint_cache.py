@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
-from simsearch.encode.text.windows import TextLimits
 
 from simsearch.encode.cache import packing
 from simsearch.encode.cache.fingerprint_cache import JOINS_MAX, FingerprintCache
@@ -32,6 +31,7 @@ from simsearch.encode.fingerprint import (
     digests_alone,
 )
 from simsearch.encode.registry import EncoderSet
+from simsearch.encode.text.windows import TextLimits
 from simsearch.errors import (
     BadContent,
     BadHash,
@@ -145,14 +145,14 @@ def plain(outcome: Outcome) -> object:
     held = outcome.fingerprint
     rows = {str(s): (v.dtype.str, v.shape, v.tobytes()) for s, v in held.bits.items()}
     rows |= {s: (v.dtype.str, v.shape, v.tobytes()) for s, v in held.vectors.items()}
-    region_of_row = {str(s): v.tolist() for s, v in outcome.region_of_row.items()}
+    part_of_row = {str(s): v.tolist() for s, v in outcome.part_of_row.items()}
     return (
         dict(held.digests),
         rows,
         outcome.modality,
         outcome.reports,
-        outcome.regions,
-        region_of_row,
+        outcome.parts,
+        part_of_row,
     )
 
 
@@ -429,19 +429,19 @@ def test_results_cannot_be_changed() -> None:
     """Of the first call, which others may share, and of a later one alike."""
     fingerprints = cached(Counting())
     first, second = (printed(fingerprints.query([COLLAGE], EVERYTHING)[0]) for _ in range(2))
-    assert first.regions == second.regions != ()
+    assert first.parts == second.parts != ()
     for found in (first, second):
         held = found.fingerprint
         arrays: list[np.ndarray] = [
             *held.bits.values(),
             *held.vectors.values(),
-            *found.region_of_row.values(),
+            *found.part_of_row.values(),
         ]
         assert len(arrays) == 4
         for array in arrays:
             with pytest.raises(ValueError, match="read-only"):
                 array[:] = 0
-        for mapping in (held.digests, held.bits, held.vectors, found.region_of_row):
+        for mapping in (held.digests, held.bits, held.vectors, found.part_of_row):
             with pytest.raises(TypeError):
                 mapping["x"] = ()  # type: ignore[index]
 

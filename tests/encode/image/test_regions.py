@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
 from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter
-from simsearch.encode.image.decoder import ImageRequest, PdqRows, decode_image
+from simsearch.encode.image.decoder import DecodedImage, ImageRequest, PdqRows, decode_image
 from simsearch.encode.image.pdq import pdq_dihedral, pdq_of
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.image.region_edges import refined_box
 from simsearch.encode.image.regions import SIDE_PX_MIN, regions_of
-from simsearch.types import ImageContent, Modality, Region, Signal
+from simsearch.types import ImageContent, Modality, PicturePart, Region, Signal
 from tests.encode.pictures import exif, landscape, opened, saved
 from tests.fakes import PICTURES, FakeImageEncoder, encoders
 
@@ -172,7 +172,7 @@ def test_a_picture_in_a_long_conversation_is_found(height: int) -> None:
     sheet.paste(photo(3, (900, 700)), (90, height // 2))
     [decoded] = [decode_image(saved(sheet, "PNG"), ImageRequest(regions_max=9), ImageLimits())]
     truth = Region(90 / 1_080, (height // 2) / height, 990 / 1_080, (height // 2 + 700) / height)
-    assert max(overlap(region, truth) for region, _ in decoded.parts) > 0.97
+    assert max(overlap(region, truth) for region in regions_in(decoded)) > 0.97
 
 
 @settings(max_examples=25, deadline=None)
@@ -183,7 +183,7 @@ def test_a_long_picture_has_no_slivers(width: int, times: int, seed: int) -> Non
     blocks = rng.integers(0, 256, (3 * times, 2, 3), np.uint8)
     image = Image.fromarray(blocks).resize((width, width * times), Image.Resampling.NEAREST)
     decoded = decode_image(saved(image, "PNG"), ImageRequest(regions_max=9), ImageLimits())
-    for region, _ in decoded.parts:
+    for region in regions_in(decoded):
         sides = (region.width * width, region.height * image.height)
         assert min(sides) >= 0.7 * SIDE_PX_MIN
 
@@ -259,7 +259,8 @@ def test_each_region_is_read_as_a_picture_of_its_own() -> None:
     data = saved(sheet, "PNG")
     ask = ImageRequest(PdqRows.DIHEDRAL, (WAY,), 6)
     decoded = decode_image(data, ask, ImageLimits())
-    region, part = max(decoded.parts, key=lambda p: overlap(p[0], truth))
+    region = max(regions_in(decoded), key=lambda found: overlap(found, truth))
+    part = dict(decoded.parts)[PicturePart(region=region)]
     picture = opened(data).part(region)
     bits = pdq_dihedral(picture)
     assert part.pdq is not None
@@ -288,23 +289,30 @@ def printed(fingerprinter: Fingerprinter, image: Image.Image) -> ContentFingerpr
 
 
 def region_of(asked: ContentFingerprint, signal: str, row: int) -> Region | None:
-    return asked.region(
-        int(asked.region_of_row[signal][row]) if signal in asked.region_of_row else 0
-    )
+    rows = asked.part_of_row.get(signal)
+    return asked.part(0 if rows is None else int(rows[row])).region
+
+
+def regions_in(decoded: DecodedImage) -> list[Region]:
+    return [part.region for part, _ in decoded.parts if part.region]
+
+
+def regions_asked(asked: ContentFingerprint) -> list[Region]:
+    return [part.region for part in asked.parts if part.region]
 
 
 def test_a_query_asks_with_the_whole_and_with_each_region() -> None:
     """Rows in that order, eight of PDQ and one of each space, and each knows what it is of."""
     sheet, truth = beside()
     asked = printed(fingerprints(), sheet)
-    count = 1 + len(asked.regions)
+    count = 1 + len(regions_asked(asked))
     assert count > 1
     assert len(asked.fingerprint.vectors[PICTURES.id]) == count
     assert len(asked.fingerprint.bits[Signal.PDQ]) == 8 * count
-    assert [region_of(asked, PICTURES.id, n) for n in range(count)] == [None, *asked.regions]
+    assert [region_of(asked, PICTURES.id, n) for n in range(count)] == [None, *regions_asked(asked)]
     rows = [region_of(asked, Signal.PDQ, n) for n in range(8 * count)]
-    assert rows == [r for r in (None, *asked.regions) for _ in range(8)]
-    number = max(range(1, count), key=lambda n: overlap(asked.regions[n - 1], truth))
+    assert rows == [r for r in (None, *regions_asked(asked)) for _ in range(8)]
+    number = max(range(1, count), key=lambda n: overlap(regions_asked(asked)[n - 1], truth))
     own = pdq_of(opened(saved(photo(3, SIZE), "PNG")))
     assert own is not None
     near = np.unpackbits(asked.fingerprint.bits[Signal.PDQ] ^ own, axis=1).sum(axis=1)
@@ -319,11 +327,11 @@ def test_a_ban_and_a_query_that_is_told_so_have_the_whole_alone() -> None:
     data = ImageContent(saved(sheet, "PNG"))
     [banned] = fingerprints().ban([data])
     assert isinstance(banned, ContentFingerprint)
-    assert (banned.regions, banned.region_of_row) == ((), {})
+    assert (banned.parts, banned.part_of_row) == ((), {})
     assert len(banned.fingerprint.bits[Signal.PDQ]) == 1
     assert len(banned.fingerprint.vectors[PICTURES.id]) == 1
     alone = printed(fingerprints(0), sheet)
-    assert (alone.regions, dict(alone.region_of_row)) == ((), {})
+    assert (alone.parts, dict(alone.part_of_row)) == ((), {})
     assert len(alone.fingerprint.bits[Signal.PDQ]) == 8
 
 
@@ -334,14 +342,14 @@ def test_a_part_may_say_what_the_whole_is_too_plain_to_say() -> None:
     data = saved(sheet, "PNG")
     assert pdq_of(opened(data)) is None
     asked = printed(fingerprints(), sheet)
-    assert len(asked.fingerprint.bits[Signal.PDQ]) == 8 * len(asked.regions)
-    assert region_of(asked, Signal.PDQ, 0) == asked.regions[0]
+    assert len(asked.fingerprint.bits[Signal.PDQ]) == 8 * len(regions_asked(asked))
+    assert region_of(asked, Signal.PDQ, 0) == regions_asked(asked)[0]
     assert region_of(asked, PICTURES.id, 0) is None
-    assert overlap(asked.regions[0], Region(0.28, 0.2, 0.49, 0.41)) > 0.93
+    assert overlap(regions_asked(asked)[0], Region(0.28, 0.2, 0.49, 0.41)) > 0.93
 
 
 def test_a_picture_without_regions_costs_one_row() -> None:
     asked = printed(fingerprints(), landscape(1))
-    assert (asked.regions, dict(asked.region_of_row)) == ((), {})
+    assert (asked.parts, dict(asked.part_of_row)) == ((), {})
     assert region_of(asked, Signal.PDQ, 3) is None
     assert len(asked.fingerprint.vectors[PICTURES.id]) == 1

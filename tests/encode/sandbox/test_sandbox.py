@@ -6,6 +6,7 @@ The workers are real, and so are the crashes; `hostile_worker.py` commits them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -46,6 +47,7 @@ from simsearch.encode.sandbox import process
 from simsearch.encode.sandbox import sandboxed_decoder as sandbox_module
 from simsearch.encode.sandbox.process import computed_s
 from simsearch.encode.sandbox.sandboxed_decoder import KILLS_MAX, Sandbox, SandboxOptions
+from simsearch.encode.sandbox.syscall_filter import FilterRefused, confine_calls
 from simsearch.encode.sandbox.wire_format import (
     Kind,
     ProtocolError,
@@ -53,6 +55,7 @@ from simsearch.encode.sandbox.wire_format import (
     receive_answer,
     send_kind,
 )
+from simsearch.encode.sandbox.worker import NICENESS
 from simsearch.errors import (
     BadContent,
     ContentTooLarge,
@@ -64,9 +67,17 @@ from simsearch.errors import (
     Overloaded,
     SimsearchError,
 )
-from simsearch.types import BITS_BYTES, CallContext, ImageContent, Modality, Region, Signal
+from simsearch.types import (
+    BITS_BYTES,
+    CallContext,
+    ImageContent,
+    Modality,
+    PicturePart,
+    Region,
+    Signal,
+)
 from tests.encode.pictures import chunk, landscape, png, saved
-from tests.encode.sandbox.hostile_worker import order
+from tests.encode.sandbox.hostile_worker import ATTEMPTS, order
 from tests.fakes import PICTURES, FakeImageEncoder
 
 HOSTILE = "tests.encode.sandbox.hostile_worker"
@@ -124,7 +135,8 @@ def same(one: DecodedImage, other: DecodedImage) -> bool:
     def plain(image: DecodedImage) -> object:
         arrays = [image.pdq, *(image.pixels[way] for way in image.pixels)]
         said = [(a.shape, a.dtype, a.tobytes()) for a in arrays if a is not None]
-        return list(image.pixels), said, [(region, plain(part)) for region, part in image.parts]
+        parts = [(part, plain(shown)) for part, shown in image.parts]
+        return list(image.pixels), said, parts, image.part, image.unseen, image.remarks
 
     return plain(one) == plain(other)
 
@@ -256,16 +268,51 @@ def test_a_worker_can_do_nothing_but_decode(sandbox: Sandbox) -> None:
         "OMP_NUM_THREADS",
         "MKL_NUM_THREADS",
     }
-    assert told["descriptors"] <= 3
-    assert told["nice"] >= 5
-    assert told["session"] is True
     memory = SandboxOptions().memory_bytes_max
     assert told["memory"] == [memory, memory]
     assert told["core"] == [0, 0]
     assert told["processes"] == [0, 0]
     assert 19 < told["cpu"] <= 23
-    assert told["file"] == "OSError"
-    assert told["socket"] == "OSError"
+    assert told["file"] == "PermissionError"
+    assert told["socket"] == "PermissionError"
+    assert told["raise"] != ""
+    for pid in sandbox.pids:
+        assert {int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir()} == {0, 1, 2}
+        assert os.getpriority(os.PRIO_PROCESS, pid) >= NICENESS
+        assert os.getsid(pid) == pid
+
+
+def test_a_worker_that_was_taken_over_can_do_nothing_else() -> None:
+    """Every system call by which it could reach a file, the network, another process or more code
+    fails, in a real worker; the server lives, and so does the worker, which goes on decoding."""
+    with opened() as sandbox:
+        [pid] = sandbox.pids
+        done = json.loads(refused(sandbox, order("attempt")).message)
+        harmless = {"prlimit64 of itself, read"}
+        assert set(done) == set(ATTEMPTS)
+        assert {name for name, code in done.items() if code != errno.EPERM} == harmless
+        assert same(sandbox.decode(PNG, ALL), decode_image(PNG, ALL, ImageLimits()))
+        assert sandbox.pids == [pid]
+
+
+def test_the_same_calls_are_made_without_the_filter() -> None:
+    """Or the test above would hold of anything: without it a worker reads what its server may."""
+    with opened(syscall_filter=False) as sandbox:
+        done = json.loads(refused(sandbox, order("attempt_some")).message)
+    assert done == {"newfstatat": 0, "kill itself": 0, "mmap of code": 0, "rt_sigaction": 0}
+
+
+def test_without_its_filter_no_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system refuses it, the fault says by which key workers run without it."""
+    with pytest.raises(NoSandbox, match=r"syscall_filter = false in \[sandbox\]"):
+        Sandbox(ImageLimits(), SandboxOptions(), "tests.encode.sandbox.unfiltered_worker").open()
+
+
+def test_no_filter_is_known_for_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of system calls are those of one machine."""
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(FilterRefused, match="riscv64"):
+        confine_calls()
 
 
 # ---------------------------------------------------------------- crash, hang, bomb
@@ -712,17 +759,46 @@ def test_whatever_a_worker_says_it_is_an_answer_or_nonsense(said: bytes, ask: Im
             receive_answer(ours, ask, time.monotonic() + 5)
 
 
+WHOLE = "00000000 00 0000 0000 0000 0000"
+REGION = "00000000 00 0000 0000 0001 0001"
+NO_NOTES = bytes(2)
+
+
+def answer_of(*parts: str, rows: int = 0) -> bytes:
+    """What a worker says of these parts, each with so many rows of PDQ."""
+    pictures = (bytes([rows]) + bytes(rows * BITS_BYTES)) * len(parts)
+    return bytes([len(parts)]) + b"".join(map(bytes.fromhex, parts)) + pictures
+
+
+def test_the_answers_below_are_wrong_in_one_thing_alone() -> None:
+    """What they are made of is an answer."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_kind(theirs, Kind.DECODED, answer_of(WHOLE, REGION, rows=1) + b"\1\1x\0")
+        answer = receive_answer(ours, ImageRequest(PdqRows.UPRIGHT, (), 1), time.monotonic() + 5)
+    assert [part for part, _ in answer.parts] == [PicturePart(region=Region(0, 0, 1e-4, 1e-4))]
+    assert answer.unseen == ("x",)
+
+
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
         (Kind.DECODED, bytes(1)),
         (Kind.DECODED, bytes(8 * BITS_BYTES)),
-        (Kind.DECODED, b"\0\1" + bytes(BITS_BYTES - 1)),
-        (Kind.DECODED, b"\0\1" + bytes(BITS_BYTES + 1)),
-        (Kind.DECODED, b"\0\x08" + bytes(8 * BITS_BYTES)),
-        (Kind.DECODED, b"\2" + 2 * bytes.fromhex("0000000000010001") + bytes(3)),
-        (Kind.DECODED, b"\1" + bytes.fromhex("0001000000010001") + bytes(2)),
-        (Kind.DECODED, b"\1" + bytes.fromhex("0000000027112710") + bytes(2)),
+        (Kind.DECODED, answer_of(WHOLE, rows=1)[:-1] + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, rows=1) + NO_NOTES + b"\0"),
+        (Kind.DECODED, answer_of(WHOLE, rows=8) + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, WHOLE) + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, REGION, WHOLE) + NO_NOTES),
+        (Kind.DECODED, answer_of(REGION) + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000000 02 0000 0000 0000 0000") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000001 00 0000 0000 0000 0000") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000000 00 0000 0001 0000 0001") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE, "00000000 00 0000 0000 2711 2711") + NO_NOTES),
+        (Kind.DECODED, answer_of(WHOLE) + b"\x09" + 9 * b"\1x" + b"\0"),
+        (Kind.DECODED, answer_of(WHOLE) + b"\1\1\x1b\0"),
+        (Kind.DECODED, answer_of(WHOLE) + b"\1\2\xc3\xa4\0"),
+        (Kind.DECODED, answer_of(WHOLE) + b"\1\xc9" + 201 * b"x" + b"\0"),
         (Kind.BEGUN, b""),
         (Kind.REFUSED, b"INTERNAL\nwords"),
         (Kind.REFUSED, b"BAD_CONTENT\n" + bytes(5_000)),
@@ -740,7 +816,7 @@ def test_only_the_answer_that_was_asked_for_is_one(kind: Kind, body: bytes) -> N
 
 def test_a_region_goes_through_as_it_was_found() -> None:
     """Of its edges the ten-thousandths, and a part that is too plain for PDQ has no rows of it."""
-    part = (Region(0, 0.3333, 0.9999, 1), DecodedImage(None, {}))
+    part = (PicturePart(region=Region(0, 0.3333, 0.9999, 1)), DecodedImage(None, {}))
     ask = ImageRequest(PdqRows.UPRIGHT, (), 1)
     ours, theirs = socket.socketpair()
     with ours, theirs:

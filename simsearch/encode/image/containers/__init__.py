@@ -1,0 +1,1 @@
+"""Containers: the structure of image files, walked before any decoder sees them."""
