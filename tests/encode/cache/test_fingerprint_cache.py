@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
-from simsearch.encode.text.normalise import TextLimits
 
 from simsearch.encode.cache import packing
 from simsearch.encode.cache.fingerprint_cache import JOINS_MAX, FingerprintCache
@@ -32,6 +31,7 @@ from simsearch.encode.fingerprint import (
     digests_alone,
 )
 from simsearch.encode.registry import EncoderSet
+from simsearch.encode.text.windows import TextLimits
 from simsearch.errors import (
     BadContent,
     BadHash,
@@ -709,7 +709,7 @@ def test_a_long_storm(seed: int) -> None:
 @pytest.mark.parametrize("content", [PNG, HELLO, TextContent("He\u0301llo  THERE")])
 def test_digests_alone_are_those_of_the_whole_print(content: Content) -> None:
     """Computed without decoding, equal to what a ban stores and a full query asks."""
-    alone = digests_alone(content, ContentLimits())
+    alone = digests_alone(content, ContentLimits(), EVERYTHING)
     whole = printed(Counting().query([content], EVERYTHING)[0])
     assert alone is not None
     assert dict(alone.fingerprint.digests) == dict(whole.fingerprint.digests)
