@@ -70,12 +70,8 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
         target = "".join(chr(int(code, 16)) for code in columns[1].split())
         letter = _latin(target)
         stays = unicodedata.normalize("NFKC", sign) == sign
-        if letter and stays and _counts(sign):
+        if letter and stays and not sign.isascii() and sign not in NEVER:
             yield sign, letter
-
-
-def _counts(sign: str) -> bool:
-    return sign.isalpha() and not sign.isascii() and sign not in NEVER
 
 
 def _latin(target: str) -> str:
@@ -96,6 +92,9 @@ def _latin(target: str) -> str:
 
 
 def _script(sign: str) -> str:
+    """ "sign" for what is no letter."""
+    if not sign.isalpha():
+        return "sign"
     return unicodedata.name(sign, "OTHER").split()[0].split("-")[0].lower()
 
 

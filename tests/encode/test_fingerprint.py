@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simsearch.encode.text.normalise import TextLimits
 
+from simsearch.encode.digests import text_sha256
 from simsearch.encode.encoders.precomputed import check_vectors
 from simsearch.encode.fingerprint import (
+    AllSignals,
     ContentFingerprint,
     ContentLimits,
     Fingerprinter,
@@ -22,7 +23,10 @@ from simsearch.encode.fingerprint import (
 from simsearch.encode.image.pdq import pdq_dihedral, pdq_of
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.registry import EncoderSet
-from simsearch.encode.text import minhash, normalise
+from simsearch.encode.text import minhash
+from simsearch.encode.text.forms.older_form import older_form
+from simsearch.encode.text.forms.text_forms import forms_of, normalised
+from simsearch.encode.text.windows import TextLimits, windows_of
 from simsearch.errors import BadVector, LimitExceeded, SimsearchError
 from simsearch.types import (
     BITS_BYTES,
@@ -34,6 +38,7 @@ from simsearch.types import (
     Modality,
     Signal,
     SignalState,
+    Space,
     TextContent,
     VectorContent,
 )
@@ -78,6 +83,10 @@ def taken(outcome: Outcome) -> ContentFingerprint:
 
 def ban(content: Content, loaded: EncoderSet | None = None) -> ContentFingerprint:
     return taken(fingerprinter(loaded).ban([content])[0])
+
+
+def _ban_of_all(content: Content) -> ContentFingerprint:
+    return taken(fingerprinter(None).ban([content], wanted=AllSignals())[0])
 
 
 def query(
@@ -129,9 +138,10 @@ def test_a_banned_text_is_stored_in_spaces_of_texts_only() -> None:
     captions = FakeTextEncoder(PICTURES)
     made = ban(TextContent(WORDS), encoders(FakeTextEncoder(), FakeImageEncoder(), captions))
     assert made.modality is Modality.TEXT
-    assert made.fingerprint.rows() == {"text_sha256": 1, "minhash": 1, PROSE.id: 1}
+    digests = ["text_light_sha256", "text_strong_sha256"]
+    assert made.fingerprint.rows() == dict.fromkeys([*digests, PROSE.id], 1)
     assert captions.asked == []
-    assert states(made) == dict.fromkeys(["text_sha256", "minhash", PROSE.id], SEARCHED)
+    assert states(made) == dict.fromkeys([*digests, PROSE.id], SEARCHED)
 
 
 def test_a_queried_text_asks_wherever_a_bank_allows() -> None:
@@ -148,20 +158,19 @@ def test_texts_are_compared_in_their_normal_form() -> None:
     one = ban(TextContent(WORDS), encoders(prose)).fingerprint
     other = ban(TextContent(f"  {WORDS.upper()}\n"), encoders(prose)).fingerprint
     assert one.digests == other.digests
-    assert one.bits[Signal.MINHASH].tolist() == other.bits[Signal.MINHASH].tolist()
     assert one.vectors[PROSE.id].tolist() == other.vectors[PROSE.id].tolist()
-    assert prose.asked == [[normalise.normalise(WORDS)]] * 2
+    assert prose.asked == [[normalised(WORDS)]] * 2
 
 
 def test_a_long_text_gives_a_row_per_window() -> None:
-    """The same windows for MinHash and for the embedding, on both sides; one digest for all."""
-    windows = normalise.windows(LONG, TextLimits())
+    """The same windows for the embedding on both sides; one digest of each form for all."""
+    windows = forms_of(LONG, TextLimits()).windows()
     assert len(windows) > 2
     for made in (ban(TextContent(LONG)), query(TextContent(LONG))):
         found = made.fingerprint
-        assert found.bits[Signal.MINHASH].tolist() == minhash.minhash_of(windows).tolist()
         assert found.vectors[PROSE.id].tolist() == [unit_of(w).tolist() for w in windows]
-        assert len(found.digests[Signal.TEXT_SHA256]) == 1
+        assert len(found.digests[Signal.TEXT_LIGHT_SHA256]) == 1
+        assert len(found.digests[Signal.TEXT_STRONG_SHA256]) == 1
 
 
 def test_windows_of_a_batch_go_back_to_their_own_text() -> None:
@@ -175,7 +184,7 @@ def test_windows_of_a_batch_go_back_to_their_own_text() -> None:
     ]
     made = fingerprinter(encoders(prose)).ban(contents)
     windows = [
-        normalise.windows(c.text, TextLimits()) for c in contents if isinstance(c, TextContent)
+        forms_of(c.text, TextLimits()).windows() for c in contents if isinstance(c, TextContent)
     ]
     assert prose.asked == [[w for each in windows for w in each]]
     texts = [taken(made[i]).fingerprint.vectors[PROSE.id] for i in (0, 1, 3)]
@@ -192,8 +201,38 @@ def test_what_nobody_wants_is_not_computed(content: Content) -> None:
     made = query(content, set(), encoders(prose, pictures, captions))
     assert made.fingerprint.bits == {}
     assert made.fingerprint.vectors == {}
-    assert set(states(made)) <= {"sha256", "md5", "text_sha256"}
+    assert set(states(made)) <= {"sha256", "md5", "text_light_sha256", "text_strong_sha256"}
     assert (prose.asked, captions.asked, pictures.prepared, pictures.asked) == ([], [], 0, [])
+
+
+def test_signals_of_the_older_form_are_computed_where_they_are_wanted() -> None:
+    """Of a ban and of a query alike: they cost several times the new ones."""
+    older = {"text_sha256", "minhash"}
+    for wanted in ({("text_sha256", None), ("minhash", None)}, AllSignals()):
+        [banned] = fingerprinter(None).ban([TextContent(LONG)], wanted=wanted)
+        for made in (taken(banned), query(TextContent(LONG), wanted)):
+            assert older < made.fingerprint.rows().keys()
+            normal = older_form(LONG)
+            expected = minhash.minhash_of(windows_of(normal)).tolist()
+            assert made.fingerprint.bits[Signal.MINHASH].tolist() == expected
+            assert made.fingerprint.digests[Signal.TEXT_SHA256] == (text_sha256(normal),)
+    assert older.isdisjoint(ban(TextContent(LONG)).fingerprint.rows())
+
+
+def test_a_space_of_the_older_form_is_asked_in_its_form() -> None:
+    """The rows of before are of the weights that are there, and of texts in the older form: both
+    spaces are of one encoder, and each gets its own windows."""
+    prose = FakeTextEncoder(Space("prose", "a" * 64, "strong2-9tok", 8))
+    both = encoders(prose)
+    spaces = [e.space.id for e in both.with_older if e.space]
+    assert spaces == ["prose@aaaaaaaaaaaa/strong2-9tok/8", "prose@aaaaaaaaaaaa/strong1-9tok/8"]
+    assert [e.name for e in both] == ["prose"]
+    drawn = "World War III ⠓⠁⠞⠑"
+    made = query(TextContent(drawn), {(space, Modality.TEXT) for space in spaces}, both)
+    assert prose.asked == [[normalised(drawn)], [older_form(drawn)]]
+    rows = [made.fingerprint.vectors[space].tolist() for space in spaces]
+    assert rows == [[unit_of(normalised(drawn)).tolist()], [unit_of(older_form(drawn)).tolist()]]
+    assert set(ban(TextContent(drawn), both).fingerprint.vectors) == {spaces[0]}
 
 
 def test_a_ban_wants_everything() -> None:
@@ -209,7 +248,7 @@ def test_a_ban_wants_everything() -> None:
 
 def test_what_is_too_plain_is_reported_and_has_no_rows() -> None:
     """An even grey has no PDQ, three letters no MinHash: said, and nothing invented."""
-    for make in (ban, query):
+    for make in (_ban_of_all, query):
         image, words = make(ImageContent(PLAIN_PNG)), make(TextContent("abc"))
         assert states(image)["pdq"] is SignalState.LOW_INFORMATION
         assert states(words)["minhash"] is SignalState.LOW_INFORMATION

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter
+from simsearch.encode.fingerprint import (
+    AllSignals,
+    ContentFingerprint,
+    ContentLimits,
+    Fingerprinter,
+)
 from simsearch.encode.registry import EncoderSet
 from simsearch.index.flat.cosine import ExactIndex
 from simsearch.index.flat.hamming import HammingIndex
@@ -159,8 +164,8 @@ def fingerprinter(encoders: EncoderSet | None = None) -> Fingerprinter:
 
 
 def banned(content: Content, encoders: EncoderSet | None = None) -> Fingerprint:
-    """What is stored when this content is banned."""
-    [outcome] = fingerprinter(encoders).ban([content])
+    """What is stored when this content is banned in a bank with rules for every signal."""
+    [outcome] = fingerprinter(encoders).ban([content], wanted=AllSignals())
     assert isinstance(outcome, ContentFingerprint), outcome
     return outcome.fingerprint
 

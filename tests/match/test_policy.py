@@ -392,7 +392,8 @@ def test_the_default_policy_blocks_what_is_identical_or_near() -> None:
     assert {rule.signal: rule.band for rule in policy.digests} == {
         Signal.SHA256: BLOCK,
         Signal.MD5: REVIEW,
-        Signal.TEXT_SHA256: BLOCK,
+        Signal.TEXT_LIGHT_SHA256: BLOCK,
+        Signal.TEXT_STRONG_SHA256: REVIEW,
     }
     assert policy.hamming == (
         HammingRule(Signal.PDQ, block=31, review=38),

@@ -252,4 +252,6 @@ def test_the_layout_on_disk_is_as_it_was() -> None:
         Signal.SHA256: b"\x01",
         Signal.MD5: b"\x02",
         Signal.TEXT_SHA256: b"\x03",
+        Signal.TEXT_LIGHT_SHA256: b"\x04",
+        Signal.TEXT_STRONG_SHA256: b"\x05",
     }

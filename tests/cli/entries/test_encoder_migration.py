@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from simsearch.encode.text.normalise import TextLimits, checked
 
 from simsearch.client import Client
 from simsearch.encode.digests import text_sha256
 from simsearch.encode.registry import LoadedEncoder
+from simsearch.encode.text.forms.light_form import light_form
+from simsearch.encode.text.forms.older_form import older_form
 from simsearch.errors import ContentMismatch, EntryRetracted
 from simsearch.types import (
     Band,
@@ -24,6 +25,7 @@ from simsearch.types import (
     Edit,
     HashContent,
     ImageContent,
+    MatchOptions,
     Modality,
     Policy,
     Signal,
@@ -86,9 +88,9 @@ def address(path: Path) -> Iterator[str]:
         yield address
 
 
-def set_policy(client: Client, policy: Policy) -> None:
+def set_policy(client: Client, policy: Policy, bank: str = "spam") -> None:
     edit = bank_pb2.Edit(actor="tester", reason="a test")
-    request = bank_pb2.UpdateBankRequest(name="spam", policy=policy_to(policy), edit=edit)
+    request = bank_pb2.UpdateBankRequest(name=bank, policy=policy_to(policy), edit=edit)
     client.update_bank(request)
 
 
@@ -144,7 +146,7 @@ def test_the_wrong_content_is_refused_and_nothing_changes(
     with pytest.raises(EntryRetracted):
         client.extend_entry("spam", 3, [TextContent(C)], EDIT)
     assert [sorted(signals(client, key)) for key in (1, 2)] == [
-        sorted([OLD.id, "minhash", "text_sha256"])
+        sorted([OLD.id, "text_light_sha256", "text_sha256", "text_strong_sha256"])
     ] * 2
 
 
@@ -163,7 +165,7 @@ def test_an_entry_of_two_contents_takes_both_or_says_that_one_is_lost(
     """Else half of it would never be found in the new space, and nobody would know."""
     lost = HashContent(Signal.TEXT_SHA256, bytes(32))
     minhash = HashContent(Signal.MINHASH, bytes(32))
-    known = HashContent(Signal.TEXT_SHA256, text_sha256(checked(A, TextLimits())))
+    known = HashContent(Signal.TEXT_LIGHT_SHA256, text_sha256(light_form(A)))
     key = client.add_entry("spam", [lost, known, minhash], EDIT).entry.key
     words = ("entry", "extend", "spam", str(key), "--text", A, "--reason", "x", "--server", address)
     refused = run(*words)
@@ -191,6 +193,30 @@ def test_backfill_extends_what_it_knows_and_names_what_it_does_not(
     said = json.loads(run(*words, "--json").out)
     assert said["had_all"] == [1, 3]
     assert said["unknown"] == ["line 3"]
+
+
+def test_backfill_moves_entries_of_the_older_form(
+    client: Client, address: str, run: Run, texts: Path
+) -> None:
+    """Known by the digest of then, they are given those of both forms, by which they are found
+    from now on; the status counts what is left."""
+    older = text_sha256(older_form(C))
+    client.create_bank("older", EDIT, policy=POLICY)
+    key = client.add_entry("older", [HashContent(Signal.TEXT_SHA256, older)], EDIT).entry.key
+    assert [b.older_form_entries for b in client.status().banks] == [0, 1]
+    ran = run("status", "--server", address).out
+    assert "extend the entries of the older form" in ran
+    words = ("entry", "backfill", "older", "--texts", str(texts), "--reason", "x",
+             "--server", address)  # fmt: skip
+    assert run(*words).out.startswith("1 entries extended, 0 had all")
+    entry = client.get_entry("older", key)
+    assert {s.signal for s in entry.signals} > {"text_light_sha256", "text_strong_sha256"}
+    only_new = Policy(digests=(DigestRule(Signal.TEXT_LIGHT_SHA256, Band.BLOCK),))
+    set_policy(client, only_new, "older")
+    found = client.match(TextContent(C), MatchOptions(("older",)))
+    assert (found.verdict, [h.entry_key for h in found.hits]) == (Band.BLOCK, [key])
+    client.retract_entry("older", key, EDIT)
+    assert client.match(TextContent(C), MatchOptions(("older",))).verdict is Band.NONE
 
 
 def test_backfill_gives_an_entry_all_its_contents_at_once(
@@ -242,7 +268,7 @@ def test_backfill_needs_a_rule_for_digests(
     set_policy(client, Policy(cosine=POLICY.cosine))
     ran = run("entry", "backfill", "spam", "--texts", str(texts), "--reason", "x",
               "--server", address)  # fmt: skip
-    assert (ran.code, "has no rule for text_sha256" in ran.err) == (3, True)
+    assert (ran.code, "has no rule for text_light_sha256" in ran.err) == (3, True)
 
 
 @pytest.mark.parametrize("given", [(), ("--images", "/", "--texts", "x"), ("--texts", "/nowhere"),

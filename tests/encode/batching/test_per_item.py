@@ -26,7 +26,7 @@ from simsearch.encode.fingerprint import (
     Outcome,
 )
 from simsearch.encode.registry import EncoderSet
-from simsearch.encode.text import normalise as text
+from simsearch.encode.text.forms.text_forms import forms_of
 from simsearch.errors import (
     BadContent,
     DeadlinePassed,
@@ -214,7 +214,7 @@ def test_one_window_is_enough_to_refuse_a_text(
     printed = printer(behind(Choking()))
     long = f"{LONG} " + f"{POISON} and poison again and again " * 8
     outcomes = printed.ban([TextContent(long), TextContent(LONG)])
-    poisoned = [w.startswith(POISON) for w in text.windows(long, ContentLimits().text)]
+    poisoned = [w.startswith(POISON) for w in forms_of(long, ContentLimits().text).windows()]
     assert any(poisoned)
     assert not all(poisoned)
     assert reasons(outcomes) == ["ENCODER_FAILED", ""]

@@ -722,7 +722,7 @@ def test_a_long_storm(seed: int) -> None:
 @pytest.mark.parametrize("content", [PNG, HELLO, TextContent("He\u0301llo  THERE")])
 def test_digests_alone_are_those_of_the_whole_print(content: Content) -> None:
     """Computed without decoding, equal to what a ban stores and a full query asks."""
-    alone = digests_alone(content, ContentLimits())
+    alone = digests_alone(content, ContentLimits(), EVERYTHING)
     whole = printed(Counting().query([content], EVERYTHING)[0])
     assert alone is not None
     assert dict(alone.fingerprint.digests) == dict(whole.fingerprint.digests)

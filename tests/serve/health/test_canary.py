@@ -16,7 +16,7 @@ import pytest
 from msgspec import structs
 
 from simsearch.config import CanaryConfig, ServerConfig
-from simsearch.encode.fingerprint import ContentFingerprint, Fingerprinter, merge
+from simsearch.encode.fingerprint import AllSignals, ContentFingerprint, Fingerprinter, merge
 from simsearch.encode.image.decoder import DecodedImage, ImageRequest, InProcessDecoder
 from simsearch.encode.image.picture import ImageLimits
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
@@ -27,6 +27,7 @@ from simsearch.serve.core.health_state import CheckResult, Component
 from simsearch.serve.health.canary import Canary
 from simsearch.serve.health.canary_content import canary_contents
 from simsearch.serve.health.canary_rows import PAGE_ENTRIES, StoredRows
+from simsearch.serve.health.older_forms import OlderFormCount
 from simsearch.serve.health.status_service import _status
 from simsearch.serve.scheduling.executor import MatchExecutor
 from simsearch.types import (
@@ -99,7 +100,9 @@ class House:
 
     def ban(self, *contents: Content) -> list[int]:
         fingerprints = [
-            p for p in self.core.fingerprinter.ban(contents) if isinstance(p, ContentFingerprint)
+            p
+            for p in self.core.fingerprinter.ban(contents, wanted=AllSignals())
+            if isinstance(p, ContentFingerprint)
         ]
         drafts = [EntryDraft(merge([p])) for p in fingerprints]
         entries = self.core.store.add_entries("alpha", drafts, EDIT)
@@ -162,7 +165,8 @@ def test_a_sound_server_is_right(house: House) -> None:
     assert house.probe()
     checked = {(r.component, r.signal) for r in house.core.health.results}
     assert len(checked) == len(house.core.health.results)  # the two sides of one space are one
-    texts = {(Component.CONTENT, s) for s in ("text_sha256", "minhash", PROSE.id)}
+    forms = ("text_light_sha256", "text_strong_sha256", "text_sha256", "minhash")
+    texts = {(Component.CONTENT, s) for s in (*forms, PROSE.id)}
     images = {(Component.CONTENT, s) for s in ("sha256", "md5", "pdq", PICTURES.id)}
     assert checked == texts | images | {(Component.TIME, ""), (Component.FOLLOWER, "")}
 
@@ -509,7 +513,7 @@ def test_get_status_tells_it(house: House) -> None:
     house.prose.turned = lambda text: unit_of(f"other {text}")
     house.probe()
     house.core.health.ready = False
-    status = _status(house.core, EVERY_BANK)
+    status = _status(house.core, EVERY_BANK, OlderFormCount())
     assert not status.ready
     wrong = [(f.part, f.signal) for f in status.canary if not f.right]
     assert wrong == [("content", PROSE.id)]

@@ -37,8 +37,8 @@ _CLOSE: Final = {
 """By script: a letter, then what passes for it at a glance in a word of that script alone."""
 
 _LOOSE: Final = (
-    "aдλδΔΛ∆∀ bъßБ cς eэєзξΣΞё fғ hнђћ iї kҝҜ nийпπηДИПЙ oσфθΘӨөΩΦ rяЯгѓ uцμџЦ wшщωШЩψ xжЖ yчφЧ "
-    "d∂ e∑ v√ n∩ u∪ lℓ s§ t†"
+    "aдλδΔΛ∆∀Ꭿ bъßБђЂ cς eэєзξΣΞё fғ hнћჩ iї kҝҜ m♏ nийпπηДИПЙח oσфθΘӨөΩΦ rяЯгѓᚱ tᏏᎿדҭ uцμџЦ "
+    "wшщωШЩψ xжЖ yчφЧ d∂ e∑ v√ n∩ u∪ lℓ s§ t†"
 )
 """What "fancy text" makes of letters, in words that mix scripts anyhow."""
 
@@ -73,6 +73,7 @@ of Russian have such a twin and three quarters of those of Greek, so shorter one
 _REAL_SHARE: Final = 12  # one letter without a close twin in so many: real text has four or more
 _MANY_LETTERS: Final = 30  # fewer can have few such letters by chance
 _MIXED_MIN: Final = 2
+_LEFT_SHARE: Final = 4  # of a word with Latin letters one in so many may stay as it is
 
 
 class _Table(dict[int, str]):
@@ -103,12 +104,16 @@ _CLOSE_TWINS = {sign: letter for text in _CLOSE.values() for sign, letter in _pa
 _NEAR_TWINS = {
     sign: letter
     for script, groups in CONFUSABLES.items()
-    if script != "latin"
+    if script not in ("latin", "sign")
     for group in groups
     for sign, letter in _pairs(group)
     if sign not in "θΘσӨө"  # signs of mathematics, and of a case that has no twin
 } | _CLOSE_TWINS
-_LOOSE_TWINS = str.maketrans(_NEAR_TWINS | dict(_pairs(_LOOSE)) | _CLOSE_TWINS)
+_SIGNS = {sign: letter for group in CONFUSABLES["sign"] for sign, letter in _pairs(group)}
+_LOOSE_SIGNS = _SIGNS | _NEAR_TWINS | dict(_pairs(_LOOSE)) | _CLOSE_TWINS
+_LOOSE_TWINS = str.maketrans(
+    {s.lower(): letter for s, letter in _LOOSE_SIGNS.items() if len(s.lower()) == 1} | _LOOSE_SIGNS
+)
 
 
 class _Twins(_Table):
@@ -281,4 +286,5 @@ def loosely_undone(word: str) -> str:
     if len(scripts) < 2 or scripts == {_LATIN, "cjk"}:
         return word
     latin = word.translate(_LOOSE_TWINS)
-    return word if _NOT_LATIN.search(latin.translate(_OUTLINE)) else latin
+    left = len(_NOT_LATIN.findall(latin.translate(_OUTLINE)))
+    return latin if left * _LEFT_SHARE <= (len(word) if _LATIN in scripts else 0) else word

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -17,7 +19,6 @@ from simsearch.encode.text.forms.light_form import light_form
 from simsearch.encode.text.forms.lookalike_table import CONFUSABLES
 from simsearch.encode.text.forms.lookalike_words import loosely_undone
 from simsearch.encode.text.forms.visual_order import turned_upright
-from simsearch.encode.text.windows import UNSPACED
 
 _ROUNDS_MAX: Final = 4
 
@@ -36,8 +37,10 @@ def strong_form(light: str) -> str:
 def _once(text: str) -> str:
     if not text.isascii():
         text = _undressed(text)
+    if _BETWEEN_LETTERS.search(text):
+        text = _without_the_sign_between(text)
     if _SPACED_HINT.search(text):
-        text = _SPACED.sub(_join, text)
+        text = _SPACED.sub(_join, " ".join(map(_drawn, text.split(" "))))
     return " ".join(map(_strong_word, text.split(" "))).strip()
 
 
@@ -94,7 +97,18 @@ _SPACED = re.compile(
 )
 _SPACED_HINT = re.compile(rf"(?<![^\W_]){_ITEM}{_GAP}{{1,3}}{_ITEM}{_GAP}{{1,3}}{_ITEM}(?![^\W_])")
 _NO_ITEM = re.compile(rf"{_GAP}+")
-_UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
+_BETWEEN_LETTERS = re.compile(r"(?:[^\W_](?: ?)([^\w\s]) ?){1}(?:[^\W_] ?\1 ?){3}")
+_SIGN = re.compile(r"[^\w\s]")
+_SIGN_SHARE = 0.3
+
+
+def _without_the_sign_between(text: str) -> str:
+    """A!l!l! !o!f! !i!t: a sign that is a third of the text is no part of it."""
+    counts = Counter(_SIGN.findall(text))
+    sign, count = counts.most_common(1)[0]
+    if count < _SIGN_SHARE * len(text):
+        return text
+    return " ".join(text.replace(sign, "").split())
 
 
 def _join(spaced: re.Match[str]) -> str:
@@ -170,19 +184,40 @@ _DRAWN = {
     "()": "o", "[]": "o", "<>": "o", "(0)": "o", "/\\": "a", "\\/": "v", "|)": "d", "[)": "d",
     "|3": "b", "|>": "p", "|*": "p", "|=": "f", "|#": "f", "|<": "k", "|{": "k", "|2": "r",
     "|_": "l", "_|": "j", "'/": "y", "`/": "y", "-|-": "t", "~|~": "t", "()_": "q", "(_,)": "q",
+    "\\n": "w", "/2": "r",
 }  # fmt: skip
-_DRAWN_SIGN = re.compile(
-    "|".join(re.escape(sign) for sign in sorted(_DRAWN, key=len, reverse=True))
-)
+_BESIDE_DRAWN = {
+    "i2": "r", "i3": "b", "12": "r", "13": "b", "^^": "m", "vv": "w", "#": "h", "_": "u",
+    "[": "c", "{": "c", "]": "j", "^": "a", "<": "c",
+}  # fmt: skip
+"""Signs that are letters where others of the word are drawn."""
+
+
+def _any_of(signs: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(sign) for sign in sorted(signs, key=len, reverse=True)))
+
+
+_DRAWN_SIGN, _ALL_DRAWN = _any_of(_DRAWN), _DRAWN | _BESIDE_DRAWN
+_DRAWN_OR_BESIDE = _any_of(_ALL_DRAWN)
+_PLAIN_SIGNS = re.compile(r"[\w.,;:!?\"'()-]*")
+_HIDDEN_U = re.compile(r"(?<=[a-z0-9])_(?=[a-z0-9]|$)")
+_HIDDEN_U_WORD_MAX = 7
 
 
 def _drawn(word: str) -> str:
     """|-|4t3 as h4t3: signs in a row that draw a letter, in a word with another letter or more
-    of them."""
+    of them; f_ck with its u."""
+    if _PLAIN_SIGNS.fullmatch(word):
+        short = word.count("_") == 1 and len(word) <= _HIDDEN_U_WORD_MAX
+        return _HIDDEN_U.sub("u", word) if short else word
     found = _DRAWN_SIGN.findall(word)
-    if not found or (len(found) < 2 and not any(map(str.isalpha, word))):
+    if not found and len(_DRAWN_OR_BESIDE.findall(word)) > 2:
+        found = [word]
+    if not found or (len(found) < 2 and not any(map(str.isalnum, word))):
         return word
-    return _DRAWN_SIGN.sub(lambda sign: _DRAWN[sign[0]], word)
+    if word.startswith(("[", "(", "<")) and word.endswith(("]", ")", ">")) and len(found) < 2:
+        return word
+    return _DRAWN_OR_BESIDE.sub(lambda sign: _ALL_DRAWN[sign[0]], word)
 
 
 # ---------------------------------------------------------------- long runs

@@ -89,12 +89,13 @@ def _reversed(piece: str) -> str:
 _TURNED = {
     "ɐ": "a", "ɔ": "c", "ǝ": "e", "ɟ": "f", "ƃ": "g", "ᵷ": "g", "ɥ": "h", "ᴉ": "i", "ı": "i",
     "ɾ": "j", "ſ": "j", "ʞ": "k", "ʃ": "l", "ɯ": "m", "ɹ": "r", "ʇ": "t", "ʌ": "v", "ʍ": "w",
-    "ʎ": "y", "ə": "e", "ꞁ": "l", "ɓ": "g", "⅂": "l", "˥": "l",
+    "ʎ": "y", "ə": "e", "ꞁ": "l", "ɓ": "g", "⅂": "l", "˥": "l", "ᗡ": "d", "∀": "a", "ⅎ": "f",
+    "⅁": "g", "ᴚ": "r", "┴": "t", "⅄": "y", "ꓕ": "t", "ꓥ": "v",
 }  # fmt: skip
-_SYMMETRICAL = {"b": "q", "d": "p", "n": "u", "p": "d", "q": "b", "u": "n"} | dict(
-    zip("ilosxz", "ilosxz", strict=True)
+_SYMMETRICAL = dict(zip("bdnpqumwhilosxz", "qpudbnwmhilosxz", strict=True))
+_FLIPPED = (
+    _TURNED | _SYMMETRICAL | {"˙": ".", "'": ",", ",": "'", "¿": "?", "¡": "!", "‾": "_", "؛": ";"}
 )
-_FLIPPED = _TURNED | _SYMMETRICAL | {"˙": ".", "¿": "?", "¡": "!", "‾": "_", "؛": ";"}
 _FLIP_TABLE = str.maketrans(_FLIPPED)
 _TURNED_LETTER = re.compile(f"[{''.join(_TURNED)}]")
 _LETTER = re.compile(r"[^\W\d_]")
