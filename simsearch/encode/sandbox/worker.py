@@ -92,7 +92,7 @@ def _import_everything() -> None:
     ask = ImageRequest(PdqRows.DIHEDRAL, ways, 1, 2)
     for name, picture, options in _samples():
         file = BytesIO()
-        picture.save(file, name, **options)
+        picture.copy().save(file, name, **options)  # a copy: options stay with an image
         data = file.getvalue()
         decode_image(data, ask, ImageLimits())
         with contextlib.suppress(SimsearchError):  # cut off, it takes another way

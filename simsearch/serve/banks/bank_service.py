@@ -29,6 +29,7 @@ from simsearch.serve.banks.entry_drafts import (
     prepare,
     read_contents,
     warnings_of,
+    without_allowed,
 )
 from simsearch.serve.banks.entry_pages import list_entries
 from simsearch.serve.banks.list_import import import_entries
@@ -210,7 +211,8 @@ def _extend_entry(
     if isinstance(contents, SimsearchError):
         raise contents
     _check_vouched_for(core, request.bank, contents)
-    fingerprints = all_or_first_refusal(core.fingerprinter.ban(contents))
+    whole = all_or_first_refusal(core.fingerprinter.ban(contents))
+    fingerprints, _ = without_allowed(core, contents, whole)
     stored = core.store.fingerprints([before.key])[before.key]
     check_contents(
         before.key, stored, [p.fingerprint for p in fingerprints], partial=request.partial
