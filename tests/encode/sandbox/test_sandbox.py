@@ -39,7 +39,7 @@ from simsearch.encode.image.decoder import (
     PdqRows,
     decode_image,
 )
-from simsearch.encode.image.picture import ImageLimits, Picture
+from simsearch.encode.image.picture import ImageLimits, Picture, has_decoder
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.registry import EncoderSet, LoadedEncoder
 from simsearch.encode.sandbox import pool as sandbox_pool
@@ -265,7 +265,8 @@ def test_a_worker_can_do_nothing_but_decode(sandbox: Sandbox) -> None:
     memory = SandboxOptions().memory_bytes_max
     assert told["memory"] == [memory, memory]
     assert told["core"] == [0, 0]
-    assert told["processes"] == [0, 0]
+    if not has_decoder("HEIF"):
+        assert told["processes"] == [0, 0]
     assert 19 < told["cpu"] <= 23
     assert told["file"] == "PermissionError"
     assert told["socket"] == "PermissionError"
@@ -284,7 +285,8 @@ def test_a_worker_that_was_taken_over_can_do_nothing_else() -> None:
         done = json.loads(refused(sandbox, order("attempt")).message)
         harmless = {"prlimit64 of itself, read"}
         assert set(done) == set(ATTEMPTS)
-        assert {name for name, code in done.items() if code != errno.EPERM} == harmless
+        refusals = {errno.EPERM, errno.ENOSYS}
+        assert {name for name, code in done.items() if code not in refusals} == harmless
         assert same(sandbox.decode(PNG, ALL), decode_image(PNG, ALL, ImageLimits()))
         assert sandbox.pids == [pid]
 
