@@ -1,7 +1,8 @@
 """Which disguised copies of banned photographs are found, by which descriptor, at what price?
 
     python -m benchmarks.image_attacks [--encoder NAME] [--photos DIR ...] [--held-out DIR ...]
-        [--bank N] [--negatives N] [--pdq-bits N] [--split-seed S] [--out DIR] [--json]
+        [--bank N] [--negatives N] [--pdq-bits N] [--split-seed S] [--animations N]
+        [--before DIR] [--out DIR] [--json]
 
 Every banked photograph is attacked in 46 ways that no training program of ours uses
 (benchmarks/attacks); a copy is found when its own entry is hit. Photographs that are neither banked
@@ -24,6 +25,10 @@ mean_recall_1e3   NAME's mean recall over all attacks, at 1 negative in 1,000 th
 system_mean       the system's, as the matcher answers
 wholes_mean       that of its parts where nothing but whole pictures is asked
 images_per_s      pictures that the encoder embeds on one core, decoding not counted
+any_frame         share of animations (GIF, WebP, PNG; 5 to 60 frames) that are found by the banned
+                  picture in a random frame, whole or built from tiles, at the shipped thresholds
+images_vs_before  how many times as many single pictures a second are fingerprinted as by the code
+                  in --before, in turns; decoder_vs_before: decoded in a worker alone
 """
 
 from __future__ import annotations
@@ -33,14 +38,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import numpy as np
 
+from benchmarks.attacks.animations import FORMATS, animated
+from benchmarks.attacks.decode_beside import times_as_fast
 from benchmarks.attacks.descriptors import Cosine, Descriptor, Digest, Hamming, held_at
 from benchmarks.attacks.drawing import Shown, draw
 from benchmarks.attacks.judging import house
@@ -60,7 +68,7 @@ from benchmarks.attacks.pictures import ATTACKS, KINDS, Attack
 from benchmarks.attacks.remembering import remembered
 from benchmarks.attacks.results import CONTROL, Results
 from benchmarks.attacks.statistics import FalsePositives, halves, is_supported
-from benchmarks.attacks.systems import System
+from benchmarks.attacks.systems import System, Thresholds
 from benchmarks.attacks.tables import print_table
 from benchmarks.report import finish
 from simsearch.config import EncoderConfig, LimitsConfig, default_encoders
@@ -68,9 +76,11 @@ from simsearch.encode.encoder_protocol import ImageEncoder
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.registry import EncoderSet, EncoderSpec, load_encoders
 from simsearch.errors import BadConfig
+from simsearch.match.policy import PDQ_DEFAULT
 from simsearch.types import ImageContent, Modality, Signal
 
 BANK: Final = 300
+ANIMATIONS: Final = 50
 RATES: Final = {"1e3": 1e-3, "1e4": 1e-4}
 """Of false positives a negative; the first is always reported, others where the negatives carry
 them."""
@@ -99,6 +109,8 @@ class Run:
     regions: Mapping[str, float]
     images_per_s: Mapping[str, float]
     seconds: float
+    any_frame: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -136,6 +148,8 @@ def main() -> None:
         measuring.regions,
         speeds,
         time.perf_counter() - begun,
+        found_in_frames(players, encoders, options.animations, options.split_seed),
+        times_as_fast(options.before, [p.data for p in players.banked]) if options.before else {},
     )
     report(run, options.json, options.out)
 
@@ -165,6 +179,12 @@ def _parser() -> argparse.ArgumentParser:
         default=LimitsConfig().image_regions_max,
         metavar="N",
         help="of a picture, that the system asks with; 0: none",
+    )
+    parser.add_argument(
+        "--animations", type=int, default=ANIMATIONS, metavar="N", help="of each kind; 0: none"
+    )
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="a checkout of the code to be compared with"
     )
     parser.add_argument("--split-seed", type=int, default=0, metavar="S")
     parser.add_argument("--out", type=Path, metavar="DIR", help="draw image_attacks.png there")
@@ -302,6 +322,40 @@ def _attacked(
             yield attack, list(threads.map(file, pictures, range(len(pictures))))
 
 
+def found_in_frames(players: Cast, encoders: EncoderSet, count: int, seed: int) -> dict[str, float]:
+    """Of animations with a banned picture in one frame, the share by kind in which its entry is
+    found at the thresholds that a new bank has."""
+    banked = players.banked[:count]
+    if not banked:
+        return {}
+    parts, policy = _shipped(encoders)
+    props = [photograph.picture() for photograph in players.props]
+    found = {}
+    with house(_contents(players.banked), ["frames"], parts, encoders, 0) as banks:
+        banks.set_policy("frames", policy)
+        for format, built in product(FORMATS, (False, True)):
+            rng = np.random.default_rng(seed)
+            files = [animated(p.picture(), props, format, built, rng) for p in banked]
+            contents = [ImageContent(file) for file in files]
+            judged = banks.judge("frames", contents, range(len(banked)))
+            found[f"{format} built" if built else format] = float(judged.found.mean())
+    return found
+
+
+def _shipped(encoders: EncoderSet) -> tuple[list[Descriptor], Thresholds]:
+    """REVIEW of a new bank: that of PDQ, and of those encoders that have defaults."""
+    known = default_encoders()
+    at = {DIHEDRAL.name: -float(PDQ_DEFAULT["review"])}
+    parts: list[Descriptor] = [DIHEDRAL]
+    for encoder in encoders:
+        thresholds = known[encoder.name].thresholds if encoder.name in known else None
+        if encoder.space and thresholds and thresholds.review is not None:
+            name = _short(encoder.name)
+            parts.append(Cosine(name, encoder.space.id, Modality.IMAGE))
+            at[name] = thresholds.review
+    return parts, Thresholds(System("shipped", tuple(parts)), at, 0, 0)
+
+
 # ---------------------------------------------------------------- reporting
 
 
@@ -410,6 +464,9 @@ def _figures(run: Run, notes: Sequence[str]) -> dict[str, object]:
         "recall": results.recalls(run.columns),
         "matcher_differs": run.differing,
         "regions": {name: round(share, 3) for name, share in run.regions.items()},
+        "any_frame": round(min(run.any_frame.values()), 4) if run.any_frame else None,
+        "any_frame_by_kind": {kind: round(share, 4) for kind, share in run.any_frame.items()},
+        **{f"{what}_vs_before": round(times, 3) for what, times in run.beside.items()},
         "seconds": round(run.seconds),
         "notes": list(notes),
     }

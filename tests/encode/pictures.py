@@ -41,7 +41,7 @@ def _field(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float6
 
 def saved(image: Image.Image, format: str, **options: Any) -> bytes:
     file = BytesIO()
-    image.save(file, format, **options)
+    image.copy().save(file, format, **options)  # a copy: Pillow keeps the options at the image
     return file.getvalue()
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -93,7 +94,11 @@ def open_picture(data: bytes, limits: ImageLimits) -> PictureFile:
     container = read_file_headers(data, limits.frames_max)
     if container.size is not None:
         _check_size(container.size, limits)
-    check_decoder(container.format)
+    if not has_decoder(container.format):
+        raise BadContent(
+            f"this server reads no {container.format}, its extra `heif` is not installed: "
+            "convert it to JPEG or PNG"
+        )
     with _named_errors(container.format), _decoder(container) as image:
         _check_size(image.size, limits)
         return PictureFile(_completed(container, image), image.size, limits)
@@ -364,19 +369,17 @@ def _next_frame(image: Image.Image, number: int) -> bool:
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def check_decoder(name: str) -> None:
-    """Load the decoder of a format that comes with an extra. Raises BadContent without it."""
+@cache
+def has_decoder(name: str) -> bool:
+    """Whether there is a decoder for a format that may come with an extra; loads it."""
     if name != "HEIF":
-        return
+        return True
     try:
         import pi_heif
     except ImportError:
-        raise BadContent(
-            "this server reads no HEIF files, its extra `heif` is not installed: "
-            "convert it to JPEG or PNG"
-        ) from None
-    pi_heif.options.DECODE_THREADS = 1
-    pi_heif.register_heif_opener(thumbnails=False)
+        return False
+    pi_heif.register_heif_opener(thumbnails=False, decode_threads=1)
+    return True
 
 
 def _decoder(container: FileHeaders) -> Image.Image:
@@ -413,6 +416,7 @@ _BROKEN = (
     AssertionError,  # Pillow asserts what a file can break: a palette picture with no palette,
     AttributeError,  # and this is what follows where assertions are off
     OverflowError,
+    RuntimeError,  # what the decoder of AVIF says
     struct.error,
     zlib.error,
     UserWarning,  # only where a caller turned warnings into errors

@@ -37,22 +37,27 @@ _JUMP_ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 
 _PROT_EXEC = 4
+_THREAD = 0x3D0F00
+"""The flags with which glibc starts a thread, and nothing but a thread (nptl/pthread_create)."""
+
 _FIONBIO = 0x5421
 """The `ioctl` by which Python makes a socket blocking."""
 
 
 class _Numbers(NamedTuple):
     """System calls by name, on one machine (linux/audit.h, asm/unistd.h); `install` is that of
-    seccomp itself."""
+    seccomp itself, `of_threads` are those that starting a thread takes."""
 
     machine: int
     install: int
+    of_threads: Mapping[str, int]
     calls: Mapping[str, int]
 
 
 _X86_64: Final = _Numbers(
     0xC000003E,
     317,
+    {"clone": 56, "rt_sigprocmask": 14, "set_robust_list": 273, "rseq": 334},
     {
         "read": 0, "write": 1, "close": 3, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10,
         "munmap": 11, "brk": 12, "rt_sigreturn": 15, "ioctl": 16, "sched_yield": 24, "mremap": 25,
@@ -66,6 +71,7 @@ _X86_64: Final = _Numbers(
 _AARCH64: Final = _Numbers(
     0xC00000B7,
     277,
+    {"clone": 220, "rt_sigprocmask": 135, "set_robust_list": 99, "rseq": 293},
     {
         "read": 63, "write": 64, "close": 57, "lseek": 62, "mmap": 222, "mprotect": 226,
         "munmap": 215, "brk": 214, "rt_sigreturn": 139, "ioctl": 29, "sched_yield": 124,
@@ -83,12 +89,13 @@ class FilterRefused(Exception):
     """The filter cannot be installed here; the words say why."""
 
 
-def confine_calls() -> None:
-    """Install the filter for this process, all its threads. Raises FilterRefused."""
+def confine_calls(threads: bool = False) -> None:
+    """Install the filter for this process, all its threads. With `threads` it may start more of
+    them, under the same filter. Raises FilterRefused."""
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
         raise FilterRefused(f"there is none for {sys.platform} on {platform.machine()}")
     numbers = _MACHINES[platform.machine()]
-    code = b"".join(map(_Step.packed, _program(numbers)))
+    code = b"".join(map(_Step.packed, _program(numbers, threads)))
     held = ctypes.create_string_buffer(code, len(code))
     head = _Program(len(code) // _Step.SIZE, ctypes.addressof(held))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -122,17 +129,24 @@ class _Step:
 
 _ALLOW = _Step(_RETURN, _RET_ALLOW)
 _REFUSE = _Step(_RETURN, _RET_ERRNO | errno.EPERM)
+_UNKNOWN_CLONE = (
+    _Step(_JUMP_EQUAL, 435, if_false=1),
+    _Step(_RETURN, _RET_ERRNO | errno.ENOSYS),
+)
+"""`clone3`, whose flags a filter cannot read: glibc then falls back to `clone`."""
 
 
-def _program(numbers: _Numbers) -> list[_Step]:
+def _program(numbers: _Numbers, threads: bool) -> list[_Step]:
     """Another machine's calls, to which the numbers would not apply, end the process. Calls of
     x86_64 with the bit of the x32 interface set equal no number here."""
+    calls = dict(numbers.calls) | (numbers.of_threads if threads else {})
     return [
         _Step(_LOAD_WORD, _MACHINE_AT),
         _Step(_JUMP_EQUAL, numbers.machine, if_true=1),
         _Step(_RETURN, _RET_KILL_PROCESS),
         _Step(_LOAD_WORD, _NUMBER_AT),
-        *chain.from_iterable(_call(name, number) for name, number in numbers.calls.items()),
+        *chain.from_iterable(_call(name, number) for name, number in calls.items()),
+        *_UNKNOWN_CLONE,
         _REFUSE,
     ]
 
@@ -144,6 +158,8 @@ def _call(name: str, number: int) -> Sequence[_Step]:
             steps = _if_argument(2, _JUMP_ANY_BIT, _PROT_EXEC, then=_REFUSE, otherwise=_ALLOW)
         case "prlimit64":  # of the process itself
             steps = _if_argument(0, _JUMP_EQUAL, 0, then=_ALLOW, otherwise=_REFUSE)
+        case "clone":
+            steps = _if_argument(0, _JUMP_EQUAL, _THREAD, then=_ALLOW, otherwise=_REFUSE)
         case "ioctl":
             steps = _if_argument(1, _JUMP_EQUAL, _FIONBIO, then=_ALLOW, otherwise=_REFUSE)
         case _:

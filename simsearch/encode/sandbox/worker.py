@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from PIL import Image, ImageCms, features
 
 from simsearch.encode.image.decoder import DecodedImage, ImageRequest, PdqRows, decode_image
-from simsearch.encode.image.picture import ImageLimits, check_decoder
+from simsearch.encode.image.picture import ImageLimits, has_decoder
 from simsearch.encode.image.preprocess import Preprocess
 from simsearch.encode.sandbox.syscall_filter import FilterRefused, confine_calls
 from simsearch.encode.sandbox.wire_format import (
@@ -34,7 +34,7 @@ from simsearch.encode.sandbox.wire_format import (
     refusal_body,
     send_kind,
 )
-from simsearch.errors import BadContent, ContentTooLarge, DecoderFailed, SimsearchError
+from simsearch.errors import ContentTooLarge, DecoderFailed, SimsearchError
 
 Decode: TypeAlias = Callable[[bytes, ImageRequest, ImageLimits], DecodedImage]
 
@@ -92,13 +92,11 @@ def _import_everything() -> None:
     ask = ImageRequest(PdqRows.DIHEDRAL, ways, 1, 2)
     for name, picture, options in _samples():
         file = BytesIO()
-        picture.save(file, name, **options)
+        picture.copy().save(file, name, **options)  # a copy: options stay with an image
         data = file.getvalue()
         decode_image(data, ask, ImageLimits())
         with contextlib.suppress(SimsearchError):  # cut off, it takes another way
             decode_image(data[: len(data) * 3 // 4], ask, ImageLimits())
-    with contextlib.suppress(BadContent):
-        check_decoder("HEIF")
 
 
 def _samples() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
@@ -119,15 +117,17 @@ def _samples() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
 
 
 def _confine(settings: WorkerSettings) -> None:
+    threads = has_decoder("HEIF")  # its library decodes in one of its own
     os.nice(NICENESS)
     _lower(resource.RLIMIT_AS, settings.memory_bytes_max)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, DESCRIPTORS)
-    _lower(resource.RLIMIT_NPROC, 0)
     _lower(resource.RLIMIT_CORE, 0)
+    if not threads:
+        _lower(resource.RLIMIT_NPROC, 0)
     if settings.syscall_filter:
         try:
-            confine_calls()
+            confine_calls(threads)
         except FilterRefused as why:
             sys.exit(
                 f"the system call filter cannot be installed: {why}; with syscall_filter = false "

@@ -62,7 +62,7 @@ def with_review_reasons(core: Core, bank: str, prepared: Sequence[Prepared]) -> 
     checked = []
     for each in prepared:
         found = [next(blocked) for _ in each.contents]
-        reasons = (*_too_little(each, guard), *filter(None, found))
+        reasons = (*_too_little(each, guard), *each.reasons, *filter(None, found))
         draft = replace(each.draft, review_reasons=tuple(dict.fromkeys(reasons)))
         checked.append(replace(each, draft=draft))
     return checked
@@ -128,11 +128,12 @@ def _banned_already(core: Core, bank: str, contents: Sequence[Content]) -> Itera
 
 
 def _by_which(hits: Iterable[Hit], bank: str) -> str:
-    """Names the first entry that blocks the whole content, not a part of it; else empty."""
+    """Names the first entry that blocks the whole of the first frame, not a part; else empty."""
     keys = [h.entry_key for h in hits if h.bank == bank and _blocks_the_whole(h)]
     return f"entry {keys[0]} of this bank blocks it already" if keys else ""
 
 
 def _blocks_the_whole(hit: Hit) -> bool:
-    whole = any(e.band is Band.BLOCK and e.region is None for e in hit.evidence)
+    first = [e for e in hit.evidence if e.region is None and e.frame is None]
+    whole = any(e.band is Band.BLOCK for e in first)
     return hit.band is Band.BLOCK and whole

@@ -30,6 +30,7 @@ from simsearch.serve.banks.entry_drafts import (
     read_contents,
     wanted_of_extension,
     warnings_of,
+    without_allowed,
 )
 from simsearch.serve.banks.entry_pages import list_entries
 from simsearch.serve.banks.list_import import import_entries
@@ -213,7 +214,8 @@ def _extend_entry(
     _check_vouched_for(core, request.bank, contents)
     stored = core.store.fingerprints([before.key])[before.key]
     wanted = wanted_of_extension(core.store.bank(request.bank).policy, stored)
-    fingerprints = all_or_first_refusal(core.fingerprinter.ban(contents, wanted=wanted))
+    whole = all_or_first_refusal(core.fingerprinter.ban(contents, wanted=wanted))
+    fingerprints, _ = without_allowed(core, contents, whole)
     check_contents(
         before.key, stored, [p.fingerprint for p in fingerprints], partial=request.partial
     )

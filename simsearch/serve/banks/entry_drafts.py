@@ -9,6 +9,7 @@ from simsearch.bank.edit_checks import check_drafts
 from simsearch.encode.fingerprint import ContentFingerprint, merge
 from simsearch.encode.text_signals import CurrentSignals
 from simsearch.errors import EmptyContent, LimitExceeded, SimsearchError
+from simsearch.match.allowed_frames import without_allowed_frames
 from simsearch.serve.core.server_core import Core
 from simsearch.types import (
     Content,
@@ -25,12 +26,14 @@ from simsearch.wire import content_from, state_from, time_from
 
 @dataclass(frozen=True)
 class Prepared:
-    """A draft ready to store, its contents, and the signals that could not be computed."""
+    """A draft ready to store, its contents, what there is to say of its signals, and why it may
+    need a review by what it shows."""
 
     draft: EntryDraft
     warnings: tuple[str, ...]
     contents: tuple[Content, ...] = ()
     reports: tuple[SignalReport, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 def prepare(
@@ -47,7 +50,7 @@ def prepare(
         if isinstance(contents, SimsearchError):
             prepared.append(contents)
         else:
-            prepared.append(_prepared(draft, contents, [next(outcomes) for _ in contents]))
+            prepared.append(_prepared(core, draft, contents, [next(outcomes) for _ in contents]))
     return prepared
 
 
@@ -83,18 +86,35 @@ def read_contents(
 
 
 def _prepared(
+    core: Core,
     message: bank_pb2.EntryDraft,
     contents: Sequence[Content],
     outcomes: Sequence[ContentFingerprint | SimsearchError],
 ) -> Prepared | SimsearchError:
     try:
-        fingerprints = all_or_first_refusal(outcomes)
+        whole = all_or_first_refusal(outcomes)
+        fingerprints, reasons = without_allowed(core, contents, whole)
         draft = draft_from(message, merge(fingerprints))
         check_drafts([draft])  # here, so that one bad draft does not fail its batch
     except SimsearchError as refusal:
         return refusal
     reports = tuple(report for p in fingerprints for report in p.reports)
-    return Prepared(draft, warnings_of(fingerprints), tuple(contents), reports)
+    return Prepared(draft, warnings_of(fingerprints), tuple(contents), reports, reasons)
+
+
+def without_allowed(
+    core: Core, contents: Sequence[Content], fingerprints: Sequence[ContentFingerprint]
+) -> tuple[list[ContentFingerprint], tuple[str, ...]]:
+    """The fingerprints without frames that allow-listed banks hold, and why what remains needs a
+    review. As they are where bans are not looked at."""
+    if not core.config.ban_checks.enabled:
+        return list(fingerprints), ()
+    view = core.follower.view
+    pairs = [
+        without_allowed_frames(fingerprint, content, view)
+        for fingerprint, content in zip(fingerprints, contents, strict=True)
+    ]
+    return [kept for kept, _ in pairs], tuple(reason for _, reason in pairs if reason)
 
 
 def draft_from(message: bank_pb2.EntryDraft, fingerprint: Fingerprint) -> EntryDraft:
@@ -123,6 +143,8 @@ def all_or_first_refusal(
 
 
 def warnings_of(fingerprints: Sequence[ContentFingerprint]) -> tuple[str, ...]:
-    """The signals that could not be computed, with the reason; each once."""
-    reports = [r for p in fingerprints for r in p.reports if r.state is not SignalState.SEARCHED]
-    return tuple(dict.fromkeys(f"{r.signal}: {r.detail}" for r in reports))
+    """The signals that could not be computed of all of the content, with the reason, and what else
+    there is to say of them; each once."""
+    reports = [r for p in fingerprints for r in p.reports]
+    told = [r for r in reports if r.state is not SignalState.SEARCHED or r.detail]
+    return tuple(dict.fromkeys(f"{r.signal}: {r.detail}" for r in told))

@@ -47,8 +47,9 @@ class _Tiff(NamedTuple):
 
 
 def walk_tiff(data: bytes, budget: WalkBudget) -> FileHeaders:
-    """Every page is looked at, up to the bound; the largest gives the size. Raises ContentTooLarge
-    where entries claim more than there is, struct.error where it ends too early."""
+    """Every page is looked at; the largest sides give the size. Pillow turns TIFF upright itself.
+    Raises ContentTooLarge where entries claim more than there is, struct.error where it ends too
+    early."""
     order = "<" if data[:2] == b"II" else ">"
     if struct.unpack_from(order + "H", data, 2)[0] == 43:
         form = _Tiff(order, "Q", "Q", _BIG_TYPE_BYTES, 8)
@@ -56,13 +57,12 @@ def walk_tiff(data: bytes, budget: WalkBudget) -> FileHeaders:
         form = _Tiff(order, "H", "I", _TYPE_BYTES, 4)
     pages = list(_pages(data, form, budget))
     width, height = max(p.width for p in pages), max(p.height for p in pages)
-    return FileHeaders("TIFF", (width, height), len(pages), pages[0].orientation, data)
+    return FileHeaders("TIFF", (width, height), len(pages), 1, data)
 
 
 class _Page(NamedTuple):
     width: int
     height: int
-    orientation: int
 
 
 def _pages(data: bytes, form: _Tiff, budget: WalkBudget) -> Iterator[_Page]:
@@ -81,7 +81,7 @@ def _pages(data: bytes, form: _Tiff, budget: WalkBudget) -> Iterator[_Page]:
 
 
 def _page(data: bytes, at: int, count: int, form: _Tiff, budget: WalkBudget) -> _Page:
-    found = {256: 0, 257: 0, 274: 1}
+    found = {256: 0, 257: 0}
     claimed = 0
     for number in range(count):
         budget.piece()
@@ -94,8 +94,7 @@ def _page(data: bytes, at: int, count: int, form: _Tiff, budget: WalkBudget) -> 
             )[0]
     if claimed > TAG_BYTES_TIMES * len(data):
         raise ContentTooLarge("the entries of the TIFF file claim more than it holds")
-    turn = found[274]
-    return _Page(found[256], found[257], turn if 1 <= turn <= 8 else 1)
+    return _Page(found[256], found[257])
 
 
 # ---------------------------------------------------------------- boxes
