@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from simsearch.errors import BadPolicy
 from simsearch.types import (
-    BINARY,
-    BITS,
+    BINARY_BYTES,
     DIGESTS,
     Band,
     CosineRule,
@@ -21,6 +20,7 @@ from simsearch.types import (
     Modality,
     Policy,
     Region,
+    Signal,
 )
 
 BANDS = (Band.BLOCK, Band.REVIEW, Band.LOG)
@@ -160,9 +160,10 @@ def check_policy(policy: Policy) -> Policy:
     for rule in policy.cosine:
         _check_order(rule, f"{rule.space} ({rule.query})", -1.0, 1.0, falling=True)
     for bits in policy.hamming:
-        if bits.signal not in BINARY:
-            raise BadPolicy(f"{bits.signal} has no Hamming distance; pdq and minhash have")
-        _check_order(bits, bits.signal, 0, BITS, falling=False)
+        width = BINARY_BYTES.get(bits.signal)
+        if width is None:
+            raise BadPolicy(f"{bits.signal} has no Hamming distance; {_BINARY_NAMES} have")
+        _check_order(bits, bits.signal, 0, 8 * width, falling=False)
     for digest in policy.digests:
         if digest.signal not in DIGESTS:
             raise BadPolicy(f"{digest.signal} is no digest; give it distances instead of a band")
@@ -171,6 +172,9 @@ def check_policy(policy: Policy) -> Policy:
     _check_once([f"{r.space} ({r.query})" for r in policy.cosine])
     _check_once([*(r.signal for r in policy.hamming), *(r.signal for r in policy.digests)])
     return policy
+
+
+_BINARY_NAMES = ", ".join(BINARY_BYTES)
 
 
 def _check_order(
@@ -197,6 +201,9 @@ def _check_once(names: Sequence[str]) -> None:
 
 PDQ_DEFAULT = {"block": 31, "review": 38}
 MINHASH_DEFAULT = {"review": 64, "log": 76}
+"""Of the older 256-bit sketch; new banks have no rule for it."""
+
+MINHASH1024_DEFAULT = {"review": 328, "log": 350}
 
 
 ALLOWED_PDQ_DEFAULT = {"review": 10}
@@ -206,7 +213,7 @@ def allowed_policy() -> Policy:
     """The default policy of an allow-listed bank: the same item, or a picture that was only scaled
     or re-encoded."""
     return Policy(
-        hamming=(HammingRule(signal=BINARY[0], **ALLOWED_PDQ_DEFAULT),),
+        hamming=(HammingRule(signal=Signal.PDQ, **ALLOWED_PDQ_DEFAULT),),
         digests=tuple(DigestRule(signal, Band.REVIEW) for signal in DIGESTS if signal != "md5"),
     )
 
@@ -220,8 +227,8 @@ def default_policy(cosine: Iterable[CosineRule]) -> Policy:
     return Policy(
         cosine=tuple(cosine),
         hamming=(
-            HammingRule(signal=BINARY[0], **PDQ_DEFAULT),
-            HammingRule(signal=BINARY[1], **MINHASH_DEFAULT),
+            HammingRule(signal=Signal.PDQ, **PDQ_DEFAULT),
+            HammingRule(signal=Signal.MINHASH1024, **MINHASH1024_DEFAULT),
         ),
         digests=tuple(
             DigestRule(signal, Band.REVIEW if signal == "md5" else Band.BLOCK) for signal in DIGESTS

@@ -39,6 +39,7 @@ from simsearch.types.review import (
 )
 from simsearch.types.signals import (
     BINARY,
+    BINARY_BYTES,
     BITS,
     BITS_BYTES,
     DIGEST_ENTRIES_MAX,
@@ -53,6 +54,7 @@ from simsearch.types.signals import (
 
 __all__ = [
     "BINARY",
+    "BINARY_BYTES",
     "BITS",
     "BITS_BYTES",
     "DIGESTS",

@@ -15,10 +15,11 @@ Vectors: TypeAlias = NDArray[np.float32]
 """(n, dim) float32, each row of unit length, all of one space."""
 
 Bits: TypeAlias = NDArray[np.uint8]
-"""(n, 32) uint8: 256-bit binary signals, most significant bit first."""
+"""(n, width) uint8: binary signals, most significant bit first; BINARY_BYTES has the widths."""
 
 BITS_BYTES = 32
 BITS = 8 * BITS_BYTES
+"""Of PDQ and of the short MinHash."""
 
 
 class Band(IntEnum):
@@ -45,6 +46,7 @@ class Signal(StrEnum):
     TEXT_SHA256 = "text_sha256"
     PDQ = "pdq"
     MINHASH = "minhash"
+    MINHASH1024 = "minhash1024"
 
 
 DIGESTS: Mapping[Signal, int] = MappingProxyType(
@@ -55,8 +57,13 @@ DIGESTS: Mapping[Signal, int] = MappingProxyType(
 DIGEST_ENTRIES_MAX = 1024
 """Most entries of one bank that the look-up of one digest returns; more are `truncated`."""
 
-BINARY = (Signal.PDQ, Signal.MINHASH)
-"""Signals matched by Hamming distance; `BITS_BYTES` bytes a row."""
+BINARY_BYTES: Mapping[Signal, int] = MappingProxyType(
+    {Signal.PDQ: BITS_BYTES, Signal.MINHASH: BITS_BYTES, Signal.MINHASH1024: 128}
+)
+"""Signals matched by Hamming distance, with the bytes of a row."""
+
+BINARY = tuple(BINARY_BYTES)
+"""Signals matched by Hamming distance."""
 
 
 @dataclass(frozen=True)

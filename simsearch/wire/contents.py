@@ -123,7 +123,9 @@ def hash_signal(number: int) -> Signal:
     """The signal of a number. Raises BadRequest where it is unknown or not set."""
     signal = HASH_SIGNALS.get(number)
     if signal is None:
-        raise BadRequest("the hash has no signal: set SHA256, MD5, TEXT_SHA256, PDQ or MINHASH")
+        raise BadRequest(
+            "the hash has no signal: set SHA256, MD5, TEXT_SHA256, PDQ, MINHASH or MINHASH1024"
+        )
     return signal
 
 

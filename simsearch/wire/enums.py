@@ -28,6 +28,7 @@ HASH_SIGNAL_NUMBERS: Mapping[Signal, content_pb2.HashSignal] = MappingProxyType(
         Signal.TEXT_SHA256: content_pb2.HASH_SIGNAL_TEXT_SHA256,
         Signal.PDQ: content_pb2.HASH_SIGNAL_PDQ,
         Signal.MINHASH: content_pb2.HASH_SIGNAL_MINHASH,
+        Signal.MINHASH1024: content_pb2.HASH_SIGNAL_MINHASH1024,
     }
 )
 HASH_SIGNALS: Mapping[int, Signal] = {n: signal for signal, n in HASH_SIGNAL_NUMBERS.items()}

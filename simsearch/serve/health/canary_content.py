@@ -149,7 +149,7 @@ def _expected(encoders: EncoderSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
     spaces = [(e.space.id, e) for e in encoders if e.space]
     return (
         (Signal.SHA256, Signal.MD5, Signal.PDQ, *(s for s, e in spaces if e.image)),
-        (Signal.TEXT_SHA256, Signal.MINHASH, *(s for s, e in spaces if e.text)),
+        (Signal.TEXT_SHA256, Signal.MINHASH, Signal.MINHASH1024, *(s for s, e in spaces if e.text)),
     )
 
 
