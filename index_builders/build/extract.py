@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simsearch.bank.state_reader import StateReader
 from simsearch.errors import BadConfig
-from simsearch.types import BITS_BYTES, Fingerprint, Signal
+from simsearch.types import BINARY_BYTES, Fingerprint, Signal
 
 ENTRIES_AT_ONCE = 4096
 
@@ -134,7 +134,8 @@ class _Parts:
             self.spaces[space].append(entries)
         for signal, entries in _by_name(chunk, lambda f: f.bits).items():
             if signal not in self.signals:
-                self.signals[signal] = _Part(self.open_file, signal, "bits", BITS_BYTES, "u1")
+                width = BINARY_BYTES[signal]
+                self.signals[signal] = _Part(self.open_file, signal, "bits", width, "u1")
             self.signals[signal].append(entries)
 
     def require_left_out(self) -> None:

@@ -102,7 +102,7 @@ def _check_vectors(space: str, entries: list[tuple[int, np.ndarray]], findings: 
 def _check_bits(signal: Signal, entries: list[tuple[int, np.ndarray]], findings: _Findings) -> None:
     rows = np.vstack([r for _, r in entries])
     keys = np.repeat([key for key, _ in entries], [len(r) for _, r in entries])
-    index = HammingIndex(rows_max=ENTRIES_AT_ONCE)
+    index = HammingIndex(rows.shape[1], rows_max=ENTRIES_AT_ONCE)
     index.append(rows, keys, np.zeros(len(rows), np.int64))
     found = index.freeze(0).search(rows, {0: 0})
     _note_lost(signal, keys, found.query, found.key, findings)

@@ -17,8 +17,7 @@ from simsearch.errors import (
     NoSignal,
 )
 from simsearch.types import (
-    BINARY,
-    BITS_BYTES,
+    BINARY_BYTES,
     DIGESTS,
     BankUpdate,
     Bits,
@@ -230,10 +229,11 @@ def _size_bytes(fingerprint: Fingerprint) -> int:
 
 
 def _check_bits(signal: Signal, bits: Bits) -> None:
-    if signal not in BINARY:
+    width = BINARY_BYTES.get(signal)
+    if width is None:
         raise BadHash(f"{signal} is not a binary signal: give it as a digest")
-    if bits.dtype != np.uint8 or bits.ndim != 2 or bits.shape[1] != BITS_BYTES:
-        raise BadHash(f"{signal} rows are {bits.dtype}{bits.shape}, not uint8 (n, {BITS_BYTES})")
+    if bits.dtype != np.uint8 or bits.ndim != 2 or bits.shape[1] != width:
+        raise BadHash(f"{signal} rows are {bits.dtype}{bits.shape}, not uint8 (n, {width})")
 
 
 def _check_vectors(space: str, vectors: Vectors) -> None:

@@ -6,8 +6,7 @@ import hashlib
 
 from simsearch.errors import BadHash
 from simsearch.types import (
-    BINARY,
-    BITS_BYTES,
+    BINARY_BYTES,
     DIGESTS,
     Content,
     FileContent,
@@ -71,4 +70,4 @@ def check_hash(signal: Signal, value: bytes) -> bytes:
 
 def hash_bytes(signal: Signal) -> int:
     """The length of a hash of that signal, in bytes."""
-    return BITS_BYTES if signal in BINARY else DIGESTS[signal]
+    return BINARY_BYTES[signal] if signal in BINARY_BYTES else DIGESTS[signal]

@@ -16,9 +16,10 @@ _IN_SPACE_ID = f"/{OLDER_NORMALISATION_ID}-"
 
 @dataclass(frozen=True)
 class TextSignals:
-    """Digests by signal; and for each form that is wanted its windows, each once, since a text may
-    repeat itself."""
+    """The strong form; digests by signal; and for each form that is wanted its windows, each once,
+    since a text may repeat itself."""
 
+    strong: str
     digests: Mapping[Signal, tuple[bytes, ...]]
     windows: Mapping[NormalForm, list[str]]
 
@@ -56,7 +57,7 @@ def text_signals(
         normal = older_checked(text, limits)
         digests[Signal.TEXT_SHA256] = (text_sha256(normal),)
         windows[NormalForm.OLDER] = _distinct(normal)
-    return TextSignals(digests, windows)
+    return TextSignals(forms.strong, digests, windows)
 
 
 def _distinct(normal: str) -> list[str]:

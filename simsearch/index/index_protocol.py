@@ -75,7 +75,12 @@ class CosineView(Protocol):
 
 
 class HammingView(Protocol):
-    """An immutable set of 256-bit rows; safe to search from any number of threads."""
+    """An immutable set of rows of one width; safe to search from any number of threads."""
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        ...
 
     def __len__(self) -> int:
         """Rows that a search can return."""
@@ -84,7 +89,7 @@ class HammingView(Protocol):
     def search(self, queries: Bits, ceilings: Mapping[int, int]) -> HammingMatches:
         """Every live row within ceilings[its group] bits; groups without one are left out.
 
-        `queries`: (n, 32) uint8. Raises BadHash where the width differs.
+        `queries`: (n, width) uint8. Raises BadHash where the width differs.
         """
         ...
 

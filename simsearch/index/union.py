@@ -101,6 +101,11 @@ class HammingUnionView:
         """The views searched; none is a union."""
         return self._parts
 
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return self._parts[0].width
+
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 

@@ -22,7 +22,7 @@ from simsearch.errors import (
     NoSignal,
 )
 from simsearch.lists.rows import EMPTY_ABOUT, About, Limits, RowContent
-from simsearch.types import BITS_BYTES, DIGESTS, HashContent, Signal, TextContent, VectorContent
+from simsearch.types import BINARY_BYTES, DIGESTS, HashContent, Signal, TextContent, VectorContent
 
 SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType(
     {str(signal): signal for signal in Signal}
@@ -129,7 +129,7 @@ def signal_named(name: str) -> Signal:
 
 def width_of(signal: Signal) -> int:
     """Bytes of a value of this signal."""
-    return DIGESTS.get(signal, BITS_BYTES)
+    return BINARY_BYTES[signal] if signal in BINARY_BYTES else DIGESTS[signal]
 
 
 def hash_of(signal: Signal, digits: str) -> HashContent:

@@ -18,7 +18,7 @@ from simsearch.index.ivf.faiss_io import from_bytes
 from simsearch.index.ivf.segment import IndexParameters, SegmentTemplate
 from simsearch.index.snapshot.loader import Snapshot, SpaceRows
 from simsearch.live.space import LiveSpace
-from simsearch.types import Fingerprint, Signal
+from simsearch.types import BINARY_BYTES, Fingerprint, Signal
 
 Name = TypeVar("Name", bound=str)
 
@@ -51,7 +51,7 @@ class LiveIndexes:
             if spaces is None or space in spaces:
                 rows._cosine[space] = rows._space_of(part, gpus)
         for signal, bits in snapshot.signals.items():
-            rows._hamming[signal] = HammingIndex()
+            rows._hamming[signal] = HammingIndex(BINARY_BYTES[signal])
             rows._hamming[signal].append(bits.bits, bits.keys, bits.groups)
         return rows
 
@@ -86,7 +86,9 @@ class LiveIndexes:
             self._cosine[space].append(rows, keys, groups)
         for signal in _names(f.bits for _, _, f in added):
             rows, keys, groups = _stack(added, [f.bits.get(signal) for _, _, f in added])
-            self._hamming.setdefault(signal, HammingIndex()).append(rows, keys, groups)
+            if signal not in self._hamming:
+                self._hamming[signal] = HammingIndex(BINARY_BYTES[signal])
+            self._hamming[signal].append(rows, keys, groups)
 
     def retire(self, keys: Sequence[int], seqs: Sequence[int]) -> None:
         """End the rows of each key: they are not in views at or after its seq."""

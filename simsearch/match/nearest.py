@@ -15,7 +15,8 @@ from simsearch.index.rescore import exact_cosines
 from simsearch.match.evidence import MatchQuery, View, gather_evidence
 from simsearch.types import (
     BINARY,
-    BITS,
+    BINARY_BYTES,
+    BITS_BYTES,
     DIGESTS,
     Band,
     Bank,
@@ -33,8 +34,8 @@ from simsearch.types import (
     Vectors,
 )
 
-UNRELATED_BITS: Final = BITS // 2
-"""The mean distance of two unrelated hashes."""
+UNRELATED: Final = 1 / 2
+"""The mean share of bits in which two unrelated hashes differ."""
 
 COSINE_LEAST: Final = 0.2
 HAMMING_MOST: Final = 120
@@ -45,9 +46,13 @@ _EXACT_PAIRS: Final = 16
 """How many of the best pairs by float32 are rescored exactly."""
 
 
+WIDER: Final = BINARY_BYTES[Signal.MINHASH1024] // BITS_BYTES
+
+
 @dataclass(frozen=True)
 class DistanceLimits:
-    """Thresholds of a search: a least cosine, and greatest distances in bits."""
+    """Thresholds of a search: a least cosine, and greatest distances in bits of 256; for a signal
+    of 1,024 bits they count four times."""
 
     cosine_min: float = 0.5
     pdq_max: int = 80
@@ -79,6 +84,7 @@ class DistanceLimits:
             hamming=(
                 HammingRule(Signal.PDQ, log=self.pdq_max),
                 HammingRule(Signal.MINHASH, log=self.minhash_max),
+                HammingRule(Signal.MINHASH1024, log=self.minhash_max * WIDER),
             ),
             digests=tuple(DigestRule(signal, Band.LOG) for signal in DIGESTS),
         )
@@ -149,7 +155,7 @@ def compare(one: Fingerprint, other: Fingerprint) -> tuple[Evidence, ...]:
 def least_hamming(one: Bits, other: Bits) -> int:
     """The least distance of all pairs of rows, in bits."""
     a, b = (np.unpackbits(rows, axis=1).astype(np.float32) for rows in (one, other))
-    distances = a.sum(1)[:, None] + b.sum(1)[None, :] - 2 * (a @ b.T)  # whole numbers up to 256
+    distances = a.sum(1)[:, None] + b.sum(1)[None, :] - 2 * (a @ b.T)  # whole numbers up to 1,024
     return int(distances.min())
 
 
@@ -180,9 +186,10 @@ def _best_first(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
 
 def _rank(evidence: Evidence) -> tuple[float, int, str]:
     """A sort key, smaller is nearer. Signals share one scale: a distance counts as 1 minus its
-    ratio to UNRELATED_BITS, a cosine as it is; an equal digest comes first."""
+    ratio to that of unrelated hashes, a cosine as it is; an equal digest comes first."""
     if evidence.cosine is not None:
         return -evidence.cosine, 1, evidence.signal
     if evidence.hamming is not None:
-        return evidence.hamming / UNRELATED_BITS - 1, 1, evidence.signal
+        bits = 8 * BINARY_BYTES[Signal(evidence.signal)]
+        return evidence.hamming / (bits * UNRELATED) - 1, 1, evidence.signal
     return -1.0, 0, evidence.signal

@@ -12,8 +12,7 @@ from types import MappingProxyType
 
 from simsearch.errors import BadPolicy
 from simsearch.types import (
-    BINARY,
-    BITS,
+    BINARY_BYTES,
     DIGESTS,
     OLDER_FORM,
     WHOLE_PICTURE,
@@ -25,6 +24,7 @@ from simsearch.types import (
     Modality,
     PicturePart,
     Policy,
+    Signal,
 )
 
 BANDS = (Band.BLOCK, Band.REVIEW, Band.LOG)
@@ -170,9 +170,10 @@ def check_policy(policy: Policy) -> Policy:
     for rule in policy.cosine:
         _check_order(rule, f"{rule.space} ({rule.query})", -1.0, 1.0, falling=True)
     for bits in policy.hamming:
-        if bits.signal not in BINARY:
-            raise BadPolicy(f"{bits.signal} has no Hamming distance; pdq and minhash have")
-        _check_order(bits, bits.signal, 0, BITS, falling=False)
+        width = BINARY_BYTES.get(bits.signal)
+        if width is None:
+            raise BadPolicy(f"{bits.signal} has no Hamming distance; {_BINARY_NAMES} have")
+        _check_order(bits, bits.signal, 0, 8 * width, falling=False)
     for digest in policy.digests:
         if digest.signal not in DIGESTS:
             raise BadPolicy(f"{digest.signal} is no digest; give it distances instead of a band")
@@ -181,6 +182,9 @@ def check_policy(policy: Policy) -> Policy:
     _check_once([f"{r.space} ({r.query})" for r in policy.cosine])
     _check_once([*(r.signal for r in policy.hamming), *(r.signal for r in policy.digests)])
     return policy
+
+
+_BINARY_NAMES = ", ".join(BINARY_BYTES)
 
 
 def _check_order(
@@ -207,6 +211,9 @@ def _check_once(names: Sequence[str]) -> None:
 
 PDQ_DEFAULT = {"block": 31, "review": 38}
 MINHASH_DEFAULT = {"review": 64, "log": 76}
+"""Of the older 256-bit sketch; new banks have no rule for it."""
+
+MINHASH1024_DEFAULT = {"review": 328, "log": 350}
 DIGEST_DEFAULTS = MappingProxyType(
     {
         signal: Band.REVIEW if signal in ("md5", "text_strong_sha256") else Band.BLOCK
@@ -224,7 +231,7 @@ def allowed_policy() -> Policy:
     """The default policy of an allow-listed bank: the same item, or a picture that was only scaled
     or re-encoded."""
     return Policy(
-        hamming=(HammingRule(signal=BINARY[0], **ALLOWED_PDQ_DEFAULT),),
+        hamming=(HammingRule(signal=Signal.PDQ, **ALLOWED_PDQ_DEFAULT),),
         digests=tuple(
             DigestRule(signal, Band.REVIEW)
             for signal in DIGEST_DEFAULTS
@@ -243,8 +250,8 @@ def default_policy(cosine: Iterable[CosineRule]) -> Policy:
     return Policy(
         cosine=tuple(cosine),
         hamming=(
-            HammingRule(signal=BINARY[0], **PDQ_DEFAULT),
-            HammingRule(signal=BINARY[1], **MINHASH_DEFAULT),
+            HammingRule(signal=Signal.PDQ, **PDQ_DEFAULT),
+            HammingRule(signal=Signal.MINHASH1024, **MINHASH1024_DEFAULT),
         ),
         digests=tuple(DigestRule(signal, band) for signal, band in DIGEST_DEFAULTS.items()),
     )

@@ -49,6 +49,7 @@ from simsearch.types.review import (
 )
 from simsearch.types.signals import (
     BINARY,
+    BINARY_BYTES,
     BITS,
     BITS_BYTES,
     DIGEST_ENTRIES_MAX,
@@ -64,6 +65,7 @@ from simsearch.types.signals import (
 
 __all__ = [
     "BINARY",
+    "BINARY_BYTES",
     "BITS",
     "BITS_BYTES",
     "DIGESTS",

@@ -68,7 +68,7 @@ class VectorContent:
 
 @dataclass(frozen=True)
 class HashContent:
-    """A ready hash: a digest, or 32 bytes of a binary signal."""
+    """A ready hash: a digest, or one row of a binary signal."""
 
     signal: Signal
     value: bytes
@@ -117,8 +117,8 @@ class SignalReport:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All signals of one content or entry: digests by signal, binary signals as (n, 32) uint8
-    rows, vectors by space id as (n, dim) float32 rows."""
+    """All signals of one content or entry: digests by signal, binary signals as (n, width)
+    uint8 rows, vectors by space id as (n, dim) float32 rows."""
 
     digests: Mapping[Signal, tuple[bytes, ...]] = field(default_factory=dict)
     bits: Mapping[Signal, Bits] = field(default_factory=dict)

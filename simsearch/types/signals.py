@@ -15,10 +15,11 @@ Vectors: TypeAlias = NDArray[np.float32]
 """(n, dim) float32, each row of unit length, all of one space."""
 
 Bits: TypeAlias = NDArray[np.uint8]
-"""(n, 32) uint8: 256-bit binary signals, most significant bit first."""
+"""(n, width) uint8: binary signals, most significant bit first; BINARY_BYTES has the widths."""
 
 BITS_BYTES = 32
 BITS = 8 * BITS_BYTES
+"""Of PDQ and of the short MinHash."""
 
 
 class Band(IntEnum):
@@ -50,6 +51,7 @@ class Signal(StrEnum):
     MINHASH = "minhash"
     TEXT_LIGHT_SHA256 = "text_light_sha256"
     TEXT_STRONG_SHA256 = "text_strong_sha256"
+    MINHASH1024 = "minhash1024"
 
 
 DIGESTS: Mapping[Signal, int] = MappingProxyType(
@@ -66,8 +68,13 @@ DIGESTS: Mapping[Signal, int] = MappingProxyType(
 DIGEST_ENTRIES_MAX = 1024
 """Most entries of one bank that the look-up of one digest returns; more are `truncated`."""
 
-BINARY = (Signal.PDQ, Signal.MINHASH)
-"""Signals matched by Hamming distance; `BITS_BYTES` bytes a row."""
+BINARY_BYTES: Mapping[Signal, int] = MappingProxyType(
+    {Signal.PDQ: BITS_BYTES, Signal.MINHASH: BITS_BYTES, Signal.MINHASH1024: 128}
+)
+"""Signals matched by Hamming distance, with the bytes of a row."""
+
+BINARY = tuple(BINARY_BYTES)
+"""Signals matched by Hamming distance."""
 
 OLDER_FORM = frozenset({Signal.TEXT_SHA256, Signal.MINHASH})
 """Signals of the older form of texts: computed where a bank has a rule for them."""

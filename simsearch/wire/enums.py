@@ -30,6 +30,7 @@ HASH_SIGNAL_NUMBERS: Mapping[Signal, content_pb2.HashSignal] = MappingProxyType(
         Signal.MINHASH: content_pb2.HASH_SIGNAL_MINHASH,
         Signal.TEXT_LIGHT_SHA256: content_pb2.HASH_SIGNAL_TEXT_LIGHT_SHA256,
         Signal.TEXT_STRONG_SHA256: content_pb2.HASH_SIGNAL_TEXT_STRONG_SHA256,
+        Signal.MINHASH1024: content_pb2.HASH_SIGNAL_MINHASH1024,
     }
 )
 HASH_SIGNALS: Mapping[int, Signal] = {n: signal for signal, n in HASH_SIGNAL_NUMBERS.items()}

@@ -87,7 +87,7 @@ class World:
             self._spaces.setdefault(space, empty).append(vectors, *owner)
         for signal, bits in fingerprint.bits.items():
             owner = [key] * len(bits), [group] * len(bits)
-            none = HammingIndex(rows_max=self.rows_max)
+            none = HammingIndex(bits.shape[1], rows_max=self.rows_max)
             self._hashes.setdefault(signal, none).append(bits, *owner)
         for signal, values in fingerprint.digests.items():
             for value in values:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from simsearch.errors import BadPolicy
 from simsearch.match.policy import (
+    MINHASH1024_DEFAULT,
     applicable_cosine_rules,
     best_per_signal,
     check_policy,
@@ -397,7 +398,7 @@ def test_the_default_policy_blocks_what_is_identical_or_near() -> None:
     }
     assert policy.hamming == (
         HammingRule(Signal.PDQ, block=31, review=38),
-        HammingRule(Signal.MINHASH, review=64, log=76),
+        HammingRule(Signal.MINHASH1024, **MINHASH1024_DEFAULT),
     )
     assert policy.cosine == cosine
     assert not policy.two_descriptors

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from simsearch.errors import ContentMismatch
-from simsearch.types import BINARY, Bits, Fingerprint, Signal
+from simsearch.types import BINARY, BITS_BYTES, Bits, Fingerprint, Signal
 
 IDENTITIES = (Signal.SHA256, Signal.TEXT_LIGHT_SHA256, Signal.TEXT_SHA256)
 """Digests that prove identity. Not MD5, for which collisions can be constructed."""
 
 SAME_BITS_MAX = 10
-"""Bits of 256 that PDQ or MinHash may differ where an entry has no digest: a third of the 31 at
-which PDQ calls two images a match."""
+"""Bits of 256 (of 1,024 four times as many) that PDQ or MinHash may differ where an entry has no
+digest: a third of the 31 at which PDQ calls two images a match."""
 
 
 def check_contents(
@@ -76,5 +76,6 @@ def _lost(stored: Fingerprint, contents: Sequence[Fingerprint]) -> int:
 def _are_near(some: Bits, others: Bits) -> np.ndarray:
     """(len(some), len(others)) bool."""
     apart = np.bitwise_count(some[:, np.newaxis] ^ others[np.newaxis])
-    near: np.ndarray = apart.sum(axis=2, dtype=np.int64) <= SAME_BITS_MAX
+    most = SAME_BITS_MAX * some.shape[1] // BITS_BYTES
+    near: np.ndarray = apart.sum(axis=2, dtype=np.int64) <= most
     return near

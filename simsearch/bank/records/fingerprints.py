@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simsearch.bank.records.entries import read_record, require
 from simsearch.storage.v1 import records_pb2 as pb
-from simsearch.types import BINARY, BITS_BYTES, DIGESTS, Fingerprint, Signal, Vectors
+from simsearch.types import BINARY_BYTES, DIGESTS, Fingerprint, Signal, Vectors
 
 NORM_TOLERANCE = 2e-3
 """A unit float32 row off by at most 1e-3 when written, then rounded to float16 (≤ 2^-11)."""
@@ -88,9 +88,10 @@ def _fingerprint(record: pb.FingerprintRecord) -> Fingerprint:
 
 
 def _bits(signal: Signal, rows: bytes) -> NDArray[np.uint8]:
-    require(signal in BINARY, f"has bits of {signal}")
-    require(len(rows) > 0 and len(rows) % BITS_BYTES == 0, f"has {len(rows)} bytes of {signal}")
-    return np.frombuffer(rows, np.uint8).reshape(-1, BITS_BYTES)
+    require(signal in BINARY_BYTES, f"has bits of {signal}")
+    width = BINARY_BYTES[signal]
+    require(len(rows) > 0 and len(rows) % width == 0, f"has {len(rows)} bytes of {signal}")
+    return np.frombuffer(rows, np.uint8).reshape(-1, width)
 
 
 def _vectors(dim: int, rows: bytes) -> Vectors:

@@ -69,7 +69,8 @@ def _model(space: str) -> str:
 
 
 def _set_threshold(policy: Policy, written: str, spaces: dict[str, str]) -> None:
-    """Apply one SIGNAL.BAND=VALUE; the signal is pdq, minhash, or an encoder's name or space."""
+    """Apply one SIGNAL.BAND=VALUE; the signal is pdq, minhash1024, minhash, or an encoder's name
+    or space."""
     target, equals, value = written.rpartition("=")
     signal, dot, band = target.rpartition(".")
     if not (equals and dot and band in ("block", "review", "log")):

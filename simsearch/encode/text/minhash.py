@@ -69,7 +69,7 @@ def _distinct_shingles(texts: Sequence[str]) -> tuple[_Words32, _Counts]:
     lengths = np.array([len(text) for text in texts], np.int64)
     text_of = np.repeat(np.arange(len(texts)), lengths)
     inside = text_of[: len(packed)] == text_of[SHINGLE_CHARS - 1 :]
-    words = _mixed64(packed[inside]) >> np.uint64(32)
+    words = mixed64(packed[inside]) >> np.uint64(32)
     tagged = _unique(text_of[: len(packed)][inside].astype(np.uint64) << np.uint64(32) | words)
     owner = (tagged >> np.uint64(32)).astype(np.int64)
     counts = np.bincount(owner, minlength=len(texts))
@@ -86,13 +86,18 @@ def _unique(words: _Words64) -> _Words64:
 
 
 def _packed(text: str) -> _Words64:
-    """Every four code points in a row as one number, the value of a polynomial."""
+    """Every four code points in a row as one number."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
-    count = max(0, len(codes) - SHINGLE_CHARS + 1)
-    packed = np.zeros(count, np.uint64)
-    for offset in range(SHINGLE_CHARS):
-        packed = packed * _GOLDEN + codes[offset : offset + count]
-    return packed
+    return packed(codes, SHINGLE_CHARS)
+
+
+def packed(codes: _Words64, chars: int) -> _Words64:
+    """Every `chars` code points in a row as one number, the value of a polynomial."""
+    count = max(0, len(codes) - chars + 1)
+    values = np.zeros(count, np.uint64)
+    for offset in range(chars):
+        values = values * _GOLDEN + codes[offset : offset + count]
+    return values
 
 
 # ---------------------------------------------------------------- bits
@@ -115,30 +120,31 @@ def _rows(shingles: _Words32, starts: _Counts) -> Bits:
     ordered = shingles[:, np.newaxis] ^ _FLIPS
     ordered *= _FACTORS
     least = np.stack([part.min(axis=0) for part in np.split(ordered, starts[1:])])
-    return np.packbits(_mixed32(least) >> np.uint32(31) != 0, axis=1)
+    return np.packbits(mixed32(least) >> np.uint32(31) != 0, axis=1)
 
 
-def _mixed64(x: _Words64) -> _Words64:
+def mixed64(x: _Words64) -> _Words64:
     """SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014): a fixed shuffle of all words."""
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return x ^ x >> np.uint64(31)
 
 
-def _mixed32(x: _Words32) -> _Words32:
+def mixed32(x: _Words32) -> _Words32:
     """MurmurHash3's 32-bit finaliser (Appleby): the same for 32-bit words."""
     x = (x ^ x >> np.uint32(16)) * np.uint32(0x85EBCA6B)
     x = (x ^ x >> np.uint32(13)) * np.uint32(0xC2B2AE35)
     return x ^ x >> np.uint32(16)
 
 
-def _order_constants() -> tuple[_Words32, _Words32]:
+def order_constants(bits: int) -> tuple[_Words32, _Words32]:
     """SplitMix64 seeded with 0: the low halves of its first 256 outputs are XORed to a shingle,
-    those of the next 256, made odd, multiply it. Both steps permute the 32-bit words, so the
-    smallest product names the first shingle in that order."""
-    steps = np.arange(1, 2 * BITS + 1, dtype=np.uint64)
-    stream = _mixed64(steps * _GOLDEN).astype(np.uint32)
-    return stream[:BITS], stream[BITS:] | np.uint32(1)
+    those of the next 256, made odd, multiply it; of every further 256 bits the 512 outputs that
+    follow. Both steps permute the 32-bit words, so the smallest product names the first shingle in
+    that order."""
+    steps = np.arange(1, 2 * bits + 1, dtype=np.uint64)
+    stream = mixed64(steps * _GOLDEN).astype(np.uint32).reshape(-1, 2, BITS)
+    return stream[:, 0].ravel(), stream[:, 1].ravel() | np.uint32(1)
 
 
-_FLIPS, _FACTORS = _order_constants()
+_FLIPS, _FACTORS = order_constants(BITS)

@@ -43,8 +43,11 @@ class RowBlock(Generic[P]):
     `tombstones` and `groups` by replacement, so that readers need no lock."""
 
     def __init__(self, row_shape: tuple[int, ...], dtype: type[P], rows_max: int) -> None:
-        # empty, not zeros: a page that no row has reached costs no memory
-        self.payload: NDArray[P] = np.empty((rows_max, *row_shape), dtype)
+        # empty, not zeros: a page that no row has reached costs no memory. Of rows (parts, width)
+        # each part lies by itself, so that a scan of the first one reads no other.
+        parts, width = row_shape[:-1], row_shape[-1:]
+        payload = np.empty((*parts, rows_max, *width), dtype)
+        self.payload: NDArray[P] = np.moveaxis(payload, len(parts), 0)
         self.keys: NDArray[np.int64] = np.empty(rows_max, np.int64)
         self.slots: NDArray[np.uint16] = np.empty(rows_max, np.uint16)
         self.groups: tuple[int, ...] = ()

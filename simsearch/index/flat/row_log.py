@@ -28,7 +28,7 @@ class RowLog(Generic[P]):
     def __init__(self, row_shape: tuple[int, ...], dtype: type[P], block_rows: int) -> None:
         if not 0 < block_rows <= BLOCK_ROWS_MAX:
             raise InternalFault(f"block_rows is {block_rows}: choose 1 to {BLOCK_ROWS_MAX}")
-        self._row_shape = row_shape
+        self.row_shape = row_shape
         self._dtype = dtype
         self._block_rows = block_rows
         self._blocks: tuple[RowBlock[P], ...] = ()
@@ -80,7 +80,7 @@ class RowLog(Generic[P]):
         """Payload, keys and groups of the rows that `freeze` would contain, in order. For the
         writing thread."""
         parts = [block.rows_after(through) for block in self._blocks]
-        none = np.empty((0, *self._row_shape), self._dtype)
+        none = np.empty((0, *self.row_shape), self._dtype)
         return (
             np.concatenate([none, *(part.payload for part in parts)]),
             np.concatenate([NO_INTS, *(part.keys for part in parts)]),
@@ -113,7 +113,7 @@ class RowLog(Generic[P]):
         """`rows` in the room left in the last block, then in new ones."""
         while len(rows.keys):
             if not blocks or not blocks[-1].room:
-                blocks += (RowBlock(self._row_shape, self._dtype, self._block_rows),)
+                blocks += (RowBlock(self.row_shape, self._dtype, self._block_rows),)
             room = blocks[-1].room
             blocks[-1].append(rows.part(slice(room)))
             rows = rows.part(slice(room, None))

@@ -35,7 +35,7 @@ from simsearch.index.snapshot.manifest import (
 )
 from simsearch.index.snapshot.shards import CANARY_ROWS, read_shards
 from simsearch.index.snapshot.writer import SnapshotWriter
-from simsearch.types import BITS_BYTES, Bits, Signal
+from simsearch.types import BINARY_BYTES, Bits, Signal
 
 __all__ = [
     "FileSeal",
@@ -89,7 +89,7 @@ class SpaceRows:
 
 @dataclass(frozen=True, eq=False)
 class SignalRows:
-    """The hashes of one binary signal: `bits` (n, 32) uint8, with `keys` and `groups` as in
+    """The hashes of one binary signal: `bits` (n, width) uint8, with `keys` and `groups` as in
     SpaceRows; all mapped."""
 
     part: SignalPart
@@ -146,7 +146,7 @@ def _open_outliers(path: Path, part: SpacePart) -> Iterator[NDArray[np.int64]]:
 
 
 def _open_signal(path: Path, part: SignalPart) -> SignalRows:
-    bits = map_npy(path / part.bits, np.uint8, (part.count, BITS_BYTES))
+    bits = map_npy(path / part.bits, np.uint8, (part.count, BINARY_BYTES[part.signal]))
     return SignalRows(part, bits, *_open_owners(path, part))
 
 

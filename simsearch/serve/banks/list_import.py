@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simsearch.bank.edit_checks import NORM_TOLERANCE, check_drafts
 from simsearch.bank.edits.imports import ImportedPart, ImportItem, RowOutcome
 from simsearch.bank.records.fingerprints import are_unit
+from simsearch.encode.digests import hash_bytes
 from simsearch.errors import (
     BadInput,
     BadRequest,
@@ -29,7 +30,6 @@ from simsearch.serve.core.server_core import Core
 from simsearch.serve.transport.status_codes import item_error
 from simsearch.types import (
     BINARY,
-    BITS_BYTES,
     DIGESTS,
     EntryDraft,
     Fingerprint,
@@ -165,7 +165,7 @@ def _can_keep(rows: NDArray[np.floating], prepared: Vectors) -> bool:
 
 def _rows_of_hashes(hashes: bank_pb2.HashRows) -> Sequence[ImportItem | SimsearchError]:
     signal = hash_signal(hashes.signal)
-    width = DIGESTS.get(signal, BITS_BYTES)
+    width = hash_bytes(signal)
     count, rest = divmod(len(hashes.values), width)
     if rest or count != len(hashes.about_of):
         raise BadRequest(

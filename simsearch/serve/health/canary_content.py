@@ -149,6 +149,7 @@ _TEXT_SIGNALS: Final = (
     Signal.TEXT_STRONG_SHA256,
     Signal.TEXT_SHA256,
     Signal.MINHASH,
+    Signal.MINHASH1024,
 )
 
 

@@ -19,7 +19,7 @@ from simsearch.errors import SimsearchError
 from simsearch.serve.core.server_core import Core
 from simsearch.serve.health.canary_content import canary_contents
 from simsearch.telemetry import EventLog
-from simsearch.types import BITS_BYTES, ImageContent, Vectors
+from simsearch.types import ImageContent, Vectors
 
 log = EventLog(__name__)
 
@@ -101,6 +101,6 @@ def _search(core: Core) -> None:
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         for count in QUERIES:
             index.search(rows[:count], dict.fromkeys(banks, NEVER))
-    bits = random.integers(0, 256, (max(QUERIES), BITS_BYTES), np.uint8)
     for signal in view.hamming_views.values():
-        signal.search(bits[:1], dict.fromkeys(banks, 0))
+        bits = random.integers(0, 256, (1, signal.width), np.uint8)
+        signal.search(bits, dict.fromkeys(banks, 0))
