@@ -2,11 +2,12 @@
 
     python -m benchmarks.languages [--encoder NAME] [--texts N] [--json]
 
-For each of eleven languages (HateCheck in English, multilingual HateCheck in the others), N texts of
-different templates. `unrelated` is the mean cosine of two of them; `review` the share of pairs at or
-above the encoder's own REVIEW threshold. `found` is the share of texts of which a copy without every
-fourth word lies nearer than all but 1 in 1,000 unrelated pairs of that language. Scripts: `nearness`
-of unrelated sentences, as the encoder itself measures it at load (encoders/blindness.py).
+For each of eleven languages (HateCheck in English, multilingual HateCheck in the others), N texts
+of different templates. `unrelated` is the mean cosine of two of them, `review` the share of pairs
+at or above the encoder's own REVIEW threshold, `found` the share of texts of which a copy without
+every fourth word lies nearer than all but 1 in 1,000 unrelated pairs of that language. For each
+script: how near unrelated sentences lie, as the encoder measures it at load
+(encoders/blindness.py).
 """
 
 from __future__ import annotations

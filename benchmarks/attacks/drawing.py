@@ -47,7 +47,7 @@ def draw(shown: Shown, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise BadConfig(
-            'drawing needs matplotlib: pip install "simsearch[plots]", or leave --out away'
+            'drawing needs matplotlib: pip install ".[plots]", or leave --out away'
         ) from None
     width = 2.0 + COLUMN_INCHES * len(shown.shares) + BARS_INCHES
     figure = Figure((width, HEAD_INCHES + ROW_INCHES * len(shown.rows)), layout="constrained")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NO_PICTURE: Final = (
     "no picture will be drawn, since matplotlib is not installed: "
-    'pip install "simsearch[plots]" brings it'
+    'pip install ".[plots]" brings it'
 )
 DPI: Final = 110
 

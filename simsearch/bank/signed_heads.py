@@ -179,5 +179,5 @@ def _signatures() -> Iterator[None]:
     except ModuleNotFoundError:
         raise BadConfig(
             "signatures need the package 'cryptography', which is not installed: "
-            'pip install "simsearch[cpu]"'
+            'pip install ".[cpu]"'
         ) from None

@@ -57,7 +57,7 @@ def main() -> None:
         _refuse(
             BadConfig(
                 f"this needs the package {missing.name!r}, which is not installed: "
-                'pip install "simsearch[cpu]" (or [gpu]; add demo for `simsearch demo`)'
+                'pip install ".[cpu]" (or [gpu]; add demo for `simsearch demo`)'
             )
         )
     except UnicodeEncodeError:

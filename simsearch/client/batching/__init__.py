@@ -1,0 +1,1 @@
+"""Autobatching: match calls of one process that go to the server together."""

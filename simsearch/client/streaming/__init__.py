@@ -1,0 +1,1 @@
+"""StreamMatch: one stream of contents and answers, restarted where a server goes away."""

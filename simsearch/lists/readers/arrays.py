@@ -49,7 +49,7 @@ def pyarrow_parquet() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise BadConfig(
-            "Parquet needs pyarrow, which is not here: pip install 'simsearch[lists]'"
+            "Parquet needs pyarrow, which is not here: pip install '.[lists]'"
         ) from None
     return pyarrow.parquet
 

@@ -194,7 +194,7 @@ def test_without_matplotlib_a_build_says_so_and_has_its_numbers(
     ran = CliRunner().invoke(build_app.app, words, catch_exceptions=False)
     assert ran.exit_code == 0
     [line] = [said for said in ran.stderr.splitlines() if "picture" in said]
-    assert 'pip install "simsearch[plots]"' in line
+    assert 'pip install ".[plots]"' in line
     name = current(path / SNAPSHOTS)
     assert json.loads(ran.stdout)["serving"] == name
     assert [file.name for file in (path / SNAPSHOTS / REPORTS).iterdir()] == [f"{name}.json"]

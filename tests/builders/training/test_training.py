@@ -260,7 +260,7 @@ def test_without_matplotlib_an_export_says_so_and_has_its_report(
     exported = CliRunner().invoke(app, [*words, "--export"], catch_exceptions=False)
     assert exported.exit_code == 0, exported.output
     [line] = [said for said in exported.stderr.splitlines() if "picture" in said]
-    assert 'pip install "simsearch[plots]"' in line
+    assert 'pip install ".[plots]"' in line
     assert (out / "report.json").exists()
     assert not (out / "learning_curve.png").exists()
 

