@@ -139,7 +139,7 @@ _UNKNOWN_CLONE = (
 def _program(numbers: _Numbers, threads: bool) -> list[_Step]:
     """Another machine's calls, to which the numbers would not apply, end the process. Calls of
     x86_64 with the bit of the x32 interface set equal no number here."""
-    calls = dict(numbers.calls) | (numbers.of_threads if threads else {})
+    calls = dict(numbers.calls) | dict(numbers.of_threads if threads else {})
     return [
         _Step(_LOAD_WORD, _MACHINE_AT),
         _Step(_JUMP_EQUAL, numbers.machine, if_true=1),
