@@ -107,6 +107,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "memory_bytes_max": 1_610_612_736,
         "timeout_s": 20.0,
         "images_per_worker": 1_000,
+        "syscall_filter": True,
     }
     assert structs.asdict(config.approval) == {
         "four_eyes": "auto",

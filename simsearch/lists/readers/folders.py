@@ -27,8 +27,7 @@ from simsearch.lists.rows import (
 )
 
 IMAGE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff")
-    + (".heic", ".heif")
+    ".jpg .jpeg .jfif .png .apng .webp .gif .avif .bmp .tif .tiff .heic .heif".split()
 )
 """Of the kinds that a server decodes."""
 
