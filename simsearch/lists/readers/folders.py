@@ -27,7 +27,10 @@ from simsearch.lists.rows import (
 )
 
 IMAGE_SUFFIXES: Final = frozenset(
-    ".jpg .jpeg .jfif .png .apng .webp .gif .avif .bmp .tif .tiff .heic .heif".split()
+    {
+        *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif"),
+        *(".avif", ".bmp", ".tif", ".tiff", ".heic", ".heif"),
+    }
 )
 """Of the kinds that a server decodes."""
 
