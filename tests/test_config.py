@@ -93,6 +93,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "image_bytes_max": 20_971_520,
         "image_pixels_max": 40_000_000,
         "image_frames_max": 300,
+        "image_frames_asked_max": 16,
         "text_chars_max": 20_000,
         "image_regions_max": 9,
         "vectors_max": 256,
@@ -106,6 +107,7 @@ def test_every_default_is_what_the_documents_say() -> None:
         "memory_bytes_max": 1_610_612_736,
         "timeout_s": 20.0,
         "images_per_worker": 1_000,
+        "syscall_filter": True,
     }
     assert structs.asdict(config.approval) == {
         "four_eyes": "auto",
@@ -317,6 +319,8 @@ def test_every_key_is_described(cls: Any, key: str) -> None:
 def test_regions_may_be_none_and_not_without_end() -> None:
     """Each costs as much as an image."""
     assert parse({"limits": {"image_regions_max": 0}}).limits.image_regions_max == 0
+    assert "not 65" in refused({"limits": {"image_frames_asked_max": 65}})
+    assert "image_frames_asked_max" in refused({"limits": {"image_frames_asked_max": 0}})
     assert "not 33" in refused({"limits": {"image_regions_max": 33}})
     assert "image_regions_max" in refused({"limits": {"image_regions_max": -1}})
 

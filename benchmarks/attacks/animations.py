@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.attacks.picture_tools import Picture
 
 FORMATS: Final = ("GIF", "WEBP", "PNG")
-SIDE_PX: Final = 256
+SIDE_PX: Final = 224
 FRAMES: Final = (5, 60)
 TILES: Final = (3, 8)
 """Of a side, at least and at most."""
@@ -84,6 +84,8 @@ def _tiles(
 def _saved(frames: Sequence[Image.Image], format: str, delays: Sequence[int]) -> bytes:
     options: dict[str, Any] = {"PNG": {"blend": 1}, "WEBP": {"quality": 80}}.get(format, {})
     shown = [f.convert("RGBA") if format == "PNG" else f.convert("RGB") for f in frames]
+    if format == "GIF":  # 256 colours each, as quickly as a tool for the web finds them
+        shown = [f.quantize(256, Image.Quantize.FASTOCTREE) for f in shown]
     file = BytesIO()
     shown[0].save(
         file, format, save_all=True, append_images=shown[1:], duration=list(delays), **options

@@ -49,7 +49,7 @@ class _Side:
     def __init__(self, code: Path, pictures: str, what: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(code.resolve())}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, pictures, what],
+            [sys.executable, "-P", __file__, pictures, what],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -305,9 +305,8 @@ class Fingerprinter:
         rows = PDQ_ROWS[side] if (Signal.PDQ, None) in wanted else PdqRows.NONE
         asks = side is Side.QUERY and (rows or asking)
         regions_max = self.limits.regions_max if asks else 0
-        return ImageRequest(
-            rows, tuple(dict.fromkeys(ways)), regions_max, self.limits.frames_asked_max
-        )
+        frames_max = self.limits.frames_asked_max if rows or asking else 1
+        return ImageRequest(rows, tuple(dict.fromkeys(ways)), regions_max, frames_max)
 
     def _pixels(self, encoder: ImageEncoder, shown: Sequence[Shown], data: bytes) -> list[Pixels]:
         """Of each part. An encoder that cannot say how its pixels are made makes them itself, in

@@ -343,9 +343,9 @@ def test_one_bad_content_never_fails_its_neighbours() -> None:
 
 
 def test_an_image_that_breaks_while_decoding_is_refused_alone() -> None:
-    """Its header was good; the encoder's preparation finds out, and its neighbour is encoded."""
+    """Its header was good; decoding finds out, and its neighbour is encoded."""
     pictures = FakeImageEncoder()
-    broken = ImageContent(PNG[: len(PNG) // 2])
+    broken = ImageContent(PNG[: len(PNG) // 8])
     made = fingerprinter(encoders(pictures=pictures))
     bad, good = made.query([broken, ImageContent(OTHER_PNG)], {(PICTURES.id, Modality.IMAGE)})
     assert refused(bad) == "BAD_CONTENT"

@@ -131,7 +131,7 @@ def preprocess_of(encoder: ImageEncoder) -> Preprocess | None:
 def decode_image(data: bytes, request: ImageRequest, limits: ImageLimits) -> DecodedImage:
     """Decode in this process. Raises EmptyContent, BadContent, ContentTooLarge."""
     picture = open_picture(data, limits)
-    if not request.pdq and not request.ways and not request.regions_max:
+    if request == ImageRequest():
         return DecodedImage(None, {})
     views = views_of(picture, request.frames_max)
     regions, unseen = _regions(views.shown, request.regions_max)

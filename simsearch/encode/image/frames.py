@@ -186,6 +186,8 @@ class _Chosen:
     offered: int = 0
     distinct: int = 0
     blank: int = 0
+    _apart: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    """Between those kept, (kept, kept)."""
     _seen: _Looks = field(default_factory=lambda: _Looks())
     _last: _Frame | None = None
     _first_blank: _Frame | None = None
@@ -214,20 +216,18 @@ class _Chosen:
 
     def _keep(self, frame: _Frame, pinned: _Frame | None = None) -> None:
         """Of one too many the one goes that is most like another, and then like a third."""
+        looks = [kept.look for kept in self.kept]
+        apart = np.zeros((len(looks) + 1,) * 2)
+        apart[:-1, :-1] = self._apart
+        apart[-1, :-1] = apart[:-1, -1] = [_distance(frame.look, look) for look in looks]
         self.kept.append(frame)
-        if len(self.kept) <= self.most:
-            return
-        near = np.sort(_pairwise(np.stack([kept.look for kept in self.kept])), axis=1)
-        spared = (0, *(n for n, kept in enumerate(self.kept) if kept is pinned))
-        going = [n for n in range(len(self.kept)) if n not in spared]
-        del self.kept[min(going, key=lambda n: tuple(near[n, 1:3].tolist()))]
-
-
-def _pairwise(looks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, n) distances of (n, dim)."""
-    squares = (looks**2).sum(axis=1)
-    between: NDArray[np.float32] = squares[:, np.newaxis] + squares - 2 * looks @ looks.T
-    return np.sqrt(np.maximum(between, 0))
+        if len(self.kept) > self.most:
+            near = np.sort(apart, axis=1)[:, 1:3].tolist()
+            spared = (0, *(n for n, kept in enumerate(self.kept) if kept is pinned))
+            going = min((n for n in range(len(near)) if n not in spared), key=near.__getitem__)
+            del self.kept[going]
+            apart = np.delete(np.delete(apart, going, axis=0), going, axis=1)
+        self._apart = apart
 
 
 class _Looks:
@@ -235,6 +235,7 @@ class _Looks:
 
     def __init__(self) -> None:
         self._rows: NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self._squares: NDArray[np.float32] = np.empty(0, np.float32)
         self._count = 0
 
     def add(self, look: Look) -> None:
@@ -243,7 +244,9 @@ class _Looks:
             if self._count:
                 rows[: self._count] = self._rows
             self._rows = rows
+            self._squares = np.append(self._squares, np.zeros(self._count + 16, np.float32))
         self._rows[self._count] = look
+        self._squares[self._count] = _squared(look)
         self._count += 1
 
     def nearest(self, look: Look) -> float:
@@ -251,5 +254,10 @@ class _Looks:
         if not self._count:
             return math.inf
         rows = self._rows[: self._count]
-        squares = np.einsum("ij,ij->i", rows, rows) + look @ look - 2 * (rows @ look)
-        return math.sqrt(max(float(squares.min()), 0.0))
+        # Not by BLAS, whose threads would fight for the cores in a server without workers.
+        squares = self._squares[: self._count] - 2 * np.einsum("ij,j->i", rows, look)
+        return math.sqrt(max(float(squares.min()) + _squared(look), 0.0))
+
+
+def _squared(look: Look) -> float:
+    return float(np.einsum("i,i->", look, look))

@@ -26,7 +26,12 @@ from simsearch.lists.rows import (
     SkippedRow,
 )
 
-IMAGE_SUFFIXES: Final = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"))
+IMAGE_SUFFIXES: Final = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif"),
+        *(".avif", ".bmp", ".tif", ".tiff", ".heic", ".heif"),
+    }
+)
 """Of the kinds that a server decodes."""
 
 _OF_THE_SYSTEM: Final = frozenset(("thumbs.db", "desktop.ini"))

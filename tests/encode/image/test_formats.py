@@ -112,8 +112,7 @@ def test_heif_is_read_with_its_extra(sandbox: Sandbox) -> None:
     assert shown.shape == (64, 96, 3)
     assert shown[5, 5, 0] < 40 < 200 < shown[5, 90, 0]
     assert shown[5, 5, 1] < 40 < 200 < shown[60, 5, 1]
-    there = sandbox.decode(HEIC, ASK).pdq
-    here = decode_image(HEIC, ASK, ImageLimits()).pdq
+    there, here = sandbox.decode(HEIC, ASK).pdq, decode_image(HEIC, ASK, ImageLimits()).pdq
     assert there is not None
     assert here is not None
     assert np.array_equal(there, here)
