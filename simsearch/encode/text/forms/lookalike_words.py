@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -144,8 +144,9 @@ def _sign(char: str) -> str:
 _TWINS, _OUTLINE = _Twins(), _Outline()
 _SCRIPT_OF_SYMBOL = {s: script for script, symbols in _SYMBOLS.items() for s in symbols}
 _FOREIGN = re.compile(f"[{''.join(_SCRIPT_OF_SYMBOL)}xX]")
-_LATIN_OUTLINE = _LATIN + _NEUTRAL + _OUTSIDE
-_NOT_SIMPLY = re.compile(r"[kKxX.]")  # Chinese beside Latin, other scripts, words between signs
+_FOREIGN_WORD = re.compile(r"(?<![^ ])[l1.ฮ]*+[^l1.ฮ ][^ ]*")
+# Chinese beside Latin, other scripts, and words between signs are looked at closely.
+_NOT_SIMPLY = re.compile(r"[kKxX]|[^.]\.+[^.]")
 _NOT_LATIN = re.compile(f"[^{_LATIN}{_NEUTRAL}{_OUTSIDE}]")
 
 
@@ -154,17 +155,17 @@ _NOT_LATIN = re.compile(f"[^{_LATIN}{_NEUTRAL}{_OUTSIDE}]")
 
 @dataclass
 class _Evidence:
-    """Of one script in a text: its words that could be Latin ones, by number; all of its letters,
+    """Of one script in a text: its words that could be Latin ones, by place; all of its letters,
     those without any twin and those without a close one."""
 
-    close: list[int] = field(default_factory=list)
-    near: list[int] = field(default_factory=list)
+    close: list[tuple[int, int]] = field(default_factory=list)
+    near: list[tuple[int, int]] = field(default_factory=list)
     letters: int = 0
     twinless: int = 0
     not_close: int = 0
     longest: int = 0
 
-    def add(self, number: int, shape: str) -> None:
+    def add(self, at: tuple[int, int], shape: str) -> None:
         """One word."""
         letters = shape.replace(_NEUTRAL, "").replace(_OUTSIDE, "")
         twinless, near = _unlike(letters)
@@ -172,10 +173,10 @@ class _Evidence:
         self.twinless += twinless
         self.not_close += twinless + near
         if not twinless:
-            (self.near if near else self.close).append(number)
+            (self.near if near else self.close).append(at)
             self.longest = max(self.longest, len(letters))
 
-    def disguised(self, script: str, latin: int, mixed: int) -> list[int]:
+    def disguised(self, script: str, latin: int, mixed: int) -> list[tuple[int, int]]:
         """The words to undo, in a text of so many other Latin letters and words of mixed scripts
         that were undone."""
         if self.longest < 2 and not mixed:
@@ -205,27 +206,33 @@ def undisguised(text: str) -> str:
     outline = text.translate(_OUTLINE)
     if not _FOREIGN.search(outline):
         return text
-    words, twins = text.split(" "), text.translate(_TWINS).split(" ")
+    twins = text.translate(_TWINS)
     evidence: dict[str, _Evidence] = defaultdict(_Evidence)
-    latin = mixed = 0
-    for number, shape in enumerate(outline.split(" ")):
-        if not (foreign := shape.strip(_LATIN_OUTLINE)):
-            latin += len(shape)
-        elif _LATIN in shape and foreign.isascii() and not _NOT_SIMPLY.search(foreign):
-            words[number] = twins[number]
-            mixed += 1
-            latin += len(shape)
+    latin, undone = outline.count(_LATIN), dict[tuple[int, int], str]()
+    for word in _FOREIGN_WORD.finditer(outline):
+        shape, at = word[0], word.span()
+        if _LATIN in shape and shape.isascii() and not _NOT_SIMPLY.search(shape):
+            undone[at] = twins[at[0] : at[1]]
         elif (verdict := _verdict(shape)) is _MIXED:
-            word = _mixed_undone(words[number], shape)
-            mixed += word != words[number]
-            words[number] = word
-            latin += len(shape)
+            was = text[at[0] : at[1]]
+            if (now := _mixed_undone(was, shape)) != was:
+                undone[at] = now
         else:
-            evidence[verdict].add(number, shape)
+            evidence[verdict].add(at, shape)
+    latin += sum(end - begin for begin, end in undone)
+    mixed = len(undone)
     for script, found in evidence.items():
-        for number in found.disguised(script, latin, mixed):
-            words[number] = twins[number]
-    return " ".join(words)
+        for begin, end in found.disguised(script, latin, mixed):
+            undone[begin, end] = twins[begin:end]
+    return _replaced(text, undone)
+
+
+def _replaced(text: str, undone: Mapping[tuple[int, int], str]) -> str:
+    pieces, done = [], 0
+    for (begin, end), word in sorted(undone.items()):
+        pieces += [text[done:begin], word]
+        done = end
+    return "".join([*pieces, text[done:]])
 
 
 _MIXED: Final = "mixed"

@@ -37,8 +37,7 @@ def strong_form(light: str) -> str:
 def _once(text: str) -> str:
     if not text.isascii():
         text = _undressed(text)
-    if _BETWEEN_LETTERS.search(text):
-        text = _without_the_sign_between(text)
+    text = _without_the_sign_between(text)
     if _SPACED_HINT.search(text):
         text = _SPACED.sub(_join, " ".join(map(_drawn, text.split(" "))))
     return " ".join(map(_strong_word, text.split(" "))).strip()
@@ -97,16 +96,17 @@ _SPACED = re.compile(
 )
 _SPACED_HINT = re.compile(rf"(?<![^\W_]){_ITEM}{_GAP}{{1,3}}{_ITEM}{_GAP}{{1,3}}{_ITEM}(?![^\W_])")
 _NO_ITEM = re.compile(rf"{_GAP}+")
-_BETWEEN_LETTERS = re.compile(r"(?:[^\W_](?: ?)([^\w\s]) ?){1}(?:[^\W_] ?\1 ?){3}")
 _SIGN = re.compile(r"[^\w\s]")
-_SIGN_SHARE = 0.3
+_SIGN_SHARE, _SIGNS_MIN = 0.3, 4
 
 
 def _without_the_sign_between(text: str) -> str:
     """A!l!l! !o!f! !i!t: a sign that is a third of the text is no part of it."""
-    counts = Counter(_SIGN.findall(text))
-    sign, count = counts.most_common(1)[0]
-    if count < _SIGN_SHARE * len(text):
+    signs, least = _SIGN.findall(text), _SIGN_SHARE * len(text)
+    if len(signs) < max(_SIGNS_MIN, least):
+        return text
+    [(sign, count)] = Counter(signs).most_common(1)
+    if count < least:
         return text
     return " ".join(text.replace(sign, "").split())
 
