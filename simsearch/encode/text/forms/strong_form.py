@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from simsearch.encode.text.forms.leet import undo_leet
-from simsearch.encode.text.forms.light_form import light_form
+from simsearch.encode.text.forms.light_form import light_form, may_change
 from simsearch.encode.text.forms.lookalike_table import CONFUSABLES
 from simsearch.encode.text.forms.lookalike_words import loosely_undone
 from simsearch.encode.text.forms.visual_order import turned_upright
@@ -30,7 +30,8 @@ def strong_form(light: str) -> str:
         before, text = text, _once(text)
         if text == before:
             return text
-        text = light_form(text)
+        if may_change(text):
+            text = light_form(text)
     return _bare(text)
 
 
@@ -65,6 +66,7 @@ _BRAILLE_TABLE = str.maketrans(
 )
 
 _MONEY_FONT = str.maketrans("₳฿₿₵đɇ₣₲ⱨł₭ⱡ₥₦ø₱ɽ₹₴₮ŧʉ₩ӿɏ¥ⱬ€£¢", "abbcdefghiklmnoprrsttuwxyyzelc")
+_MONEY = re.compile("[₳฿₿₵₣₲₭₥₦₱₴₮₩]")
 _MONEY_SIGN = re.compile(r"[₳฿₿₵₣₲₭₥₦₱₴₮₩][^\W\d_]|[^\W\d_][₳฿₿₵₣₲₭₥₦₱₴₮₩]|[₳₵₣₲₥₦₱₴₮]{2}")
 
 _CJK = "\u3005-\u3007\u3040-\u30ff\u31a0-\u31bf\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -77,7 +79,7 @@ def _undressed(text: str) -> str:
     """What is decided for a text and not for a word."""
     if _BRAILLE.search(text):
         text = text.translate(_BRAILLE_TABLE)
-    if len(_MONEY_SIGN.findall(text)) > 1:
+    if _MONEY.search(text) and len(_MONEY_SIGN.findall(text)) > 1:
         text = text.translate(_MONEY_FONT)
     text = turned_upright(text)
     if _IN_CJK.search(text):
