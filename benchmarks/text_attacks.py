@@ -8,7 +8,7 @@ entry is hit. Negatives are texts that reword none of those banked (benchmarks/a
 how that is made sure of). Thresholds are set on one half of them, so that none of it hits anything
 in the bank ("0fp"), or 1 in 1,000 does ("1e3"); false positives are counted in the other half.
 
-Signals: text_sha256 of the normal form, minhash, the sentence encoder, and the system of all three,
+Signals: text_strong_sha256, minhash, the sentence encoder, and the system of all three,
 asked through the real matcher. Beside them stand the thresholds that a new bank gets.
 
 text_char_mean   mean recall over the edits of letters and signs, by the system, where none of the
@@ -30,6 +30,7 @@ from typing import Final
 from benchmarks.attacks.descriptors import Cosine, Digest, Hamming, held_at
 from benchmarks.attacks.drawing import Shown, draw
 from benchmarks.attacks.edits import CHARACTER, KINDS, TEXT_ATTACKS
+from benchmarks.attacks.full_strength import full_strength_figures
 from benchmarks.attacks.judging import house
 from benchmarks.attacks.measuring import (
     Measuring,
@@ -56,10 +57,13 @@ BANK: Final = 900
 NEGATIVES_MIN: Final = 2_000
 """Fewer, of those that set thresholds, would be less than was asked for."""
 
+FULL_STRENGTH_EVERY: Final = 3
+"""Of the banked texts every third is tried in the disguises of others' generators."""
+
 RATES: Final = {"0fp": 0.0, "1e3": 1e-3}
 THREADS: Final = 2
 
-DIGEST: Final = Digest("text_sha256", Signal.TEXT_SHA256)
+DIGEST: Final = Digest("text_strong_sha256", Signal.TEXT_STRONG_SHA256)
 MINHASH: Final = Hamming("minhash", Signal.MINHASH)
 SYSTEM: Final = "system"
 
@@ -222,6 +226,7 @@ def _ratios(run: Run) -> dict[str, float]:
 def _figures(run: Run) -> dict[str, object]:
     results = run.results
     return {
+        **full_strength_figures(run.posts.banked[::FULL_STRENGTH_EVERY], seed=0),
         "text_char_mean": results.mean(run.main_column, (CHARACTER,)).figures()[0],
         "system_mean": results.mean(run.main_column).figures()[0],
         "means": {

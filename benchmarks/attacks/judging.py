@@ -16,7 +16,12 @@ from benchmarks.attacks.statistics import Flags, Floats
 from benchmarks.attacks.systems import Thresholds
 from simsearch.bank.store import BankStore
 from simsearch.encode.cache.fingerprint_cache import FingerprintCache
-from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter
+from simsearch.encode.fingerprint import (
+    AllSignals,
+    ContentFingerprint,
+    ContentLimits,
+    Fingerprinter,
+)
 from simsearch.encode.registry import EncoderSet
 from simsearch.errors import BadContent, NotYetVisible, SimsearchError
 from simsearch.live.follower import Follower
@@ -177,7 +182,7 @@ def house(
 
 
 def _fingerprints(fingerprinter: Fingerprinter, banned: Sequence[Content]) -> list[Fingerprint]:
-    fingerprints = fingerprinter.ban(banned)
+    fingerprints = fingerprinter.ban(banned, wanted=AllSignals())
     for number, outcome in enumerate(fingerprints):
         if isinstance(outcome, SimsearchError):
             raise BadContent(f"content {number} cannot be banned: {outcome.message}") from outcome

@@ -13,7 +13,7 @@ from typing import Final
 
 from simsearch.config import BanChecksConfig
 from simsearch.encode.digests import md5, sha256, text_sha256
-from simsearch.encode.text.forms.light_form import light_form
+from simsearch.encode.text.forms.text_forms import normalised
 from simsearch.errors import BankArchived, BankNotFound, LowInformation, SimsearchError
 from simsearch.serve.banks.entry_drafts import Prepared
 from simsearch.serve.core.server_core import Core
@@ -98,7 +98,7 @@ def _is_plain(report: SignalReport) -> bool:
 
 
 def _words(text: str) -> int:
-    normal = light_form(text)
+    normal = normalised(text)
     unspaced = len(_UNSPACED.findall(normal))
     spaced = [word for word in _UNSPACED.sub(" ", normal).split() if any(map(str.isalnum, word))]
     return len(spaced) + unspaced // 2

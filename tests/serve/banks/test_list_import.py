@@ -139,7 +139,7 @@ def test_a_dry_run_answers_with_nothing_that_is_not_there(core: Any) -> None:
 def test_a_row_is_not_refused_for_what_passes(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The part fails, to be sent again: else the item would be missing for good."""
     fault = Overloaded("busy")
-    monkeypatch.setattr(list_import, "prepare", lambda core, drafts: [fault])
+    monkeypatch.setattr(list_import, "prepare", lambda core, bank, drafts: [fault])
     request = a_part("one", 1)
     request.ClearField("hashes")
     text = content_pb2.Content(text="pay now and win")

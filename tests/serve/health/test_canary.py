@@ -173,7 +173,7 @@ def test_a_sound_server_is_right(house: House) -> None:
     house.ban(*map(TextContent, SENTENCES), HashContent(Signal.PDQ, b"\x96" * 32))
     assert house.probe()
     stored = {r.signal for r in house.core.health.results if r.component is Component.INDEX}
-    assert stored == {PROSE.id, "minhash", "text_sha256", "pdq"}
+    assert stored == {PROSE.id, *forms, "pdq"}
 
 
 def test_nobody_sees_it(house: House) -> None:
@@ -377,7 +377,8 @@ def test_a_hash_that_is_lost_is_found(house: House) -> None:
     )
     house.see(empty)
     assert not house.probe()
-    assert set(house.wrong) == {(Component.INDEX, "pdq"), (Component.INDEX, "text_sha256")}
+    digests = ("text_light_sha256", "text_strong_sha256", "text_sha256")
+    assert set(house.wrong) == {(Component.INDEX, name) for name in ("pdq", *digests)}
     house.see(sound)
 
 

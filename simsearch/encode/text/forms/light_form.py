@@ -26,9 +26,18 @@ def light_form(text: str) -> str:
         return " ".join(text.lower().split())
     for _ in range(_ROUNDS_MAX):
         before, text = text, _once(text)
-        if text == before or (text.isascii() and "&" not in text and "%" not in text):
+        if text == before or not may_change(text):
             return text
     return " ".join(text.replace("&", " ").replace("%", " ").split())
+
+
+def may_change(text: str) -> bool:
+    """Whether one more round may change what came out of one: of signs, emoji and ASCII letters
+    only escapes do."""
+    return _MAY_CHANGE.search(text) is not None
+
+
+_MAY_CHANGE = re.compile(r"[^\W\x00-\x7f]|[&%]")
 
 
 def _once(text: str) -> str:
@@ -38,8 +47,9 @@ def _once(text: str) -> str:
     text = unicodedata.normalize("NFKC", bounded_marks(text))
     if _REGIONAL.search(text):
         text = _without_spelling_flags(text)
-    text = unicodedata.normalize("NFC", text.translate(_DRESS))
-    return undisguised(" ".join(text.split())).lower()
+    if _DRESSED.search(text):
+        text = unicodedata.normalize("NFC", text.translate(_DRESS))
+    return unicodedata.normalize("NFC", undisguised(" ".join(text.split()))).lower()
 
 
 # ---------------------------------------------------------------- characters
@@ -68,6 +78,11 @@ class _Dress(dict[int, str]):
 
 
 _DRESS = _Dress()
+_DRESSED = re.compile(
+    "[^ -~\xa1-\xac\xae-\u012f\u0131-\u02bb\u02bd-\u034e\u0370-\u0482\u048a-\u058f"
+    "\u13a0-\u13ff\u1401-\u167f\u1e00-\u1eff\u3041-\u312f\u4e00-\u9fff\ua4d0-\ua4ff\uac00-\ud7a3]"
+)
+"""What may not be plain: letters of the commonest scripts are."""
 
 
 def _plain(char: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -144,8 +144,9 @@ def _sign(char: str) -> str:
 _TWINS, _OUTLINE = _Twins(), _Outline()
 _SCRIPT_OF_SYMBOL = {s: script for script, symbols in _SYMBOLS.items() for s in symbols}
 _FOREIGN = re.compile(f"[{''.join(_SCRIPT_OF_SYMBOL)}xX]")
-_LATIN_OUTLINE = _LATIN + _NEUTRAL + _OUTSIDE
-_NOT_SIMPLY = re.compile(r"[kKxX.]")  # Chinese beside Latin, other scripts, words between signs
+_FOREIGN_WORD = re.compile("(?<![^ ])[!-\u024f\u1e00-\u1eff]*+[^ -\u024f\u1e00-\u1eff][^ ]*")
+# Chinese beside Latin, other scripts, and words between signs are looked at closely.
+_NOT_SIMPLY = re.compile(r"[kKxX]|[^.]\.+[^.]")
 _NOT_LATIN = re.compile(f"[^{_LATIN}{_NEUTRAL}{_OUTSIDE}]")
 
 
@@ -154,17 +155,17 @@ _NOT_LATIN = re.compile(f"[^{_LATIN}{_NEUTRAL}{_OUTSIDE}]")
 
 @dataclass
 class _Evidence:
-    """Of one script in a text: its words that could be Latin ones, by number; all of its letters,
+    """Of one script in a text: its words that could be Latin ones, by place; all of its letters,
     those without any twin and those without a close one."""
 
-    close: list[int] = field(default_factory=list)
-    near: list[int] = field(default_factory=list)
+    close: dict[tuple[int, int], str] = field(default_factory=dict)
+    near: dict[tuple[int, int], str] = field(default_factory=dict)
     letters: int = 0
     twinless: int = 0
     not_close: int = 0
     longest: int = 0
 
-    def add(self, number: int, shape: str) -> None:
+    def add(self, at: tuple[int, int], shape: str, latin: str) -> None:
         """One word."""
         letters = shape.replace(_NEUTRAL, "").replace(_OUTSIDE, "")
         twinless, near = _unlike(letters)
@@ -172,21 +173,21 @@ class _Evidence:
         self.twinless += twinless
         self.not_close += twinless + near
         if not twinless:
-            (self.near if near else self.close).append(number)
+            (self.near if near else self.close)[at] = latin
             self.longest = max(self.longest, len(letters))
 
-    def disguised(self, script: str, latin: int, mixed: int) -> list[int]:
+    def disguised(self, script: str, latin: int, mixed: int) -> dict[tuple[int, int], str]:
         """The words to undo, in a text of so many other Latin letters and words of mixed scripts
         that were undone."""
         if self.longest < 2 and not mixed:
-            return []
+            return {}
         if mixed >= _MIXED_MIN and not self.twinless:
-            return self.close + self.near
+            return self.close | self.near
         if self.not_close:
             rare = self.not_close * _REAL_SHARE <= self.letters
-            return self.close if rare and self.letters >= _MANY_LETTERS else []
+            return self.close if rare and self.letters >= _MANY_LETTERS else {}
         enough = self.letters >= _LETTERS_MIN[script]
-        return self.close if enough or (script != "cjk" and latin >= self.letters) else []
+        return self.close if enough or (script != "cjk" and latin >= self.letters) else {}
 
 
 @lru_cache(maxsize=8192)
@@ -202,33 +203,52 @@ def undisguised(text: str) -> str:
     letters in Russian or Greek words as those of the word."""
     if text.isascii():
         return text
-    outline = text.translate(_OUTLINE)
-    if not _FOREIGN.search(outline):
-        return text
-    words, twins = text.split(" "), text.translate(_TWINS).split(" ")
     evidence: dict[str, _Evidence] = defaultdict(_Evidence)
-    latin = mixed = 0
-    for number, shape in enumerate(outline.split(" ")):
-        if not (foreign := shape.strip(_LATIN_OUTLINE)):
-            latin += len(shape)
-        elif _LATIN in shape and foreign.isascii() and not _NOT_SIMPLY.search(foreign):
-            words[number] = twins[number]
-            mixed += 1
-            latin += len(shape)
-        elif (verdict := _verdict(shape)) is _MIXED:
-            word = _mixed_undone(words[number], shape)
-            mixed += word != words[number]
-            words[number] = word
-            latin += len(shape)
-        else:
-            evidence[verdict].add(number, shape)
+    undone: dict[tuple[int, int], str] = {}
+    foreign = 0
+    for word in _FOREIGN_WORD.finditer(text):
+        verdict, latin_word = _judged(word[0])
+        at = word.span()
+        if verdict is _MIXED:
+            undone[at] = latin_word
+        elif verdict:
+            evidence[verdict].add(at, _shape(word[0]), latin_word)
+            foreign += len(latin_word)
+    latin, mixed = len(text) - foreign, len(undone)
     for script, found in evidence.items():
-        for number in found.disguised(script, latin, mixed):
-            words[number] = twins[number]
-    return " ".join(words)
+        undone |= found.disguised(script, latin, mixed)
+    return _replaced(text, undone) if undone else text
+
+
+def _replaced(text: str, undone: Mapping[tuple[int, int], str]) -> str:
+    pieces, done = [], 0
+    for (begin, end), word in sorted(undone.items()):
+        pieces += [text[done:begin], word]
+        done = end
+    return "".join([*pieces, text[done:]])
 
 
 _MIXED: Final = "mixed"
+
+
+@lru_cache(maxsize=32_768)
+def _judged(word: str) -> tuple[str, str]:
+    """MIXED and the word undone; or the script that it is of, and what it would be in Latin
+    letters; or "" for a word that is none of them."""
+    shape = word.translate(_OUTLINE)
+    if not _FOREIGN.search(shape):
+        return "", word
+    if _LATIN in shape and shape.isascii() and not _NOT_SIMPLY.search(shape):
+        return _MIXED, word.translate(_TWINS)
+    if (verdict := _verdict(shape)) is not _MIXED:
+        return verdict, word.translate(_TWINS)
+    undone = _mixed_undone(word, shape)
+    return (_MIXED, undone) if undone != word else ("", word)
+
+
+@lru_cache(maxsize=32_768)
+def _shape(word: str) -> str:
+    return word.translate(_OUTLINE)
 
 
 @lru_cache(maxsize=8192)

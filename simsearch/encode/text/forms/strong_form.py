@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from simsearch.encode.text.forms.leet import undo_leet
-from simsearch.encode.text.forms.light_form import light_form
+from simsearch.encode.text.forms.light_form import light_form, may_change
 from simsearch.encode.text.forms.lookalike_table import CONFUSABLES
 from simsearch.encode.text.forms.lookalike_words import loosely_undone
 from simsearch.encode.text.forms.visual_order import turned_upright
@@ -30,15 +30,15 @@ def strong_form(light: str) -> str:
         before, text = text, _once(text)
         if text == before:
             return text
-        text = light_form(text)
+        if may_change(text):
+            text = light_form(text)
     return _bare(text)
 
 
 def _once(text: str) -> str:
     if not text.isascii():
         text = _undressed(text)
-    if _BETWEEN_LETTERS.search(text):
-        text = _without_the_sign_between(text)
+    text = _without_the_sign_between(text)
     if _SPACED_HINT.search(text):
         text = _SPACED.sub(_join, " ".join(map(_drawn, text.split(" "))))
     return " ".join(map(_strong_word, text.split(" "))).strip()
@@ -66,6 +66,7 @@ _BRAILLE_TABLE = str.maketrans(
 )
 
 _MONEY_FONT = str.maketrans("₳฿₿₵đɇ₣₲ⱨł₭ⱡ₥₦ø₱ɽ₹₴₮ŧʉ₩ӿɏ¥ⱬ€£¢", "abbcdefghiklmnoprrsttuwxyyzelc")
+_MONEY = re.compile("[₳฿₿₵₣₲₭₥₦₱₴₮₩]")
 _MONEY_SIGN = re.compile(r"[₳฿₿₵₣₲₭₥₦₱₴₮₩][^\W\d_]|[^\W\d_][₳฿₿₵₣₲₭₥₦₱₴₮₩]|[₳₵₣₲₥₦₱₴₮]{2}")
 
 _CJK = "\u3005-\u3007\u3040-\u30ff\u31a0-\u31bf\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -78,7 +79,7 @@ def _undressed(text: str) -> str:
     """What is decided for a text and not for a word."""
     if _BRAILLE.search(text):
         text = text.translate(_BRAILLE_TABLE)
-    if len(_MONEY_SIGN.findall(text)) > 1:
+    if _MONEY.search(text) and len(_MONEY_SIGN.findall(text)) > 1:
         text = text.translate(_MONEY_FONT)
     text = turned_upright(text)
     if _IN_CJK.search(text):
@@ -97,16 +98,17 @@ _SPACED = re.compile(
 )
 _SPACED_HINT = re.compile(rf"(?<![^\W_]){_ITEM}{_GAP}{{1,3}}{_ITEM}{_GAP}{{1,3}}{_ITEM}(?![^\W_])")
 _NO_ITEM = re.compile(rf"{_GAP}+")
-_BETWEEN_LETTERS = re.compile(r"(?:[^\W_](?: ?)([^\w\s]) ?){1}(?:[^\W_] ?\1 ?){3}")
 _SIGN = re.compile(r"[^\w\s]")
-_SIGN_SHARE = 0.3
+_SIGN_SHARE, _SIGNS_MIN = 0.3, 4
 
 
 def _without_the_sign_between(text: str) -> str:
     """A!l!l! !o!f! !i!t: a sign that is a third of the text is no part of it."""
-    counts = Counter(_SIGN.findall(text))
-    sign, count = counts.most_common(1)[0]
-    if count < _SIGN_SHARE * len(text):
+    signs, least = _SIGN.findall(text), _SIGN_SHARE * len(text)
+    if len(signs) < max(_SIGNS_MIN, least):
+        return text
+    [(sign, count)] = Counter(signs).most_common(1)
+    if count < least:
         return text
     return " ".join(text.replace(sign, "").split())
 

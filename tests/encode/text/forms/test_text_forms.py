@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simsearch.encode.text.forms import light_form as light_module
 from simsearch.encode.text.forms.light_form import light_form
 from simsearch.encode.text.forms.strong_form import strong_form
 from simsearch.encode.text.forms.text_forms import forms_of
@@ -215,6 +216,13 @@ def test_case_and_accents_of_an_ascii_text_do_not_depend_on_the_path() -> None:
     """The short way for ASCII text gives what the long way gives."""
     text = "Hello THERE, 24/7!"
     assert forms_of(text, LIMITS) == forms_of(text + "\u200b", LIMITS)
+
+
+def test_what_is_passed_over_for_speed_is_plain() -> None:
+    """The characters that are not looked at one by one are those that stay as they are."""
+    passed = [chr(c) for c in range(0x20, 0x20000) if not light_module._DRESSED.match(chr(c))]
+    assert len(passed) > 20_000
+    assert [char for char in passed if light_module._plain(char) != char] == []
 
 
 HOSTILE = {
