@@ -1,4 +1,4 @@
-"""The wide sketch from ban to answer: ready hashes, a snapshot, rows added and retracted after it."""
+"""The wide sketch from ban to answer: ready hashes, a snapshot, and edits after it."""
 
 from __future__ import annotations
 

@@ -57,10 +57,10 @@ _Ints: TypeAlias = NDArray[np.int64]
 def sketches(texts: Sequence[str], *, windows: bool) -> list[Bits]:
     """(rows, 128) uint8 for each normalised text; none where it has too few distinct shingles.
 
-    Without `windows` as a banned text is stored: a row of it and one of each half, or of a long text
-    windows of 128 shingles in steps of 64; and rows of its consonants alone. With them as a query
-    asks: shorter windows beside, and of consonants only where vowels are missing. A letter repeated
-    counts once.
+    Without `windows` as a banned text is stored: a row of it and one of each half, or of a long
+    text windows of 128 shingles in steps of 64; and rows of its consonants alone. With them as a
+    query asks: shorter windows beside, and of consonants only where vowels are missing. A letter
+    repeated counts once.
     """
     spelled = [_REPEATED.sub(r"\1", spelling(text)) for text in texts]
     bare = [_consonants(text, asking=windows) for text in spelled]
