@@ -3,7 +3,7 @@
 As `minhash.py` makes 256 bits of 256 orders, so here 1,024 of 512: two bits of the first shingle in
 each order. Of shingle sets with Jaccard similarity J, rows lie 512 (1 - J) bits apart, give or take
 16 where nothing is shared and 17 at a J of .35; 1,024 orders of one bit each would give 16 and 15,
-at twice the price. The first 256 bits are those of `minhash.py`; an index scans them first.
+at twice the price. The first 256 bits are those of `minhash.py` for the same shingles; an index scans them first.
 
 A text is cut into windows by its shingles, not by its words: every row is the minimum over a range
 of segments of 8 shingles, and the segments are shared. So a text costs its shingles once, whatever
@@ -119,7 +119,7 @@ class _Shingled:
         start, end = first * SEGMENT, min(last * SEGMENT, len(self.words))
         if end - start - self.repeated >= self.distinct_min:
             return True
-        return np.count_nonzero(self.before[start:end] < start) >= self.distinct_min
+        return bool(np.count_nonzero(self.before[start:end] < start) >= self.distinct_min)
 
 
 def _shingled(texts: Sequence[str], distinct_min: int) -> Iterator[_Shingled]:
