@@ -3,7 +3,8 @@
 As `minhash.py` makes 256 bits of 256 orders, so here 1,024 of 512: two bits of the first shingle in
 each order. Of shingle sets with Jaccard similarity J, rows lie 512 (1 - J) bits apart, give or take
 16 where nothing is shared and 17 at a J of .35; 1,024 orders of one bit each would give 16 and 15,
-at twice the price. The first 256 bits are those of `minhash.py` for the same shingles; an index scans them first.
+at twice the price. The first 256 bits are those of `minhash.py` for the same shingles; an index
+scans them first.
 
 A text is cut into windows by its shingles, not by its words: every row is the minimum over a range
 of segments of 8 shingles, and the segments are shared. So a text costs its shingles once, whatever
