@@ -15,6 +15,15 @@ text_char_mean   mean recall over the edits of letters and signs, by the system,
                  setting negatives hits anything
 minimal_pairs    share of HateCheck's opposites of banked texts ("I don't hate X") that hit: they
                  are no copies, and no threshold on likeness tells them apart
+
+typo_15, vowels_dropped, vowels_starred, stretched, first_half
+                 per cent of the banked texts found by the wide sketch alone, at the REVIEW
+                 threshold of a new bank
+short_in_long_min  the same of banned sentences of 5 to 12 words inside 80 others; worst
+                 language
+unrelated_review_max  per cent of unrelated texts at REVIEW in a bank of 600; worst of 11 languages
+                 and 25 scripts
+sketches_us      microseconds for the sketches of a text of 160 characters, in batches of 64
 """
 
 from __future__ import annotations
@@ -44,6 +53,7 @@ from benchmarks.attacks.measuring import (
 from benchmarks.attacks.posts import Posts, posts
 from benchmarks.attacks.remembering import remembered
 from benchmarks.attacks.results import CONTROL, Results
+from benchmarks.attacks.sketching import sketch_figures
 from benchmarks.attacks.statistics import FalsePositives, halves
 from benchmarks.attacks.systems import System
 from benchmarks.attacks.tables import print_table
@@ -225,7 +235,7 @@ def _ratios(run: Run) -> dict[str, float]:
 
 def _figures(run: Run) -> dict[str, object]:
     results = run.results
-    return {
+    return sketch_figures(run.posts.banked, run.posts.filler) | {
         **full_strength_figures(run.posts.banked[::FULL_STRENGTH_EVERY], seed=0),
         "text_char_mean": results.mean(run.main_column, (CHARACTER,)).figures()[0],
         "system_mean": results.mean(run.main_column).figures()[0],

@@ -43,7 +43,7 @@ def _neighbour(letter: str, rng: random.Random) -> str:
     return rng.choice(beside) if beside else letter
 
 
-def _typed(text: str, share: float, rng: random.Random) -> str:
+def typed(text: str, share: float, rng: random.Random) -> str:
     """`share` of the letters mistyped: a neighbour instead, doubled, left out, or swapped with the
     next."""
     letters, typed, at = list(text), [], 0
@@ -65,15 +65,15 @@ def _typed(text: str, share: float, rng: random.Random) -> str:
 
 
 def typo_3(text: str, rng: random.Random) -> str:
-    return _typed(text, 0.03, rng)
+    return typed(text, 0.03, rng)
 
 
 def typo_6(text: str, rng: random.Random) -> str:
-    return _typed(text, 0.06, rng)
+    return typed(text, 0.06, rng)
 
 
 def typo_10(text: str, rng: random.Random) -> str:
-    return _typed(text, 0.10, rng)
+    return typed(text, 0.10, rng)
 
 
 def _replaced(text: str, table: dict[str, str], share: float, rng: random.Random) -> str:

@@ -179,7 +179,7 @@ def _cases(path: Path) -> list[Case]:
             frozenset(t for t in (row["templ_id"], _whole(row["ref_templ_id"])) if t),
             row["templ_id"],
         )
-        for row in _rows(path)
+        for row in rows_of(path)
         if len(words_of(row["test_case"])) >= WORDS_MIN
     ]
 
@@ -192,13 +192,14 @@ def _whole(number: str) -> str:
 def _tweets(path: Path) -> dict[str, list[str]]:
     """By class."""
     tweets: dict[str, list[str]] = {HATE: [], OFFENSIVE: [], NEITHER: []}
-    for row in _rows(path):
+    for row in rows_of(path):
         if len(words_of(row["tweet"])) >= WORDS_MIN:
             tweets[row["class"]].append(html.unescape(row["tweet"]).strip())
     return tweets
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def rows_of(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a table of the shared texts. Raises BadConfig where it is not there."""
     if not path.is_file():
         raise BadConfig(f"the shared texts are not there: put them at {path}")
     with path.open(encoding="utf-8", newline="") as file:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_PICTURE: Final = (
-    "no picture will be drawn, since matplotlib is not installed: "
-    'pip install ".[plots]" brings it'
+    'no picture will be drawn, since matplotlib is not installed: pip install ".[plots]" brings it'
 )
 DPI: Final = 110
 

@@ -213,7 +213,7 @@ PDQ_DEFAULT = {"block": 31, "review": 38}
 MINHASH_DEFAULT = {"review": 64, "log": 76}
 """Of the older 256-bit sketch; new banks have no rule for it."""
 
-MINHASH1024_DEFAULT = {"review": 328, "log": 350}
+MINHASH1024_DEFAULT = {"review": 290, "log": 320}
 DIGEST_DEFAULTS = MappingProxyType(
     {
         signal: Band.REVIEW if signal in ("md5", "text_strong_sha256") else Band.BLOCK

@@ -339,6 +339,7 @@ GOOD = [
     Policy(cosine=(cosine_rule(0.9, 0.9, 0.9),)),
     Policy(cosine=(cosine_rule(log=-1.0), CosineRule("toy", Modality.TEXT, block=1.0))),
     Policy(hamming=(pdq_rule(0, 0, 256), HammingRule(Signal.MINHASH, log=72))),
+    Policy(hamming=(HammingRule(Signal.MINHASH1024, review=290, log=1024),)),
     Policy(digests=tuple(DigestRule(s, Band.LOG) for s in [*Signal][:3]), two_descriptors=True),
 ]
 
@@ -360,6 +361,10 @@ def test_a_sound_policy_is_returned_as_it_is(policy: Policy) -> None:
         (Policy(cosine=(cosine_rule(review=float("inf")),)), "threshold inf is outside"),
         (Policy(hamming=(pdq_rule(block=-1),)), "threshold -1 is outside 0 to 256"),
         (Policy(hamming=(pdq_rule(log=257),)), "threshold 257 is outside 0 to 256"),
+        (
+            Policy(hamming=(HammingRule(Signal.MINHASH1024, review=1025),)),
+            "minhash1024: threshold 1025 is outside 0 to 1024",
+        ),
         (Policy(cosine=(cosine_rule(0.8, 0.9),)), "need block >= review >= log, not [0.8, 0.9]"),
         (Policy(cosine=(cosine_rule(block=0.8, log=0.9),)), "need block >= review >= log"),
         (Policy(hamming=(pdq_rule(20, 10),)), "need block <= review <= log, not [20, 10]"),

@@ -19,9 +19,9 @@ WORDS = [
 
 
 def _row(text: str) -> Bits:
+    """That of the whole."""
     [rows] = sketches([text], windows=False)
-    assert len(rows) == 1
-    return rows
+    return rows[:1]
 
 
 def _least(asked: str, banned: str) -> int:
@@ -76,10 +76,31 @@ def test_a_long_text_of_one_letter_group_has_no_row() -> None:
     assert 1 <= len(sketches([text], windows=True)[0]) <= 10
 
 
-def test_a_banned_text_is_one_row_until_it_is_long() -> None:
+def test_a_banned_text_has_rows_of_its_halves_and_of_its_consonants() -> None:
+    """One of the whole, two of halves, one of consonants; a long one has windows instead."""
     words = random.Random(1).choices(WORDS, k=200)
-    assert len(sketches([" ".join(words[:30])], windows=False)[0]) == 1
+    assert len(sketches([" ".join(words[:30])], windows=False)[0]) == 4
     assert len(sketches([" ".join(words)], windows=False)[0]) > 10
+
+
+@pytest.mark.parametrize("left_out", ["aeiou", "aei", "ou"])
+def test_dropped_and_starred_vowels_are_found(left_out: str) -> None:
+    """All of them, and where only some are gone what is left of the letters."""
+    banned = "this is a sentence that somebody has banned for being offensive to others"
+    dropped = "".join(c for c in banned if c not in left_out)
+    starred = "".join("*" if c in left_out else c for c in banned)
+    assert _least(dropped, banned) <= 290
+    assert _least(starred, banned) == _least(dropped, banned)
+
+
+def test_repeated_letters_count_once() -> None:
+    assert (
+        _least(
+            "thiis iss aa sentenncee thatt somebody bannned",
+            "this is a sentence that somebody banned",
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("before", [0, 3, 17, 41, 70])
