@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from simsearch.encode.text.forms.text_forms import normalised
-
 from benchmarks.attacks.edits import Filler, typed
 from benchmarks.attacks.posts import SHARED, are_rewordings, rows_of
 from benchmarks.attacks.scripts import SENTENCES
 from simsearch.encode.fingerprint import ContentFingerprint, ContentLimits, Fingerprinter
 from simsearch.encode.registry import EncoderSet
+from simsearch.encode.text.forms.text_forms import normalised
 from simsearch.encode.text.sketch import sketches
 from simsearch.index.flat.hamming import HammingIndex
 from simsearch.match.policy import default_policy

@@ -86,7 +86,9 @@ def test_nothing_to_match_needs_no_server(run: Run) -> None:
     """What is wrong with the arguments is said before anybody is called."""
     ran = run("match", "--server", NOBODY)
     assert ran.code == 3
-    assert ran.err == "simsearch: nothing to do: give an image file, --text, --hash or --vector\n"
+    assert ran.err == (
+        "simsearch: nothing to do: give files or a folder, --text, --hash, --vector or --jsonl\n"
+    )
 
 
 def test_a_text_in_another_encoding_is_refused(run: Run) -> None:

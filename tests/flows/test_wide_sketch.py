@@ -25,7 +25,7 @@ from tests.flows.world import EDIT, Process
 
 POLICY = Policy(hamming=(HammingRule(Signal.MINHASH1024, **MINHASH1024_DEFAULT),))
 BANNED = "this is a long enough sentence that somebody has banned last week"
-EDITED = "filler before it: ths is a lng enough sentense that sombody has banned lst week, honestly"
+EDITED = "filler before it: this is a lng enough sentense that sombody has banned last week, yes"
 OTHER = "an entirely different remark about gardens, rain and early potatoes"
 
 

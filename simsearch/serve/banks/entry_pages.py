@@ -11,9 +11,10 @@ from simsearch.errors import BadRequest, LimitExceeded
 from simsearch.serve.auth.identity import Identity
 from simsearch.serve.core.hit_counts import hit_counts_of
 from simsearch.serve.core.server_core import Core
-from simsearch.types import EntryState, HashContent, Signal
+from simsearch.types import EntryState, Signal
 from simsearch.v1 import bank_pb2, content_pb2
-from simsearch.wire import content_from, entry_to, hits_to, states_from, time_from
+from simsearch.wire import entry_to, hits_to, states_from, time_from
+from simsearch.wire.contents import hash_signal
 
 PAGE_SIZE_DEFAULT: Final = 100
 
@@ -71,7 +72,7 @@ def _wanted(core: Core, request: bank_pb2.ListEntriesRequest) -> EntryFilter:
         severity=request.severity,
         changed_since_us=time_from(request.changed_since),
         note_contains=request.note_contains,
-        digest=_digest(core, request.digest) if request.HasField("digest") else None,
+        digest=_digest(request.digest) if request.HasField("digest") else None,
     )
 
 
@@ -79,11 +80,10 @@ def _states(request: bank_pb2.ListEntriesRequest) -> frozenset[EntryState]:
     return states_from((request.state, *request.states))
 
 
-def _digest(core: Core, message: content_pb2.Hash) -> tuple[Signal, bytes]:
-    asked = content_from(content_pb2.Content(hash=message), core.dim_of)
-    assert isinstance(asked, HashContent)
-    check_digest(asked.signal, asked.value)
-    return asked.signal, asked.value
+def _digest(message: content_pb2.Hash) -> tuple[Signal, bytes]:
+    signal = hash_signal(message.signal)
+    check_digest(signal, message.value)
+    return signal, message.value
 
 
 def page_key(token: str) -> int:

@@ -139,8 +139,10 @@ _MIXED_UP: Final = "different content is taken for known content: see the log an
 
 
 def _print_of(outcome: ContentFingerprint | SimsearchError) -> ContentFingerprint:
-    if isinstance(outcome, SimsearchError):
-        raise outcome
+    refusal = outcome if isinstance(outcome, SimsearchError) else outcome.refusal
+    if refusal is not None:
+        raise refusal
+    assert isinstance(outcome, ContentFingerprint)
     return outcome
 
 

@@ -146,7 +146,7 @@ def test_the_wrong_content_is_refused_and_nothing_changes(
     with pytest.raises(EntryRetracted):
         client.extend_entry("spam", 3, [TextContent(C)], EDIT)
     assert [sorted(signals(client, key)) for key in (1, 2)] == [
-        sorted([OLD.id, "text_light_sha256", "text_sha256", "text_strong_sha256"])
+        sorted([OLD.id, "minhash1024", "text_light_sha256", "text_sha256", "text_strong_sha256"])
     ] * 2
 
 

@@ -12,7 +12,12 @@ from itertools import count
 
 import pytest
 
-from simsearch.encode.fingerprint import AllSignals, ContentLimits, Fingerprinter
+from simsearch.encode.fingerprint import (
+    AllSignals,
+    ContentFingerprint,
+    ContentLimits,
+    Fingerprinter,
+)
 from simsearch.encode.image.decoder import (
     DecodedImage,
     ImageDecoder,
@@ -161,7 +166,9 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def reasons(outcomes: Sequence[object]) -> list[str]:
-    return [o.reason if isinstance(o, SimsearchError) else "" for o in outcomes]
+    """Of refusals, with digests or without."""
+    found = (o.refusal if isinstance(o, ContentFingerprint) else o for o in outcomes)
+    return [o.reason if isinstance(o, SimsearchError) else "" for o in found]
 
 
 def test_one_call_uses_all_workers(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,12 @@ from hypothesis import strategies as st
 
 from simsearch.encode.batching.batched_encoders import BatchedImageEncoder
 from simsearch.encode.encoder_protocol import Pixels
-from simsearch.encode.fingerprint import ContentLimits, Fingerprinter, Outcome
+from simsearch.encode.fingerprint import (
+    ContentFingerprint,
+    ContentLimits,
+    Fingerprinter,
+    Outcome,
+)
 from simsearch.encode.image.decoder import (
     DecodeCounts,
     DecodedImage,
@@ -894,4 +899,5 @@ def test_a_call_that_is_over_ends_the_wait_for_its_images(sandbox: Sandbox) -> N
     fingerprinter = Fingerprinter(EncoderSet({}), ContentLimits(), sandbox)
     over = CallContext(deadline=time.monotonic() - 1)
     [outcome] = fingerprinter.query([ImageContent(PNG)], {(Signal.PDQ, None)}, over)
-    assert type(outcome) is DeadlinePassed
+    assert isinstance(outcome, ContentFingerprint)
+    assert type(outcome.refusal) is DeadlinePassed

@@ -19,6 +19,7 @@ from simsearch.lists import (
     read_list,
 )
 from simsearch.lists.byte_streams import HEAD_BYTES
+from simsearch.lists.fields import width_of
 from simsearch.types import HashContent, Signal, TextContent, VectorContent
 from tests.lists.samples import hashed, md5, pdq, read
 
@@ -313,8 +314,6 @@ def test_csv_and_json_lines_are_read_alike(rows: list[tuple[str, str, str]]) -> 
 
 def test_hash_contents_have_the_width_of_their_signal() -> None:
     """Of every signal that is a hash, by its own name."""
-    text = "signal,value\n" + "".join(
-        f"{signal},{md5(1) if signal is Signal.MD5 else pdq(1)}\n" for signal in Signal
-    )
+    text = "signal,value\n" + "".join(f"{signal},{'0f' * width_of(signal)}\n" for signal in Signal)
     contents = [row.contents[0] for row in read(text).rows]
     assert {c.signal for c in contents if isinstance(c, HashContent)} == set(Signal)

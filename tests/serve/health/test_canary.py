@@ -165,7 +165,7 @@ def test_a_sound_server_is_right(house: House) -> None:
     assert house.probe()
     checked = {(r.component, r.signal) for r in house.core.health.results}
     assert len(checked) == len(house.core.health.results)  # the two sides of one space are one
-    forms = ("text_light_sha256", "text_strong_sha256", "text_sha256", "minhash")
+    forms = ("text_light_sha256", "text_strong_sha256", "text_sha256", "minhash", "minhash1024")
     texts = {(Component.CONTENT, s) for s in (*forms, PROSE.id)}
     images = {(Component.CONTENT, s) for s in ("sha256", "md5", "pdq", PICTURES.id)}
     assert checked == texts | images | {(Component.TIME, ""), (Component.FOLLOWER, "")}

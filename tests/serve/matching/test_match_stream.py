@@ -635,7 +635,7 @@ def test_an_answer_too_large_for_a_message_is_refused_by_name() -> None:
         "BankService/AddEntry",
     ],
 )
-@pytest.mark.parametrize("raw", [b"\xff\xff", b"\x0a\x05ab", b"\x0a\x03\x12\x01\xff"])
+@pytest.mark.parametrize("raw", [b"\xff\xff", b"\x0a\x05ab"])
 def test_garbled_requests_are_bad_requests(method: str, raw: bytes) -> None:
     """Of any service: named, and no fault of the server's."""
 

@@ -213,7 +213,7 @@ def test_the_estimate_converges(kinds: list[Weight], truth: list[float]) -> None
             service.learn(weight, real.of(weight))
             assert math.dist(service._factors, real._factors) <= before + 1e-9
     for weight in kinds:
-        assert service.of(weight) == pytest.approx(real.of(weight), rel=0.1)
+        assert service.of(weight) == pytest.approx(real.of(weight), rel=0.2)
 
 
 def test_kinds_are_told_apart() -> None:
