@@ -17,6 +17,7 @@ from simsearch.cli.common.output import (
     print_json,
     print_line,
     print_table,
+    unseen_words,
     verdict_name,
 )
 from simsearch.cli.common.server_process import ServerProcess
@@ -25,7 +26,17 @@ from simsearch.client import Client
 from simsearch.encode.image.pdq import pdq_of
 from simsearch.encode.image.picture import ImageLimits, open_picture
 from simsearch.errors import BadContent, SimsearchError
-from simsearch.types import Band, Content, Edit, HashContent, Hit, ImageContent, Signal, TextContent
+from simsearch.types import (
+    Band,
+    Content,
+    Edit,
+    HashContent,
+    Hit,
+    ImageContent,
+    Signal,
+    SignalState,
+    TextContent,
+)
 
 EDIT = Edit("demo", "shown in the demo")
 IMAGES, TEXTS = "demo-images", "demo-texts"
@@ -166,7 +177,10 @@ def _ask(client: Client, case: Case) -> Row:
     result = client.match(case.content)
     ms = (time.perf_counter() - started) * 1e3
     hit = _strongest(result.hits[0]) if result.hits else ""
-    right = result.complete and case.weakest <= result.verdict <= case.strongest
+    if not result.complete:  # a blurred picture has no PDQ: the answer says so
+        hit = "; ".join(filter(None, (hit, f"incomplete: {unseen_words(result)}")))
+    lost = any(report.state is SignalState.UNAVAILABLE for report in result.signals)
+    right = not lost and case.weakest <= result.verdict <= case.strongest
     return Row(case, verdict_name(result), hit, ms, right)
 
 
