@@ -34,6 +34,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from benchmarks.attacks.descriptors import Cosine, Digest, Hamming, held_at
@@ -105,7 +106,9 @@ def main() -> None:
     encoders = remembered(encoders_of(options.encoder), options.cache)
     plan = plan_of(options.encoder, encoders)
     run = measured(plan, texts, encoders, options.split_seed, begun)
-    report(run, options.json, options.out)
+    more = sketch_figures(texts.banked, texts.filler)
+    more |= full_strength_figures(texts.banked[::FULL_STRENGTH_EVERY], seed=0)
+    report(run, options.json, options.out, more)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -191,12 +194,15 @@ def _contents(texts: Sequence[str]) -> list[TextContent]:
 # ---------------------------------------------------------------- reporting
 
 
-def report(run: Run, as_json: bool, out: Path | None) -> None:
+def report(
+    run: Run, as_json: bool, out: Path | None, more: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """`more`: figures of the defaults of a new bank, which this run's thresholds do not touch."""
     if not as_json:
         _print_tables(run)
     if out is not None:
         draw(_shown(run), out / "text_attacks.png")
-    finish("text_attacks", [], _ratios(run), _figures(run), as_json=True)
+    finish("text_attacks", [], _ratios(run), _figures(run) | dict(more), as_json=True)
 
 
 def _print_tables(run: Run) -> None:
@@ -235,8 +241,7 @@ def _ratios(run: Run) -> dict[str, float]:
 
 def _figures(run: Run) -> dict[str, object]:
     results = run.results
-    return sketch_figures(run.posts.banked, run.posts.filler) | {
-        **full_strength_figures(run.posts.banked[::FULL_STRENGTH_EVERY], seed=0),
+    return {
         "text_char_mean": results.mean(run.main_column, (CHARACTER,)).figures()[0],
         "system_mean": results.mean(run.main_column).figures()[0],
         "means": {
