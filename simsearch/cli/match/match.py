@@ -45,6 +45,24 @@ class FailOn(StrEnum):
 
 Outcome = MatchResult | SimsearchError
 
+JsonLines = Annotated[
+    str,
+    typer.Option(
+        "--jsonl",
+        metavar="FILE",
+        help="a JSON object a line, with text, file, hash or base64, and perhaps an id; - is "
+        "standard input; the answers are lines of JSON, too",
+    ),
+]
+FailOnBand = Annotated[
+    Optional[FailOn],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option(
+        "--fail-on",
+        help="exit with 10 where a verdict is this strong or stronger, and with 11 where none is "
+        "and not everything was looked at",
+    ),
+]
+
 
 @asks_a_server
 def match(
@@ -52,15 +70,7 @@ def match(
     text: Texts = None,
     hash_: Hashes = None,
     vector: Vectors = None,
-    jsonl: Annotated[
-        str,
-        typer.Option(
-            "--jsonl",
-            metavar="FILE",
-            help="a JSON object a line, with text, file, hash or base64, and perhaps an id; - is "
-            "standard input; the answers are lines of JSON, too",
-        ),
-    ] = "",
+    jsonl: JsonLines = "",
     bank: Annotated[
         Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
         typer.Option("--bank", help="ask only this bank (repeatable); all where left out"),
@@ -76,14 +86,7 @@ def match(
     shadow: Annotated[
         bool, typer.Option("--shadow", help="show what entries in the shadow were hit, too")
     ] = False,
-    fail_on: Annotated[
-        Optional[FailOn],  # noqa: UP045
-        typer.Option(
-            "--fail-on",
-            help="exit with 10 where a verdict is this strong or stronger, and with 11 where none "
-            "is and not everything was looked at",
-        ),
-    ] = None,
+    fail_on: FailOnBand = None,
     server: Server = SERVER_DEFAULT,
     as_json: Json = False,
 ) -> None:
